@@ -1,0 +1,9 @@
+//! Fine-tune low-rank adapters on small quantised LLaMA models with wgpu, natively and in the browser.
+
+pub mod config;
+pub mod error;
+pub mod formats;
+pub mod quant;
+pub mod text;
+
+pub use error::{Error, Result};
