@@ -3,6 +3,8 @@
 pub mod config;
 pub mod error;
 pub mod formats;
+pub mod gpu;
+pub mod kernels;
 pub mod quant;
 pub mod text;
 

@@ -1,0 +1,251 @@
+//! The adapter and the device: the only place where features and limits are requested.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use super::kernel::{Access, KernelSpec, Variant};
+use super::shader;
+use crate::{Error, Result};
+
+/// What the caller may wish of the device.
+#[derive(Debug, Clone, Default)]
+pub struct GpuOptions {
+    /// Only an adapter whose name contains this (case-insensitive); `None` takes the strongest.
+    pub adapter: Option<String>,
+    /// Request only the WebGPU floor of limits and no features, to prove that it is enough.
+    pub floor: bool,
+}
+
+/// What the adapter is and can do, for reports, caches and kernel choice.
+#[derive(Debug, Clone)]
+pub struct Facts {
+    /// Adapter name.
+    pub name: String,
+    /// Driver name and version; part of the key of the variant cache.
+    pub driver: String,
+    /// "vulkan", "metal", "dx12", "webgpu".
+    pub backend: String,
+    /// A software rasteriser.
+    pub is_cpu: bool,
+    /// Subgroup operations can be used in compute shaders.
+    pub subgroups: bool,
+    /// Smallest and largest subgroup size.
+    pub subgroup_sizes: (u32, u32),
+    /// Timestamps around passes can be taken.
+    pub timestamps: bool,
+}
+
+/// Limits that plans must respect.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct PlanLimits {
+    /// Largest storage binding in bytes.
+    pub max_binding: u64,
+    /// Largest buffer in bytes.
+    pub max_buffer: u64,
+}
+
+impl PlanLimits {
+    /// The WebGPU floor: 128 MiB a binding, 256 MiB a buffer.
+    pub const FLOOR: PlanLimits = PlanLimits { max_binding: 128 << 20, max_buffer: 256 << 20 };
+}
+
+/// An open device with its pipeline cache.
+pub struct Gpu {
+    pub(super) device: wgpu::Device,
+    pub(super) queue: wgpu::Queue,
+    facts: Facts,
+    limits: wgpu::Limits,
+    pipelines: Mutex<HashMap<(&'static str, String), Pipeline>>,
+    trouble: Arc<Mutex<Trouble>>,
+}
+
+/// A compiled kernel variant.
+#[derive(Clone)]
+pub(super) struct Pipeline {
+    pub pipeline: wgpu::ComputePipeline,
+    pub layout: wgpu::BindGroupLayout,
+}
+
+/// What the driver reported behind our back.
+#[derive(Default)]
+struct Trouble {
+    lost: Option<String>,
+    error: Option<String>,
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+const NO_ADAPTER_HINT: &str = "install a Vulkan driver (Debian: mesa-vulkan-drivers), or use a browser with WebGPU enabled";
+
+impl Gpu {
+    /// Opens the strongest adapter that fits `options`.
+    ///
+    /// # Errors
+    /// [`Error::NoAdapter`] if none answers or it has less than the WebGPU floor.
+    pub async fn open(options: &GpuOptions) -> Result<Gpu> {
+        let adapter = find_adapter(options).await?;
+        let info = adapter.get_info();
+        let mut features = wgpu::Features::TIMESTAMP_QUERY | wgpu::Features::SUBGROUP;
+        let mut limits = adapter.limits();
+        if options.floor {
+            features = wgpu::Features::empty();
+            limits = floor_limits();
+        }
+        let features = features & adapter.features();
+        let descriptor = wgpu::DeviceDescriptor {
+            label: Some("weblora"),
+            required_features: features,
+            required_limits: limits.clone(),
+            ..Default::default()
+        };
+        let (device, queue) = adapter
+            .request_device(&descriptor)
+            .await
+            .map_err(|e| Error::NoAdapter { problem: format!("{} refused a device: {e}", info.name), hint: NO_ADAPTER_HINT })?;
+        let trouble = Arc::new(Mutex::new(Trouble::default()));
+        let (lost, failed) = (trouble.clone(), trouble.clone());
+        device.set_device_lost_callback(move |_, message| lock(&lost).lost = Some(message));
+        device.on_uncaptured_error(Arc::new(move |error: wgpu::Error| {
+            lock(&failed).error.get_or_insert(error.to_string());
+        }));
+        let facts = Facts {
+            name: info.name.clone(),
+            driver: format!("{} {}", info.driver, info.driver_info),
+            backend: info.backend.to_str().to_string(),
+            is_cpu: info.device_type == wgpu::DeviceType::Cpu,
+            subgroups: features.contains(wgpu::Features::SUBGROUP),
+            subgroup_sizes: (info.subgroup_min_size, info.subgroup_max_size),
+            timestamps: features.contains(wgpu::Features::TIMESTAMP_QUERY),
+        };
+        Ok(Gpu { device, queue, facts, limits, pipelines: Mutex::default(), trouble })
+    }
+
+    /// What the adapter is and can do.
+    pub fn facts(&self) -> &Facts {
+        &self.facts
+    }
+
+    /// What a plan for this device must respect.
+    pub fn plan_limits(&self) -> PlanLimits {
+        let binding = self.limits.max_storage_buffer_binding_size.min(u64::from(u32::MAX) & !255);
+        PlanLimits { max_binding: binding, max_buffer: self.limits.max_buffer_size }
+    }
+
+    /// Reports what the driver said since the last call: a lost device or an error nobody caught.
+    ///
+    /// # Errors
+    /// [`Error::DeviceLost`] or [`Error::Gpu`].
+    pub fn check(&self) -> Result<()> {
+        let mut trouble = lock(&self.trouble);
+        if let Some(reason) = &trouble.lost {
+            return Err(Error::DeviceLost { reason: reason.clone() });
+        }
+        match trouble.error.take() {
+            Some(message) => Err(Error::Gpu { what: "a submitted command".into(), message }),
+            None => Ok(()),
+        }
+    }
+
+    /// Destroys the device, as a driver reset would; for tests of recovery.
+    pub fn destroy(&self) {
+        self.device.destroy();
+        lock(&self.trouble).lost.get_or_insert("destroyed on request".into());
+    }
+
+    /// A zeroed storage buffer.
+    pub(super) async fn create_storage(&self, label: &str, bytes: u64) -> Result<wgpu::Buffer> {
+        if bytes > self.limits.max_buffer_size {
+            return Err(Error::Limit {
+                what: format!("buffer {label}"),
+                needed: format!("{bytes} bytes"),
+                allowed: format!("{} bytes", self.limits.max_buffer_size),
+                hint: "use a smaller --batch or --seq, or a smaller model",
+            });
+        }
+        let scope = self.device.push_error_scope(wgpu::ErrorFilter::OutOfMemory);
+        let usage = wgpu::BufferUsages::STORAGE | wgpu::BufferUsages::COPY_DST | wgpu::BufferUsages::COPY_SRC;
+        let buffer =
+            self.device.create_buffer(&wgpu::BufferDescriptor { label: Some(label), size: bytes, usage, mapped_at_creation: false });
+        match scope.pop().await {
+            None => Ok(buffer),
+            Some(_) => Err(Error::OutOfMemory { what: label.into(), bytes }),
+        }
+    }
+
+    /// The compiled pipeline of a variant, made at most once.
+    pub(super) fn pipeline(&self, spec: &'static KernelSpec, variant: &Variant) -> Result<Pipeline> {
+        let key = (spec.name, variant.key());
+        if let Some(found) = lock(&self.pipelines).get(&key) {
+            return Ok(found.clone());
+        }
+        let made = self.compile(spec, variant)?;
+        lock(&self.pipelines).insert(key, made.clone());
+        Ok(made)
+    }
+
+    fn compile(&self, spec: &'static KernelSpec, variant: &Variant) -> Result<Pipeline> {
+        let label = format!("{} {}", spec.name, variant.key());
+        let text = shader::compose(spec, variant, cfg!(target_arch = "wasm32"))?;
+        let module = self
+            .device
+            .create_shader_module(wgpu::ShaderModuleDescriptor { label: Some(&label), source: wgpu::ShaderSource::Wgsl(text.into()) });
+        let entry = |binding: u32, ty: wgpu::BufferBindingType, dynamic: bool| wgpu::BindGroupLayoutEntry {
+            binding,
+            visibility: wgpu::ShaderStages::COMPUTE,
+            ty: wgpu::BindingType::Buffer { ty, has_dynamic_offset: dynamic, min_binding_size: None },
+            count: None,
+        };
+        let mut entries = vec![entry(0, wgpu::BufferBindingType::Uniform, true)];
+        for (i, access) in spec.bindings.iter().enumerate() {
+            let read_only = *access == Access::Read;
+            entries.push(entry(i as u32 + 1, wgpu::BufferBindingType::Storage { read_only }, false));
+        }
+        let layout = self.device.create_bind_group_layout(&wgpu::BindGroupLayoutDescriptor { label: Some(&label), entries: &entries });
+        let pipeline_layout = self.device.create_pipeline_layout(&wgpu::PipelineLayoutDescriptor {
+            label: Some(&label),
+            bind_group_layouts: &[Some(&layout)],
+            immediate_size: 0,
+        });
+        let pipeline = self.device.create_compute_pipeline(&wgpu::ComputePipelineDescriptor {
+            label: Some(&label),
+            layout: Some(&pipeline_layout),
+            module: &module,
+            entry_point: Some("main"),
+            // Every kernel writes its workgroup memory before it reads it.
+            compilation_options: wgpu::PipelineCompilationOptions { zero_initialize_workgroup_memory: false, ..Default::default() },
+            cache: None,
+        });
+        Ok(Pipeline { pipeline, layout })
+    }
+}
+
+async fn find_adapter(options: &GpuOptions) -> Result<wgpu::Adapter> {
+    let instance = wgpu::Instance::new(wgpu::InstanceDescriptor::new_without_display_handle_from_env());
+    let none = |problem: String| Error::NoAdapter { problem, hint: NO_ADAPTER_HINT };
+    #[cfg(not(target_arch = "wasm32"))]
+    if let Some(name) = &options.adapter {
+        let all = instance.enumerate_adapters(wgpu::Backends::all()).await;
+        let names: Vec<String> = all.iter().map(|a| a.get_info().name).collect();
+        let wanted = name.to_lowercase();
+        let found = all.into_iter().find(|a| a.get_info().name.to_lowercase().contains(&wanted));
+        return found.ok_or_else(|| none(format!("none is called `{name}`; there are: {}", names.join(", "))));
+    }
+    let request = wgpu::RequestAdapterOptions { power_preference: wgpu::PowerPreference::HighPerformance, ..Default::default() };
+    let adapter = instance.request_adapter(&request).await.map_err(|e| none(e.to_string()))?;
+    let limits = adapter.limits();
+    let floor = floor_limits();
+    if limits.max_storage_buffers_per_shader_stage < floor.max_storage_buffers_per_shader_stage
+        || limits.max_compute_invocations_per_workgroup < floor.max_compute_invocations_per_workgroup
+        || limits.max_storage_buffer_binding_size < floor.max_storage_buffer_binding_size
+    {
+        return Err(none(format!("{} has less than the WebGPU minimum limits", adapter.get_info().name)));
+    }
+    let _ = options;
+    Ok(adapter)
+}
+
+fn floor_limits() -> wgpu::Limits {
+    wgpu::Limits::default()
+}

@@ -1,0 +1,37 @@
+//! Record, plan, run: the only place that knows `wgpu`.
+//!
+//! [`Recorder`] collects dispatches over logical [`Tensor`]s, [`plan`] gives every transient tensor a byte-exact place,
+//! [`Executable`] runs the plan as often as wanted without allocating. Nothing here knows what a model is.
+
+pub mod clock;
+pub mod device;
+pub mod executable;
+pub mod kernel;
+pub mod plan;
+pub mod readback;
+pub mod recorder;
+pub mod shader;
+pub mod store;
+pub mod timing;
+pub mod tune;
+
+pub use device::{Gpu, GpuOptions};
+pub use executable::Executable;
+pub use kernel::{Access, KernelSpec, Variant};
+pub use plan::Plan;
+pub use recorder::{Candidate, Dispatch, Recorder};
+pub use store::{Class, Store, Tensor};
+pub use tune::Tuner;
+
+/// A grid of at least `n` workgroups within the 65,535 per dimension that every device allows.
+///
+/// Kernels flatten it again: `index = id.x + id.y * num_workgroups.x`.
+pub fn grid_1d(n: u32) -> [u32; 3] {
+    const MAX: u32 = 65_535;
+    if n <= MAX {
+        [n.max(1), 1, 1]
+    } else {
+        let y = n.div_ceil(MAX);
+        [n.div_ceil(y), y, 1]
+    }
+}

@@ -1,0 +1,214 @@
+//! A step as a list of commands over logical tensors. Recording touches no device.
+
+use super::device::Facts;
+use super::kernel::{Access, KernelSpec, Variant};
+use super::store::{Space, Tensor};
+use super::tune::Tuner;
+
+/// One way to run a tunable dispatch; all candidates take the same bindings and parameters.
+#[derive(Debug, Clone)]
+pub struct Candidate {
+    /// The kernel.
+    pub spec: &'static KernelSpec,
+    /// Its variant.
+    pub variant: Variant,
+    /// Its grid.
+    pub grid: [u32; 3],
+}
+
+/// What one dispatch does, apart from which kernel runs it.
+#[derive(Debug, Clone)]
+pub struct Dispatch {
+    /// Which place in the model, e.g. `layers.3.self_attn.q_proj.forward`.
+    pub label: String,
+    /// Uniform parameters, at most 256 bytes.
+    pub params: Vec<u8>,
+    /// Storage bindings 1.. in the kernel's order.
+    pub bind: Vec<Tensor>,
+    /// Arithmetic operations (a fused multiply-add counts two), for reports and for bounding a submit.
+    pub flops: u64,
+}
+
+impl Dispatch {
+    /// A dispatch with plain-old-data parameters.
+    pub fn new<P: bytemuck::NoUninit>(label: impl Into<String>, params: &P, bind: &[Tensor], flops: u64) -> Self {
+        Self { label: label.into(), params: bytemuck::bytes_of(params).to_vec(), bind: bind.to_vec(), flops }
+    }
+}
+
+/// A transient tensor before it has a place.
+#[derive(Debug, Clone)]
+pub struct Transient {
+    /// For reports.
+    pub label: String,
+    /// Size in bytes.
+    pub bytes: u64,
+}
+
+/// One recorded command.
+#[derive(Debug, Clone)]
+pub enum Command {
+    /// Run a kernel.
+    Dispatch {
+        /// The chosen way.
+        run: Candidate,
+        /// What it does.
+        what: Dispatch,
+        /// Part of this optional group; see [`Recorder::optional`].
+        group: Option<u32>,
+    },
+    /// Fill with zero.
+    Clear(Tensor),
+    /// Copy `from` to `to`, same length, different buffers.
+    Copy {
+        /// Source.
+        from: Tensor,
+        /// Destination.
+        to: Tensor,
+    },
+}
+
+impl Command {
+    /// The tensors a command touches.
+    pub fn tensors(&self) -> Vec<Tensor> {
+        match self {
+            Command::Dispatch { what, .. } => what.bind.clone(),
+            Command::Clear(t) => vec![*t],
+            Command::Copy { from, to } => vec![*from, *to],
+        }
+    }
+}
+
+/// A tunable dispatch that has no measured choice yet.
+#[derive(Debug, Clone)]
+pub struct Untuned {
+    /// Kernel family and shape; the key of the choice.
+    pub key: String,
+    /// All ways to run it.
+    pub candidates: Vec<Candidate>,
+    /// What it does, with bindings of the right sizes.
+    pub what: Dispatch,
+}
+
+/// Collects commands and transient tensors.
+pub struct Recorder<'a> {
+    pub(super) transients: Vec<Transient>,
+    pub(super) commands: Vec<Command>,
+    pub(super) untuned: Vec<Untuned>,
+    tuner: &'a Tuner,
+    scope: Vec<String>,
+    group: Option<u32>,
+}
+
+impl<'a> Recorder<'a> {
+    /// An empty recording that takes kernel choices from `tuner`.
+    pub fn new(tuner: &'a Tuner) -> Self {
+        Self { transients: Vec::new(), commands: Vec::new(), untuned: Vec::new(), tuner, scope: Vec::new(), group: None }
+    }
+
+    /// What the adapter can do, or `None` when planning without a device (the floor is assumed).
+    pub fn facts(&self) -> Option<&Facts> {
+        self.tuner.facts()
+    }
+
+    /// Labels of commands recorded inside `body` start with `name.`.
+    pub fn scoped<T>(&mut self, name: impl Into<String>, body: impl FnOnce(&mut Self) -> T) -> T {
+        self.scope.push(name.into());
+        let result = body(self);
+        self.scope.pop();
+        result
+    }
+
+    /// Dispatches recorded inside `body` belong to optional group `group`: [`super::Executable::set_groups`] says how many groups a run
+    /// executes. Memory is planned for all of them.
+    pub fn optional<T>(&mut self, group: u32, body: impl FnOnce(&mut Self) -> T) -> T {
+        self.group = Some(group);
+        let result = body(self);
+        self.group = None;
+        result
+    }
+
+    fn full_label(&self, label: &str) -> String {
+        let mut full = self.scope.join(".");
+        if !full.is_empty() && !label.is_empty() {
+            full.push('.');
+        }
+        full + label
+    }
+
+    /// A tensor of `len` words that lives from its first to its last use. Its content starts undefined.
+    pub fn transient(&mut self, label: &str, len: usize) -> Tensor {
+        let label = self.full_label(label);
+        assert!(len <= (u32::MAX / 4) as usize, "transient {label} of {len} words");
+        let len = len.max(1) as u32;
+        self.transients.push(Transient { label, bytes: u64::from(len) * 4 });
+        Tensor { space: Space::Transient, index: (self.transients.len() - 1) as u32, offset: 0, len }
+    }
+
+    /// Records one dispatch.
+    ///
+    /// # Panics
+    /// If bindings do not fit the kernel: a bug in a recording, never user data.
+    pub fn dispatch(&mut self, spec: &'static KernelSpec, variant: Variant, grid: [u32; 3], mut what: Dispatch) {
+        what.label = self.full_label(&what.label);
+        check_bindings(spec, &what);
+        self.commands.push(Command::Dispatch { run: Candidate { spec, variant, grid }, what, group: self.group });
+    }
+
+    /// Records the measured best of `candidates`, or the first one while nothing is measured.
+    ///
+    /// # Panics
+    /// If `candidates` is empty or a binding does not fit: a bug in a recording.
+    pub fn dispatch_tuned(&mut self, key: String, mut candidates: Vec<Candidate>, mut what: Dispatch) {
+        let subgroups = self.facts().is_some_and(|f| f.subgroups);
+        candidates.retain(|c| subgroups || !c.variant.needs_subgroups());
+        assert!(!candidates.is_empty(), "no candidate for {key}");
+        what.label = self.full_label(&what.label);
+        candidates.iter().for_each(|c| check_bindings(c.spec, &what));
+        let choice = self.tuner.choice(&key, &candidates);
+        if choice.is_none() && candidates.len() > 1 && !self.untuned.iter().any(|u| u.key == key) {
+            self.untuned.push(Untuned { key, candidates: candidates.clone(), what: what.clone() });
+        }
+        let run = candidates.swap_remove(choice.unwrap_or(0));
+        self.commands.push(Command::Dispatch { run, what, group: self.group });
+    }
+
+    /// Fills a tensor with zero.
+    pub fn clear(&mut self, tensor: Tensor) {
+        self.commands.push(Command::Clear(tensor));
+    }
+
+    /// Copies between two different buffers.
+    pub fn copy(&mut self, from: Tensor, to: Tensor) {
+        assert_eq!(from.len, to.len, "copy of different lengths");
+        self.commands.push(Command::Copy { from, to });
+    }
+
+    /// What was recorded so far.
+    pub fn commands(&self) -> &[Command] {
+        &self.commands
+    }
+
+    /// Tunable dispatches without a measured choice.
+    pub fn untuned(&self) -> &[Untuned] {
+        &self.untuned
+    }
+}
+
+/// WebGPU's own rules, checked where the mistake is made: sizes, alignment, no overlap of writable ranges.
+fn check_bindings(spec: &KernelSpec, what: &Dispatch) {
+    let label = &what.label;
+    assert_eq!(spec.bindings.len(), what.bind.len(), "{label}: {} takes {} bindings", spec.name, spec.bindings.len());
+    assert!(what.params.len() <= 256, "{label}: parameters past 256 bytes");
+    for (i, a) in what.bind.iter().enumerate() {
+        assert_eq!(a.offset % 64, 0, "{label}: binding {i} starts at word {}, not a multiple of 64", a.offset);
+        for (j, b) in what.bind.iter().enumerate().skip(i + 1) {
+            if (a.space, a.index) == (b.space, b.index) {
+                let writes = spec.bindings[i] == Access::ReadWrite || spec.bindings[j] == Access::ReadWrite;
+                let overlap = a.offset < b.offset + b.len && b.offset < a.offset + a.len;
+                assert!(!writes || !overlap, "{label}: bindings {i} and {j} of {} overlap", spec.name);
+                assert_eq!(spec.bindings[i], spec.bindings[j], "{label}: one buffer as read and read_write");
+            }
+        }
+    }
+}

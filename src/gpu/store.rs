@@ -1,0 +1,171 @@
+//! Logical tensors and the persistent buffers behind them.
+
+use std::ops::Range;
+
+use super::device::Gpu;
+use crate::{Error, Result};
+
+/// What a persistent buffer is for; the plan reports bytes by class.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Class {
+    /// Frozen base weights.
+    Weights,
+    /// Trainable parameters and frozen adapter factors.
+    Adapter,
+    /// Gradients of trainable parameters.
+    Gradient,
+    /// Optimizer moments.
+    Optimizer,
+    /// Tokens, targets, tables, losses: what goes in and out each step.
+    Io,
+    /// Key/value cache of generation.
+    Cache,
+}
+
+impl Class {
+    /// All classes, in the order of reports.
+    pub const ALL: [Class; 6] = [Class::Weights, Class::Adapter, Class::Gradient, Class::Optimizer, Class::Io, Class::Cache];
+
+    /// Name in reports and events.
+    pub fn name(self) -> &'static str {
+        match self {
+            Class::Weights => "weights",
+            Class::Adapter => "adapter",
+            Class::Gradient => "gradients",
+            Class::Optimizer => "optimizer",
+            Class::Io => "io",
+            Class::Cache => "cache",
+        }
+    }
+}
+
+/// Where a tensor lives.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Space {
+    /// Buffer `index` of the [`Store`].
+    Persistent,
+    /// Transient `index` of one recording, placed by the plan.
+    Transient,
+}
+
+/// A range of 4-byte words: the whole or a slice of a logical buffer. Shapes are the caller's; words are f32 or u32.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Tensor {
+    /// Where it lives.
+    pub space: Space,
+    /// Which buffer or transient.
+    pub index: u32,
+    /// First word.
+    pub offset: u32,
+    /// Number of words.
+    pub len: u32,
+}
+
+impl Tensor {
+    /// Words `range` of this tensor. A slice that is bound must start at a multiple of 64 words (256 bytes).
+    ///
+    /// # Panics
+    /// If the range leaves the tensor: a bug in a recording, never user data.
+    pub fn slice(self, range: Range<usize>) -> Tensor {
+        assert!(range.start <= range.end && range.end <= self.len as usize, "slice {range:?} of {} words", self.len);
+        Tensor { offset: self.offset + range.start as u32, len: (range.end - range.start) as u32, ..self }
+    }
+    /// Size in bytes.
+    pub fn bytes(self) -> u64 {
+        u64::from(self.len) * 4
+    }
+}
+
+/// One persistent buffer.
+#[derive(Debug)]
+pub struct Entry {
+    /// For errors, plans and GPU debuggers.
+    pub label: String,
+    /// What it is for.
+    pub class: Class,
+    /// Size; a multiple of 4, at least 4.
+    pub bytes: u64,
+    pub(super) buffer: Option<wgpu::Buffer>,
+}
+
+/// All persistent buffers of a run. Declaring costs nothing: a plan needs no device. [`Store::allocate`] makes them real.
+#[derive(Debug, Default)]
+pub struct Store {
+    pub(super) entries: Vec<Entry>,
+}
+
+impl Store {
+    /// An empty store.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Declares a buffer of `len` words.
+    ///
+    /// # Errors
+    /// [`Error::Limit`] if the size does not fit in 32-bit word addressing.
+    pub fn declare(&mut self, label: impl Into<String>, class: Class, len: usize) -> Result<Tensor> {
+        let label = label.into();
+        let words = u32::try_from(len.max(1)).ok().filter(|w| *w <= u32::MAX / 4).ok_or_else(|| Error::Limit {
+            what: label.clone(),
+            needed: format!("{len} words"),
+            allowed: format!("{} words", u32::MAX / 4),
+            hint: "split the tensor or use a smaller model",
+        })?;
+        self.entries.push(Entry { label, class, bytes: u64::from(words) * 4, buffer: None });
+        Ok(Tensor { space: Space::Persistent, index: (self.entries.len() - 1) as u32, offset: 0, len: words })
+    }
+
+    /// Bytes declared so far for one class.
+    pub fn bytes_of(&self, class: Class) -> u64 {
+        self.entries.iter().filter(|e| e.class == class).map(|e| e.bytes).sum()
+    }
+
+    /// Bytes of buffers that exist on the device.
+    pub fn allocated_bytes(&self) -> u64 {
+        self.entries.iter().filter(|e| e.buffer.is_some()).map(|e| e.bytes).sum()
+    }
+
+    /// The buffers, for reports.
+    pub fn entries(&self) -> &[Entry] {
+        &self.entries
+    }
+
+    /// Creates every declared buffer that does not exist yet; new buffers are zero.
+    ///
+    /// # Errors
+    /// [`Error::Limit`] for a buffer larger than the device binds, [`Error::OutOfMemory`] if the driver refuses.
+    pub async fn allocate(&mut self, gpu: &Gpu) -> Result<()> {
+        for entry in self.entries.iter_mut().filter(|e| e.buffer.is_none()) {
+            entry.buffer = Some(gpu.create_storage(&entry.label, entry.bytes).await?);
+        }
+        Ok(())
+    }
+
+    /// Frees buffer `tensor.index` on the device; it can be allocated again.
+    pub fn release(&mut self, tensor: Tensor) {
+        if let Some(entry) = self.entries.get_mut(tensor.index as usize) {
+            entry.buffer = None;
+        }
+    }
+
+    /// The buffer behind a persistent tensor.
+    pub(super) fn buffer(&self, tensor: Tensor) -> Result<&wgpu::Buffer> {
+        self.entries
+            .get(tensor.index as usize)
+            .filter(|_| tensor.space == Space::Persistent)
+            .and_then(|e| e.buffer.as_ref())
+            .ok_or_else(|| Error::Gpu { what: format!("buffer {}", tensor.index), message: "used before it was allocated".into() })
+    }
+
+    /// Writes words to a persistent tensor; visible to everything submitted later.
+    ///
+    /// # Errors
+    /// [`Error::Gpu`] if the buffer was not allocated.
+    pub fn write<T: bytemuck::NoUninit>(&self, gpu: &Gpu, tensor: Tensor, data: &[T]) -> Result<()> {
+        let bytes: &[u8] = bytemuck::cast_slice(data);
+        assert!(bytes.len() as u64 <= tensor.bytes(), "write of {} bytes into {} words", bytes.len(), tensor.len);
+        gpu.queue.write_buffer(self.buffer(tensor)?, u64::from(tensor.offset) * 4, bytes);
+        Ok(())
+    }
+}
