@@ -3,4 +3,27 @@
 //! Shape letters: `t` rows (tokens of a packed batch), `d` hidden width, `f` feed-forward width, `h` query heads, `kv` key/value heads,
 //! `hd` head width, `v` vocabulary, `r` rank, `k` inputs and `n` outputs of a linear layer. Activations are row-major `[t, width]`.
 
+pub mod cross_entropy;
+pub mod elementwise;
+pub mod norm;
+pub mod optimizer;
 pub mod real;
+pub mod rope;
+pub mod rows;
+
+use crate::gpu::KernelSpec;
+
+/// Every kernel of the crate, for `weblora shaders`, for validation and for the tests' completeness check.
+pub const KERNELS: &[&KernelSpec] = &[
+    &norm::FORWARD,
+    &norm::BACKWARD,
+    &rope::ROPE,
+    &elementwise::SWIGLU,
+    &elementwise::SWIGLU_BACKWARD,
+    &elementwise::ADD,
+    &rows::ROWS,
+    &cross_entropy::CROSS_ENTROPY,
+    &optimizer::SQUARE_SUM,
+    &optimizer::GLOBAL_NORM,
+    &optimizer::ADAMW,
+];

@@ -43,7 +43,7 @@ impl Bench {
     }
     /// A persistent tensor with this content.
     pub fn put<T: bytemuck::NoUninit>(&mut self, label: &str, data: &[T]) -> Tensor {
-        let tensor = self.store.declare(label, Class::Io, data.len()).unwrap();
+        let tensor = self.store.declare(label, Class::Io, size_of_val(data) / 4).unwrap();
         self.fills.push((tensor, bytemuck::cast_slice(data).to_vec()));
         tensor
     }
@@ -77,7 +77,9 @@ pub fn close(got: &[f32], want: &[f32], absolute: f32, relative: f32) -> Result<
     let bad = got.iter().zip(want).enumerate().find(|(_, (g, w))| !((**g - **w).abs() <= absolute + relative * w.abs()));
     match bad {
         None => Ok(()),
-        Some((i, (g, w))) => Err(format!("element {i} is {g}, expected {w} (first five {:?} / {:?})", &got[..got.len().min(5)], &want[..want.len().min(5)])),
+        Some((i, (g, w))) => {
+            Err(format!("element {i} is {g}, expected {w} (first five {:?} / {:?})", &got[..got.len().min(5)], &want[..want.len().min(5)]))
+        }
     }
 }
 

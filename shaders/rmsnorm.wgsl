@@ -1,0 +1,33 @@
+// y[t,c] = x[t,c] · rstd[t] · w[c],  rstd[t] = 1 / sqrt(mean_c(x[t,c]²) + eps).
+// One workgroup per row: WG lanes stride over the columns, then a tree sum. rstd is kept for the backward pass.
+#import index
+#import reduce
+
+struct Params { rows: u32, cols: u32, eps: f32, pad: u32 }
+@group(0) @binding(0) var<uniform> p: Params;
+@group(0) @binding(1) var<storage, read_write> x: array<f32>;    // [rows, cols]
+@group(0) @binding(2) var<storage, read> w: array<f32>;          // [cols]
+@group(0) @binding(3) var<storage, read_write> y: array<f32>;    // [rows, cols]
+@group(0) @binding(4) var<storage, read_write> rstd: array<f32>; // [rows]
+
+@compute @workgroup_size(WG)
+fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) groups: vec3<u32>,
+        @builtin(local_invocation_index) lane: u32) {
+    let row = flat_workgroup(group, groups);
+    let base = min(row, p.rows - 1u) * p.cols;
+    var sum = 0.0;
+    for (var c = lane; c < p.cols; c += WG) {
+        let value = x[base + c];
+        sum = fma(value, value, sum);
+    }
+    let scale = 1.0 / sqrt(workgroup_sum(sum, lane) / f32(p.cols) + p.eps);
+    if (row >= p.rows) {
+        return;
+    }
+    for (var c = lane; c < p.cols; c += WG) {
+        y[base + c] = x[base + c] * scale * w[c];
+    }
+    if (lane == 0u) {
+        rstd[row] = scale;
+    }
+}

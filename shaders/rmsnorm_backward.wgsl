@@ -1,0 +1,37 @@
+// With n = x · rstd and g = w · dy:  dx[t,c] (+)= rstd[t] · (g[t,c] − n[t,c] · mean_c(g · n)).
+// One workgroup per row, as in the forward pass. ACCUMULATE adds to dx (the residual gradient), else dx is overwritten.
+#import index
+#import reduce
+
+struct Params { rows: u32, cols: u32, pad0: u32, pad1: u32 }
+@group(0) @binding(0) var<uniform> p: Params;
+@group(0) @binding(1) var<storage, read_write> x: array<f32>;    // [rows, cols]
+@group(0) @binding(2) var<storage, read> w: array<f32>;          // [cols]
+@group(0) @binding(3) var<storage, read_write> rstd: array<f32>; // [rows]
+@group(0) @binding(4) var<storage, read_write> dy: array<f32>;   // [rows, cols]
+@group(0) @binding(5) var<storage, read_write> dx: array<f32>;   // [rows, cols]
+
+@compute @workgroup_size(WG)
+fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) groups: vec3<u32>,
+        @builtin(local_invocation_index) lane: u32) {
+    let row = flat_workgroup(group, groups);
+    let safe = min(row, p.rows - 1u);
+    let base = safe * p.cols;
+    let scale = rstd[safe];
+    var sum = 0.0;
+    for (var c = lane; c < p.cols; c += WG) {
+        sum = fma(w[c] * dy[base + c], x[base + c] * scale, sum);
+    }
+    let mean = workgroup_sum(sum, lane) / f32(p.cols);
+    if (row >= p.rows) {
+        return;
+    }
+    for (var c = lane; c < p.cols; c += WG) {
+        let value = scale * (w[c] * dy[base + c] - x[base + c] * scale * mean);
+#ifdef ACCUMULATE
+        dx[base + c] = dx[base + c] + value;
+#else
+        dx[base + c] = value;
+#endif
+    }
+}

@@ -1,0 +1,22 @@
+// With s = 1 / (1 + e^−g):  dg = da · u · s · (1 + g · (1 − s)),  du = da · g · s.
+// In place: gate becomes dg, up becomes du.
+#import index
+
+struct Params { len: u32, pad0: u32, pad1: u32, pad2: u32 }
+@group(0) @binding(0) var<uniform> p: Params;
+@group(0) @binding(1) var<storage, read_write> gate: array<f32>;
+@group(0) @binding(2) var<storage, read_write> up: array<f32>;
+@group(0) @binding(3) var<storage, read_write> da: array<f32>;
+
+@compute @workgroup_size(64)
+fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) groups: vec3<u32>,
+        @builtin(local_invocation_index) lane: u32) {
+    let i = flat_workgroup(group, groups) * 64u + lane;
+    if (i < p.len) {
+        let g = gate[i];
+        let s = 1.0 / (1.0 + exp(-g));
+        let d = da[i];
+        gate[i] = d * up[i] * s * (1.0 + g * (1.0 - s));
+        up[i] = d * g * s;
+    }
+}

@@ -1,0 +1,209 @@
+//! The small kernels on the GPU against their CPU twins, and the twins' backward passes against finite differences in f64.
+
+mod common;
+
+use common::{Bench, assert_close, gpu, gradcheck, noise};
+use weblora::gpu::Tuner;
+use weblora::kernels::optimizer::{Group, State};
+use weblora::kernels::rope::Turn;
+use weblora::kernels::{cross_entropy, elementwise, norm, optimizer, rope, rows};
+
+const SIZES: [(usize, usize); 6] = [(1, 1), (3, 63), (7, 64), (2, 65), (5, 576), (130, 37)];
+
+fn f64s(x: &[f32]) -> Vec<f64> {
+    x.iter().map(|v| f64::from(*v)).collect()
+}
+
+#[test]
+fn rmsnorm_matches_its_twin() {
+    let Some(gpu) = gpu() else { return };
+    for (t, d) in SIZES {
+        let (x, w, dy, start) = (noise(1, t * d), noise(2, d), noise(3, t * d), noise(4, t * d));
+        let (y_want, rstd_want) = norm::forward_twin(&x, &w, 1e-5);
+        let dx_want = norm::backward_twin(&x, &w, &rstd_want, &dy);
+        for accumulate in [false, true] {
+            let mut b = Bench::new();
+            let (xt, wt, dyt, dxt) = (b.put("x", &x), b.put("w", &w), b.put("dy", &dy), b.put("dx", &start));
+            let (yt, rt) = (b.put("y", &vec![0f32; t * d]), b.put("rstd", &vec![0f32; t]));
+            let got = b.run(gpu, &Tuner::none(), &[yt, rt, dxt], |rec| {
+                norm::forward(rec, "n", xt, wt, yt, rt, 1e-5);
+                norm::backward(rec, "n", xt, wt, rt, dyt, dxt, accumulate);
+            });
+            let want: Vec<f32> = dx_want.iter().zip(&start).map(|(d, s)| if accumulate { d + s } else { *d }).collect();
+            assert_close("rmsnorm y", &got[0], &y_want, 1e-6, 1e-5);
+            assert_close("rmsnorm rstd", &got[1], &rstd_want, 0.0, 1e-5);
+            assert_close("rmsnorm dx", &got[2], &want, 1e-5, 1e-4);
+        }
+    }
+}
+
+#[test]
+fn rmsnorm_gradient_is_the_derivative() {
+    let (t, d) = (3, 7);
+    let (x, w, dy) = (f64s(&noise(1, t * d)), f64s(&noise(2, d)), f64s(&noise(3, t * d)));
+    let (_, rstd) = norm::forward_twin(&x, &w, 1e-5);
+    let dx = norm::backward_twin(&x, &w, &rstd, &dy);
+    gradcheck("rmsnorm", &x, &dx, 1, |x| norm::forward_twin(x, &w, 1e-5).0.iter().zip(&dy).map(|(a, b)| a * b).sum());
+}
+
+#[test]
+#[should_panic(expected = "finite differences say")]
+fn gradcheck_sees_a_wrong_gradient() {
+    gradcheck("square", &[2.0], &[3.0], 1, |x| x[0] * x[0]);
+}
+
+#[test]
+fn rope_matches_its_twin_and_turns_back() {
+    let Some(gpu) = gpu() else { return };
+    for (t, heads, hd) in [(1, 1, 2), (5, 3, 64), (33, 2, 12)] {
+        let positions = 40;
+        let table: Vec<[f32; 2]> = (0..positions * hd / 2).map(|i| [(i as f32 * 0.37).cos(), (i as f32 * 0.37).sin()]).collect();
+        let position: Vec<u32> = (0..t).map(|i| ((i * 7) % positions) as u32).collect();
+        let x = noise(5, t * heads * hd);
+        let mut want = x.clone();
+        rope::rotate_twin(&table, &position, &mut want, heads, hd, Turn::Forward);
+        let mut b = Bench::new();
+        let (tt, pt, xt, yt) = (b.put("table", &table), b.put("position", &position), b.put("x", &x), b.put("y", &x));
+        let got = b.run(gpu, &Tuner::none(), &[xt, yt], |rec| {
+            rope::rotate(rec, "rope", tt, pt, xt, heads, hd, Turn::Forward);
+            rope::rotate(rec, "rope", tt, pt, yt, heads, hd, Turn::Forward);
+            rope::rotate(rec, "back", tt, pt, yt, heads, hd, Turn::Back);
+        });
+        assert_close("rope", &got[0], &want, 1e-6, 1e-5);
+        assert_close("rope and back", &got[1], &x, 1e-6, 1e-5);
+        assert!(t == 1 || common::close(&got[0], &x, 1e-6, 1e-5).is_err(), "rope did nothing");
+    }
+}
+
+#[test]
+fn swiglu_matches_its_twin() {
+    let Some(gpu) = gpu() else { return };
+    for len in [1, 63, 64, 65, 4099] {
+        let scale = |seed| noise(seed, len).iter().map(|v| v * 8.0).collect::<Vec<f32>>();
+        let (g, u, da) = (scale(1), scale(2), scale(3));
+        let want = elementwise::swiglu_twin(&g, &u);
+        let (dg, du) = elementwise::swiglu_backward_twin(&g, &u, &da);
+        let mut b = Bench::new();
+        let (gt, ut, at, dat, ct) =
+            (b.put("g", &g), b.put("u", &u), b.put("a", &vec![0f32; len]), b.put("da", &da), b.put("c", &vec![0f32; len]));
+        let got = b.run(gpu, &Tuner::none(), &[at, gt, ut, ct], |rec| {
+            elementwise::swiglu(rec, "act", gt, ut, at);
+            elementwise::add(rec, "add", at, dat, ct);
+            elementwise::swiglu_backward(rec, "act", gt, ut, dat);
+        });
+        assert_close("swiglu", &got[0], &want, 1e-6, 1e-5);
+        assert_close("swiglu dgate", &got[1], &dg, 1e-5, 1e-4);
+        assert_close("swiglu dup", &got[2], &du, 1e-5, 1e-5);
+        let sum: Vec<f32> = want.iter().zip(&da).map(|(a, b)| a + b).collect();
+        assert_close("add", &got[3], &sum, 1e-5, 1e-5);
+    }
+}
+
+#[test]
+fn swiglu_gradient_is_the_derivative() {
+    let (g, u, da) = (f64s(&noise(1, 9)), f64s(&noise(2, 9)), f64s(&noise(3, 9)));
+    let (dg, du) = elementwise::swiglu_backward_twin(&g, &u, &da);
+    let dot = |y: Vec<f64>| y.iter().zip(&da).map(|(a, b)| a * b).sum::<f64>();
+    gradcheck("swiglu gate", &g, &dg, 1, |g| dot(elementwise::swiglu_twin(g, &u)));
+    gradcheck("swiglu up", &u, &du, 1, |u| dot(elementwise::swiglu_twin(&g, u)));
+}
+
+#[test]
+fn rows_gather_and_scatter() {
+    let Some(gpu) = gpu() else { return };
+    let cols = 70;
+    let full = noise(1, 9 * cols);
+    let (list, targets): (Vec<u32>, Vec<i32>) = (vec![3, 8, 0, 0], vec![5, 0, 2, -1]);
+    let mut b = Bench::new();
+    let (lt, tt, ft) = (b.put("rows", &list), b.put("targets", &targets), b.put("full", &full));
+    let (ct, bt) = (b.put("compact", &vec![0f32; 4 * cols]), b.put("back", &vec![7f32; 9 * cols]));
+    let got = b.run(gpu, &Tuner::none(), &[ct, bt], |rec| {
+        rows::gather(rec, "gather", lt, tt, ft, ct);
+        rows::scatter(rec, "scatter", lt, tt, ct, bt);
+    });
+    for (i, row) in list.iter().enumerate() {
+        let from = *row as usize * cols;
+        assert_eq!(got[0][i * cols..(i + 1) * cols], full[from..from + cols], "gathered row {i}");
+    }
+    for row in 0..9 {
+        let want: Vec<f32> = if [3, 8, 0].contains(&row) { full[row * cols..(row + 1) * cols].to_vec() } else { vec![7.0; cols] };
+        assert_eq!(got[1][row * cols..(row + 1) * cols], want, "scattered row {row}");
+    }
+}
+
+#[test]
+fn cross_entropy_matches_its_twin() {
+    let Some(gpu) = gpu() else { return };
+    for (n, vocab) in [(1, 1), (3, 255), (4, 256), (5, 1031)] {
+        let logits: Vec<f32> = noise(1, n * vocab).iter().map(|v| v * 60.0).collect();
+        let targets: Vec<i32> = (0..n).map(|i| if i % 3 == 2 { -1 } else { (i * 17 % vocab) as i32 }).collect();
+        let weight: Vec<f32> = (0..n).map(|i| 1.0 / (i + 1) as f32).collect();
+        let (loss, gradient) = cross_entropy::cross_entropy_twin(&targets, &weight, &logits);
+        let mut b = Bench::new();
+        let ids = b.put("targets", &targets);
+        let (weight, lost, z, kept) =
+            (b.put("weight", &weight), b.put("loss", &vec![9f32; n]), b.put("logits", &logits), b.put("kept", &logits));
+        let t = cross_entropy::Targets { ids, weight, loss: lost };
+        let got = b.run(gpu, &Tuner::none(), &[lost, z, kept], |rec| {
+            cross_entropy::cross_entropy(rec, "ce", t, z, 0, n, true);
+            cross_entropy::cross_entropy(rec, "ce", t, kept, 0, n, false);
+        });
+        assert_close("loss", &got[0], &loss, 1e-4, 1e-5);
+        assert_close("dlogits", &got[1], &gradient, 1e-6, 1e-4);
+        assert_eq!(got[2], logits, "without backward the logits stay");
+    }
+}
+
+#[test]
+fn cross_entropy_gradient_is_the_derivative() {
+    let (z, targets, weight) = (f64s(&noise(1, 15)), [2, -1, 4], [0.5, 1.0, 0.25]);
+    let (_, gradient) = cross_entropy::cross_entropy_twin(&targets, &weight, &z);
+    gradcheck("cross-entropy", &z, &gradient, 1, |z| {
+        cross_entropy::cross_entropy_twin(&targets, &weight, z).0.iter().zip(&weight).map(|(l, w)| l * w).sum()
+    });
+}
+
+#[test]
+fn adamw_matches_its_twin_with_clipping_and_groups() {
+    let Some(gpu) = gpu() else { return };
+    let n = 9001;
+    let (x, g) = (noise(1, n + 64), noise(2, n));
+    let clip = 0.5;
+    let length = f64s(&g).iter().map(|v| v * v).sum::<f64>().sqrt();
+    let factor = (clip / (length + 1e-6)).min(1.0);
+    let (betas, eps, lr, decay) = ((0.9, 0.999), 1e-8, 1e-2, 0.1);
+    let groups = [
+        Group { begin: 64, grad_begin: 0, len: 5000, lr_multiplier: 1.0, decay: 1.0 },
+        Group { begin: 5064, grad_begin: 5000, len: n - 5000, lr_multiplier: 4.0, decay: 0.0 },
+    ];
+    let mut want = f64s(&x);
+    let clipped: Vec<f64> = f64s(&g).iter().map(|v| v * factor).collect();
+    for group in groups {
+        let (a, b) = (group.begin..group.begin + group.len, group.grad_begin..group.grad_begin + group.len);
+        let (mut m, mut v) = (vec![0.0; group.len], vec![0.0; group.len]);
+        let (lr, decay) = (lr * f64::from(group.lr_multiplier), decay * f64::from(group.decay));
+        optimizer::adamw_twin(&mut want[a], &mut m, &mut v, &clipped[b], lr, betas, eps, decay, 1);
+    }
+    let run = |g: &[f32]| {
+        let mut b = Bench::new();
+        let state = State {
+            values: b.put("x", &x),
+            grads: b.put("g", g),
+            m: b.put("m", &vec![0f32; n]),
+            v: b.put("v", &vec![0f32; n]),
+            hyper: b.put("hyper", &optimizer::hyper(lr, betas, eps, decay, 1)),
+            norms: b.put("norms", &[0f32; 2]),
+        };
+        b.run(gpu, &Tuner::none(), &[state.values, state.norms], |rec| optimizer::step(rec, "job", state, 0, 0..n, clip as f32, &groups))
+    };
+    let got = run(&g);
+    assert_close("norm and factor", &got[1], &[length as f32, factor as f32], 0.0, 1e-5);
+    let want: Vec<f32> = want.iter().map(|v| *v as f32).collect();
+    assert_close("updated parameters", &got[0], &want, 1e-6, 1e-5);
+    assert_eq!(got[0][..64], x[..64], "parameters outside the groups stay");
+    let mut broken = g.clone();
+    broken[7777] = f32::NAN;
+    let got = run(&broken);
+    assert!(!got[1][0].is_finite(), "the norm shows the NaN");
+    assert_eq!(got[0], x, "a step with a NaN changes nothing");
+}
