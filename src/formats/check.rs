@@ -10,6 +10,15 @@ use std::collections::BTreeMap;
 /// Widest layer, longest context and largest vocabulary, far above any LLaMA; products of two such sizes fit 64 bits.
 const MAX_SIZE: usize = 1 << 26;
 
+/// Width of a head when the file does not say: the residual stream shared out evenly.
+pub(super) fn default_head_dim(file: &str, hidden_size: usize, heads: usize) -> Result<usize> {
+    match hidden_size.checked_rem(heads) {
+        None => Ok(0), // no heads at all: `check_config` says so
+        Some(0) => Ok(hidden_size / heads),
+        Some(_) => Err(Error::format(file, format!("the hidden size {hidden_size} is no multiple of {heads} heads"), HINT_CONVERT)),
+    }
+}
+
 /// Refuses configurations that no kernel could run, before any tensor is looked at.
 pub(super) fn check_config(file: &str, c: &ModelConfig) -> Result<()> {
     let wrong = |problem: String| Err(Error::format(file, problem, HINT_CONVERT));

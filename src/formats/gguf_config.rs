@@ -1,5 +1,6 @@
 //! The model's shape from GGUF metadata. Mistral files say `llama` too.
 
+use super::check::default_head_dim;
 use super::gguf::{Gguf, GgufTensor};
 use super::gguf_value::Metadata;
 use super::header::HINT_CONVERT;
@@ -42,7 +43,7 @@ pub(super) async fn read_config(gguf: &Gguf, sources: &[Box<dyn ByteSource>]) ->
     let num_attention_heads = required("llama.attention.head_count")?;
     let head_dim = match m.usize("llama.attention.key_length")? {
         Some(width) => width,
-        None => hidden_size.checked_div(num_attention_heads).unwrap_or(0),
+        None => default_head_dim(file, hidden_size, num_attention_heads)?,
     };
     for (key, meaning) in [("llama.attention.value_length", "the key width"), ("llama.rope.dimension_count", "the head width")] {
         if let Some(width) = m.usize(key)?.filter(|&w| w != head_dim) {

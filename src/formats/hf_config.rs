@@ -1,5 +1,6 @@
 //! The model's shape from a Hugging Face `config.json`, in the spellings of transformers 4 and 5.
 
+use super::check::default_head_dim;
 use super::json::Object;
 use crate::config::{ModelConfig, RopeScaling};
 use crate::error::Result;
@@ -31,7 +32,7 @@ pub fn parse_config(file: &str, text: &str) -> Result<ModelConfig> {
         num_key_value_heads: c.usize("num_key_value_heads")?.unwrap_or(num_attention_heads),
         head_dim: match c.usize("head_dim")? {
             Some(width) => width,
-            None => hidden_size.checked_div(num_attention_heads).unwrap_or(0),
+            None => default_head_dim(file, hidden_size, num_attention_heads)?,
         },
         rms_norm_eps: c.f64("rms_norm_eps")?.unwrap_or(DEFAULT_RMS_NORM_EPS) as f32,
         max_position_embeddings,
