@@ -5,5 +5,6 @@ pub mod error;
 pub mod formats;
 pub mod quant;
 pub mod text;
+pub mod train;
 
 pub use error::{Error, Result};
