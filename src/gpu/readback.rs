@@ -68,6 +68,15 @@ impl Gpu {
         self.check()
     }
 
+    /// Submits pending writes and waits for them, so that staging memory is given back.
+    ///
+    /// # Errors
+    /// What the driver reported meanwhile.
+    pub async fn flush(&self) -> Result<()> {
+        self.queue.submit([]);
+        self.finish().await
+    }
+
     pub(super) async fn map_read(&self, staging: &wgpu::Buffer, bytes: u64) -> Result<Vec<u8>> {
         let (deliver, done) = delivery();
         staging.map_async(wgpu::MapMode::Read, 0..bytes, deliver);

@@ -1,0 +1,55 @@
+//! Final norm, head and cross-entropy, chunk by chunk: only rows with a target, and never all their logits at once.
+
+use super::Inputs;
+use super::weights::Weights;
+use crate::gpu::{Recorder, Tensor};
+use crate::kernels::cross_entropy::{self, Targets};
+use crate::kernels::{matmul, norm, rows};
+
+/// Bytes that the logits of one chunk may take; a chunk has at least one and at most [`MAX_CHUNK`] rows.
+const LOGIT_BYTES: usize = 32 << 20;
+/// Rows beyond which a larger chunk gains nothing.
+const MAX_CHUNK: usize = 256;
+/// Slices of the row lists are bound at multiples of 64 words.
+const CHUNK_STEP: usize = 64;
+
+/// Rows of a chunk for a vocabulary: a multiple of 64 where the batch has that many rows.
+pub fn chunk_rows(vocab: usize, rows: usize) -> usize {
+    let fits = LOGIT_BYTES / 4 / vocab.max(1);
+    (fits / CHUNK_STEP * CHUNK_STEP).clamp(CHUNK_STEP, MAX_CHUNK).min(rows.next_multiple_of(CHUNK_STEP)).min(rows.max(1))
+}
+
+/// Chunks that a batch with `targets` loss rows runs.
+pub fn active_chunks(vocab: usize, rows: usize, targets: usize) -> u32 {
+    targets.div_ceil(chunk_rows(vocab, rows)) as u32
+}
+
+/// Records the loss of every chunk from `x` `[t, d]`; with `dx` (cleared first) also its gradient. Chunk i is optional group i.
+pub fn loss(rec: &mut Recorder, weights: &Weights, inputs: &Inputs, eps: f32, x: Tensor, dx: Option<Tensor>) {
+    let (vocab, d) = (weights.lm_head.rows, weights.lm_head.cols);
+    let chunk = chunk_rows(vocab, inputs.rows);
+    if let Some(dx) = dx {
+        rec.clear(dx);
+    }
+    let targets = Targets { ids: inputs.targets, weight: inputs.weights, loss: inputs.losses };
+    for (i, first) in (0..inputs.rows).step_by(chunk).enumerate() {
+        let count = chunk.min(inputs.rows - first);
+        rec.optional(i as u32, |rec| {
+            let slice = |t: Tensor| t.slice(first..first + count);
+            let (list, ids) = (slice(inputs.loss_rows), slice(inputs.targets));
+            let (picked, n) = (rec.transient("picked", count * d), rec.transient("norm", count * d));
+            let rstd = rec.transient("norm.rstd", count);
+            rows::gather(rec, "gather", list, ids, x, picked);
+            norm::forward(rec, "norm", picked, weights.norm, n, rstd, eps);
+            let logits = rec.transient("logits", count * vocab);
+            matmul::forward(rec, "lm_head.matmul", n, count, &weights.lm_head, logits, false);
+            cross_entropy::cross_entropy(rec, "loss", targets, logits, first, count, dx.is_some());
+            if let Some(dx) = dx {
+                let (dn, dpicked) = (rec.transient("dnorm", count * d), rec.transient("dpicked", count * d));
+                matmul::backward(rec, "lm_head.matmul_backward", logits, count, &weights.lm_head, dn, false);
+                norm::backward(rec, "norm_backward", picked, weights.norm, rstd, dn, dpicked, false);
+                rows::scatter(rec, "scatter", list, ids, dpicked, dx);
+            }
+        });
+    }
+}

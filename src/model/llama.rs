@@ -1,0 +1,117 @@
+//! The whole model: embedding, blocks, head; what is recorded for training and for evaluation.
+
+use super::block::{Block, Saved};
+use super::{Inputs, Weights, head, rope};
+use crate::Result;
+use crate::adapters::tables::AdapterTables;
+use crate::config::ModelConfig;
+use crate::formats::ModelFile;
+use crate::gpu::device::PlanLimits;
+use crate::gpu::{Class, Gpu, Recorder, Store, Tensor};
+use crate::kernels::embed;
+use crate::quant::QuantFormat;
+
+/// A LLaMA-family model whose buffers are declared in a [`Store`].
+pub struct Llama {
+    /// Shape.
+    pub config: ModelConfig,
+    /// Frozen weights.
+    pub weights: Weights,
+    /// `[positions, head_dim / 2]` (cos, sin).
+    pub rope: Tensor,
+    rope_table: Vec<[f32; 2]>,
+}
+
+/// How much of the forward pass is kept for the backward pass.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Recompute {
+    /// Keep the products of every block.
+    Off,
+    /// Keep only each block's input and run its forward pass again.
+    Blocks,
+}
+
+impl Llama {
+    /// Declares all weights and the rotary table for `positions` positions. Reads nothing but the header.
+    ///
+    /// # Errors
+    /// As [`Weights::declare`].
+    pub fn declare(
+        file: &ModelFile,
+        store: &mut Store,
+        limits: PlanLimits,
+        quantize: Option<&'static QuantFormat>,
+        positions: usize,
+    ) -> Result<Llama> {
+        let config = file.config.clone();
+        let weights = Weights::declare(file, store, limits, quantize)?;
+        let rope_table = rope::table(&config, positions, positions);
+        let rope = store.declare("rope", Class::Io, 2 * rope_table.len())?;
+        Ok(Llama { config, weights, rope, rope_table })
+    }
+
+    /// Streams the weights and writes the rotary table.
+    ///
+    /// # Errors
+    /// As [`Weights::upload`].
+    pub async fn upload(&self, gpu: &Gpu, store: &Store, file: &ModelFile, progress: impl FnMut(u64, u64)) -> Result<()> {
+        store.write(gpu, self.rope, &self.rope_table)?;
+        self.weights.upload(gpu, store, file, progress).await
+    }
+
+    fn block<'a>(&'a self, layer: usize, adapters: Option<&'a AdapterTables>, inputs: &'a Inputs) -> Block<'a> {
+        Block { layer, config: &self.config, weights: &self.weights.layers[layer], adapters, inputs, rope: self.rope }
+    }
+
+    fn embed(&self, rec: &mut Recorder, inputs: &Inputs) -> Tensor {
+        let x = rec.transient("embed_tokens", inputs.rows * self.config.hidden_size);
+        embed::gather(rec, "embed_tokens", inputs.tokens, &self.weights.embed_tokens, x);
+        x
+    }
+
+    /// Records the loss of every target row, without gradients.
+    pub fn record_eval(&self, rec: &mut Recorder, adapters: Option<&AdapterTables>, inputs: &Inputs) {
+        let x = self.hidden(rec, adapters, inputs);
+        rec.scoped("head", |rec| head::loss(rec, &self.weights, inputs, self.config.rms_norm_eps, x, None));
+    }
+
+    /// Records the blocks and returns what enters the final norm, `[t, d]`.
+    pub fn hidden(&self, rec: &mut Recorder, adapters: Option<&AdapterTables>, inputs: &Inputs) -> Tensor {
+        let mut x = self.embed(rec, inputs);
+        for layer in 0..self.config.num_hidden_layers {
+            x = rec.scoped(format!("layers.{layer}"), |rec| {
+                let out = rec.transient("out", inputs.rows * self.config.hidden_size);
+                self.block(layer, adapters, inputs).forward(rec, x, Some(out));
+                out
+            });
+        }
+        x
+    }
+
+    /// Records the loss and the gradients of every trainable parameter; gradients are added to what is there.
+    pub fn record_train(&self, rec: &mut Recorder, adapters: &AdapterTables, inputs: &Inputs, recompute: Recompute) {
+        let d = self.config.hidden_size;
+        let lowest = adapters.lowest_layer().unwrap_or(self.config.num_hidden_layers);
+        let mut x = self.embed(rec, inputs);
+        let mut kept: Vec<(Tensor, Option<Saved>)> = Vec::new();
+        for layer in 0..self.config.num_hidden_layers {
+            let saved = rec.scoped(format!("layers.{layer}"), |rec| {
+                let out = rec.transient("out", inputs.rows * d);
+                let saved = self.block(layer, Some(adapters), inputs).forward(rec, x, Some(out));
+                kept.push((x, (recompute == Recompute::Off && layer >= lowest).then_some(saved)));
+                out
+            });
+            x = saved;
+        }
+        let dx = rec.transient("dx", inputs.rows * d);
+        rec.scoped("head", |rec| head::loss(rec, &self.weights, inputs, self.config.rms_norm_eps, x, Some(dx)));
+        for layer in (lowest..self.config.num_hidden_layers).rev() {
+            rec.scoped(format!("layers.{layer}"), |rec| {
+                let block = self.block(layer, Some(adapters), inputs);
+                let (x, saved) = kept[layer];
+                let saved = saved.unwrap_or_else(|| rec.scoped("again", |rec| block.forward(rec, x, None)));
+                block.backward(rec, saved, dx, layer > lowest);
+            });
+        }
+    }
+}

@@ -1,0 +1,14 @@
+//! The LLaMA block, forward and backward facing each other, over frozen quantised weights with adapters beside them.
+
+pub mod block;
+pub mod decoder;
+pub mod head;
+pub mod inputs;
+pub mod linear;
+pub mod llama;
+pub mod rope;
+pub mod weights;
+
+pub use inputs::Inputs;
+pub use llama::Llama;
+pub use weights::Weights;

@@ -1,0 +1,193 @@
+//! The frozen base on the GPU: declared from a header alone, streamed tensor by tensor when it is real.
+
+use crate::adapters::site::{Projection, Site};
+use crate::config::ModelConfig;
+use crate::formats::{ModelFile, TensorInfo};
+use crate::gpu::device::PlanLimits;
+use crate::gpu::{Class, Gpu, Store, Tensor};
+use crate::kernels::matrix::{Matrix, Part};
+use crate::quant::QuantFormat;
+use crate::{Error, Result};
+
+/// No part of a matrix is larger than this, so that the host never holds more than a few tens of MiB.
+const MAX_PART_BYTES: u64 = 64 << 20;
+
+/// Weights of one block, named as in the checkpoint.
+#[derive(Debug, Clone)]
+pub struct LayerWeights {
+    /// `[d]`
+    pub input_layernorm: Tensor,
+    /// `[d]`
+    pub post_attention_layernorm: Tensor,
+    /// The seven projections, in the order of [`Projection::ALL`].
+    pub projections: [Matrix; 7],
+}
+
+impl LayerWeights {
+    /// One projection.
+    pub fn projection(&self, which: Projection) -> &Matrix {
+        &self.projections[which as usize]
+    }
+}
+
+/// All weights of a model.
+#[derive(Debug, Clone)]
+pub struct Weights {
+    /// `[v, d]`
+    pub embed_tokens: Matrix,
+    /// Blocks, first to last.
+    pub layers: Vec<LayerWeights>,
+    /// `[d]`, before the head.
+    pub norm: Tensor,
+    /// `[v, d]`; the embedding itself when tied.
+    pub lm_head: Matrix,
+    /// What to read into what.
+    uploads: Vec<Upload>,
+}
+
+/// Rows of a file's tensor and their place.
+#[derive(Debug, Clone)]
+struct Upload {
+    name: String,
+    rows: std::ops::Range<usize>,
+    to: Tensor,
+    /// `None`: plain f32 (norms); else repacked for the kernels.
+    format: Option<&'static QuantFormat>,
+    /// Quantise f32/f16/bf16 weights to `format` while loading.
+    quantize: bool,
+}
+
+/// Declares buffers and remembers what fills them.
+struct Declarer<'a> {
+    file: &'a ModelFile,
+    store: &'a mut Store,
+    limits: PlanLimits,
+    quantize: Option<&'static QuantFormat>,
+    uploads: Vec<Upload>,
+}
+
+impl Declarer<'_> {
+    fn vector(&mut self, name: String) -> Result<Tensor> {
+        let info = self.file.tensor(&name)?;
+        let len: usize = info.shape.iter().product();
+        let to = self.store.declare(name.clone(), Class::Weights, len)?;
+        self.uploads.push(Upload { name, rows: 0..1, to, format: None, quantize: false });
+        Ok(to)
+    }
+
+    /// `quantizable`: a projection, which `--quantize` applies to; embeddings and heads keep their precision.
+    fn matrix(&mut self, name: String, quantizable: bool) -> Result<Matrix> {
+        let info: &TensorInfo = self.file.tensor(&name)?;
+        let (rows, cols) = (info.rows(), info.cols());
+        let quantize = self.quantize.filter(|q| quantizable && q.name != info.format.name && info.format.safetensors_dtype.is_some());
+        let format = quantize.unwrap_or(info.format);
+        if quantize.is_some() && format.row_bytes(cols).is_none() {
+            let problem = format!("`{name}` has rows of {cols} weights, which is no multiple of the {} weights of a {} block", format.block, format.name);
+            return Err(Error::config("quantize", problem, "choose another format or none"));
+        }
+        let cap = self.limits.max_binding.min(self.limits.max_buffer).min(MAX_PART_BYTES);
+        let row_words = format.packed_words(1, cols).max(1) as u64;
+        let per_part = ((cap / 4).saturating_sub(64) / row_words) as usize;
+        if per_part == 0 {
+            return Err(Error::Limit {
+                what: format!("one row of {name}"),
+                needed: format!("{} bytes", row_words * 4),
+                allowed: format!("{cap} bytes"),
+                hint: "use a model with narrower layers",
+            });
+        }
+        // Whole 64-row tiles in every part but the last.
+        let per_part = if per_part >= rows { rows } else { (per_part / 64 * 64).max(1) };
+        let mut parts = Vec::new();
+        for start in (0..rows).step_by(per_part) {
+            let count = per_part.min(rows - start);
+            let label = if per_part == rows { name.clone() } else { format!("{name}[{start}..{}]", start + count) };
+            let to = self.store.declare(label, Class::Weights, format.packed_words(count, cols))?;
+            self.uploads.push(Upload {
+                name: name.clone(),
+                rows: start..start + count,
+                to,
+                format: Some(format),
+                quantize: quantize.is_some(),
+            });
+            parts.push(Part { tensor: to, row_start: start, rows: count });
+        }
+        Ok(Matrix { format, rows, cols, parts })
+    }
+}
+
+impl Weights {
+    /// Declares every weight of `file`; nothing is read but the header. `quantize` re-encodes float projections at load.
+    ///
+    /// # Errors
+    /// A missing tensor, a row past the device's limits, a `quantize` format that does not divide the rows.
+    pub fn declare(file: &ModelFile, store: &mut Store, limits: PlanLimits, quantize: Option<&'static QuantFormat>) -> Result<Weights> {
+        let config: &ModelConfig = &file.config;
+        let mut d = Declarer { file, store, limits, quantize, uploads: Vec::new() };
+        let embed_tokens = d.matrix("model.embed_tokens.weight".into(), false)?;
+        let mut layers = Vec::with_capacity(config.num_hidden_layers);
+        for layer in 0..config.num_hidden_layers {
+            let mut projections = Vec::with_capacity(7);
+            for projection in Projection::ALL {
+                projections.push(d.matrix(format!("{}.weight", Site { layer, projection }.module()), true)?);
+            }
+            layers.push(LayerWeights {
+                input_layernorm: d.vector(format!("model.layers.{layer}.input_layernorm.weight"))?,
+                post_attention_layernorm: d.vector(format!("model.layers.{layer}.post_attention_layernorm.weight"))?,
+                projections: projections.try_into().map_err(|_| Error::config("model", "not seven projections", "report this"))?,
+            });
+        }
+        let norm = d.vector("model.norm.weight".into())?;
+        let lm_head = if config.tie_word_embeddings { embed_tokens.clone() } else { d.matrix("lm_head.weight".into(), false)? };
+        let uploads = d.uploads;
+        Ok(Weights { embed_tokens, layers, norm, lm_head, uploads })
+    }
+
+    /// Streams every weight from the file into its allocated buffer. `progress` gets (bytes done, bytes in all) of the file.
+    ///
+    /// # Errors
+    /// Unreadable or damaged weights, a lost device.
+    pub async fn upload(&self, gpu: &Gpu, store: &Store, file: &ModelFile, mut progress: impl FnMut(u64, u64)) -> Result<()> {
+        let bytes = |u: &Upload| -> Result<u64> {
+            let info = file.tensor(&u.name)?;
+            Ok(if u.format.is_some() { (info.row_bytes() * u.rows.len()) as u64 } else { info.bytes })
+        };
+        let total = self.uploads.iter().map(bytes).sum::<Result<u64>>()?;
+        let mut done = 0;
+        let mut pending = 0u64;
+        for upload in &self.uploads {
+            match upload.format {
+                None => store.write(gpu, upload.to, &file.read_f32(&upload.name).await?)?,
+                Some(format) => {
+                    let info = file.tensor(&upload.name)?;
+                    let cols = info.cols();
+                    let stored = file.read_rows(&upload.name, upload.rows.clone()).await?;
+                    let blocks = match format.encode {
+                        Some(encode) if upload.quantize => {
+                            let mut out = Vec::new();
+                            encode(&info.format.decode_vec(&stored), &mut out);
+                            out
+                        }
+                        _ => stored,
+                    };
+                    store.write(gpu, upload.to, &(format.repack)(upload.rows.len(), cols, &blocks))?;
+                }
+            }
+            pending += upload.to.bytes();
+            // Writes are staged until something is submitted: bound what is staged.
+            if pending > 32 << 20 {
+                gpu.flush().await?;
+                pending = 0;
+            }
+            done += bytes(upload)?;
+            progress(done, total);
+        }
+        gpu.flush().await
+    }
+
+    /// Weights in the matrices that a forward pass multiplies by: projections and head, not the embedding lookup.
+    pub fn matmul_parameters(&self) -> u64 {
+        let size = |m: &Matrix| (m.rows * m.cols) as u64;
+        self.layers.iter().flat_map(|l| &l.projections).map(size).sum::<u64>() + size(&self.lm_head)
+    }
+}
