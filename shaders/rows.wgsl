@@ -1,6 +1,7 @@
 // Moves the rows that have a target between the batch and the compact input of the head.
 //   GATHER:  to[i, :] = from[rows[i], :]      (forward)
 //   else:    to[rows[i], :] = from[i, :]      (backward; the caller clears `to`, rows are distinct)
+//   APPEND:  the same without a look at targets: new keys and values join a cache.
 // An entry without a target (target[i] < 0, the padding of the last chunk) gathers a row but scatters nothing.
 #import index
 
@@ -23,7 +24,12 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) groups
 #ifdef GATHER
     result[index] = source[rows[i] * p.cols + c];
 #else
-    if (target_ids[i] >= 0) {
+#ifdef APPEND
+    let wanted = true;
+#else
+    let wanted = target_ids[i] >= 0;
+#endif
+    if (wanted) {
         result[rows[i] * p.cols + c] = source[index];
     }
 #endif

@@ -29,6 +29,11 @@ pub fn scatter(rec: &mut Recorder, label: &str, rows: Tensor, targets: Tensor, c
     record(rec, label, (rows, targets), (compact, full), compact.len, Variant::new());
 }
 
+/// Records `cache[positions[i], :] = new[i, :]`: keys and values of new rows join the cache.
+pub fn append(rec: &mut Recorder, label: &str, positions: Tensor, new: Tensor, cache: Tensor) {
+    record(rec, label, (positions, positions), (new, cache), new.len, Variant::new().flag("APPEND"));
+}
+
 fn record(rec: &mut Recorder, label: &str, lists: (Tensor, Tensor), data: (Tensor, Tensor), len: u32, variant: Variant) {
     let count = lists.0.len;
     let params = Params { count, cols: len / count, pad: [0; 2] };

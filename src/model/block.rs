@@ -12,7 +12,8 @@ use crate::config::ModelConfig;
 use crate::gpu::{Recorder, Tensor};
 use crate::kernels::attention::{self, AttentionShape};
 use crate::kernels::rope::{self, Turn};
-use crate::kernels::{elementwise, norm};
+use super::decoder::LayerCache;
+use crate::kernels::{elementwise, norm, rows};
 
 /// One block within a recording.
 pub struct Block<'a> {
@@ -105,6 +106,36 @@ impl<'a> Block<'a> {
             elementwise::add(rec, "mlp.residual", h, y, out);
         }
         Saved { x, q, k, v, o, lse, h, gate, up, kept: [kept_q, kept_k, kept_v, kept_o, kept_gate, kept_up, kept_down] }
+    }
+
+    /// Records the block on a few new rows against the cache, to which their keys and values are appended.
+    pub fn decode(&self, rec: &mut Recorder, x: Tensor, out: Tensor, cache: LayerCache, max_len: usize, state: Tensor) {
+        let c = self.config;
+        let t = self.inputs.rows;
+        let new = |rec: &mut Recorder, name: &str, width: usize| rec.transient(name, t * width);
+        let (n, _) = self.normed(rec, "input_layernorm", x, self.weights.input_layernorm);
+        let (q, k, v) = (new(rec, "q", c.q_width()), new(rec, "k", c.kv_width()), new(rec, "v", c.kv_width()));
+        self.linear(Projection::Q).forward(rec, t, n, q);
+        self.linear(Projection::K).forward(rec, t, n, k);
+        self.linear(Projection::V).forward(rec, t, n, v);
+        self.rotate(rec, "self_attn.rope_q", q, c.num_attention_heads, Turn::Forward);
+        self.rotate(rec, "self_attn.rope_k", k, c.num_key_value_heads, Turn::Forward);
+        rows::append(rec, "self_attn.cache_k", self.inputs.positions, k, cache.k);
+        rows::append(rec, "self_attn.cache_v", self.inputs.positions, v, cache.v);
+        let o = new(rec, "o", c.q_width());
+        attention::decode(rec, "self_attn", &self.attention(), max_len as u32, q, cache.k, cache.v, state, o);
+        let (y, h) = (new(rec, "self_attn.y", c.hidden_size), new(rec, "h", c.hidden_size));
+        self.linear(Projection::O).forward(rec, t, o, y);
+        elementwise::add(rec, "self_attn.residual", x, y, h);
+
+        let (n, _) = self.normed(rec, "post_attention_layernorm", h, self.weights.post_attention_layernorm);
+        let (gate, up) = (new(rec, "gate", c.intermediate_size), new(rec, "up", c.intermediate_size));
+        self.linear(Projection::Gate).forward(rec, t, n, gate);
+        self.linear(Projection::Up).forward(rec, t, n, up);
+        let (a, y) = (new(rec, "act", c.intermediate_size), new(rec, "mlp.y", c.hidden_size));
+        elementwise::swiglu(rec, "mlp.act", gate, up, a);
+        self.linear(Projection::Down).forward(rec, t, a, y);
+        elementwise::add(rec, "mlp.residual", h, y, out);
     }
 
     /// Records the backward pass. `dout` `[t, d]` holds the gradient of the output and becomes the gradient of the input, unless

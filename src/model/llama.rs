@@ -59,11 +59,11 @@ impl Llama {
         self.weights.upload(gpu, store, file, progress).await
     }
 
-    fn block<'a>(&'a self, layer: usize, adapters: Option<&'a AdapterTables>, inputs: &'a Inputs) -> Block<'a> {
+    pub(super) fn block<'a>(&'a self, layer: usize, adapters: Option<&'a AdapterTables>, inputs: &'a Inputs) -> Block<'a> {
         Block { layer, config: &self.config, weights: &self.weights.layers[layer], adapters, inputs, rope: self.rope }
     }
 
-    fn embed(&self, rec: &mut Recorder, inputs: &Inputs) -> Tensor {
+    pub(super) fn embed(&self, rec: &mut Recorder, inputs: &Inputs) -> Tensor {
         let x = rec.transient("embed_tokens", inputs.rows * self.config.hidden_size);
         embed::gather(rec, "embed_tokens", inputs.tokens, &self.weights.embed_tokens, x);
         x

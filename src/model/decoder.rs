@@ -1,0 +1,179 @@
+//! Generation: the forward pass of a few new tokens against a key/value cache, recorded once for all positions.
+
+use super::block::Block;
+use super::{Inputs, Llama};
+use crate::adapters::tables::AdapterTables;
+use crate::gpu::device::PlanLimits;
+use crate::gpu::executable::Arenas;
+use crate::gpu::{Class, Executable, Gpu, Plan, Recorder, Store, Tensor, Tuner};
+use crate::kernels::lowrank::JobRow;
+use crate::kernels::{matmul, norm, rows};
+use crate::{Error, Result};
+
+/// Prompt tokens that go through the model together.
+pub const PREFILL: usize = 8;
+
+/// Keys and values of one block.
+#[derive(Debug, Clone, Copy)]
+pub struct LayerCache {
+    /// `[max_len, kv_width]`
+    pub k: Tensor,
+    /// `[max_len, kv_width]`
+    pub v: Tensor,
+}
+
+/// Buffers of the cache, shared by both recordings.
+#[derive(Debug, Clone)]
+pub struct Cache {
+    /// Longest sequence.
+    pub max_len: usize,
+    /// `[1]` u32: rows in the cache, the new ones included.
+    pub state: Tensor,
+    /// Per block.
+    pub layers: Vec<LayerCache>,
+}
+
+/// One recording: `rows` new tokens.
+struct Stage {
+    inputs: Inputs,
+    jobs: Option<Tensor>,
+    executable: Executable,
+}
+
+/// Generates with a model and, if there is one, an adapter.
+pub struct Decoder {
+    cache: Cache,
+    prefill: Stage,
+    single: Stage,
+    logits: Tensor,
+    /// Tokens in the cache.
+    len: usize,
+}
+
+impl Decoder {
+    /// Declares, plans, allocates and compiles. The weights and adapter values must already be on the device.
+    ///
+    /// # Errors
+    /// [`Error::Limit`] or [`Error::OutOfMemory`] if `max_len` positions do not fit.
+    pub async fn new(
+        gpu: &Gpu,
+        store: &mut Store,
+        model: &Llama,
+        adapters: Option<&AdapterTables>,
+        max_len: usize,
+        tuner: &mut Tuner,
+    ) -> Result<Decoder> {
+        let width = model.config.kv_width();
+        let state = store.declare("cache.state", Class::Io, 1)?;
+        let mut layers = Vec::new();
+        for layer in 0..model.config.num_hidden_layers {
+            let k = store.declare(format!("cache.{layer}.k"), Class::Cache, max_len * width)?;
+            layers.push(LayerCache { k, v: store.declare(format!("cache.{layer}.v"), Class::Cache, max_len * width)? });
+        }
+        let cache = Cache { max_len, state, layers };
+        let logits = store.declare("logits", Class::Io, model.config.vocab_size)?;
+        let mut stages = Vec::new();
+        for count in [PREFILL, 1] {
+            let inputs = Inputs::declare(store, count)?;
+            let adapters = adapters.map(|a| a.for_inference(store, inputs.row_job)).transpose()?;
+            stages.push((inputs, adapters));
+        }
+        store.allocate(gpu).await?;
+        let limits: PlanLimits = gpu.plan_limits();
+        let mut plans = Vec::new();
+        for (inputs, adapters) in &stages {
+            let mut recorder = Recorder::new(tuner);
+            record(&mut recorder, model, adapters.as_ref(), inputs, &cache, logits);
+            let untuned = recorder.untuned().to_vec();
+            if !untuned.is_empty() {
+                tuner.measure(gpu, &untuned).await?;
+                recorder = Recorder::new(tuner);
+                record(&mut recorder, model, adapters.as_ref(), inputs, &cache, logits);
+            }
+            plans.push(Plan::new(recorder, limits)?);
+        }
+        let arenas = Arenas::allocate(gpu, &plans.iter().collect::<Vec<_>>()).await?;
+        let mut made = Vec::new();
+        for (plan, (inputs, adapters)) in plans.into_iter().zip(stages) {
+            let executable = Executable::new(gpu, store, &arenas, plan).await?;
+            made.push(Stage { inputs, jobs: adapters.map(|a| a.jobs), executable });
+        }
+        let (Some(single), Some(prefill)) = (made.pop(), made.pop()) else {
+            return Err(Error::Gpu { what: "preparing generation".into(), message: "a recording is missing".into() });
+        };
+        Ok(Decoder { cache, prefill, single, logits, len: 0 })
+    }
+
+    /// Forgets the sequence.
+    pub fn reset(&mut self) {
+        self.len = 0;
+    }
+
+    /// Tokens in the cache.
+    pub fn len(&self) -> usize {
+        self.len
+    }
+
+    /// True before the first token.
+    pub fn is_empty(&self) -> bool {
+        self.len == 0
+    }
+
+    /// Longest sequence.
+    pub fn max_len(&self) -> usize {
+        self.cache.max_len
+    }
+
+    /// Appends `tokens` and returns the logits that predict what follows the last one, `[vocab]`. `with_adapter` false ignores the
+    /// adapter for this call.
+    ///
+    /// # Errors
+    /// [`Error::Config`] if the sequence would outgrow the cache.
+    pub async fn push(&mut self, gpu: &Gpu, store: &Store, tokens: &[u32], with_adapter: bool) -> Result<Vec<f32>> {
+        if tokens.is_empty() || self.len + tokens.len() > self.cache.max_len {
+            let problem = format!("{} tokens after {} do not fit in {}", tokens.len(), self.len, self.cache.max_len);
+            return Err(Error::config("max-tokens", problem, "generate fewer tokens or shorten the prompt"));
+        }
+        let mut rest = tokens;
+        while !rest.is_empty() {
+            let stage = if rest.len() >= PREFILL { &mut self.prefill } else { &mut self.single };
+            let count = stage.inputs.rows;
+            let (now, later) = rest.split_at(count);
+            let positions: Vec<u32> = (self.len..self.len + count).map(|p| p as u32).collect();
+            store.write(gpu, stage.inputs.tokens, now)?;
+            store.write(gpu, stage.inputs.positions, &positions)?;
+            store.write(gpu, stage.inputs.row_job, &vec![if with_adapter { 0 } else { u32::MAX }; count])?;
+            store.write(gpu, stage.inputs.loss_rows, &[(count - 1) as u32])?;
+            if let Some(jobs) = stage.jobs {
+                store.write(gpu, jobs, &[JobRow::new(0..count)])?;
+            }
+            self.len += count;
+            store.write(gpu, self.cache.state, &[self.len as u32])?;
+            // Only the last piece of a prompt needs the head.
+            stage.executable.set_groups(u32::from(later.is_empty()));
+            stage.executable.run(gpu).await?;
+            rest = later;
+        }
+        gpu.read(store, self.logits).await
+    }
+}
+
+fn record(rec: &mut Recorder, model: &Llama, adapters: Option<&AdapterTables>, inputs: &Inputs, cache: &Cache, logits: Tensor) {
+    let d = model.config.hidden_size;
+    let mut x = model.embed(rec, inputs);
+    for layer in 0..model.config.num_hidden_layers {
+        x = rec.scoped(format!("layers.{layer}"), |rec| {
+            let out = rec.transient("out", inputs.rows * d);
+            let block: Block<'_> = model.block(layer, adapters, inputs);
+            block.decode(rec, x, out, cache.layers[layer], cache.max_len, cache.state);
+            out
+        });
+    }
+    rec.optional(0, |rec| {
+        let (picked, n, rstd) = (rec.transient("picked", d), rec.transient("norm", d), rec.transient("norm.rstd", 1));
+        let (list, ids) = (inputs.loss_rows.slice(0..1), inputs.targets.slice(0..1));
+        rows::gather(rec, "gather", list, ids, x, picked);
+        norm::forward(rec, "norm", picked, model.weights.norm, n, rstd, model.config.rms_norm_eps);
+        matmul::forward(rec, "lm_head.matmul", n, 1, &model.weights.lm_head, logits, false);
+    });
+}
