@@ -1,1 +1,46 @@
-// placeholder
+// Segments: the rows of a packed batch belong to jobs, a job's rows are contiguous, and each job brings its own adapter (or none)
+// to a site, which is one linear layer of the model. The including kernel declares `p.site`, `p.jobs`, `jobs` and `sites`.
+//
+//   jobs:  8 words a job:         [row_begin, row_end, dropout seed of this step, dropout threshold p*2^32, 1/(1-p) as f32, 0, 0, 0]
+//   sites: 8 words a (site, job): [rank, A offset, Bt offset, grad A offset, grad Bt offset, train_begin, train_end, scale as f32]
+//
+// A is [rank, k] and Bt (B transposed) is [rank, n], both row-major, at word offsets of one buffer. Rank 0: no adapter here.
+
+struct Job {
+    row_begin: u32,
+    row_end: u32,
+    seed: u32,      // mixed with the site: ready for dropout_scale
+    threshold: u32, // 0: no dropout
+    keep: f32,
+}
+
+struct Site {
+    rank: u32,
+    matrix: vec2<u32>,   // A, Bt
+    gradient: vec2<u32>, // dA, dBt; trainable ranks only
+    train: vec2<u32>,    // ranks begin..end
+    scale: f32,
+}
+
+#import random
+
+fn load_job(job: u32) -> Job {
+    let at = job * 8u;
+    return Job(jobs[at], jobs[at + 1u], mix32(jobs[at + 2u] ^ p.site), jobs[at + 3u], bitcast<f32>(jobs[at + 4u]));
+}
+
+fn load_site(job: u32) -> Site {
+    let at = (p.site * p.jobs + job) * 8u;
+    return Site(
+        sites[at],
+        vec2(sites[at + 1u], sites[at + 2u]),
+        vec2(sites[at + 3u], sites[at + 4u]),
+        vec2(sites[at + 5u], sites[at + 6u]),
+        bitcast<f32>(sites[at + 7u]),
+    );
+}
+
+// The factor of element (row, column) of a job's input; `row` counts in the packed batch, the mask does not.
+fn job_dropout(job: Job, row: u32, column: u32) -> f32 {
+    return dropout_scale(job.seed, row - job.row_begin, column, job.threshold, job.keep);
+}

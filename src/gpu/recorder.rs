@@ -27,12 +27,21 @@ pub struct Dispatch {
     pub bind: Vec<Tensor>,
     /// Arithmetic operations (a fused multiply-add counts two), for reports and for bounding a submit.
     pub flops: u64,
+    /// What measuring candidates needs to find in a table: binding, first byte, bytes. Everything else is zero then.
+    pub samples: Vec<(usize, usize, Vec<u8>)>,
 }
 
 impl Dispatch {
     /// A dispatch with plain-old-data parameters.
     pub fn new<P: bytemuck::NoUninit>(label: impl Into<String>, params: &P, bind: &[Tensor], flops: u64) -> Self {
-        Self { label: label.into(), params: bytemuck::bytes_of(params).to_vec(), bind: bind.to_vec(), flops }
+        Self { label: label.into(), params: bytemuck::bytes_of(params).to_vec(), bind: bind.to_vec(), flops, samples: Vec::new() }
+    }
+
+    /// While candidates are measured, binding `binding` (0 is the first storage binding) holds `bytes` from byte `at`: a kernel that walks
+    /// a table must not be measured on an empty one.
+    pub fn sample(mut self, binding: usize, at: usize, bytes: &[u8]) -> Self {
+        self.samples.push((binding, at, bytes.to_vec()));
+        self
     }
 }
 

@@ -78,7 +78,7 @@ impl Tuner {
         self.choices.insert(key.into(), candidate_key(candidate));
     }
 
-    /// Measures every candidate of `untuned` on scratch buffers and remembers the fastest.
+    /// Measures every candidate of `untuned` on scratch buffers (zero but for [`Dispatch::sample`](super::Dispatch::sample)) and remembers the fastest.
     ///
     /// # Errors
     /// Errors of the device; out of memory here means that the step itself would not fit.
@@ -114,6 +114,10 @@ async fn time_candidate(gpu: &Gpu, candidate: &Candidate, case: &Untuned, limit:
     let scratch: Vec<Tensor> = what.bind.iter().map(|t| store.declare("scratch", Class::Io, t.len as usize)).collect::<Result<_>>()?;
     what.bind = scratch;
     store.allocate(gpu).await?;
+    for (binding, at, bytes) in &what.samples {
+        let tensor = what.bind[*binding];
+        store.write(gpu, tensor.slice(at / 4..tensor.len as usize), bytes)?;
+    }
     let none = Tuner::none();
     let mut recorder = Recorder::new(&none);
     recorder.commands.push(Command::Dispatch { run: candidate.clone(), what, group: None });

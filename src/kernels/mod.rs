@@ -7,6 +7,8 @@ pub mod cross_entropy;
 pub mod elementwise;
 pub mod norm;
 pub mod optimizer;
+pub mod lowrank;
+pub mod lowrank_twin;
 pub mod real;
 pub mod rope;
 pub mod rows;
@@ -15,6 +17,11 @@ use crate::gpu::KernelSpec;
 
 /// Every kernel of the crate, for `weblora shaders`, for validation and for the tests' completeness check.
 pub const KERNELS: &[&KernelSpec] = &[
+    &lowrank::DOWN,
+    &lowrank::DOWN_TILE,
+    &lowrank::UP,
+    &lowrank::GRAD,
+    &lowrank::GRAD_SLICED,
     &norm::FORWARD,
     &norm::BACKWARD,
     &rope::ROPE,

@@ -1,0 +1,73 @@
+// The product of lowrank_grad.wgsl for adapters with many cores: the job's rows are dealt to SLICES slices of a workgroup, slice s taking
+// rows s, s + SLICES, .. of the job, and the slices' sums are added in the order of the slices. Another order than lowrank_grad.wgsl
+// (equal within rounding), as fixed as that one.
+//
+// A workgroup has WIDE columns x SLICES slices (WG = WIDE * SLICES); a lane owns one column and eight ranks. Workgroup memory: 8 * WG words.
+
+struct Params {
+    rows: u32,
+    width: u32,
+    r_max: u32,
+    site: u32,
+    jobs: u32,
+    matrix: u32, // 0: A, 1: Bt
+    scaled: u32, // 1: c = scale of the job
+    pad: u32,
+}
+
+@group(0) @binding(0) var<uniform> p: Params;
+@group(0) @binding(1) var<storage, read> jobs: array<u32>;
+@group(0) @binding(2) var<storage, read> sites: array<u32>;
+@group(0) @binding(3) var<storage, read_write> g: array<f32>;
+@group(0) @binding(4) var<storage, read_write> z: array<f32>;
+@group(0) @binding(5) var<storage, read_write> grads: array<f32>;
+
+#import segments
+
+const WG: u32 = WIDE * SLICES;
+var<workgroup> parts: array<f32, 8u * WG>;
+
+fn ranks_of(row: u32, r0: u32, last: u32) -> vec4<f32> {
+    let at = row * p.r_max + min(vec4(r0) + vec4(0u, 1u, 2u, 3u), vec4(last));
+    return vec4(g[at.x], g[at.y], g[at.z], g[at.w]);
+}
+
+@compute @workgroup_size(WG)
+fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index) lane: u32) {
+    let column = group.x * WIDE + lane % WIDE;
+    let slice = lane / WIDE;
+    let job = load_job(group.z);
+    let site = load_site(group.z);
+    let r0 = site.train.x + group.y * 8u;
+    if (site.rank == 0u || r0 >= site.train.y) {
+        return;
+    }
+    let last = site.train.y - 1u;
+    let k = min(column, p.width - 1u);
+    var lo = vec4(0.0);
+    var hi = vec4(0.0);
+    for (var row = job.row_begin + slice; row < min(job.row_end, p.rows); row += SLICES) {
+        var value = z[row * p.width + k];
+#ifdef DROPOUT
+        value *= job_dropout(job, row, k);
+#endif
+        lo = fma(vec4(value), ranks_of(row, r0, last), lo);
+        hi = fma(vec4(value), ranks_of(row, r0 + 4u, last), hi);
+    }
+    for (var i = 0u; i < 4u; i++) {
+        parts[i * WG + lane] = lo[i];
+        parts[(i + 4u) * WG + lane] = hi[i];
+    }
+    workgroupBarrier();
+    let c = select(1.0, site.scale, p.scaled == 1u);
+    for (var r = slice; r < 8u; r += SLICES) {
+        if (column < p.width && r0 + r <= last) {
+            var sum = 0.0;
+            for (var s = 0u; s < SLICES; s++) {
+                sum += parts[r * WG + s * WIDE + lane % WIDE];
+            }
+            let at = site.gradient[p.matrix] + (r0 - site.train.x + r) * p.width + column;
+            grads[at] = fma(c, sum, grads[at]);
+        }
+    }
+}
