@@ -22,7 +22,7 @@ fn check(batch: &Batch, all: &[Example]) -> Result<(), String> {
         let example = &all[id as usize];
         let start = row;
         for (i, &token) in example.tokens.iter().enumerate() {
-            let next = (i + 1 < example.tokens.len() && example.targets[i + 1]).then(|| example.tokens[i + 1] as i32).unwrap_or(-1);
+            let next = if i + 1 < example.tokens.len() && example.targets[i + 1] { example.tokens[i + 1] as i32 } else { -1 };
             let expected = (token, next, start as u32, i as u32);
             let got = (batch.tokens[row], batch.targets[row], batch.doc_start[row], batch.position[row]);
             if got != expected {
