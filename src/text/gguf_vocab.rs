@@ -213,10 +213,9 @@ fn merges_from_scores(meta: &GgufTokenizer, vocab: &HashMap<&str, u32>) -> Vec<(
             continue; // a second copy of the same text can never be chosen
         }
         let cuts = piece.char_indices().skip(1).map(|(at, _)| piece.split_at(at));
-        let known = |(left, right): (&str, &str)| Some((*vocab.get(left)?, *vocab.get(right)?));
-        let mut halves: Vec<((u32, u32), (&str, &str))> = cuts.filter_map(|cut| Some((known(cut)?, cut))).collect();
-        halves.sort_unstable();
-        merges.extend(halves.into_iter().map(|(_, (left, right))| (left.to_owned(), right.to_owned())));
+        let mut halves: Vec<_> = cuts.filter(|(left, right)| vocab.contains_key(left) && vocab.contains_key(right)).collect();
+        halves.sort_by_key(|(left, right)| (vocab[left], vocab[right]));
+        merges.extend(halves.into_iter().map(|(left, right)| (left.to_owned(), right.to_owned())));
     }
     merges
 }

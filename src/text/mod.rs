@@ -6,6 +6,7 @@ pub mod generation_tags;
 pub mod gguf_vocab;
 pub mod inspect;
 pub mod json_vocab;
+pub mod of_model;
 pub mod pre_tokenizer;
 pub mod python;
 pub mod rows;
