@@ -8,7 +8,6 @@ disagree. Stored tensors are the float64 ones, rounded once. README.md beside th
 """
 
 import json
-import re
 import sys
 from dataclasses import asdict
 from pathlib import Path
@@ -24,6 +23,7 @@ sys.path.insert(0, str(HERE.parents[1] / "scripts"))
 
 from weblora_reference import gguf_llama, torch_llama  # noqa: E402
 from weblora_reference.counter import bits, fnv1a_64, integers, uniform  # noqa: E402
+from weblora_reference.files import write_json  # noqa: E402
 from weblora_reference.peft_run import (  # noqa: E402
     Run, hf_model, initial_adapter, packed_logits, peft_model, peft_name, train,
 )
@@ -210,15 +210,6 @@ def agree(what: str, got: torch.Tensor, want: torch.Tensor, tolerance: float) ->
     worst = (got.double() - want.double()).abs().max().item() / want.double().abs().max().item()
     if not worst <= tolerance:
         raise SystemExit(f"{what}: float32 and float64 differ by {worst:.2e} relative, {tolerance:.0e} allowed")
-
-
-def write_json(path: Path, value) -> None:
-    """Indented, but with arrays of numbers on one line."""
-    text = json.dumps(value, indent=1)
-    text = re.sub(r"\[\s+([^\[\]{}]*?)\s+\]", lambda m: "[" + re.sub(r",\s+", ", ", m[1]) + "]", text)
-    path.write_text(text + "\n", encoding="utf-8")
-    if json.loads(path.read_text(encoding="utf-8")) != json.loads(json.dumps(value)):
-        raise SystemExit(f"{path.name} does not read back as what was written")
 
 
 def generator_vectors() -> list[dict]:
