@@ -1,1 +1,30 @@
-//! (see the module's files)
+//! Model files: bytes to a configuration and named tensors, for GGUF and safetensors, read by range.
+//!
+//! [`ModelFile`] is the door: it opens either container, checks every length, offset, count and type a file declares, gives tensors their
+//! Hugging Face names and gives their rows, still in the file's own quantisation, in Hugging Face order.
+
+mod check;
+pub mod gguf;
+mod gguf_config;
+mod gguf_value;
+mod hash;
+mod header;
+mod hf_config;
+mod json;
+mod model_file;
+mod names;
+#[cfg(not(target_arch = "wasm32"))]
+mod open;
+mod rows;
+pub mod safetensors;
+mod source;
+
+pub use gguf::{Gguf, GgufTensor};
+pub use gguf_value::{Array, MAX_ARRAY_DEPTH, MAX_ARRAY_LEN, MAX_KEY_BYTES, MAX_STRING_BYTES, Metadata, Value};
+pub use hf_config::parse_config;
+pub use model_file::{ModelFile, SideFiles, TensorInfo};
+pub use names::{expected_tensors, gguf_name, hf_name};
+pub use rows::RowOrder;
+#[cfg(not(target_arch = "wasm32"))]
+pub use source::File;
+pub use source::{ByteSource, Bytes, LocalFuture, check_range};

@@ -1,0 +1,281 @@
+//! One view of a model, whatever container it came in: a configuration, named tensors, and rows of them on demand.
+
+use super::check::{check_config, check_tensors};
+use super::gguf::Gguf;
+use super::gguf_config::{ROPE_TENSORS, read_config};
+use super::gguf_value::Metadata;
+use super::hash::Fnv128;
+use super::header::HINT_CONVERT;
+use super::hf_config::parse_config;
+use super::names::{hf_name, permuted_heads};
+use super::rows::RowOrder;
+use super::safetensors::{parse_index, read_header};
+use super::source::ByteSource;
+use crate::config::ModelConfig;
+use crate::error::{Error, Result};
+use crate::quant::QuantFormat;
+use std::collections::BTreeMap;
+use std::ops::Range;
+
+/// A tensor of the model and where its bytes are.
+#[derive(Debug, Clone, PartialEq)]
+pub struct TensorInfo {
+    /// Hugging Face name: `model.layers.0.self_attn.q_proj.weight`.
+    pub name: String,
+    /// Sizes in torch order: `[out, in]`, or `[width]`.
+    pub shape: Vec<usize>,
+    /// How the weights are stored.
+    pub format: &'static QuantFormat,
+    /// Offset of the first byte in its source.
+    pub offset: u64,
+    /// Number of bytes.
+    pub bytes: u64,
+    /// Which of the model's sources holds it.
+    pub source: usize,
+    /// How stored rows correspond to the rows that [`ModelFile::read_rows`] gives.
+    pub row_order: RowOrder,
+}
+
+impl TensorInfo {
+    /// Number of rows; a vector is one row.
+    pub fn rows(&self) -> usize {
+        self.shape[..self.shape.len() - 1].iter().product()
+    }
+
+    /// Weights in a row.
+    pub fn cols(&self) -> usize {
+        self.shape[self.shape.len() - 1]
+    }
+
+    /// Bytes of a row.
+    pub fn row_bytes(&self) -> usize {
+        self.cols() / self.format.block * self.format.block_bytes
+    }
+}
+
+/// Text files that lie beside safetensors weights; all optional but `config_json`.
+#[derive(Debug, Clone, Default)]
+pub struct SideFiles {
+    /// `config.json`; required for safetensors.
+    pub config_json: Option<String>,
+    /// `tokenizer.json`.
+    pub tokenizer_json: Option<String>,
+    /// `tokenizer_config.json`.
+    pub tokenizer_config_json: Option<String>,
+    /// `chat_template.jinja`, where newer models keep it.
+    pub chat_template: Option<String>,
+    /// `generation_config.json`.
+    pub generation_config_json: Option<String>,
+}
+
+/// A model's header, checked, and its sources; weights are read when asked for.
+pub struct ModelFile {
+    /// Shape of the model.
+    pub config: ModelConfig,
+    tensors: BTreeMap<String, TensorInfo>,
+    sources: Vec<Box<dyn ByteSource>>,
+    metadata: Metadata,
+    side: SideFiles,
+}
+
+impl ModelFile {
+    /// Opens a GGUF model from its file, or from all its parts in any order.
+    ///
+    /// Fails on a damaged file, on an architecture that is no dense LLaMA or Mistral, and on missing or misshapen tensors.
+    pub async fn open_gguf(sources: Vec<Box<dyn ByteSource>>) -> Result<Self> {
+        let gguf = Gguf::read(&sources).await?;
+        let file = sources[0].name();
+        let config = read_config(&gguf, &sources).await?;
+        check_config(file, &config)?;
+        let mut tensors = BTreeMap::new();
+        for t in gguf.tensors {
+            if ROPE_TENSORS.contains(&t.name.as_str()) {
+                continue; // already part of the configuration
+            }
+            let Some(name) = hf_name(&t.name) else {
+                return Err(Error::Unsupported {
+                    what: format!("{}: tensor `{}`", sources[t.source].name(), t.name),
+                    hint: "dense LLaMA and Mistral models without biases are".into(),
+                });
+            };
+            let row_order = match permuted_heads(&name, &config) {
+                Some(_) => RowOrder::Interleaved { head_dim: config.head_dim },
+                None => RowOrder::Hf,
+            };
+            let info = TensorInfo {
+                name: name.clone(),
+                shape: t.shape,
+                format: t.format,
+                offset: t.offset,
+                bytes: t.bytes,
+                source: t.source,
+                row_order,
+            };
+            tensors.insert(name, info);
+        }
+        check_tensors(file, &config, &tensors)?;
+        Ok(Self { config, tensors, sources, metadata: gguf.metadata, side: SideFiles::default() })
+    }
+
+    /// Opens safetensors weights: one file, or all shards in any order with the text of `model.safetensors.index.json`.
+    ///
+    /// Fails on a damaged file, on an architecture that is no dense LLaMA or Mistral, on quantised checkpoints, on missing or misshapen tensors,
+    /// and when the shards are not those of the index.
+    pub async fn open_safetensors(shards: Vec<Box<dyn ByteSource>>, index: Option<&str>, side: SideFiles) -> Result<Self> {
+        let Some(config_json) = &side.config_json else {
+            return Err(Error::config("model", "safetensors weights without a config.json", "put config.json into the same folder"));
+        };
+        let config = parse_config("config.json", config_json)?;
+        check_config("config.json", &config)?;
+        let mut tensors: BTreeMap<String, TensorInfo> = BTreeMap::new();
+        for (source, shard) in shards.iter().enumerate() {
+            for e in read_header(shard.as_ref(), |name| is_needed(name, &config)).await? {
+                let info = TensorInfo {
+                    name: e.name.clone(),
+                    shape: e.shape,
+                    format: e.format,
+                    offset: e.offset,
+                    bytes: e.bytes,
+                    source,
+                    row_order: RowOrder::Hf,
+                };
+                if let Some(first) = tensors.insert(e.name, info) {
+                    let problem = format!("tensor `{}` is in {} too", first.name, shards[first.source].name());
+                    return Err(Error::format(shard.name(), problem, "pass the shards of one model, each once"));
+                }
+            }
+        }
+        if let Some(text) = index {
+            check_index(text, &shards, &tensors)?;
+        }
+        check_tensors(shards.first().map_or("model", |s| s.name()), &config, &tensors)?;
+        Ok(Self { config, tensors, sources: shards, metadata: Metadata::default(), side })
+    }
+
+    /// Metadata of a GGUF file; empty for safetensors.
+    pub fn metadata(&self) -> &Metadata {
+        &self.metadata
+    }
+
+    /// Side files of a safetensors folder; empty for GGUF.
+    pub fn side_files(&self) -> &SideFiles {
+        &self.side
+    }
+
+    /// What errors call the model: the name of its first source.
+    pub fn name(&self) -> &str {
+        self.sources.first().map_or("model", |s| s.name())
+    }
+
+    /// All tensors, sorted by name.
+    pub fn tensors(&self) -> impl Iterator<Item = &TensorInfo> {
+        self.tensors.values()
+    }
+
+    /// The tensor of that Hugging Face name; an error when the model has none (the head of a tied model, a misspelling).
+    pub fn tensor(&self, name: &str) -> Result<&TensorInfo> {
+        self.tensors.get(name).ok_or_else(|| Error::format(self.name(), format!("there is no tensor `{name}`"), HINT_CONVERT))
+    }
+
+    /// The stored blocks of rows `rows` of a tensor, `rows.len() * row_bytes` bytes, rows in Hugging Face order (q and k of GGUF files are
+    /// put back into it). A NaN or infinite weight or scale is an error. Panics when `rows` leaves the tensor.
+    pub async fn read_rows(&self, name: &str, rows: Range<usize>) -> Result<Vec<u8>> {
+        let t = self.tensor(name)?;
+        assert!(rows.start <= rows.end && rows.end <= t.rows(), "rows {rows:?} of `{name}`, which has {}", t.rows());
+        if rows.is_empty() {
+            return Ok(Vec::new());
+        }
+        let source = &self.sources[t.source];
+        let row_bytes = t.row_bytes();
+        let file_rows = t.row_order.file_range(rows.clone());
+        let Some(len) = file_rows.len().checked_mul(row_bytes) else {
+            let what = format!("{} rows of tensor `{name}`", rows.len());
+            return Err(Error::Unsupported { what, hint: "they do not fit the memory of this machine; use a smaller model".into() });
+        };
+        let stored = source.read(t.offset + file_rows.start as u64 * row_bytes as u64, len).await?;
+        let bytes = match t.row_order {
+            RowOrder::Hf => stored,
+            order => {
+                let mut bytes = Vec::with_capacity(rows.len() * row_bytes);
+                for row in rows.clone() {
+                    let at = (order.file_row(row) - file_rows.start) * row_bytes;
+                    bytes.extend_from_slice(&stored[at..at + row_bytes]);
+                }
+                bytes
+            }
+        };
+        match t.format.first_non_finite(&bytes) {
+            None => Ok(bytes),
+            Some(block) => {
+                let first = block * t.format.block;
+                let problem = format!(
+                    "tensor `{name}` has a NaN or infinite {} near row {}, column {}",
+                    if t.format.block == 1 { "weight" } else { "scale" },
+                    rows.start + first / t.cols(),
+                    first % t.cols()
+                );
+                Err(Error::format(source.name(), problem, "use an undamaged copy of the model"))
+            }
+        }
+    }
+
+    /// A whole tensor as f32, row-major in Hugging Face order. For norms and tests; large tensors are read by rows.
+    pub async fn read_f32(&self, name: &str) -> Result<Vec<f32>> {
+        let t = self.tensor(name)?;
+        Ok(t.format.decode_vec(&self.read_rows(name, 0..t.rows()).await?))
+    }
+
+    /// Identity of the base weights, by which adapters know their base: 32 hex digits.
+    ///
+    /// FNV-1a 128 over, for every tensor in order of its name: name, 0, format name, 0, sizes as u64 LE; then, for the tensors outside the
+    /// blocks and those of the first, middle and last block, in the same order: the stored bytes of the middle row, in Hugging Face order.
+    /// So it reads some thirty rows, differs for any fine-tune, and is the same for a split and an unsplit file.
+    pub async fn content_hash(&self) -> Result<String> {
+        let mut hash = Fnv128::new();
+        for t in self.tensors.values() {
+            hash.update(t.name.as_bytes());
+            hash.update(&[0]);
+            hash.update(t.format.name.as_bytes());
+            hash.update(&[0]);
+            for &size in &t.shape {
+                hash.update(&(size as u64).to_le_bytes());
+            }
+        }
+        let layers = self.config.num_hidden_layers;
+        let sampled = [0, layers / 2, layers - 1].map(|l| format!("model.layers.{l}."));
+        for t in self.tensors.values() {
+            if t.name.starts_with("model.layers.") && !sampled.iter().any(|prefix| t.name.starts_with(prefix)) {
+                continue;
+            }
+            let middle = t.rows() / 2;
+            hash.update(&self.read_rows(&t.name, middle..middle + 1).await?);
+        }
+        Ok(hash.hex())
+    }
+}
+
+/// Leaves out what transformers leaves out: cached rotary frequencies of old checkpoints, and the stored copy of a tied head.
+fn is_needed(name: &str, config: &ModelConfig) -> bool {
+    !(name.ends_with(".rotary_emb.inv_freq") || config.tie_word_embeddings && name == "lm_head.weight")
+}
+
+/// Refuses shards that are not those of the index.
+fn check_index(text: &str, shards: &[Box<dyn ByteSource>], tensors: &BTreeMap<String, TensorInfo>) -> Result<()> {
+    const INDEX: &str = "model.safetensors.index.json";
+    const HINT: &str = "pass the shards that belong to the index";
+    let file_name = |source: &dyn ByteSource| {
+        let path = source.name().split(['?', '#']).next().unwrap_or_default();
+        path.rsplit(['/', '\\']).next().unwrap_or_default().to_owned()
+    };
+    let given: Vec<String> = shards.iter().map(|s| file_name(s.as_ref())).collect();
+    for (tensor, shard) in parse_index(INDEX, text)? {
+        if !given.contains(&shard) {
+            return Err(Error::format(INDEX, format!("tensor `{tensor}` is said to be in {shard}, which is not there"), HINT));
+        }
+        if let Some(t) = tensors.get(&tensor).filter(|t| given[t.source] != shard) {
+            let problem = format!("tensor `{tensor}` is said to be in {shard} but is in {}", given[t.source]);
+            return Err(Error::format(INDEX, problem, HINT));
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,26 @@
+//! q4_1: 32 weights, scale and minimum. `y = d * q + m`. Fields: d f16, m f16, qs[16].
+
+use super::bytes::{decode_blocks, half_at, split_nibbles};
+use super::format::{FloatField, QuantFormat};
+
+const BLOCK: usize = 32;
+const QS: usize = 4;
+const BYTES: usize = 20;
+const _: () = assert!(QS + BLOCK / 2 == BYTES);
+
+/// Affine 4 bits, 5 bits per weight.
+pub static Q4_1: QuantFormat = QuantFormat {
+    name: "q4_1",
+    ggml_id: Some(3),
+    safetensors_dtype: None,
+    block: BLOCK,
+    block_bytes: BYTES,
+    floats: &[FloatField::f16(0), FloatField::f16(2)],
+    decode: |bytes, out| decode_blocks::<BYTES, BLOCK>(bytes, out, decode_block),
+    encode: None,
+};
+
+fn decode_block(b: &[u8; BYTES], y: &mut [f32; BLOCK]) {
+    let (d, m) = (half_at(b, 0), half_at(b, 2));
+    split_nibbles(&b[QS..], y, |q| d * f32::from(q) + m);
+}

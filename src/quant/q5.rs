@@ -1,0 +1,55 @@
+//! q5_0 and q5_1: like q4_0 and q4_1 with a fifth bit per weight, bit `j` of a u32 for weight `j`.
+//! q5_0: `y = d * (q - 16)`; fields d f16, qh[4], qs[16]. q5_1: `y = d * q + m`; fields d f16, m f16, qh[4], qs[16].
+
+use super::bytes::{decode_blocks, half_at};
+use super::format::{FloatField, QuantFormat};
+
+const BLOCK: usize = 32;
+const BYTES_0: usize = 22;
+const BYTES_1: usize = 24;
+const _: () = assert!(2 + 4 + BLOCK / 2 == BYTES_0);
+const _: () = assert!(4 + 4 + BLOCK / 2 == BYTES_1);
+
+/// Symmetric 5 bits, 5.5 bits per weight.
+pub static Q5_0: QuantFormat = QuantFormat {
+    name: "q5_0",
+    ggml_id: Some(6),
+    safetensors_dtype: None,
+    block: BLOCK,
+    block_bytes: BYTES_0,
+    floats: &[FloatField::f16(0)],
+    decode: |bytes, out| {
+        decode_blocks::<BYTES_0, BLOCK>(bytes, out, |b, y| {
+            let d = half_at(b, 0);
+            five_bits(&b[2..], y, |q| d * (f32::from(q) - 16.0));
+        })
+    },
+    encode: None,
+};
+
+/// Affine 5 bits, 6 bits per weight.
+pub static Q5_1: QuantFormat = QuantFormat {
+    name: "q5_1",
+    ggml_id: Some(7),
+    safetensors_dtype: None,
+    block: BLOCK,
+    block_bytes: BYTES_1,
+    floats: &[FloatField::f16(0), FloatField::f16(2)],
+    decode: |bytes, out| {
+        decode_blocks::<BYTES_1, BLOCK>(bytes, out, |b, y| {
+            let (d, m) = (half_at(b, 0), half_at(b, 2));
+            five_bits(&b[4..], y, |q| d * f32::from(q) + m);
+        })
+    },
+    encode: None,
+};
+
+/// `codes` is qh[4] followed by qs[16].
+fn five_bits(codes: &[u8], y: &mut [f32; BLOCK], value: impl Fn(u8) -> f32) {
+    let high = u32::from_le_bytes([codes[0], codes[1], codes[2], codes[3]]);
+    let fifth = |j: usize| ((high >> j & 1) as u8) << 4;
+    for (j, &q) in codes[4..].iter().enumerate() {
+        y[j] = value(q & 15 | fifth(j));
+        y[j + BLOCK / 2] = value(q >> 4 | fifth(j + BLOCK / 2));
+    }
+}
