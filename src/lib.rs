@@ -7,5 +7,6 @@ pub mod gpu;
 pub mod kernels;
 pub mod quant;
 pub mod text;
+pub mod train;
 
 pub use error::{Error, Result};

@@ -1,1 +1,20 @@
-//! (see the module's files)
+//! From text to tokens with a mask: tokenizers, chat templates, data rows, and a way to look at the result.
+
+pub mod chat;
+pub mod dataset;
+pub mod generation_tags;
+pub mod gguf_vocab;
+pub mod inspect;
+pub mod json_vocab;
+pub mod pre_tokenizer;
+pub mod python;
+pub mod rows;
+pub mod stream;
+pub mod tokenizer;
+
+pub use chat::ChatTemplate;
+pub use dataset::{DataOptions, DataReport, Dataset, Example, Format, Labelled, Overlong};
+pub use gguf_vocab::GgufTokenizer;
+pub use rows::{Row, read_rows};
+pub use stream::StreamDecoder;
+pub use tokenizer::{EncodeOptions, Tokenizer};

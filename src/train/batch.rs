@@ -1,0 +1,224 @@
+//! Packing without padding: documents laid end to end in the `batch * seq` rows of a step, never crossing it.
+//!
+//! A step has a static number of rows T = batch * seq, so that it is recorded and planned once. Every epoch visits the
+//! documents in its own shuffled order. The next [`LOOK_AHEAD`] documents of that order wait in a window; each step takes from it, oldest
+//! first, whatever still fits, so the oldest one is always taken and every document is trained exactly once per epoch. A
+//! step never mixes two epochs: the rows left over at the end of one carry no target.
+//!
+//! Attention must not look across documents: `doc_start` gives every row the first row of its own document. A row left over is a
+//! document of its own, one row long, so it costs attention nothing.
+
+use std::collections::VecDeque;
+
+use serde::{Deserialize, Serialize};
+
+use super::rng;
+use crate::text::Example;
+use crate::{Error, Result};
+
+/// How many documents may wait for a better fit.
+pub const LOOK_AHEAD: usize = 64;
+
+/// The rows of one step. All vectors have T = batch * seq elements.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Batch {
+    /// Token id of each row; 0 in rows left over.
+    pub tokens: Vec<u32>,
+    /// The id that row i must predict, or -1 where there is no loss.
+    pub targets: Vec<i32>,
+    /// First row of the row's own document.
+    pub doc_start: Vec<u32>,
+    /// Place of the row in its document, from 0: the position that RoPE turns by.
+    pub position: Vec<u32>,
+    /// Rows with a target; never 0.
+    pub n_targets: usize,
+    /// Rows that hold a token of a document.
+    pub n_tokens: usize,
+    /// The examples, as indices into the data set, in the order of their rows.
+    pub examples: Vec<u32>,
+}
+
+/// Where a run is in its data: all that a checkpoint needs to go on with the same next batch.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct Cursor {
+    /// Epoch being read, from 0.
+    pub epoch: u64,
+    /// Documents of this epoch's order that have entered the window.
+    pub next: usize,
+    /// Documents in the window: entered, not yet trained; oldest first.
+    pub waiting: Vec<u32>,
+}
+
+/// Deals a data set out in batches, epoch after epoch, without end.
+#[derive(Debug, Clone)]
+pub struct Packer {
+    lengths: Vec<u32>,
+    rows: usize,
+    seed: u64,
+    shuffle: bool,
+    order: Vec<u32>,
+    cursor: Cursor,
+}
+
+impl Packer {
+    /// A packer at the start of epoch 0, for steps of `rows` = batch * seq rows.
+    ///
+    /// Epoch e follows the order of [`rng::shuffled`] with the key `"{seed}/shuffle/{e}"`, or the file's order without `shuffle`.
+    ///
+    /// # Errors
+    /// When there is no example, or when one is longer than a step.
+    pub fn new(examples: &[Example], rows: usize, seed: u64, shuffle: bool) -> Result<Self> {
+        if examples.is_empty() {
+            return Err(Error::config("data", "there is no row to train on", "give a file with at least one row that has a target token"));
+        }
+        if let Some(long) = examples.iter().find(|e| e.tokens.len() > rows) {
+            let problem = format!("row {} has {} tokens but a step has only {rows} rows (batch x seq)", long.row, long.tokens.len());
+            return Err(Error::config("seq", problem, "raise --seq or --batch, or let longer rows be truncated"));
+        }
+        let lengths = examples.iter().map(|e| e.tokens.len() as u32).collect();
+        let mut packer = Self { lengths, rows, seed, shuffle, order: Vec::new(), cursor: Cursor::default() };
+        packer.order = packer.epoch_order(0);
+        Ok(packer)
+    }
+
+    /// Continues from a saved cursor, with the same examples, rows, seed and shuffling as when it was saved.
+    ///
+    /// # Errors
+    /// When the cursor cannot belong to this data set.
+    pub fn resume(mut self, cursor: Cursor) -> Result<Self> {
+        let n = self.lengths.len();
+        if cursor.next > n || cursor.waiting.len() > LOOK_AHEAD || cursor.waiting.iter().any(|&id| id as usize >= n) {
+            let problem = format!("the checkpoint stopped at row {} of its data but this data set has {n} rows", cursor.next);
+            return Err(Error::config("resume", problem, "resume with the data file that the run was started with"));
+        }
+        self.order = self.epoch_order(cursor.epoch);
+        self.cursor = cursor;
+        Ok(self)
+    }
+
+    /// Where the packer is: what the next call of [`Self::next_batch`] starts from.
+    pub fn cursor(&self) -> &Cursor {
+        &self.cursor
+    }
+
+    /// Whole epochs done so far, plus the part of the present one, counted in documents.
+    pub fn epochs_done(&self) -> f64 {
+        let trained = self.cursor.next - self.cursor.waiting.len();
+        self.cursor.epoch as f64 + trained as f64 / self.lengths.len() as f64
+    }
+
+    /// Steps that the first `epochs` epochs take, found by packing the lengths alone.
+    pub fn steps_in(&self, epochs: u64) -> u64 {
+        let mut dry = Self { cursor: Cursor::default(), order: self.epoch_order(0), ..self.clone() };
+        let mut steps = 0;
+        while dry.cursor.epoch < epochs {
+            dry.take();
+            steps += 1;
+        }
+        steps
+    }
+
+    /// The next step's rows. `examples` are those the packer was made with.
+    pub fn next_batch(&mut self, examples: &[Example]) -> Batch {
+        assert_eq!(examples.len(), self.lengths.len(), "a packer deals out the examples it was made with");
+        let chosen = self.take();
+        Batch::pack(chosen, examples, self.rows)
+    }
+
+    /// Chooses the documents of the next step and moves the cursor past them.
+    fn take(&mut self) -> Vec<u32> {
+        let mut waiting: VecDeque<u32> = std::mem::take(&mut self.cursor.waiting).into();
+        let mut chosen = Vec::new();
+        let mut free = self.rows;
+        // Documents before `at` were tried and are too long; `free` only shrinks, so they stay too long for this step.
+        let mut at = 0;
+        loop {
+            while waiting.len() < LOOK_AHEAD && self.cursor.next < self.order.len() {
+                waiting.push_back(self.order[self.cursor.next]);
+                self.cursor.next += 1;
+            }
+            let Some(&id) = waiting.get(at) else { break };
+            let length = self.lengths[id as usize] as usize;
+            if length <= free {
+                free -= length;
+                chosen.push(id);
+                waiting.remove(at);
+            } else {
+                at += 1;
+            }
+        }
+        self.cursor.waiting = waiting.into();
+        if self.cursor.waiting.is_empty() && self.cursor.next == self.order.len() {
+            let epoch = self.cursor.epoch + 1;
+            self.order = self.epoch_order(epoch);
+            self.cursor = Cursor { epoch, ..Cursor::default() };
+        }
+        chosen
+    }
+
+    fn epoch_order(&self, epoch: u64) -> Vec<u32> {
+        let n = self.lengths.len();
+        if self.shuffle { rng::shuffled(&format!("{}/shuffle/{epoch}", self.seed), n) } else { (0..n as u32).collect() }
+    }
+}
+
+impl Batch {
+    /// Lays the chosen examples end to end in `rows` rows.
+    ///
+    /// # Panics
+    /// If they do not fit.
+    pub fn pack(chosen: Vec<u32>, examples: &[Example], rows: usize) -> Self {
+        let mut batch = Self {
+            tokens: vec![0; rows],
+            targets: vec![-1; rows],
+            doc_start: (0..rows as u32).collect(),
+            position: vec![0; rows],
+            n_targets: 0,
+            n_tokens: 0,
+            examples: Vec::new(),
+        };
+        for &id in &chosen {
+            let example = &examples[id as usize];
+            let start = batch.n_tokens;
+            for (i, &token) in example.tokens.iter().enumerate() {
+                let row = start + i;
+                batch.tokens[row] = token;
+                batch.doc_start[row] = start as u32;
+                batch.position[row] = i as u32;
+                // The row before a target token predicts it; the last row of a document predicts nothing.
+                if i > 0 && example.targets[i] {
+                    batch.targets[row - 1] = token as i32;
+                    batch.n_targets += 1;
+                }
+            }
+            batch.n_tokens += example.tokens.len();
+        }
+        batch.examples = chosen;
+        batch
+    }
+}
+
+/// Splits `0..n` in a training and a validation part, each in the file's order.
+///
+/// The validation part is the first `round(n * fraction)` numbers, at least one, of [`rng::shuffled`] with the key `"{seed}/split"`.
+///
+/// # Errors
+/// When the fraction is not in `0.0..1.0`, or when it leaves nothing to train on. A fraction of 0 splits nothing off.
+pub fn split(n: usize, fraction: f64, seed: u64) -> Result<(Vec<usize>, Vec<usize>)> {
+    if !(0.0..1.0).contains(&fraction) {
+        return Err(Error::config("eval-fraction", format!("{fraction} is not at least 0 and below 1"), "give a part such as 0.1"));
+    }
+    if fraction == 0.0 {
+        return Ok(((0..n).collect(), Vec::new()));
+    }
+    let held = ((n as f64 * fraction).round() as usize).max(1);
+    if held >= n {
+        let problem = format!("{fraction} of {n} rows leaves no row to train on");
+        return Err(Error::config("eval-fraction", problem, "use more rows or a smaller part"));
+    }
+    let mut is_held = vec![false; n];
+    for &id in &rng::shuffled(&format!("{seed}/split"), n)[..held] {
+        is_held[id as usize] = true;
+    }
+    Ok((0..n).partition(|&i| !is_held[i]))
+}
