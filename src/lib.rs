@@ -1,11 +1,16 @@
 //! Fine-tune low-rank adapters on small quantised LLaMA models with wgpu, natively and in the browser.
 
+pub mod adapters;
 pub mod config;
 pub mod error;
+pub mod export;
 pub mod formats;
 pub mod gpu;
 pub mod kernels;
+pub mod model;
 pub mod quant;
+pub mod rng;
+pub mod settings;
 pub mod text;
 pub mod train;
 

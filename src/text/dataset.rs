@@ -20,7 +20,8 @@ use super::tokenizer::{EncodeOptions, Tokenizer};
 use crate::{Error, Result};
 
 /// How rows become text.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, serde::Serialize)]
+#[serde(rename_all = "lowercase")]
 pub enum Format {
     /// By the rows' shape: `messages` with the chat template, instructions with the Alpaca prompt, everything else plain.
     #[default]
@@ -48,7 +49,8 @@ impl FromStr for Format {
 }
 
 /// What happens to a row longer than the context.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, serde::Serialize)]
+#[serde(rename_all = "lowercase")]
 pub enum Overlong {
     /// Its tail is cut off, and counted in the report.
     #[default]

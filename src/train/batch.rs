@@ -12,7 +12,7 @@ use std::collections::VecDeque;
 
 use serde::{Deserialize, Serialize};
 
-use super::rng;
+use crate::rng;
 use crate::text::Example;
 use crate::{Error, Result};
 

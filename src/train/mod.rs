@@ -1,4 +1,15 @@
-//! Training: the random numbers and the batches that a run is made of.
+//! Training: the settings, the batches and the state that a run is made of.
 
 pub mod batch;
-pub mod rng;
+pub mod checkpoint;
+pub mod config;
+pub mod events;
+pub mod progress;
+pub mod schedule;
+
+pub use checkpoint::{Checkpoint, State};
+pub use config::TrainConfig;
+pub use events::{Event, StepReport};
+pub use progress::Progress;
+pub mod session;
+pub use schedule::Schedule;

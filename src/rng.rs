@@ -10,9 +10,17 @@
 //!
 //! Ten lines of NumPy reproduce it: `tests/golden/text_rng.py`.
 
+/// Where FNV-1a, 64 bits, starts.
+pub const FNV_OFFSET: u64 = 0xCBF2_9CE4_8422_2325;
+
+/// Takes more bytes into an FNV-1a hash that began with [`FNV_OFFSET`].
+pub fn fnv1a_bytes(hash: u64, bytes: &[u8]) -> u64 {
+    bytes.iter().fold(hash, |hash, byte| (hash ^ u64::from(*byte)).wrapping_mul(0x0000_0100_0000_01B3))
+}
+
 /// The key's seed: FNV-1a, 64 bits, over its UTF-8 bytes.
 pub fn fnv1a(key: &str) -> u64 {
-    key.bytes().fold(0xCBF2_9CE4_8422_2325, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01B3))
+    fnv1a_bytes(FNV_OFFSET, key.as_bytes())
 }
 
 /// The 64 random bits of element `i` (counted from 1) of the sequence that starts at `seed`.

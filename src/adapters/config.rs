@@ -1,0 +1,86 @@
+//! The settings that make an adapter, whatever its method.
+
+use serde::Serialize;
+use serde_json::Value;
+
+use super::layout::AdapterLayout;
+use super::method::Method;
+use super::patterns::Patterns;
+use crate::config::ModelConfig;
+use crate::settings::{Map, Settings};
+use crate::{Error, Result};
+
+/// Largest rank that is taken; kernels and files have no reason to see more.
+pub const MAX_RANK: usize = 4096;
+
+/// What an adapter is to be: method, rank, scale, targets. Serialises with the keys of run files.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub struct AdapterConfig {
+    /// Name of a row of [`super::METHODS`]; default `lora`.
+    pub method: String,
+    /// Rank of every site that no pattern covers; default 8.
+    pub rank: usize,
+    /// Numerator of the scale; default twice the rank, as most published recipes have it, so that changing the rank keeps the scale.
+    pub alpha: f64,
+    /// Projections or dotted tails of module paths; default all seven projections.
+    pub targets: Vec<String>,
+    /// Ranks by pattern.
+    #[serde(skip_serializing_if = "Patterns::is_empty")]
+    pub rank_pattern: Patterns,
+    /// Alphas by pattern.
+    #[serde(skip_serializing_if = "Patterns::is_empty")]
+    pub alpha_pattern: Patterns,
+    /// Probability that an element of an adapter's input is dropped in training; default 0.
+    pub dropout: f64,
+    /// The method's own settings, defaults included.
+    #[serde(flatten)]
+    pub options: Map,
+}
+
+impl AdapterConfig {
+    /// Takes the adapter's keys out of a run's settings. The caller must have asked for all its own keys before, because what is left
+    /// must be the method's own.
+    ///
+    /// # Errors
+    /// Names the key that is unknown or has a value that cannot work.
+    pub fn read(settings: &mut Settings<'_>) -> Result<Self> {
+        let method = settings.text("method")?.unwrap_or_else(|| "lora".to_owned());
+        let rank = settings.size("rank", 8, 1..=MAX_RANK)?;
+        let alpha = settings.number("alpha", 2.0 * rank as f64, "a positive number", |x| x > 0.0)?;
+        let targets = settings.list("targets")?.unwrap_or_else(|| ["q", "k", "v", "o", "gate", "up", "down"].map(str::to_owned).to_vec());
+        let mut patterns = |key: &'static str| settings.value(key).map_or(Ok(Patterns::default()), |value| Patterns::from_json(key, value));
+        let (rank_pattern, alpha_pattern) = (patterns("rank-pattern")?, patterns("alpha-pattern")?);
+        let dropout = settings.number("dropout", 0.0, "a probability below 1", |x| (0.0..1.0).contains(&x))?;
+        let options = Method::by_name(&method)?.options(settings.rest(), settings.known())?;
+        Ok(Self { method, rank, alpha, targets, rank_pattern, alpha_pattern, dropout, options })
+    }
+
+    /// Lays the adapter out for a model.
+    ///
+    /// # Errors
+    /// When a target or pattern matches nothing, or a rank does not fit its layer.
+    pub fn layout(&self, model: &ModelConfig) -> Result<AdapterLayout> {
+        (Method::by_name(&self.method)?.build)(self, model)
+    }
+
+    /// One of the method's own switches.
+    ///
+    /// # Errors
+    /// When the method has no such switch.
+    pub fn switch(&self, key: &'static str) -> Result<bool> {
+        self.options.get(key).and_then(Value::as_bool).ok_or_else(|| self.missing(key))
+    }
+
+    /// One of the method's own numbers.
+    ///
+    /// # Errors
+    /// When the method has no such number.
+    pub fn number(&self, key: &'static str) -> Result<f64> {
+        self.options.get(key).and_then(Value::as_f64).ok_or_else(|| self.missing(key))
+    }
+
+    fn missing(&self, key: &'static str) -> Error {
+        Error::config(key, format!("method `{}` needs it", self.method), "make the settings with AdapterConfig::read, which fills in defaults")
+    }
+}

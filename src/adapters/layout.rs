@@ -1,0 +1,152 @@
+//! What an adapter is made of: named parameters in one flat buffer, and the slices that each site multiplies by.
+
+use super::site::Site;
+
+/// Words between the starts of parameters: a bound slice of a GPU buffer must start at a multiple of 256 bytes.
+pub const ALIGN: usize = 64;
+
+/// How a parameter starts.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub enum Init {
+    /// All zero.
+    Zeros,
+    /// Uniform in the open interval `(-bound, bound)`, from the counter generator; `1/sqrt(in)` is Kaiming-uniform with a = sqrt 5.
+    Uniform {
+        /// The interval's end.
+        bound: f64,
+    },
+}
+
+/// One parameter of an adapter.
+#[derive(Debug, Clone, PartialEq)]
+pub struct ParamSpec {
+    /// Hugging Face short name: `layers.0.self_attn.q_proj.lora_A`. It keys the generator, checkpoints and messages.
+    pub name: String,
+    /// Sizes in Hugging Face order, row-major: A `[rank, in]`, B `[out, rank]`.
+    pub shape: Vec<usize>,
+    /// The buffer holds the matrix transposed: B as `[rank, out]`, so that every factor is `rank` rows.
+    pub transposed: bool,
+    /// First word in the adapter's buffer, a multiple of [`ALIGN`].
+    pub offset: usize,
+    /// How it starts.
+    pub init: Init,
+    /// Its learning rate is the run's times this (LoRA+ gives B more).
+    pub lr_multiplier: f64,
+    /// Whether the run's weight decay applies.
+    pub weight_decay: bool,
+    /// Whether it has a gradient and moments.
+    pub trainable: bool,
+}
+
+impl ParamSpec {
+    /// Number of elements.
+    pub fn len(&self) -> usize {
+        self.shape.iter().product()
+    }
+
+    /// Whether it has no element.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// Its words in a flat buffer.
+    pub fn range(&self) -> std::ops::Range<usize> {
+        self.offset..self.offset + self.len()
+    }
+
+    /// Its values in a flat buffer, in Hugging Face order.
+    ///
+    /// # Panics
+    /// When the buffer is shorter than the layout.
+    pub fn to_hf(&self, buffer: &[f32]) -> Vec<f32> {
+        let words = &buffer[self.range()];
+        if self.transposed { transpose(words, self.shape[1], self.shape[0]) } else { words.to_vec() }
+    }
+
+    /// Puts values in Hugging Face order into their place in a flat buffer.
+    ///
+    /// # Panics
+    /// When the number of values is not the parameter's, or the buffer is shorter than the layout.
+    pub fn put_hf(&self, values: &[f32], buffer: &mut [f32]) {
+        let range = self.range();
+        if self.transposed {
+            buffer[range].copy_from_slice(&transpose(values, self.shape[0], self.shape[1]));
+        } else {
+            buffer[range].copy_from_slice(values);
+        }
+    }
+}
+
+/// `[rows, cols]` to `[cols, rows]`.
+fn transpose(values: &[f32], rows: usize, cols: usize) -> Vec<f32> {
+    assert_eq!(values.len(), rows * cols, "a matrix of {rows} x {cols}");
+    (0..cols).flat_map(|col| (0..rows).map(move |row| values[row * cols + col])).collect()
+}
+
+/// The parameters of one adapter in the flat buffers that hold values, gradients and both moments.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub struct ParamLayout {
+    /// The parameters, in the order of their offsets.
+    pub specs: Vec<ParamSpec>,
+    /// Length of each buffer in words, a multiple of [`ALIGN`]; the words between parameters stay zero.
+    pub words: usize,
+}
+
+impl ParamLayout {
+    /// Appends a parameter, giving it the next free offset, and returns its index.
+    pub fn push(&mut self, mut spec: ParamSpec) -> usize {
+        spec.offset = self.words;
+        self.words += spec.len().next_multiple_of(ALIGN);
+        self.specs.push(spec);
+        self.specs.len() - 1
+    }
+
+    /// Number of trainable elements.
+    pub fn trainable(&self) -> usize {
+        self.specs.iter().filter(|spec| spec.trainable).map(ParamSpec::len).sum()
+    }
+
+    /// Index of the parameter of that name.
+    pub fn find(&self, name: &str) -> Option<usize> {
+        self.specs.iter().position(|spec| spec.name == name)
+    }
+}
+
+/// One low-rank product `scale · B A x` of a site.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Slice {
+    /// Index of A in the layout.
+    pub a: usize,
+    /// Index of B in the layout.
+    pub b: usize,
+    /// Rows of A.
+    pub rank: usize,
+    /// alpha, before the division by the rank.
+    pub alpha: f64,
+    /// What multiplies the product: alpha / rank, or alpha / sqrt(rank).
+    pub scale: f32,
+}
+
+/// A site and the products that are added to it.
+#[derive(Debug, Clone, PartialEq)]
+pub struct SiteAdapter {
+    /// Where.
+    pub site: Site,
+    /// Its products; plain LoRA has one.
+    pub slices: Vec<Slice>,
+}
+
+/// A whole adapter: its parameters and where they act.
+#[derive(Debug, Clone, PartialEq)]
+pub struct AdapterLayout {
+    /// The sites that have one, in the model's order.
+    pub sites: Vec<SiteAdapter>,
+    /// The parameters of all sites.
+    pub params: ParamLayout,
+    /// Probability that an element of an adapter's input is dropped in training.
+    pub dropout: f32,
+    /// Scales are alpha / sqrt(rank).
+    pub rslora: bool,
+    /// Blocks of the model, with an adapter or without.
+    pub blocks: usize,
+}

@@ -1,0 +1,141 @@
+//! What a row of the method table holds, and the settings that belong to one method only.
+
+use serde_json::Value;
+
+use super::METHODS;
+use super::config::AdapterConfig;
+use super::layout::AdapterLayout;
+use super::patterns::json_number;
+use crate::config::ModelConfig;
+use crate::settings::{Map, one_of, shorten, unknown, whole};
+use crate::{Error, Result};
+
+/// One way of training an adapter.
+pub struct Method {
+    /// Name on the command line and in files: "lora".
+    pub name: &'static str,
+    /// One line for `--help`.
+    pub help: &'static str,
+    /// Settings of this method; two methods may share one.
+    pub options: &'static [OptionSpec],
+    /// Lays the adapter out for a model.
+    pub build: fn(&AdapterConfig, &ModelConfig) -> Result<AdapterLayout>,
+}
+
+/// A setting of a method: a key of run files and a flag of the command line.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct OptionSpec {
+    /// Kebab-case name.
+    pub key: &'static str,
+    /// What its value looks like.
+    pub kind: OptionKind,
+    /// Its value when it is not given, as typed on the command line.
+    pub default: &'static str,
+    /// One line for `--help`.
+    pub help: &'static str,
+}
+
+/// What the value of an option looks like.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub enum OptionKind {
+    /// On or off; a flag without a value.
+    Switch,
+    /// A number within bounds, both included.
+    Number {
+        /// Smallest.
+        min: f64,
+        /// Largest.
+        max: f64,
+    },
+    /// A whole number within bounds, both included.
+    Count {
+        /// Smallest.
+        min: u64,
+        /// Largest.
+        max: u64,
+    },
+    /// A list of whole numbers, each at least 1, separated by commas.
+    Counts,
+    /// One of some names.
+    Choice(&'static [&'static str]),
+}
+
+impl OptionSpec {
+    /// The value that a text on the command line means.
+    ///
+    /// # Errors
+    /// When it means none.
+    pub fn parse(&self, text: &str) -> Result<Value> {
+        let value = match self.kind {
+            OptionKind::Switch => text.parse().map(Value::Bool).ok(),
+            OptionKind::Number { .. } | OptionKind::Count { .. } => text.trim().parse::<f64>().ok().map(json_number),
+            OptionKind::Counts if text.trim().is_empty() => Some(Value::Array(Vec::new())),
+            OptionKind::Counts => text.split(',').map(|n| n.trim().parse::<u64>().ok().map(Value::from)).collect(),
+            OptionKind::Choice(_) => Some(Value::from(text)),
+        };
+        let value = value.unwrap_or_else(|| Value::from(text));
+        self.check(&value)?;
+        Ok(value)
+    }
+
+    /// Refuses a value of the wrong type or out of bounds.
+    ///
+    /// # Errors
+    /// Names the key, the value and what is expected.
+    pub fn check(&self, value: &Value) -> Result<()> {
+        let (fits, expected) = match self.kind {
+            OptionKind::Switch => (value.is_boolean(), "true or false".to_owned()),
+            OptionKind::Number { min, max } => {
+                (value.as_f64().is_some_and(|x| (min..=max).contains(&x)), format!("a number from {min} to {max}"))
+            }
+            OptionKind::Count { min, max } => {
+                (whole(value).is_some_and(|n| (min..=max).contains(&n)), format!("a whole number from {min} to {max}"))
+            }
+            OptionKind::Counts => {
+                let fits = value.as_array().is_some_and(|list| list.iter().all(|n| whole(n).is_some_and(|n| n >= 1)));
+                (fits, "a list of whole numbers such as [8, 4, 2]".to_owned())
+            }
+            OptionKind::Choice(names) => (value.as_str().is_some_and(|name| names.contains(&name)), one_of(names)),
+        };
+        if fits { Ok(()) } else { Err(Error::config(self.key, format!("is {}", shorten(value)), format!("give {expected}"))) }
+    }
+}
+
+impl Method {
+    /// The method of that name.
+    ///
+    /// # Errors
+    /// When there is none.
+    pub fn by_name(name: &str) -> Result<&'static Method> {
+        METHODS.iter().find(|method| method.name == name).ok_or_else(|| {
+            let names: Vec<&str> = METHODS.iter().map(|method| method.name).collect();
+            Error::config("method", format!("`{name}` is unknown"), format!("use {}", one_of(&names)))
+        })
+    }
+
+    /// The method's own settings out of `rest`, checked, with the defaults of those that were not given.
+    /// `known` are the settings that every method has, for the message about a key that is none.
+    ///
+    /// # Errors
+    /// When a key is no setting, or one of another method.
+    pub fn options<'a>(&self, rest: impl Iterator<Item = (&'a str, &'a Value)>, known: &[&str]) -> Result<Map> {
+        let mut options = Map::new();
+        for spec in self.options {
+            options.insert(spec.key.to_owned(), spec.parse(spec.default)?);
+        }
+        for (key, value) in rest.filter(|(_, value)| !value.is_null()) {
+            let Some(spec) = self.options.iter().find(|spec| spec.key == key) else {
+                return Err(match METHODS.iter().find(|method| method.options.iter().any(|spec| spec.key == key)) {
+                    Some(other) => {
+                        let problem = format!("method `{}` has no such setting", self.name);
+                        Error::config(key, problem, format!("remove it, or set method to `{}`", other.name))
+                    }
+                    None => unknown(key, known.iter().copied().chain(self.options.iter().map(|spec| spec.key))),
+                });
+            };
+            spec.check(value)?;
+            options.insert(key.to_owned(), value.clone());
+        }
+        Ok(options)
+    }
+}

@@ -1,0 +1,22 @@
+//! Adapters: which linear layers get one, what parameters it has, how it starts.
+//!
+//! Pure CPU: the kernels see only an [`AdapterLayout`]. To add a method: a file here that turns an [`AdapterConfig`] into a layout,
+//! and a row in [`METHODS`]; its settings become keys of run files and flags of the command line by themselves.
+
+pub mod config;
+pub mod init;
+pub mod layout;
+pub mod lora;
+pub mod method;
+pub mod patterns;
+pub mod site;
+
+pub use config::AdapterConfig;
+pub use init::initial_buffer;
+pub use layout::{AdapterLayout, Init, ParamLayout, ParamSpec, SiteAdapter, Slice};
+pub use method::{Method, OptionKind, OptionSpec};
+pub use patterns::Patterns;
+pub use site::{Projection, Site};
+
+/// Every method that an adapter can be trained with.
+pub static METHODS: &[Method] = &[lora::LORA];

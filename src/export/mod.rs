@@ -1,0 +1,4 @@
+//! Adapters in the files of other programs, as bytes: the caller decides where they go.
+
+pub mod peft;
+pub mod peft_config;

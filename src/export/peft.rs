@@ -1,0 +1,316 @@
+//! LoRA adapters in the folder layout of Hugging Face PEFT: `adapter_config.json`, `adapter_model.safetensors`, and `weblora.json`, our note of
+//! which base the adapter belongs to, which PEFT does not look at.
+//!
+//! A site's tensors are `base_model.model.{module}.lora_A.weight` `[rank, in]` and `….lora_B.weight` `[out, rank]`. Which modules have an
+//! adapter, and of what rank, is told by the tensors; the configuration must agree with them.
+
+use std::collections::{BTreeMap, HashMap};
+
+use safetensors::tensor::{Dtype, SafeTensors, TensorView};
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+use super::peft_config::{CONFIG_FILE, PeftConfig};
+use crate::adapters::patterns::json_number;
+use crate::adapters::{AdapterLayout, Patterns, Projection, Site};
+use crate::config::ModelConfig;
+use crate::settings::Map;
+use crate::{Error, Result, quant};
+
+/// File name of the tensors.
+pub const WEIGHTS_FILE: &str = "adapter_model.safetensors";
+/// File name of our note.
+pub const NOTE_FILE: &str = "weblora.json";
+
+const PREFIX: &str = "base_model.model.";
+const HINT_FIT: &str = "use an adapter that was trained for this model";
+const HINT_FILE: &str = "save or download the adapter again";
+
+/// A named file and its bytes.
+pub type File = (&'static str, Vec<u8>);
+
+/// One site of a plain LoRA adapter.
+#[derive(Debug, Clone, PartialEq)]
+pub struct PeftSite {
+    /// Where.
+    pub site: Site,
+    /// Rows of A.
+    pub rank: usize,
+    /// alpha.
+    pub alpha: f64,
+    /// A, `[rank, in]`.
+    pub a: Vec<f32>,
+    /// B, `[out, rank]`.
+    pub b: Vec<f32>,
+}
+
+/// A plain LoRA adapter, ready to be written, or read and checked against a model.
+#[derive(Debug, Clone, PartialEq)]
+pub struct PeftAdapter {
+    /// Its sites, in the model's order; at least one.
+    pub sites: Vec<PeftSite>,
+    /// Scales are alpha / sqrt(rank).
+    pub rslora: bool,
+    /// Blocks of the model, with an adapter or without.
+    pub blocks: usize,
+    /// Dropout of the training that made it.
+    pub dropout: f64,
+    /// What the base was called.
+    pub base_name: Option<String>,
+    /// Our note, where there is one.
+    pub note: Option<Note>,
+}
+
+/// What we know about an adapter that PEFT has no place for.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Note {
+    /// Version of the program that wrote it.
+    pub weblora: String,
+    /// Identity of the base weights (`ModelFile::content_hash`).
+    pub base_hash: String,
+    /// Optimizer steps it was trained for.
+    pub steps: u64,
+    /// The settings of the run.
+    pub config: Map,
+}
+
+/// The files of an adapter folder, as read.
+#[derive(Debug, Clone, Copy)]
+pub struct Folder<'a> {
+    /// What errors call the folder.
+    pub name: &'a str,
+    /// `adapter_config.json`.
+    pub config: &'a [u8],
+    /// `adapter_model.safetensors`.
+    pub weights: &'a [u8],
+    /// `weblora.json`, where there is one.
+    pub note: Option<&'a [u8]>,
+}
+
+impl PeftAdapter {
+    /// The adapter whose parameters are in `values`, a flat buffer of `layout.params`. A site with several products becomes their
+    /// rank sum: A and scaled B side by side, with alpha such that PEFT's scale is 1.
+    pub fn from_layout(layout: &AdapterLayout, values: &[f32], base_name: Option<String>, note: Option<Note>) -> Self {
+        let hf = |index: usize| layout.params.specs[index].to_hf(values);
+        let site = |adapter: &crate::adapters::SiteAdapter| {
+            if let [slice] = adapter.slices[..] {
+                return PeftSite { site: adapter.site, rank: slice.rank, alpha: slice.alpha, a: hf(slice.a), b: hf(slice.b) };
+            }
+            let rank: usize = adapter.slices.iter().map(|slice| slice.rank).sum();
+            let a = adapter.slices.iter().flat_map(|slice| hf(slice.a)).collect();
+            let parts: Vec<(Vec<f32>, usize, f32)> = adapter.slices.iter().map(|slice| (hf(slice.b), slice.rank, slice.scale)).collect();
+            let out = parts.first().map_or(0, |(b, rank, _)| b.len() / rank);
+            let row = |o: usize| parts.iter().flat_map(move |(b, r, scale)| b[o * r..(o + 1) * r].iter().map(move |x| x * scale));
+            let alpha = if layout.rslora { (rank as f64).sqrt() } else { rank as f64 };
+            PeftSite { site: adapter.site, rank, alpha, a, b: (0..out).flat_map(row).collect() }
+        };
+        let sites = layout.sites.iter().map(site).collect();
+        // f32 to f64 would write 0.05 as 0.05000000074505806.
+        let dropout = layout.dropout.to_string().parse().unwrap_or_default();
+        Self { sites, rslora: layout.rslora, blocks: layout.blocks, dropout, base_name, note }
+    }
+
+    /// The adapter's values in the flat buffer of a run that continues from it.
+    ///
+    /// # Errors
+    /// When the run's sites, ranks or scales are not the adapter's.
+    pub fn to_buffer(&self, name: &str, layout: &AdapterLayout) -> Result<Vec<f32>> {
+        let differs = |problem: String| Error::Adapter { adapter: name.to_owned(), problem, hint: "leave out --rank, --alpha, --targets and --rslora to take the adapter's own" };
+        let mut buffer = vec![0.0; layout.params.words];
+        if self.sites.len() != layout.sites.len() {
+            return Err(differs(format!("it has {} sites, the run has {}", self.sites.len(), layout.sites.len())));
+        }
+        for (ours, theirs) in layout.sites.iter().zip(&self.sites) {
+            let [slice] = ours.slices[..] else {
+                return Err(differs(format!("the run has {} products at {}", ours.slices.len(), ours.site)));
+            };
+            if (ours.site, slice.rank, slice.alpha, layout.rslora) != (theirs.site, theirs.rank, theirs.alpha, self.rslora) {
+                let found = format!("{} with rank {} and alpha {}", theirs.site, theirs.rank, theirs.alpha);
+                return Err(differs(format!("it has {found}, the run {} with rank {} and alpha {}", ours.site, slice.rank, slice.alpha)));
+            }
+            layout.params.specs[slice.a].put_hf(&theirs.a, &mut buffer);
+            layout.params.specs[slice.b].put_hf(&theirs.b, &mut buffer);
+        }
+        Ok(buffer)
+    }
+
+    /// The settings of a run that continues from this adapter: its ranks, alphas and sites.
+    pub fn settings(&self) -> Map {
+        let config = self.config();
+        let patterns = |p: &Patterns| serde_json::to_value(p).unwrap_or(Value::Null);
+        let mut map = Map::new();
+        map.insert("rank".into(), config.r.into());
+        map.insert("alpha".into(), json_number(config.lora_alpha));
+        map.insert("targets".into(), config.target_modules.into());
+        map.insert("rslora".into(), config.use_rslora.into());
+        map.insert("rank-pattern".into(), patterns(&config.rank_pattern));
+        map.insert("alpha-pattern".into(), patterns(&config.alpha_pattern));
+        map
+    }
+
+    /// Refuses a base other than the one in the note; without a note nothing is known.
+    ///
+    /// # Errors
+    /// When both are known and differ.
+    pub fn check_base(&self, name: &str, base_hash: &str) -> Result<()> {
+        match &self.note {
+            Some(note) if note.base_hash != base_hash => Err(Error::Adapter {
+                adapter: name.to_owned(),
+                problem: format!("it was trained on the base {}, this one is {base_hash}", note.base_hash),
+                hint: "use the model file that it was trained on",
+            }),
+            _ => Ok(()),
+        }
+    }
+
+    /// What `adapter_config.json` says of this adapter. The rank and alpha of most sites are the general ones, the others go by pattern.
+    pub fn config(&self) -> PeftConfig {
+        let r = most(self.sites.iter().map(|site| site.rank as f64)) as usize;
+        let lora_alpha = most(self.sites.iter().map(|site| site.alpha));
+        let sites: Vec<Site> = self.sites.iter().map(|site| site.site).collect();
+        PeftConfig {
+            r,
+            lora_alpha,
+            lora_dropout: self.dropout,
+            use_rslora: self.rslora,
+            rank_pattern: by_pattern(&self.sites, r as f64, |site| site.rank as f64),
+            alpha_pattern: by_pattern(&self.sites, lora_alpha, |site| site.alpha),
+            target_modules: target_modules(&sites, self.blocks),
+            base_model_name_or_path: self.base_name.clone(),
+        }
+    }
+
+    /// The files of the folder. `adapter_config.json` is last: a folder that has it is whole.
+    ///
+    /// # Errors
+    /// When a value is not finite, which no program could use.
+    pub fn to_files(&self, name: &str) -> Result<Vec<File>> {
+        let failed = |problem: String| Error::Adapter { adapter: name.to_owned(), problem, hint: "lower --lr and train again" };
+        let mut views = Vec::with_capacity(2 * self.sites.len());
+        for site in &self.sites {
+            for (which, values, columns) in [("lora_A", &site.a, site.a.len() / site.rank), ("lora_B", &site.b, site.rank)] {
+                if let Some(bad) = values.iter().find(|x| !x.is_finite()) {
+                    return Err(failed(format!("{}.{which} holds {bad}", site.site)));
+                }
+                let view = TensorView::new(Dtype::F32, vec![values.len() / columns, columns], bytemuck::cast_slice(values));
+                let view = view.map_err(|e| failed(format!("{}.{which}: {e}", site.site)))?;
+                views.push((format!("{PREFIX}{}.{which}.weight", site.site.module()), view));
+            }
+        }
+        let metadata = HashMap::from([("format".to_owned(), "pt".to_owned())]);
+        let weights = safetensors::serialize(views, Some(metadata)).map_err(|e| failed(e.to_string()))?;
+        let mut files = vec![(WEIGHTS_FILE, weights)];
+        if let Some(note) = &self.note {
+            let mut text = serde_json::to_string_pretty(note).map_err(|e| failed(e.to_string()))?;
+            text.push('\n');
+            files.push((NOTE_FILE, text.into_bytes()));
+        }
+        files.push((CONFIG_FILE, self.config().to_bytes()));
+        Ok(files)
+    }
+
+    /// Reads an adapter folder and checks it against the model it is to be used with.
+    ///
+    /// # Errors
+    /// When a file is damaged, when the configuration switches on what plain LoRA has not, when a tensor is no A or B of a linear
+    /// layer of this model, lacks its other half, has another shape than model and configuration say, or holds a NaN or infinity.
+    pub fn read(folder: Folder<'_>, model: &ModelConfig) -> Result<Self> {
+        let config = PeftConfig::parse(folder.name, folder.config)?;
+        let damaged = |file: &str, problem: String| Error::Adapter { adapter: folder.name.to_owned(), problem: format!("{file}: {problem}"), hint: HINT_FILE };
+        let tensors = SafeTensors::deserialize(folder.weights).map_err(|e| damaged(WEIGHTS_FILE, format!("not a whole safetensors file: {e}")))?;
+        let mut pairs: BTreeMap<Site, [Option<TensorView<'_>>; 2]> = BTreeMap::new();
+        for (key, view) in tensors.tensors() {
+            let Some((site, half)) = parse_key(&key).filter(|(site, _)| site.layer < model.num_hidden_layers) else {
+                let problem = format!("tensor `{key}` is no lora_A or lora_B of a linear layer of this model ({} blocks)", model.num_hidden_layers);
+                return Err(Error::Adapter { adapter: folder.name.to_owned(), problem, hint: HINT_FIT });
+            };
+            pairs.entry(site).or_default()[half] = Some(view);
+        }
+        if pairs.is_empty() {
+            return Err(damaged(WEIGHTS_FILE, "it holds no tensor".to_owned()));
+        }
+        let (ranks, alphas) = (config.rank_pattern.compile("rank_pattern")?, config.alpha_pattern.compile("alpha_pattern")?);
+        let mut sites = Vec::with_capacity(pairs.len());
+        for (site, pair) in pairs {
+            let [Some(a), Some(b)] = pair else {
+                let half = if pair[0].is_none() { "lora_A" } else { "lora_B" };
+                return Err(damaged(WEIGHTS_FILE, format!("{site} has no {half}")));
+            };
+            let module = site.module();
+            let rank = ranks.find(&module)?.unwrap_or(config.r as f64);
+            let (out, inputs) = site.projection.shape(model);
+            // A rank is compared as it stands in the file: one that is no whole number fits no tensor.
+            let values = |which: &str, view: &TensorView<'_>, shape: [f64; 2]| {
+                if view.shape().iter().map(|&n| n as f64).ne(shape) {
+                    let problem = format!("{site}.{which} is {:?}; rank {rank} and a weight of {out} x {inputs} were expected", view.shape());
+                    return Err(Error::Adapter { adapter: folder.name.to_owned(), problem, hint: HINT_FIT });
+                }
+                floats(view).map_err(|problem| damaged(WEIGHTS_FILE, format!("{site}.{which} {problem}")))
+            };
+            let (a, b) = (values("lora_A", &a, [rank, inputs as f64])?, values("lora_B", &b, [out as f64, rank])?);
+            sites.push(PeftSite { site, rank: rank as usize, alpha: alphas.find(&module)?.unwrap_or(config.lora_alpha), a, b });
+        }
+        let parse_note = |bytes| serde_json::from_slice(bytes).map_err(|e| damaged(NOTE_FILE, format!("cannot be read: {e}")));
+        let note = folder.note.map(parse_note).transpose()?;
+        let blocks = model.num_hidden_layers;
+        let base_name = config.base_model_name_or_path;
+        Ok(Self { sites, rslora: config.use_rslora, blocks, dropout: config.lora_dropout, base_name, note })
+    }
+}
+
+/// The site of a tensor, and 0 for its A, 1 for its B.
+fn parse_key(key: &str) -> Option<(Site, usize)> {
+    let module = key.strip_prefix(PREFIX)?.strip_prefix("model.")?.strip_suffix(".weight")?;
+    let (site, half) = module.rsplit_once('.')?;
+    let half = ["lora_A", "lora_B"].iter().position(|name| *name == half)?;
+    Some((Site::parse(site)?, half))
+}
+
+/// The values of a float tensor, or what is wrong with it.
+fn floats(view: &TensorView<'_>) -> std::result::Result<Vec<f32>, String> {
+    let dtype = format!("{:?}", view.dtype());
+    let format = quant::by_safetensors_dtype(&dtype).ok_or_else(|| format!("is {dtype}; F32, F16 or BF16 was expected"))?;
+    match format.first_non_finite(view.data()) {
+        Some(at) => Err(format!("is NaN or infinite at element {at}")),
+        None => Ok(format.decode_vec(view.data())),
+    }
+}
+
+/// The number that occurs most; the smallest of those.
+fn most(numbers: impl Iterator<Item = f64> + Clone) -> f64 {
+    let count = |x: f64| numbers.clone().filter(|y| *y == x).count();
+    let mut best = (0, 0.0);
+    let mut distinct: Vec<f64> = numbers.clone().collect();
+    distinct.sort_by(f64::total_cmp);
+    distinct.dedup();
+    for x in distinct {
+        let n = count(x);
+        best = if n > best.0 { (n, x) } else { best };
+    }
+    best.1
+}
+
+/// A pattern for every site whose number is not the general one: the projection's name where all its sites agree, else the path.
+fn by_pattern(sites: &[PeftSite], general: f64, number: impl Fn(&PeftSite) -> f64) -> Patterns {
+    let mut patterns = Vec::new();
+    for projection in Projection::ALL {
+        let mut own = sites.iter().filter(|site| site.site.projection == projection);
+        let Some(first) = own.next().map(&number) else { continue };
+        if own.all(|site| number(site) == first) {
+            patterns.extend((first != general).then(|| (projection.hf_name().to_owned(), first)));
+        } else {
+            let different = sites.iter().filter(|site| site.site.projection == projection && number(site) != general);
+            patterns.extend(different.map(|site| (site.site.module(), number(site))));
+        }
+    }
+    Patterns(patterns)
+}
+
+/// Names of projections when each of them has an adapter in all blocks; else whole paths.
+fn target_modules(sites: &[Site], blocks: usize) -> Vec<String> {
+    let projections: Vec<Projection> = Projection::ALL.into_iter().filter(|p| sites.iter().any(|site| site.projection == *p)).collect();
+    if sites.len() == blocks * projections.len() {
+        return projections.into_iter().map(|p| p.hf_name().to_owned()).collect();
+    }
+    sites.iter().map(|site| site.module()).collect()
+}

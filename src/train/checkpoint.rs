@@ -1,0 +1,206 @@
+//! Everything that a run needs to go on bit for bit, in one safetensors file.
+//!
+//! Tensors, F32, in Hugging Face's shapes: `param.{name}` for every parameter, `exp_avg.{name}` and `exp_avg_sq.{name}` (AdamW's
+//! moments) for the trainable ones. The metadata key `weblora` holds JSON: `state`, itself JSON text (see [`State`]), and `checksum`, FNV-1a 64
+//! over that text and all tensors. The random numbers need no state: they are functions of the seed, the step and a name.
+
+use std::collections::HashMap;
+
+use safetensors::tensor::{Dtype, SafeTensors, TensorView};
+use serde::{Deserialize, Serialize};
+
+use super::batch::Cursor;
+use super::progress::Progress;
+use crate::adapters::ParamLayout;
+use crate::rng::{FNV_OFFSET, fnv1a_bytes};
+use crate::settings::Map;
+use crate::text::Example;
+use crate::{Error, Result};
+
+/// Version of the file; another one is refused.
+pub const VERSION: u32 = 1;
+
+const META: &str = "weblora";
+const KINDS: [&str; 3] = ["param", "exp_avg", "exp_avg_sq"];
+const HINT_DAMAGED: &str = "use an undamaged checkpoint, or start anew without --resume";
+const HINT_OTHER: &str = "resume with the weblora version and settings that wrote it, or start anew without --resume";
+
+/// All of a run's state but the tensors.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct State {
+    /// [`VERSION`].
+    pub version: u32,
+    /// Version of the program that wrote the file.
+    pub weblora: String,
+    /// Identity of the base weights (`ModelFile::content_hash`).
+    pub base_hash: String,
+    /// Identity of the training rows ([`data_hash`]).
+    pub data_hash: String,
+    /// The settings, as [`super::TrainConfig::to_map`] gives them.
+    pub config: Map,
+    /// Optimizer steps done.
+    pub step: u64,
+    /// Tokens seen.
+    pub tokens: u64,
+    /// Where the run is in its data.
+    pub cursor: Cursor,
+    /// Best held-out loss and how long ago it was.
+    pub progress: Progress,
+}
+
+/// The flat buffers of a run, laid out by a [`ParamLayout`].
+#[derive(Debug, Clone, PartialEq)]
+pub struct Buffers {
+    /// Parameters.
+    pub values: Vec<f32>,
+    /// First moments.
+    pub m: Vec<f32>,
+    /// Second moments.
+    pub v: Vec<f32>,
+}
+
+/// Identity of a data set as the model sees it: FNV-1a 64 over every example's length, tokens and targets, as hex digits.
+pub fn data_hash(examples: &[Example]) -> String {
+    let mut hash = FNV_OFFSET;
+    for example in examples {
+        hash = fnv1a_bytes(hash, &(example.tokens.len() as u64).to_le_bytes());
+        for (token, &target) in example.tokens.iter().zip(&example.targets) {
+            hash = fnv1a_bytes(fnv1a_bytes(hash, &token.to_le_bytes()), &[u8::from(target)]);
+        }
+    }
+    format!("{hash:016x}")
+}
+
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Meta {
+    checksum: String,
+    state: String,
+}
+
+/// The bytes of a checkpoint file.
+///
+/// # Errors
+/// When the state cannot be written as JSON (a best loss that is not finite).
+///
+/// # Panics
+/// When a buffer is not `layout.words` long.
+pub fn write(state: &State, layout: &ParamLayout, buffers: &Buffers) -> Result<Vec<u8>> {
+    let failed = |e: &dyn std::fmt::Display| Error::format("checkpoint", format!("cannot be written: {e}"), "report this");
+    let mut tensors: Vec<(String, &[usize], Vec<f32>)> = Vec::new();
+    for (kind, buffer) in KINDS.iter().zip([&buffers.values, &buffers.m, &buffers.v]) {
+        assert_eq!(buffer.len(), layout.words, "words of the {kind} buffer");
+        for spec in layout.specs.iter().filter(|spec| spec.trainable || *kind == KINDS[0]) {
+            tensors.push((format!("{kind}.{}", spec.name), &spec.shape, spec.to_hf(buffer)));
+        }
+    }
+    tensors.sort_by(|a, b| a.0.cmp(&b.0));
+    // Files are little-endian, as is every machine that wgpu runs on.
+    let mut views = Vec::with_capacity(tensors.len());
+    for (name, shape, values) in &tensors {
+        let view = TensorView::new(Dtype::F32, shape.to_vec(), bytemuck::cast_slice(values)).map_err(|e| failed(&e))?;
+        views.push((name.as_str(), view));
+    }
+    let state = serde_json::to_string(state).map_err(|e| failed(&e))?;
+    let meta = Meta { checksum: checksum(&state, views.iter().map(|(name, view)| (*name, view))), state };
+    let meta = serde_json::to_string(&meta).map_err(|e| failed(&e))?;
+    safetensors::serialize(views, Some(HashMap::from([(META.to_owned(), meta)]))).map_err(|e| failed(&e))
+}
+
+/// FNV-1a 64 over the state's text, then for every tensor its name, sizes and bytes; in order of the names.
+fn checksum<'a, 'd: 'a>(state: &str, tensors: impl Iterator<Item = (&'a str, &'a TensorView<'d>)>) -> String {
+    let mut hash = fnv1a_bytes(FNV_OFFSET, state.as_bytes());
+    for (name, view) in tensors {
+        hash = fnv1a_bytes(hash, name.as_bytes());
+        for &size in view.shape() {
+            hash = fnv1a_bytes(hash, &(size as u64).to_le_bytes());
+        }
+        hash = fnv1a_bytes(hash, view.data());
+    }
+    format!("{hash:016x}")
+}
+
+/// A checkpoint file, its structure and checksum verified.
+#[derive(Debug)]
+pub struct Checkpoint<'a> {
+    /// What the run was doing.
+    pub state: State,
+    file: String,
+    tensors: SafeTensors<'a>,
+}
+
+impl<'a> Checkpoint<'a> {
+    /// Reads a file; `file` names it in errors.
+    ///
+    /// # Errors
+    /// When it is no checkpoint, is cut off or damaged, or is of another version.
+    pub fn read(file: &str, bytes: &'a [u8]) -> Result<Self> {
+        let damaged = |problem: String| Error::format(file, problem, HINT_DAMAGED);
+        let (_, header) = SafeTensors::read_metadata(bytes).map_err(|e| damaged(format!("not a whole safetensors file: {e}")))?;
+        let text = header.metadata().as_ref().and_then(|map| map.get(META));
+        let text = text.ok_or_else(|| damaged(format!("it has no metadata `{META}`, so it is no checkpoint")))?;
+        let meta: Meta = serde_json::from_str(text).map_err(|e| damaged(format!("its metadata cannot be read: {e}")))?;
+        let tensors = SafeTensors::deserialize(bytes).map_err(|e| damaged(format!("not a whole safetensors file: {e}")))?;
+        let mut named = tensors.tensors();
+        named.sort_by(|a, b| a.0.cmp(&b.0));
+        let sum = checksum(&meta.state, named.iter().map(|(name, view)| (name.as_str(), view)));
+        if sum != meta.checksum {
+            return Err(damaged(format!("its checksum is {sum} but {} was written", meta.checksum)));
+        }
+        // The version comes first: a later one may hold anything else.
+        let version = serde_json::from_str::<Map>(&meta.state).ok().and_then(|map| map.get("version")?.as_u64());
+        if version != Some(u64::from(VERSION)) {
+            let found = version.map_or_else(|| "unknown".to_owned(), |v| v.to_string());
+            return Err(Error::format(file, format!("its version is {found}, {VERSION} was expected"), HINT_OTHER));
+        }
+        let state = serde_json::from_str(&meta.state).map_err(|e| damaged(format!("its state cannot be read: {e}")))?;
+        Ok(Self { state, file: file.to_owned(), tensors })
+    }
+
+    /// Refuses another base model or other rows than those that the run was started with.
+    ///
+    /// # Errors
+    /// Says which of the two differs.
+    pub fn check(&self, base_hash: &str, data_hash: &str) -> Result<()> {
+        let differs = |what: &str, found: &str, written: &str, hint| {
+            Error::format(&self.file, format!("it belongs to the {what} {written}, not to {found}"), hint)
+        };
+        if self.state.base_hash != base_hash {
+            return Err(differs("base model", base_hash, &self.state.base_hash, "resume with the model that the run was started with"));
+        }
+        if self.state.data_hash != data_hash {
+            return Err(differs("training rows", data_hash, &self.state.data_hash, "resume with the data that the run was started with"));
+        }
+        Ok(())
+    }
+
+    /// The flat buffers for `layout`.
+    ///
+    /// # Errors
+    /// When a tensor is missing, surplus, of another shape or not F32.
+    pub fn buffers(&self, layout: &ParamLayout) -> Result<Buffers> {
+        let wrong = |problem: String| Error::format(&self.file, problem, HINT_OTHER);
+        let mut taken = 0;
+        let mut read = |kind: &str| -> Result<Vec<f32>> {
+            let mut buffer = vec![0.0; layout.words];
+            for spec in layout.specs.iter().filter(|spec| spec.trainable || kind == KINDS[0]) {
+                let name = format!("{kind}.{}", spec.name);
+                let view = self.tensors.tensor(&name).map_err(|_| wrong(format!("tensor `{name}` is missing")))?;
+                if view.dtype() != Dtype::F32 || view.shape() != spec.shape {
+                    let found = format!("{:?} {:?}", view.dtype(), view.shape());
+                    return Err(wrong(format!("tensor `{name}` is {found}, F32 {:?} was expected", spec.shape)));
+                }
+                let values: Vec<f32> = view.data().chunks_exact(4).map(|b| f32::from_le_bytes([b[0], b[1], b[2], b[3]])).collect();
+                spec.put_hf(&values, &mut buffer);
+                taken += 1;
+            }
+            Ok(buffer)
+        };
+        let buffers = Buffers { values: read(KINDS[0])?, m: read(KINDS[1])?, v: read(KINDS[2])? };
+        if taken != self.tensors.len() {
+            return Err(wrong(format!("it has {} tensors, {taken} were expected", self.tensors.len())));
+        }
+        Ok(buffers)
+    }
+}

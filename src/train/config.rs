@@ -1,0 +1,207 @@
+//! The settings of a training run, with the names of the command line's flags.
+
+use serde::Serialize;
+use serde_json::Value;
+
+use super::schedule::{Decay, Schedule, Warmup};
+use crate::adapters::AdapterConfig;
+use crate::quant;
+use crate::settings::{Map, Settings, one_of};
+use crate::text::{DataOptions, Format, Overlong};
+use crate::{Error, Result};
+
+/// All that a run is made from. It serialises to the map that [`TrainConfig::from_map`] reads, with every default filled in.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub struct TrainConfig {
+    /// Name of the job in events; default `main`.
+    pub name: String,
+    /// The base model: a path, or `hf:owner/repo[/file]`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub model: Option<String>,
+    /// Format that float weights are quantised to when loaded: `none` (the default) or a block format that can be encoded.
+    pub quantize: String,
+    /// Rows to train on.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub data: Option<String>,
+    /// Rows to evaluate on.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub eval_data: Option<String>,
+    /// A PEFT folder whose adapter the run starts from.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub init_adapter: Option<String>,
+    /// Folder for the adapter, the settings and the checkpoint; default `adapter`.
+    pub out: String,
+    /// Method, rank, targets.
+    #[serde(flatten)]
+    pub adapter: AdapterConfig,
+    /// Optimizer steps; excludes `epochs`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub steps: Option<u64>,
+    /// Passes over the data; default 1 when there is no `steps`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub epochs: Option<u64>,
+    /// Sequences in a micro-batch, which has `batch * seq` tokens; default 4.
+    pub batch: usize,
+    /// Longest row in tokens; default 512.
+    pub seq: usize,
+    /// Micro-batches of one optimizer step; default 1.
+    pub grad_accum: usize,
+    /// Peak learning rate; default 5e-4: between the 2e-4 that QLoRA takes for 7B models and the 1e-3 that 0.1B ones like.
+    pub lr: f64,
+    /// What the rate does after the warm-up; default linear, as in Hugging Face's trainer.
+    pub schedule: Decay,
+    /// Steps of warm-up, or a share of all steps below 1; default 0.03, as in QLoRA.
+    pub warmup: Warmup,
+    /// Largest norm of all gradients together; 0 clips nothing; default 1.
+    pub clip: f64,
+    /// AdamW's decoupled weight decay; default 0.
+    pub weight_decay: f64,
+    /// AdamW's decay of the first moment; default 0.9.
+    pub beta1: f64,
+    /// AdamW's decay of the second moment; default 0.999.
+    pub beta2: f64,
+    /// What AdamW adds to the root of the second moment; default 1e-8.
+    pub eps: f64,
+    /// Seed of initialisation, shuffling, splitting and dropout; default 0.
+    pub seed: u64,
+    /// Shuffle the rows anew in every epoch; default true.
+    pub shuffle: bool,
+    /// How rows become text; default by their shape.
+    pub format: Format,
+    /// Train on prompts too; default false.
+    pub train_on_prompt: bool,
+    /// What happens to rows longer than `seq`; default: cut, and counted.
+    pub overlong: Overlong,
+    /// Share of the rows held out for evaluation when there is no `eval-data`; default 0.
+    pub eval_split: f64,
+    /// Steps between evaluations; 0 (the default) evaluates at the end only.
+    pub eval_every: u64,
+    /// Evaluations without a lower loss after which the run ends; 0 (the default) never ends it.
+    pub patience: u64,
+    /// Steps between checkpoints; 0 saves at the end and when interrupted only; default 100.
+    pub save_every: u64,
+    /// Compute a block's activations again in the backward pass instead of keeping them; default true.
+    pub recompute: bool,
+}
+
+const FORMATS: &[(&str, Format)] = &[("auto", Format::Auto), ("plain", Format::Plain), ("chat", Format::Chat), ("alpaca", Format::Alpaca)];
+const OVERLONG: &[(&str, Overlong)] = &[("truncate", Overlong::Truncate), ("refuse", Overlong::Refuse)];
+
+/// Rows of a micro-batch are numbered in 32 bits, with room for products.
+const MAX_ROWS: usize = 1 << 24;
+
+/// Keys that a resumed run may give anew: they change where things are or when the run looks at itself, or make it longer.
+const MAY_CHANGE: &[&str] =
+    &["model", "data", "eval-data", "init-adapter", "out", "steps", "epochs", "eval-every", "save-every", "patience", "recompute"];
+
+impl TrainConfig {
+    /// Reads a run's settings; what is absent gets its default.
+    ///
+    /// # Errors
+    /// Names the key that is unknown, of the wrong type, out of bounds, or at odds with another.
+    pub fn from_map(map: &Map) -> Result<Self> {
+        let mut settings = Settings::new(map);
+        let s = &mut settings;
+        let positive = |x: f64| x > 0.0;
+        let fraction = |x: f64| (0.0..1.0).contains(&x);
+        // What every adapter has is read by AdapterConfig, last, because the keys that are then left are the method's own.
+        let (steps, epochs) = (s.count_or_none("steps", 1..=u64::MAX)?, s.count_or_none("epochs", 1..=u64::MAX)?);
+        let config = Self {
+            name: s.text("name")?.unwrap_or_else(|| "main".to_owned()),
+            model: s.text("model")?,
+            quantize: read_quantize(s)?,
+            data: s.text("data")?,
+            eval_data: s.text("eval-data")?,
+            init_adapter: s.text("init-adapter")?,
+            out: s.text("out")?.unwrap_or_else(|| "adapter".to_owned()),
+            steps,
+            epochs: if steps.is_none() { epochs.or(Some(1)) } else { epochs },
+            batch: s.size("batch", 4, 1..=MAX_ROWS)?,
+            seq: s.size("seq", 512, 2..=MAX_ROWS)?,
+            grad_accum: s.size("grad-accum", 1, 1..=1 << 16)?,
+            lr: s.number("lr", 5e-4, "a positive number, such as 5e-4", positive)?,
+            schedule: s.choice("schedule", Decay::default(), Decay::TABLE)?,
+            warmup: s.value("warmup").map_or(Ok(Warmup::default()), Warmup::from_json)?,
+            clip: s.number("clip", 1.0, "a norm, or 0 to clip nothing", |x| x >= 0.0)?,
+            weight_decay: s.number("weight-decay", 0.0, "a number, at least 0", |x| x >= 0.0)?,
+            beta1: s.number("beta1", 0.9, "a number from 0 to below 1", fraction)?,
+            beta2: s.number("beta2", 0.999, "a number from 0 to below 1", fraction)?,
+            eps: s.number("eps", 1e-8, "a positive number, such as 1e-8", positive)?,
+            seed: s.count("seed", 0, 0..=u64::MAX)?,
+            shuffle: s.flag("shuffle", true)?,
+            format: s.choice("format", Format::Auto, FORMATS)?,
+            train_on_prompt: s.flag("train-on-prompt", false)?,
+            overlong: s.choice("overlong", Overlong::Truncate, OVERLONG)?,
+            eval_split: s.number("eval-split", 0.0, "a share of the rows below 1", fraction)?,
+            eval_every: s.count("eval-every", 0, 0..=u64::MAX)?,
+            patience: s.count("patience", 0, 0..=u64::MAX)?,
+            save_every: s.count("save-every", 100, 0..=u64::MAX)?,
+            recompute: s.flag("recompute", true)?,
+            adapter: AdapterConfig::read(s)?,
+        };
+        config.check_together()?;
+        Ok(config)
+    }
+
+    /// Refuses values that are fine alone and not together.
+    fn check_together(&self) -> Result<()> {
+        if self.steps.is_some() && self.epochs.is_some() {
+            return Err(Error::config("epochs", "given together with `steps`", "give one of the two"));
+        }
+        if self.batch * self.seq > MAX_ROWS {
+            let problem = format!("batch {} x seq {} is more than {MAX_ROWS} tokens", self.batch, self.seq);
+            return Err(Error::config("batch", problem, "use a smaller --batch and more --grad-accum"));
+        }
+        if self.eval_data.is_some() && self.eval_split > 0.0 {
+            return Err(Error::config("eval-split", "given together with `eval-data`", "give one of the two"));
+        }
+        if self.patience > 0 && self.eval_every == 0 {
+            return Err(Error::config("patience", "there is no evaluation to wait for", "give --eval-every, too"));
+        }
+        Ok(())
+    }
+
+    /// The settings with every default filled in, as a run file has them.
+    pub fn to_map(&self) -> Map {
+        match serde_json::to_value(self) {
+            Ok(Value::Object(map)) => map,
+            // A struct of strings, numbers and maps serialises to an object.
+            _ => Map::new(),
+        }
+    }
+
+    /// The schedule of a run of `total` optimizer steps.
+    pub fn schedule(&self, total: u64) -> Schedule {
+        Schedule { lr: self.lr, decay: self.schedule, warmup: self.warmup.steps(total), total }
+    }
+
+    /// How rows become examples.
+    pub fn data_options(&self) -> DataOptions {
+        DataOptions { format: self.format, train_on_prompt: self.train_on_prompt, overlong: self.overlong, ..DataOptions::new(self.seq) }
+    }
+
+    /// Refuses to go on with other settings than `saved`, those of the checkpoint: the result would be that of neither run.
+    ///
+    /// # Errors
+    /// Names the first key that differs and may not.
+    pub fn check_resume(&self, saved: &Map) -> Result<()> {
+        let now = self.to_map();
+        let keys = now.keys().chain(saved.keys().filter(|key| !now.contains_key(*key)));
+        for key in keys.filter(|key| !MAY_CHANGE.contains(&key.as_str())) {
+            let text = |map: &Map| map.get(key).map_or_else(|| "not set".to_owned(), Value::to_string);
+            if now.get(key) != saved.get(key) {
+                let problem = format!("is {} but the checkpoint was made with {}", text(&now), text(saved));
+                return Err(Error::config(key.as_str(), problem, "leave it out when resuming, or start anew without --resume"));
+            }
+        }
+        Ok(())
+    }
+}
+
+fn read_quantize(s: &mut Settings<'_>) -> Result<String> {
+    let name = s.text("quantize")?.unwrap_or_else(|| "none".to_owned());
+    let mut names: Vec<&str> = quant::FORMATS.iter().filter(|f| f.encode.is_some() && f.block > 1).map(|f| f.name).collect();
+    names.push("none");
+    if names.contains(&name.as_str()) { Ok(name) } else { Err(Error::config("quantize", format!("is \"{name}\""), format!("give {}", one_of(&names)))) }
+}

@@ -1,0 +1,141 @@
+//! What a run tells: one object per event, the same on `--json` lines and in the web API.
+//!
+//! `{"event":"step","job":"main","step":1,"loss":2.31,…}`. A number that is not finite is `null`, as JSON has no other way.
+
+use serde::Serialize;
+
+use crate::Error;
+use crate::settings::Map;
+
+/// One thing that happened. Steps are optimizer steps, counted from 1.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+#[serde(tag = "event", rename_all = "snake_case")]
+pub enum Event {
+    /// A run begins or goes on.
+    Start {
+        /// The job's name.
+        job: String,
+        /// The settings with all defaults filled in.
+        config: Map,
+        /// Number of trainable parameters.
+        trainable_parameters: u64,
+        /// Bytes on the GPU, as planned and then allocated.
+        planned_bytes: u64,
+        /// The GPU adapter's name.
+        adapter: String,
+        /// Steps that the whole run takes.
+        steps: u64,
+        /// Steps done before, when the run was resumed; else 0.
+        resumed_at: u64,
+    },
+    /// An optimizer step is done.
+    Step(StepReport),
+    /// A held-out loss was measured.
+    Eval {
+        /// The job's name.
+        job: String,
+        /// After this step; 0 before the first.
+        step: u64,
+        /// Mean loss in nats over all targets.
+        loss: f64,
+        /// Targets it is the mean of.
+        tokens: u64,
+        /// Share of labelled rows answered right, where there are any.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        accuracy: Option<f64>,
+        /// No earlier loss of this run was as low.
+        best: bool,
+    },
+    /// A link of a chain was frozen and the next one begun.
+    Knot {
+        /// The job's name.
+        job: String,
+        /// After this step.
+        step: u64,
+        /// Number of the new link, from 0.
+        link: u64,
+        /// Largest change of a logit by the knot.
+        logit_jump: f64,
+    },
+    /// The whole state was saved.
+    Checkpoint {
+        /// The job's name.
+        job: String,
+        /// After this step.
+        step: u64,
+        /// Where.
+        path: String,
+    },
+    /// The run ends before its last step.
+    EarlyStop {
+        /// The job's name.
+        job: String,
+        /// After this step.
+        step: u64,
+        /// Why.
+        reason: String,
+    },
+    /// Something that the user should know and that stops nothing.
+    Warning {
+        /// The job's name, when it is about one.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        job: Option<String>,
+        /// One sentence.
+        message: String,
+    },
+    /// The run is over and its adapter saved.
+    Done {
+        /// The job's name.
+        job: String,
+        /// Steps done.
+        step: u64,
+        /// Loss of the last step.
+        loss: f64,
+        /// Lowest held-out loss, where there is one.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        best_eval: Option<f64>,
+        /// Seconds since the run began or was resumed.
+        seconds: f64,
+        /// Where the adapter is.
+        out: String,
+    },
+    /// The run failed.
+    Error {
+        /// [`Error::code`].
+        code: &'static str,
+        /// One sentence.
+        message: String,
+    },
+}
+
+/// One optimizer step.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct StepReport {
+    /// The job's name.
+    pub job: String,
+    /// Which step, from 1.
+    pub step: u64,
+    /// Mean loss in nats over the step's targets, before the update.
+    pub loss: f64,
+    /// Learning rate of the update, without the multipliers of single parameters.
+    pub lr: f64,
+    /// Norm of all gradients together, before clipping.
+    pub grad_norm: f64,
+    /// Tokens that went through the model, targets or not.
+    pub tokens: u64,
+    /// Those, per second of this step.
+    pub tokens_per_s: f64,
+}
+
+impl Event {
+    /// The event of a failure.
+    pub fn error(error: &Error) -> Self {
+        Self::Error { code: error.code(), message: error.to_string() }
+    }
+
+    /// The event as one line of JSON, without the line break.
+    pub fn to_json(&self) -> String {
+        // Only strings, numbers and JSON values: nothing that JSON cannot hold.
+        serde_json::to_string(self).unwrap_or_default()
+    }
+}
