@@ -77,7 +77,9 @@ pub fn close(got: &[f32], want: &[f32], absolute: f32, relative: f32) -> Result<
     let bad = got.iter().zip(want).enumerate().find(|(_, (g, w))| !((**g - **w).abs() <= absolute + relative * w.abs()));
     match bad {
         None => Ok(()),
-        Some((i, (g, w))) => Err(format!("element {i} is {g}, expected {w} (first five {:?} / {:?})", &got[..got.len().min(5)], &want[..want.len().min(5)])),
+        Some((i, (g, w))) => {
+            Err(format!("element {i} is {g}, expected {w} (first five {:?} / {:?})", &got[..got.len().min(5)], &want[..want.len().min(5)]))
+        }
     }
 }
 
