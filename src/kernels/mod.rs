@@ -3,12 +3,16 @@
 //! Shape letters: `t` rows (tokens of a packed batch), `d` hidden width, `f` feed-forward width, `h` query heads, `kv` key/value heads,
 //! `hd` head width, `v` vocabulary, `r` rank, `k` inputs and `n` outputs of a linear layer. Activations are row-major `[t, width]`.
 
+pub mod attention;
 pub mod cross_entropy;
 pub mod elementwise;
-pub mod norm;
-pub mod optimizer;
+pub mod embed;
 pub mod lowrank;
 pub mod lowrank_twin;
+pub mod matmul;
+pub mod matrix;
+pub mod norm;
+pub mod optimizer;
 pub mod real;
 pub mod rope;
 pub mod rows;

@@ -170,7 +170,7 @@ impl Weights {
                         }
                         _ => stored,
                     };
-                    store.write(gpu, upload.to, &(format.repack)(upload.rows.len(), cols, &blocks))?;
+                    store.write(gpu, upload.to, &format.repack(upload.rows.len(), cols, &blocks))?;
                 }
             }
             pending += upload.to.bytes();

@@ -1,0 +1,207 @@
+//! Attention kernels against their twins, in every form the adapter has, over awkward sizes; twins against finite differences.
+
+mod common;
+
+use common::{Bench, assert_close, close, gpu, gradcheck, noise};
+use weblora::gpu::{Candidate, Recorder, Tuner};
+use weblora::kernels::attention::{self, AttentionShape, Pass, Visible, attention_backward_twin, attention_twin, decode_twin};
+
+/// Sums of at most a few hundred products of numbers below 1, in another order than the twin's.
+const ABSOLUTE: f32 = 2e-5;
+const RELATIVE: f32 = 2e-5;
+
+/// A packed batch with everything the twins say about it.
+struct Case {
+    shape: AttentionShape,
+    lengths: Vec<usize>,
+    q: Vec<f32>,
+    k: Vec<f32>,
+    v: Vec<f32>,
+    d_o: Vec<f32>,
+    o: Vec<f32>,
+    lse: Vec<f32>,
+    gradients: [Vec<f32>; 3],
+}
+
+impl Case {
+    fn new(heads: u32, kv_heads: u32, head_dim: u32, window: Option<u32>, lengths: &[usize]) -> Self {
+        let rows = lengths.iter().sum::<usize>();
+        let shape = AttentionShape { rows: rows as u32, heads, kv_heads, head_dim, window };
+        let mask = Visible::new(lengths, &shape);
+        let (wide, narrow) = (rows * (heads * head_dim) as usize, rows * (kv_heads * head_dim) as usize);
+        // Queries of size 4: weights that are far from uniform.
+        let q: Vec<f32> = noise(1, wide).iter().map(|x| 4.0 * x).collect();
+        let (k, v, d_o) = (noise(2, narrow), noise(3, narrow), noise(4, wide));
+        let (o, lse) = attention_twin(&shape, &mask, &q, &k, &v);
+        let (d_q, d_k, d_v) = attention_backward_twin(&shape, &mask, &q, &k, &v, &d_o);
+        Self { shape, lengths: lengths.to_vec(), q, k, v, d_o, o, lse, gradients: [d_q, d_k, d_v] }
+    }
+
+    /// (o, lse) of one form.
+    fn forward(&self, form: &Candidate) -> Vec<Vec<f32>> {
+        let mut bench = Bench::new();
+        let [q, k, v] = [("q", &self.q), ("k", &self.k), ("v", &self.v)].map(|(n, x)| bench.put(n, x));
+        let margins = bench.put("margins", &attention::margins(&self.lengths));
+        let o = bench.put("o", &vec![7f32; self.o.len()]);
+        let lse = bench.put("lse", &vec![7f32; self.lse.len()]);
+        let what = attention::pass_dispatch(Pass::Forward, "forward", &self.shape, &[q, k, v, margins, o, lse]);
+        bench.run(gpu().unwrap(), &Tuner::none(), &[o, lse], |rec| rec.dispatch(form.spec, form.variant.clone(), form.grid, what))
+    }
+
+    /// dq, or (dk, dv), of one form; stats come from the delta kernel.
+    fn backward(&self, pass: Pass, form: &Candidate) -> Vec<Vec<f32>> {
+        let mut bench = Bench::new();
+        let [q, k, v, d_o] = [("q", &self.q), ("k", &self.k), ("v", &self.v), ("d_o", &self.d_o)].map(|(n, x)| bench.put(n, x));
+        let [o, lse] = [("o", &self.o), ("lse", &self.lse)].map(|(n, x)| bench.put(n, x));
+        let margins = bench.put("margins", &attention::margins(&self.lengths));
+        let stats = bench.put("stats", &vec![7f32; 2 * self.lse.len()]);
+        let wanted = if pass == Pass::Queries { &self.gradients[..1] } else { &self.gradients[1..] };
+        let outputs: Vec<_> = wanted.iter().map(|g| bench.put("gradient", &vec![7f32; g.len()])).collect();
+        let bind = [vec![q, k, v, d_o, stats, margins], outputs.clone()].concat();
+        let what = attention::pass_dispatch(pass, "backward", &self.shape, &bind);
+        bench.run(gpu().unwrap(), &Tuner::none(), &outputs, |rec| {
+            attention::delta(rec, "delta", &self.shape, o, d_o, lse, stats);
+            rec.dispatch(form.spec, form.variant.clone(), form.grid, what);
+        })
+    }
+
+    fn check(&self) {
+        let facts = gpu().unwrap().facts();
+        let say = |form: &Candidate| format!("{} {} {:?} {:?}", form.spec.name, form.variant.key(), self.shape, self.lengths);
+        for form in attention::forms(Pass::Forward, &self.shape, Some(facts)) {
+            let got = self.forward(&form);
+            assert_close(&format!("o, {}", say(&form)), &got[0], &self.o, ABSOLUTE, RELATIVE);
+            assert_close(&format!("lse, {}", say(&form)), &got[1], &self.lse, ABSOLUTE, RELATIVE);
+        }
+        for form in attention::forms(Pass::Queries, &self.shape, Some(facts)) {
+            let got = self.backward(Pass::Queries, &form);
+            assert_close(&format!("dq, {}", say(&form)), &got[0], &self.gradients[0], ABSOLUTE, RELATIVE);
+        }
+        for form in attention::forms(Pass::KeysValues, &self.shape, Some(facts)) {
+            let got = self.backward(Pass::KeysValues, &form);
+            assert_close(&format!("dk, {}", say(&form)), &got[0], &self.gradients[1], ABSOLUTE, RELATIVE);
+            assert_close(&format!("dv, {}", say(&form)), &got[1], &self.gradients[2], ABSOLUTE, RELATIVE);
+        }
+    }
+}
+
+#[test]
+fn every_form_matches_the_twin_over_awkward_rows() {
+    let Some(_) = gpu() else { return };
+    for rows in [1, 2, 7, 31, 32, 33, 65, 127] {
+        Case::new(4, 2, 12, None, &[rows]).check();
+    }
+}
+
+#[test]
+fn packed_documents_and_windows() {
+    let Some(_) = gpu() else { return };
+    let packs: [&[usize]; 4] = [&[1, 1, 1], &[31, 1, 33], &[8, 24, 5, 40], &[70, 2]];
+    for lengths in packs {
+        for window in [None, Some(1), Some(7), Some(32), Some(1000)] {
+            Case::new(4, 2, 12, window, lengths).check();
+        }
+    }
+}
+
+#[test]
+fn head_counts_and_widths() {
+    let Some(_) = gpu() else { return };
+    for (heads, kv_heads, head_dim) in [(1, 1, 8), (8, 1, 16), (9, 3, 20), (5, 5, 4), (3, 1, 36)] {
+        Case::new(heads, kv_heads, head_dim, None, &[5, 33, 11]).check();
+        Case::new(heads, kv_heads, head_dim, Some(9), &[40]).check();
+    }
+}
+
+#[test]
+fn recorded_passes_at_the_heads_of_real_models() {
+    let Some(gpu) = gpu() else { return };
+    for (heads, kv_heads, head_dim) in [(9, 3, 64), (8, 2, 80)] {
+        let case = Case::new(heads, kv_heads, head_dim, None, &[50, 3, 47]);
+        let mut bench = Bench::new();
+        let inputs = [("q", &case.q), ("k", &case.k), ("v", &case.v), ("d_o", &case.d_o)].map(|(n, x)| bench.put(n, x));
+        let margins = bench.put("margins", &attention::margins(&case.lengths));
+        let outputs = [&case.o, &case.lse, &case.gradients[0], &case.gradients[1], &case.gradients[2]]
+            .map(|x| bench.put("output", &vec![7f32; x.len()]));
+        let ([q, k, v, d_o], [o, lse, d_q, d_k, d_v]) = (inputs, outputs);
+        let got = bench.run(gpu, &Tuner::for_device(gpu), &outputs, |rec: &mut Recorder| {
+            attention::forward(rec, "forward", &case.shape, q, k, v, margins, o, lse);
+            attention::backward(rec, "backward", &case.shape, q, k, v, margins, o, lse, d_o, d_q, d_k, d_v);
+        });
+        let want = [&case.o, &case.lse, &case.gradients[0], &case.gradients[1], &case.gradients[2]];
+        for (name, (got, want)) in ["o", "lse", "dq", "dk", "dv"].iter().zip(got.iter().zip(want)) {
+            assert_close(&format!("{name} {:?}", case.shape), got, want, ABSOLUTE, RELATIVE);
+        }
+    }
+}
+
+#[test]
+fn a_wrong_mask_or_scale_is_caught() {
+    let Some(gpu) = gpu() else { return };
+    let right = Case::new(4, 2, 12, Some(7), &[31, 1, 33]);
+    let wrong = |change: &dyn Fn(&mut Case)| {
+        let mut case = Case::new(4, 2, 12, Some(7), &[31, 1, 33]);
+        change(&mut case);
+        let mut caught = Vec::new();
+        let form = |pass| attention::candidates(pass, &case.shape, Some(gpu.facts())).remove(0);
+        caught.push(close(&case.forward(&form(Pass::Forward))[0], &right.o, ABSOLUTE, RELATIVE).is_err());
+        caught.push(close(&case.backward(Pass::Queries, &form(Pass::Queries))[0], &right.gradients[0], ABSOLUTE, RELATIVE).is_err());
+        let got = case.backward(Pass::KeysValues, &form(Pass::KeysValues));
+        caught.push(close(&got[0], &right.gradients[1], ABSOLUTE, RELATIVE).is_err());
+        caught.push(close(&got[1], &right.gradients[2], ABSOLUTE, RELATIVE).is_err());
+        caught
+    };
+    assert_eq!(wrong(&|_| {}), [false; 4], "the right case passes");
+    assert_eq!(wrong(&|case| case.shape.window = Some(8)), [true; 4], "a window one row too long");
+    assert_eq!(wrong(&|case| case.lengths = vec![31, 34]), [true; 4], "a document boundary that is missed");
+    assert_eq!(wrong(&|case| case.lengths = vec![30, 2, 33]), [true; 4], "a document boundary one row too early");
+    let scaled = |case: &mut Case| case.q.iter_mut().for_each(|x| *x *= 1.001);
+    assert_eq!(wrong(&scaled)[..3], [true; 3], "a scale that is wrong by a thousandth");
+}
+
+#[test]
+fn twin_gradients_match_finite_differences() {
+    for window in [None, Some(3)] {
+        let lengths = [4, 1, 6];
+        let shape = AttentionShape { rows: 11, heads: 4, kv_heads: 2, head_dim: 4, window };
+        let mask = Visible::new(&lengths, &shape);
+        let wide = |seed, len| noise(seed, len).iter().map(|x| f64::from(*x)).collect::<Vec<f64>>();
+        let (q, k, v, d_o) = (wide(1, 11 * 16), wide(2, 11 * 8), wide(3, 11 * 8), wide(4, 11 * 16));
+        let loss = |q: &[f64], k: &[f64], v: &[f64]| -> f64 {
+            attention_twin(&shape, &mask, q, k, v).0.iter().zip(&d_o).map(|(o, g)| o * g).sum()
+        };
+        let (d_q, d_k, d_v) = attention_backward_twin(&shape, &mask, &q, &k, &v, &d_o);
+        gradcheck("q", &q, &d_q, 1, |x| loss(x, &k, &v));
+        gradcheck("k", &k, &d_k, 1, |x| loss(&q, x, &v));
+        gradcheck("v", &v, &d_v, 1, |x| loss(&q, &k, x));
+    }
+}
+
+#[test]
+fn decoding_matches_the_last_rows_of_the_whole() {
+    let Some(gpu) = gpu() else { return };
+    let max_len = 300;
+    for (heads, kv_heads, head_dim, window) in [(9, 3, 20, None), (4, 4, 12, Some(33)), (8, 1, 128, None)] {
+        for (rows, length) in [(1, 1), (1, 2), (1, 64), (3, 65), (8, 8), (1, 257), (2, 300)] {
+            let shape = AttentionShape { rows, heads, kv_heads, head_dim, window };
+            let cached = (max_len * kv_heads * head_dim) as usize;
+            let (query, keys, values) = (noise(1, (rows * heads * head_dim) as usize), noise(2, cached), noise(3, cached));
+            let want = decode_twin(&shape, length, &query, &keys, &values);
+            for form in attention::decode_candidates(&shape, max_len, Some(gpu.facts())) {
+                let mut tuner = Tuner::for_device(gpu);
+                tuner.force(&attention::decode_key(&shape, max_len), &form);
+                let mut bench = Bench::new();
+                let [q, k, v] = [("q", &query), ("k", &keys), ("v", &values)].map(|(n, x)| bench.put(n, x));
+                let state = bench.put("state", &[length as u32]);
+                let o = bench.put("o", &vec![7f32; want.len()]);
+                let got = bench.run(gpu, &tuner, &[o], |rec| attention::decode(rec, "decode", &shape, max_len, q, k, v, state, o));
+                let what = format!("{} {shape:?} length {length}", form.spec.name);
+                assert_close(&what, &got[0], &want, ABSOLUTE, RELATIVE);
+                if length > rows as usize {
+                    let shorter = decode_twin(&shape, length - 1, &query, &keys, &values);
+                    assert!(close(&got[0], &shorter, ABSOLUTE, RELATIVE).is_err(), "{what}: one row of the cache too few is not seen");
+                }
+            }
+        }
+    }
+}
