@@ -10,6 +10,7 @@ pub mod lora;
 pub mod method;
 pub mod patterns;
 pub mod site;
+pub mod tables;
 
 pub use config::AdapterConfig;
 pub use init::initial_buffer;
