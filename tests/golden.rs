@@ -1,0 +1,213 @@
+//! The tiny LLaMA against PyTorch + PEFT: losses, every adapter gradient, ten-step curves of each optimizer setting.
+
+mod common;
+
+use common::gpu;
+use serde_json::{Value, json};
+use weblora::adapters::{AdapterConfig, initial_buffer};
+use weblora::formats::ModelFile;
+use weblora::formats::{ByteSource, Bytes};
+use weblora::gpu::{Gpu, Tuner};
+use weblora::kernels::lowrank::JobRow;
+use weblora::model::inputs::HostBatch;
+use weblora::model::llama::Recompute;
+use weblora::settings::{Map, Settings};
+use weblora::train::session::{Hyper, Planned, Session, Shape};
+
+const GGUF: &[u8] = include_bytes!("golden/tiny_llama/model.gguf");
+const SAFETENSORS: &[u8] = include_bytes!("golden/tiny_llama/model.safetensors");
+const CONFIG: &str = include_str!("golden/tiny_llama/config.json");
+const GOLDEN: &str = include_str!("golden/tiny_llama/golden.json");
+const TENSORS: &[u8] = include_bytes!("golden/tiny_llama/golden.safetensors");
+
+/// The curves agree to this: f32 sums in another order, amplified by ten optimizer steps.
+const CURVE: f64 = 2e-4;
+
+fn golden() -> Value {
+    serde_json::from_str(GOLDEN).unwrap()
+}
+
+fn from_gguf() -> ModelFile {
+    let source: Box<dyn ByteSource> = Box::new(Bytes::new("model.gguf", GGUF));
+    pollster::block_on(ModelFile::open_gguf(vec![source])).unwrap()
+}
+
+fn from_safetensors() -> ModelFile {
+    let source: Box<dyn ByteSource> = Box::new(Bytes::new("model.safetensors", SAFETENSORS));
+    let side = weblora::formats::SideFiles { config_json: Some(CONFIG.into()), ..Default::default() };
+    pollster::block_on(ModelFile::open_safetensors(vec![source], None, side)).unwrap()
+}
+
+fn numbers(value: &Value) -> Vec<f64> {
+    value.as_array().unwrap().iter().map(|v| v.as_f64().unwrap()).collect()
+}
+
+/// A golden batch; `merged` makes one document of all, the mistake of attention that looks across documents.
+fn batch(value: &Value, rows: usize, merged: bool) -> HostBatch {
+    let ints = |key: &str| -> Vec<i64> { value[key].as_array().unwrap().iter().map(|v| v.as_i64().unwrap()).collect() };
+    let (tokens, labels) = (ints("tokens"), ints("labels"));
+    let (mut doc_start, mut positions) = (Vec::new(), Vec::new());
+    for length in ints("lengths") {
+        let start = doc_start.len() as u32;
+        for p in 0..length as u32 {
+            doc_start.push(if merged { 0 } else { start });
+            positions.push(p);
+        }
+    }
+    let mut ids: Vec<u32> = tokens.iter().map(|t| *t as u32).collect();
+    let mut targets: Vec<i32> = labels[1..].iter().map(|l| if *l < 0 { -1 } else { *l as i32 }).collect();
+    targets.push(-1);
+    while ids.len() < rows {
+        doc_start.push(ids.len() as u32);
+        positions.push(0);
+        ids.push(0);
+        targets.push(-1);
+    }
+    let count = targets.iter().filter(|t| **t >= 0).count();
+    HostBatch::new(&ids, &targets, &doc_start, &positions, 1.0 / count as f32)
+}
+
+fn adapter_config(run: &Value) -> AdapterConfig {
+    let map = json!({ "rank": run["rank"], "alpha": run["alpha"], "targets": run["targets"], "rslora": run["rslora"], "lora-plus": run["lora_plus"] });
+    let map: Map = map.as_object().unwrap().clone();
+    AdapterConfig::read(&mut Settings::new(&map)).unwrap()
+}
+
+struct Run {
+    session: Session,
+    layout: weblora::adapters::AdapterLayout,
+    rows: usize,
+}
+
+fn open(gpu: &Gpu, file: &ModelFile, run: &Value, rows: usize, recompute: Recompute) -> Run {
+    let layout = adapter_config(run).layout(&file.config).unwrap();
+    let clip = run["clip"].as_f64().unwrap_or(0.0) as f32;
+    let shape = Shape { rows, positions: 64, recompute, clip, quantize: None };
+    let mut tuner = Tuner::for_device(gpu);
+    let session = pollster::block_on(async {
+        let mut planned = Planned::new(file, &[&layout], shape, gpu.plan_limits(), &tuner).unwrap();
+        if std::env::var_os("WEBLORA_TUNE").is_some() {
+            planned.tune(gpu, &mut tuner).await.unwrap();
+        }
+        let session = planned.realize(gpu, file, |_, _| {}).await.unwrap();
+        session.write_values(gpu, 0, &initial_buffer(&layout.params, run["seed"].as_u64().unwrap())).unwrap();
+        session
+    });
+    assert_eq!(session.footprint().total(), session.allocated_bytes(), "planned and allocated bytes");
+    Run { session, layout, rows }
+}
+
+fn rows_of(golden: &Value) -> usize {
+    golden["batches"].as_array().unwrap().iter().map(|b| b["tokens"].as_array().unwrap().len()).max().unwrap()
+}
+
+fn mean(losses: &[f32]) -> f64 {
+    losses.iter().map(|l| f64::from(*l)).sum::<f64>() / losses.len() as f64
+}
+
+fn curve(gpu: &Gpu, file: &ModelFile, golden: &Value, name: &str, recompute: Recompute) -> (Vec<f64>, Vec<f64>) {
+    let case = &golden["curves"][name];
+    let run = &case["run"];
+    let mut r = open(gpu, file, run, rows_of(golden), recompute);
+    let batches = golden["batches"].as_array().unwrap();
+    let (mut losses, mut norms) = (Vec::new(), Vec::new());
+    for (step, lr) in numbers(&case["lr"]).into_iter().enumerate() {
+        let host = batch(&batches[step % batches.len()], r.rows, false);
+        let betas = numbers(&run["betas"]);
+        let hyper = Hyper {
+            lr,
+            betas: (betas[0], betas[1]),
+            eps: run["eps"].as_f64().unwrap(),
+            weight_decay: run["weight_decay"].as_f64().unwrap(),
+            step: step as u64 + 1,
+        };
+        pollster::block_on(async {
+            let rows = r.rows;
+            losses.push(mean(&r.session.accumulate(gpu, &host, &[JobRow::new(0..rows)]).await.unwrap()));
+            norms.push(f64::from(r.session.update(gpu, &[hyper]).await.unwrap()[0]));
+        });
+    }
+    (losses, norms)
+}
+
+fn assert_relative(what: &str, got: &[f64], want: &[f64], tolerance: f64) {
+    for (i, (g, w)) in got.iter().zip(want).enumerate() {
+        assert!((g - w).abs() <= tolerance * w.abs(), "{what}, step {}: {g}, PyTorch says {w}\n got {got:?}\nwant {want:?}", i + 1);
+    }
+    assert_eq!(got.len(), want.len(), "{what}: number of steps");
+}
+
+#[test]
+fn ten_step_curves_equal_pytorch() {
+    let Some(gpu) = gpu() else { return };
+    let golden = golden();
+    let file = from_gguf();
+    let names: Vec<String> = golden["curves"].as_object().unwrap().keys().cloned().collect();
+    assert!(names.len() >= 5, "curves: {names:?}");
+    for name in &names {
+        let (losses, norms) = curve(gpu, &file, &golden, name, Recompute::Off);
+        let case = &golden["curves"][name]["f64"];
+        assert_relative(&format!("{name} loss"), &losses, &numbers(&case["loss"]), CURVE);
+        assert_relative(&format!("{name} gradient norm"), &norms, &numbers(&case["grad_norm"]), 10.0 * CURVE);
+    }
+    // The comparison can fail: another setting's curve is not this one's.
+    let (a, b) = (numbers(&golden["curves"]["lora"]["f64"]["loss"]), numbers(&golden["curves"]["weight_decay"]["f64"]["loss"]));
+    assert!(a.iter().zip(&b).any(|(a, b)| (a - b).abs() > CURVE * b), "curves are too alike to tell apart");
+}
+
+#[test]
+fn recompute_and_file_format_change_no_bit() {
+    let Some(gpu) = gpu() else { return };
+    let golden = golden();
+    let kept = curve(gpu, &from_gguf(), &golden, "lora", Recompute::Off);
+    assert_eq!(kept, curve(gpu, &from_gguf(), &golden, "lora", Recompute::Blocks), "recompute");
+    assert_eq!(kept, curve(gpu, &from_gguf(), &golden, "lora", Recompute::Off), "a second run");
+    let float = curve(gpu, &from_safetensors(), &golden, "lora", Recompute::Off);
+    assert_relative("safetensors loss", &float.0, &kept.0, CURVE);
+}
+
+#[test]
+fn every_gradient_equals_pytorch() {
+    let Some(gpu) = gpu() else { return };
+    let golden = golden();
+    let case = &golden["gradient_case"];
+    let tensors = safetensors::SafeTensors::deserialize(TENSORS).unwrap();
+    for file in [from_gguf(), from_safetensors()] {
+        let mut r = open(gpu, &file, &case["run"], rows_of(&golden), Recompute::Blocks);
+        let mut values = initial_buffer(&r.layout.params, 0);
+        let bound = case["b_bound"].as_f64().unwrap();
+        for spec in &r.layout.params.specs {
+            if spec.name.ends_with("lora_B") {
+                spec.put_hf(&weblora::rng::fill_uniform(&format!("0/{}", spec.name), spec.len(), bound), &mut values);
+            }
+            let first: Vec<f32> = numbers(&case["first_values"][&spec.name]).iter().map(|v| *v as f32).collect();
+            assert_eq!(spec.to_hf(&values)[..3], first, "{} is not what the golden file was made with", spec.name);
+        }
+        let batch_value = &golden["batches"][case["batch"].as_u64().unwrap() as usize];
+        let host = batch(batch_value, r.rows, false);
+        let job = [JobRow::new(0..r.rows)];
+        let (loss, merged, plain, grads) = pollster::block_on(async {
+            let plain = mean(&r.session.evaluate(gpu, &host, &job).await.unwrap());
+            r.session.write_values(gpu, 0, &values).unwrap();
+            let loss = mean(&r.session.accumulate(gpu, &host, &job).await.unwrap());
+            let grads = r.session.read_grads(gpu, 0).await.unwrap();
+            let merged = mean(&r.session.evaluate(gpu, &batch(batch_value, r.rows, true), &job).await.unwrap());
+            assert_eq!(mean(&r.session.evaluate(gpu, &host, &job).await.unwrap()), loss, "evaluation and training disagree");
+            (loss, merged, plain, grads)
+        });
+        let close = |a: f64, b: f64| (a - b).abs() < 2e-5 * b.abs();
+        assert!(close(plain, case["loss_without_adapter"].as_f64().unwrap()), "base loss {plain}");
+        assert!(close(loss, case["loss"].as_f64().unwrap()), "loss {loss}");
+        for (name, wrong) in golden["negatives"].as_object().unwrap() {
+            assert!(!close(loss, wrong.as_f64().unwrap()), "the comparison would accept {name}");
+        }
+        let wrong = golden["negatives"]["documents_see_each_other"].as_f64().unwrap();
+        assert!(!close(merged, loss) && (merged - wrong).abs() < 0.2, "one document instead of two gives {merged}, expected near {wrong}");
+        for spec in &r.layout.params.specs {
+            let view = tensors.tensor(&format!("grad.{}", spec.name)).unwrap();
+            let want: Vec<f32> = bytemuck::pod_collect_to_vec(view.data());
+            let scale = want.iter().fold(0f32, |m, v| m.max(v.abs()));
+            common::assert_close(&spec.name, &spec.to_hf(&grads), &want, 2e-5 * scale, 1e-4);
+        }
+    }
+}
