@@ -12,4 +12,5 @@ pub use config::TrainConfig;
 pub use events::{Event, StepReport};
 pub use progress::Progress;
 pub mod session;
+pub mod trainer;
 pub use schedule::Schedule;
