@@ -221,27 +221,46 @@ impl LowrankSite {
     fn down(&self, rec: &mut Recorder, label: String, product: Product, x: Tensor, h: Tensor) {
         let t = self.tables;
         let what = self.dispatch(label, product, &[t.row_job, t.jobs, t.sites, t.adapter, x, h], 1);
-        rec.dispatch_tuned(self.key("lowrank_down", product), down_candidates(self, product.dropout, full_subgroup(rec)), what);
+        rec.dispatch_tuned(self.key("lowrank_down", product), down_candidates(self, product.dropout, Lanes::of(rec)), what);
     }
 
     fn up(&self, rec: &mut Recorder, label: String, product: Product, h: Tensor, y: Tensor) {
         let t = self.tables;
         let what = self.dispatch(label, product, &[t.row_job, t.jobs, t.sites, t.adapter, h, y], 1);
-        let candidates = up_candidates(self, self.width(product.factor), product.dropout, full_subgroup(rec));
+        let candidates = up_candidates(self, self.width(product.factor), product.dropout, Lanes::of(rec));
         rec.dispatch_tuned(self.key("lowrank_up", product), candidates, what);
     }
 
     fn grad(&self, rec: &mut Recorder, label: String, product: Product, g: Tensor, z: Tensor) {
         let t = self.tables;
         let what = self.dispatch(label, product, &[t.jobs, t.sites, g, z, t.grads], 0);
-        let candidates = grad_candidates(self, self.width(product.factor), product.dropout, full_subgroup(rec));
+        let candidates = grad_candidates(self, self.width(product.factor), product.dropout, Lanes::of(rec));
         rec.dispatch_tuned(self.key("lowrank_grad", product), candidates, what);
     }
 }
 
-/// Lanes of a workgroup that is made of whole subgroups, whichever size the driver picks.
-fn full_subgroup(rec: &Recorder) -> usize {
-    rec.facts().map_or(32, |f| f.subgroup_sizes.1 as usize).clamp(8, 128)
+/// What of the adapter shapes the candidates.
+#[derive(Debug, Clone, Copy)]
+struct Lanes {
+    /// Lanes of a workgroup that is made of whole subgroups, whichever size the driver picks.
+    subgroup: usize,
+    /// Lanes run one after the other on a CPU: register tiles first, workgroup memory last.
+    cpu: bool,
+}
+
+impl Lanes {
+    fn of(rec: &Recorder) -> Self {
+        let subgroup = rec.facts().map_or(32, |f| f.subgroup_sizes.1 as usize).clamp(8, 128);
+        Self { subgroup, cpu: rec.facts().is_some_and(|f| f.is_cpu) }
+    }
+
+    /// The first of `all` runs where nothing is measured: one of the leading `for_gpus`, or on a CPU the one after them.
+    fn order(self, mut all: Vec<Candidate>, for_gpus: usize) -> Vec<Candidate> {
+        if self.cpu {
+            all.rotate_left(for_gpus);
+        }
+        all
+    }
 }
 
 fn candidate(
@@ -261,24 +280,24 @@ fn candidate(
     Candidate { spec, variant, grid: grid.map(|n| n.max(1) as u32) }
 }
 
-/// The workgroup-memory tile first, since it is safe everywhere; then lanes that own rows.
-fn down_candidates(site: &LowrankSite, dropout: bool, subgroup: usize) -> Vec<Candidate> {
+fn down_candidates(site: &LowrankSite, dropout: bool, lanes: Lanes) -> Vec<Candidate> {
     let blocks = site.r_max.div_ceil(BLOCK);
     let mut all = Vec::new();
     for rows in [8, 32] {
         all.push(candidate(&DOWN_TILE, dropout, &[("ROWS", rows)], &[], [site.rows.div_ceil(rows), blocks, 1]));
     }
-    for (wg, groups, flags) in [(8, 4, &[][..]), (subgroup, 4, &["SUBGROUPS"]), (subgroup, 2, &["SUBGROUPS"])] {
+    for (wg, groups, flags) in [(8, 4, &[][..]), (lanes.subgroup, 4, &["SUBGROUPS"]), (lanes.subgroup, 2, &["SUBGROUPS"])] {
         let grid = [site.rows.div_ceil(wg * groups), blocks, 1];
         all.push(candidate(&DOWN, dropout, &[("WG", wg), ("GROUPS", groups)], flags, grid));
     }
-    all
+    lanes.order(all, 2)
 }
 
-fn up_candidates(site: &LowrankSite, width: usize, dropout: bool, subgroup: usize) -> Vec<Candidate> {
+fn up_candidates(site: &LowrankSite, width: usize, dropout: bool, lanes: Lanes) -> Vec<Candidate> {
     let one = site.r_max <= BLOCK;
     let mut all = Vec::new();
-    for (wg, cols, rows, subgroups) in [(64, 1, 16, false), (8, 8, 64, false), (subgroup, 4, 64, true), (subgroup, 1, 32, true)] {
+    for (wg, cols, rows, subgroups) in [(64, 1, 16, false), (8, 8, 64, false), (lanes.subgroup, 4, 64, true), (lanes.subgroup, 1, 32, true)]
+    {
         let mut flags = Vec::new();
         if one {
             flags.push("ONE_BLOCK");
@@ -290,22 +309,23 @@ fn up_candidates(site: &LowrankSite, width: usize, dropout: bool, subgroup: usiz
         let grid = [width.div_ceil(wg * cols), site.rows.div_ceil(rows), 1];
         all.push(candidate(&UP, dropout, &[("WG", wg), ("COLS", cols), ("ROWS", rows), ("TILE", tile)], &flags, grid));
     }
-    all
+    lanes.order(all, 1)
 }
 
-fn grad_candidates(site: &LowrankSite, width: usize, dropout: bool, subgroup: usize) -> Vec<Candidate> {
+fn grad_candidates(site: &LowrankSite, width: usize, dropout: bool, lanes: Lanes) -> Vec<Candidate> {
     let blocks = site.r_max.div_ceil(BLOCK);
     let mut all = Vec::new();
     for (wide, slices) in [(32, 8), (16, 16)] {
         let grid = [width.div_ceil(wide), blocks, site.jobs];
         all.push(candidate(&GRAD_SLICED, dropout, &[("WIDE", wide), ("SLICES", slices)], &[], grid));
     }
-    for (wg, cols, flags) in [(8, 8, &[][..]), (subgroup, 8, &["SUBGROUPS"]), (subgroup, 4, &["SUBGROUPS"]), (subgroup, 1, &["SUBGROUPS"])]
+    for (wg, cols, flags) in
+        [(8, 8, &[][..]), (lanes.subgroup, 8, &["SUBGROUPS"]), (lanes.subgroup, 4, &["SUBGROUPS"]), (lanes.subgroup, 1, &["SUBGROUPS"])]
     {
         let grid = [width.div_ceil(wg * cols), blocks, site.jobs];
         all.push(candidate(&GRAD, dropout, &[("WG", wg), ("COLS", cols)], flags, grid));
     }
-    all
+    lanes.order(all, 2)
 }
 
 /// Records `h = drop(x) Aᵀ` `[rows, r_max]` and `y += scale · h Bt` for every job; `x` is `[rows, k]`, `y` `[rows, n]`.
