@@ -5,6 +5,7 @@ pub mod config;
 pub mod error;
 pub mod export;
 pub mod formats;
+pub mod generate;
 pub mod gpu;
 pub mod kernels;
 pub mod model;

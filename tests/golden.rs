@@ -82,7 +82,7 @@ struct Run {
 fn open(gpu: &Gpu, file: &ModelFile, run: &Value, rows: usize, recompute: Recompute) -> Run {
     let layout = adapter_config(run).layout(&file.config).unwrap();
     let clip = run["clip"].as_f64().unwrap_or(0.0) as f32;
-    let shape = Shape { rows, positions: 64, recompute, clip, quantize: None };
+    let shape = Shape { rows, positions: 64, recompute, clip, quantize: None, training: true };
     let mut tuner = Tuner::for_device(gpu);
     let session = pollster::block_on(async {
         let mut planned = Planned::new(file, &[&layout], shape, gpu.plan_limits(), &tuner).unwrap();

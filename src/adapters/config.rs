@@ -81,6 +81,10 @@ impl AdapterConfig {
     }
 
     fn missing(&self, key: &'static str) -> Error {
-        Error::config(key, format!("method `{}` needs it", self.method), "make the settings with AdapterConfig::read, which fills in defaults")
+        Error::config(
+            key,
+            format!("method `{}` needs it", self.method),
+            "make the settings with AdapterConfig::read, which fills in defaults",
+        )
     }
 }

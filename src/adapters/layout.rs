@@ -150,3 +150,10 @@ pub struct AdapterLayout {
     /// Blocks of the model, with an adapter or without.
     pub blocks: usize,
 }
+
+impl AdapterLayout {
+    /// Makes every parameter frozen: no gradient, no moments. For generation and evaluation.
+    pub fn freeze(&mut self) {
+        self.params.specs.iter_mut().for_each(|spec| spec.trainable = false);
+    }
+}

@@ -96,7 +96,11 @@ impl Matcher<'_> {
         let modules: Vec<String> = sites.iter().map(|site| site.module()).collect();
         for ((regex, _), (pattern, _)) in self.regexes.iter().zip(self.patterns) {
             if !modules.iter().any(|module| regex.is_match(module).unwrap_or(false)) {
-                return Err(Error::config(self.key, format!("`{pattern}` matches no targeted module"), "correct it or add its module to --targets"));
+                return Err(Error::config(
+                    self.key,
+                    format!("`{pattern}` matches no targeted module"),
+                    "correct it or add its module to --targets",
+                ));
             }
         }
         Ok(())

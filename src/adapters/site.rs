@@ -39,15 +39,8 @@ impl Projection {
 
     /// Hugging Face's path within a block: "self_attn.q_proj".
     pub fn path(self) -> &'static str {
-        [
-            "self_attn.q_proj",
-            "self_attn.k_proj",
-            "self_attn.v_proj",
-            "self_attn.o_proj",
-            "mlp.gate_proj",
-            "mlp.up_proj",
-            "mlp.down_proj",
-        ][self as usize]
+        ["self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj", "self_attn.o_proj", "mlp.gate_proj", "mlp.up_proj", "mlp.down_proj"]
+            [self as usize]
     }
 
     /// Sizes of the weight, `(outputs, inputs)`.
@@ -110,7 +103,15 @@ mod tests {
             assert!(projection.path().ends_with(projection.hf_name()));
             assert_eq!(projection.hf_name(), format!("{}_proj", projection.short_name()));
         }
-        for wrong in ["", "layers", "layers.0", "layers.00.mlp.up_proj", "layers.+1.mlp.up_proj", "layers.0.mlp.q_proj", "model.layers.0.mlp.up_proj"] {
+        for wrong in [
+            "",
+            "layers",
+            "layers.0",
+            "layers.00.mlp.up_proj",
+            "layers.+1.mlp.up_proj",
+            "layers.0.mlp.q_proj",
+            "model.layers.0.mlp.up_proj",
+        ] {
             assert_eq!(Site::parse(wrong), None, "{wrong}");
         }
     }

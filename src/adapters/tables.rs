@@ -67,7 +67,12 @@ fn groups(specs: &[ParamSpec], grads: &[usize], values_base: usize, grads_base: 
         let (begin, grad_begin) = (values_base + spec.offset, grads_base + grad);
         let (lr_multiplier, decay) = (spec.lr_multiplier as f32, f32::from(u8::from(spec.weight_decay)));
         match groups.last_mut() {
-            Some(g) if g.lr_multiplier == lr_multiplier && g.decay == decay && g.begin + g.len == begin && g.grad_begin + g.len == grad_begin => {
+            Some(g)
+                if g.lr_multiplier == lr_multiplier
+                    && g.decay == decay
+                    && g.begin + g.len == begin
+                    && g.grad_begin + g.len == grad_begin =>
+            {
                 g.len += len;
             }
             _ => groups.push(Group { begin, grad_begin, len, lr_multiplier, decay }),
@@ -169,6 +174,11 @@ impl AdapterTables {
             dropout: self.dropout,
             tables: self.tables,
         })
+    }
+
+    /// Number of jobs.
+    pub fn job_count(&self) -> usize {
+        self.job_count
     }
 
     /// The lowest block with an adapter: nothing below it needs a gradient.

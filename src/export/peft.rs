@@ -115,7 +115,11 @@ impl PeftAdapter {
     /// # Errors
     /// When the run's sites, ranks or scales are not the adapter's.
     pub fn to_buffer(&self, name: &str, layout: &AdapterLayout) -> Result<Vec<f32>> {
-        let differs = |problem: String| Error::Adapter { adapter: name.to_owned(), problem, hint: "leave out --rank, --alpha, --targets and --rslora to take the adapter's own" };
+        let differs = |problem: String| Error::Adapter {
+            adapter: name.to_owned(),
+            problem,
+            hint: "leave out --rank, --alpha, --targets and --rslora to take the adapter's own",
+        };
         let mut buffer = vec![0.0; layout.params.words];
         if self.sites.len() != layout.sites.len() {
             return Err(differs(format!("it has {} sites, the run has {}", self.sites.len(), layout.sites.len())));
@@ -216,12 +220,18 @@ impl PeftAdapter {
     /// layer of this model, lacks its other half, has another shape than model and configuration say, or holds a NaN or infinity.
     pub fn read(folder: Folder<'_>, model: &ModelConfig) -> Result<Self> {
         let config = PeftConfig::parse(folder.name, folder.config)?;
-        let damaged = |file: &str, problem: String| Error::Adapter { adapter: folder.name.to_owned(), problem: format!("{file}: {problem}"), hint: HINT_FILE };
-        let tensors = SafeTensors::deserialize(folder.weights).map_err(|e| damaged(WEIGHTS_FILE, format!("not a whole safetensors file: {e}")))?;
+        let damaged = |file: &str, problem: String| Error::Adapter {
+            adapter: folder.name.to_owned(),
+            problem: format!("{file}: {problem}"),
+            hint: HINT_FILE,
+        };
+        let tensors =
+            SafeTensors::deserialize(folder.weights).map_err(|e| damaged(WEIGHTS_FILE, format!("not a whole safetensors file: {e}")))?;
         let mut pairs: BTreeMap<Site, [Option<TensorView<'_>>; 2]> = BTreeMap::new();
         for (key, view) in tensors.tensors() {
             let Some((site, half)) = parse_key(&key).filter(|(site, _)| site.layer < model.num_hidden_layers) else {
-                let problem = format!("tensor `{key}` is no lora_A or lora_B of a linear layer of this model ({} blocks)", model.num_hidden_layers);
+                let problem =
+                    format!("tensor `{key}` is no lora_A or lora_B of a linear layer of this model ({} blocks)", model.num_hidden_layers);
                 return Err(Error::Adapter { adapter: folder.name.to_owned(), problem, hint: HINT_FIT });
             };
             pairs.entry(site).or_default()[half] = Some(view);
@@ -242,7 +252,8 @@ impl PeftAdapter {
             // A rank is compared as it stands in the file: one that is no whole number fits no tensor.
             let values = |which: &str, view: &TensorView<'_>, shape: [f64; 2]| {
                 if view.shape().iter().map(|&n| n as f64).ne(shape) {
-                    let problem = format!("{site}.{which} is {:?}; rank {rank} and a weight of {out} x {inputs} were expected", view.shape());
+                    let problem =
+                        format!("{site}.{which} is {:?}; rank {rank} and a weight of {out} x {inputs} were expected", view.shape());
                     return Err(Error::Adapter { adapter: folder.name.to_owned(), problem, hint: HINT_FIT });
                 }
                 floats(view).map_err(|problem| damaged(WEIGHTS_FILE, format!("{site}.{which} {problem}")))

@@ -108,7 +108,8 @@ impl PeftConfig {
     /// # Errors
     /// When it is not JSON, lacks `r`, or switches something on that plain LoRA has not; the key is named.
     pub fn parse(adapter: &str, bytes: &[u8]) -> Result<Self> {
-        let error = |problem: String| Error::Adapter { adapter: adapter.to_owned(), problem: format!("{CONFIG_FILE}: {problem}"), hint: HINT };
+        let error =
+            |problem: String| Error::Adapter { adapter: adapter.to_owned(), problem: format!("{CONFIG_FILE}: {problem}"), hint: HINT };
         let map: Map<String, Value> = serde_json::from_slice(bytes).map_err(|e| error(format!("not a JSON object: {e}")))?;
         check_switched_on(adapter, &map)?;
         let get = |key: &str| map.get(key).filter(|value| !value.is_null());
@@ -124,7 +125,9 @@ impl PeftConfig {
             Some(value) => Patterns::from_json(key, value).map_err(|e| error(e.to_string())),
         };
         let r = get("r").ok_or_else(|| error("`r` is missing".to_owned()))?;
-        let r = whole(r).filter(|r| (1..=1 << 20).contains(r)).ok_or_else(|| error(format!("`r` is {}, at least 1 was expected", shorten(r))))?;
+        let r = whole(r)
+            .filter(|r| (1..=1 << 20).contains(r))
+            .ok_or_else(|| error(format!("`r` is {}, at least 1 was expected", shorten(r))))?;
         Ok(Self {
             r: r as usize,
             lora_alpha: number("lora_alpha", 8.0, |x| x > 0.0)?,

@@ -4,6 +4,7 @@
 //! under recompute nothing is kept but the block's input, and the forward pass is recorded once more.
 
 use super::Inputs;
+use super::decoder::LayerCache;
 use super::linear::{Kept, Linear};
 use super::weights::LayerWeights;
 use crate::adapters::site::Projection;
@@ -12,7 +13,6 @@ use crate::config::ModelConfig;
 use crate::gpu::{Recorder, Tensor};
 use crate::kernels::attention::{self, AttentionShape};
 use crate::kernels::rope::{self, Turn};
-use super::decoder::LayerCache;
 use crate::kernels::{elementwise, norm, rows};
 
 /// One block within a recording.

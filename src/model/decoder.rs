@@ -36,7 +36,8 @@ pub struct Cache {
 /// One recording: `rows` new tokens.
 struct Stage {
     inputs: Inputs,
-    jobs: Option<Tensor>,
+    /// Tables of jobs: where, and how many.
+    jobs: Option<(Tensor, usize)>,
     executable: Executable,
 }
 
@@ -96,7 +97,7 @@ impl Decoder {
         let mut made = Vec::new();
         for (plan, (inputs, adapters)) in plans.into_iter().zip(stages) {
             let executable = Executable::new(gpu, store, &arenas, plan).await?;
-            made.push(Stage { inputs, jobs: adapters.map(|a| a.jobs), executable });
+            made.push(Stage { inputs, jobs: adapters.map(|a| (a.jobs, a.job_count())), executable });
         }
         let (Some(single), Some(prefill)) = (made.pop(), made.pop()) else {
             return Err(Error::Gpu { what: "preparing generation".into(), message: "a recording is missing".into() });
@@ -124,12 +125,12 @@ impl Decoder {
         self.cache.max_len
     }
 
-    /// Appends `tokens` and returns the logits that predict what follows the last one, `[vocab]`. `with_adapter` false ignores the
-    /// adapter for this call.
+    /// Appends `tokens` and returns the logits that predict what follows the last one, `[vocab]`. `job` chooses the adapter,
+    /// `None` the base alone; one sequence keeps to one choice.
     ///
     /// # Errors
     /// [`Error::Config`] if the sequence would outgrow the cache.
-    pub async fn push(&mut self, gpu: &Gpu, store: &Store, tokens: &[u32], with_adapter: bool) -> Result<Vec<f32>> {
+    pub async fn push(&mut self, gpu: &Gpu, store: &Store, tokens: &[u32], job: Option<usize>) -> Result<Vec<f32>> {
         if tokens.is_empty() || self.len + tokens.len() > self.cache.max_len {
             let problem = format!("{} tokens after {} do not fit in {}", tokens.len(), self.len, self.cache.max_len);
             return Err(Error::config("max-tokens", problem, "generate fewer tokens or shorten the prompt"));
@@ -142,10 +143,10 @@ impl Decoder {
             let positions: Vec<u32> = (self.len..self.len + count).map(|p| p as u32).collect();
             store.write(gpu, stage.inputs.tokens, now)?;
             store.write(gpu, stage.inputs.positions, &positions)?;
-            store.write(gpu, stage.inputs.row_job, &vec![if with_adapter { 0 } else { u32::MAX }; count])?;
+            store.write(gpu, stage.inputs.row_job, &vec![job.map_or(u32::MAX, |j| j as u32); count])?;
             store.write(gpu, stage.inputs.loss_rows, &[(count - 1) as u32])?;
-            if let Some(jobs) = stage.jobs {
-                store.write(gpu, jobs, &[JobRow::new(0..count)])?;
+            if let Some((table, jobs)) = stage.jobs {
+                store.write(gpu, table, &vec![JobRow::new(0..count); jobs])?;
             }
             self.len += count;
             store.write(gpu, self.cache.state, &[self.len as u32])?;

@@ -82,7 +82,10 @@ impl Declarer<'_> {
         let quantize = self.quantize.filter(|q| quantizable && q.name != info.format.name && info.format.safetensors_dtype.is_some());
         let format = quantize.unwrap_or(info.format);
         if quantize.is_some() && format.row_bytes(cols).is_none() {
-            let problem = format!("`{name}` has rows of {cols} weights, which is no multiple of the {} weights of a {} block", format.block, format.name);
+            let problem = format!(
+                "`{name}` has rows of {cols} weights, which is no multiple of the {} weights of a {} block",
+                format.block, format.name
+            );
             return Err(Error::config("quantize", problem, "choose another format or none"));
         }
         let cap = self.limits.max_binding.min(self.limits.max_buffer).min(MAX_PART_BYTES);

@@ -203,5 +203,9 @@ fn read_quantize(s: &mut Settings<'_>) -> Result<String> {
     let name = s.text("quantize")?.unwrap_or_else(|| "none".to_owned());
     let mut names: Vec<&str> = quant::FORMATS.iter().filter(|f| f.encode.is_some() && f.block > 1).map(|f| f.name).collect();
     names.push("none");
-    if names.contains(&name.as_str()) { Ok(name) } else { Err(Error::config("quantize", format!("is \"{name}\""), format!("give {}", one_of(&names)))) }
+    if names.contains(&name.as_str()) {
+        Ok(name)
+    } else {
+        Err(Error::config("quantize", format!("is \"{name}\""), format!("give {}", one_of(&names))))
+    }
 }

@@ -11,6 +11,7 @@ pub use checkpoint::{Checkpoint, State};
 pub use config::TrainConfig;
 pub use events::{Event, StepReport};
 pub use progress::Progress;
+pub mod score;
 pub mod session;
 pub mod trainer;
 pub use schedule::Schedule;

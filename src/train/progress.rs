@@ -60,7 +60,9 @@ impl Progress {
         }
         self.stale += 1;
         let stop = (config.patience > 0 && self.stale >= config.patience).then(|| match self.best {
-            Some(best) => format!("the held-out loss has not fallen below {:.4} (step {}) in {} evaluations", best.loss, best.step, self.stale),
+            Some(best) => {
+                format!("the held-out loss has not fallen below {:.4} (step {}) in {} evaluations", best.loss, best.step, self.stale)
+            }
             None => format!("the held-out loss was not finite in {} evaluations", self.stale),
         });
         Verdict { best, stop }
@@ -93,7 +95,11 @@ mod tests {
     fn patience_counts_from_the_best() {
         let config = config(&[("patience", 2), ("eval-every", 1)]);
         let mut progress = Progress::default();
-        let stops: Vec<bool> = [3.0, 2.0, 2.0, 1.9, f64::NAN, 1.9].iter().enumerate().map(|(i, &loss)| progress.evaluated(&config, i as u64, loss).stop.is_some()).collect();
+        let stops: Vec<bool> = [3.0, 2.0, 2.0, 1.9, f64::NAN, 1.9]
+            .iter()
+            .enumerate()
+            .map(|(i, &loss)| progress.evaluated(&config, i as u64, loss).stop.is_some())
+            .collect();
         assert_eq!(stops, [false, false, false, false, false, true]);
         assert_eq!(progress.best, Some(Best { step: 3, loss: 1.9 }));
     }

@@ -30,6 +30,8 @@ pub struct Shape {
     pub clip: f32,
     /// Re-encode float projections at load.
     pub quantize: Option<&'static QuantFormat>,
+    /// Record gradients and updates; without, the session only evaluates and neither is planned nor allocated.
+    pub training: bool,
 }
 
 /// Everything a run needs, declared and planned; no device yet.
@@ -158,9 +160,16 @@ impl Plans {
             }
             Plan::new(recorder, limits)
         };
-        let micro = plan(&|rec| model.record_train(rec, adapters, inputs, shape.recompute))?;
+        let micro = plan(&|rec| {
+            if shape.training {
+                model.record_train(rec, adapters, inputs, shape.recompute);
+            }
+        })?;
         let eval = plan(&|rec| model.record_eval(rec, Some(adapters), inputs))?;
         let update = plan(&|rec| {
+            if !shape.training {
+                return;
+            }
             for (job, span) in adapters.spans.iter().enumerate() {
                 optimizer::step(rec, &format!("jobs.{job}"), adapters.state, job, span.grads.clone(), shape.clip, &span.groups);
             }
@@ -208,6 +217,11 @@ impl Session {
     /// The store, read-only.
     pub fn store(&self) -> &Store {
         &self.store
+    }
+
+    /// Adapters in the session.
+    pub fn jobs(&self) -> usize {
+        self.jobs
     }
 
     /// Rows of a micro-batch.
@@ -311,8 +325,7 @@ impl Session {
     /// A lost device.
     pub async fn update(&mut self, gpu: &Gpu, hyper: &[Hyper]) -> Result<Vec<f32>> {
         assert_eq!(hyper.len(), self.jobs, "one set per job");
-        let words: Vec<f32> =
-            hyper.iter().flat_map(|h| optimizer::hyper(h.lr, h.betas, h.eps, h.weight_decay, h.step)).collect();
+        let words: Vec<f32> = hyper.iter().flat_map(|h| optimizer::hyper(h.lr, h.betas, h.eps, h.weight_decay, h.step)).collect();
         self.store.write(gpu, self.adapters.state.hyper, &words)?;
         self.update.run(gpu).await?;
         let norms: Vec<f32> = gpu.read(&self.store, self.adapters.state.norms).await?;

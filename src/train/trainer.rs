@@ -6,6 +6,7 @@ use super::config::TrainConfig;
 use super::events::StepReport;
 use super::progress::Progress;
 use super::schedule::Schedule;
+use super::score::{self, Evaluation};
 use super::session::{Hyper, Planned, Session, Shape};
 use crate::adapters::{AdapterLayout, initial_buffer};
 use crate::export::peft::{File, Note, PeftAdapter};
@@ -26,15 +27,6 @@ pub struct TrainData {
     pub train: Vec<Example>,
     /// Rows that are only evaluated.
     pub held_out: Vec<Example>,
-}
-
-/// A held-out loss.
-#[derive(Debug, Clone, Copy, PartialEq)]
-pub struct Evaluation {
-    /// Mean loss in nats over all targets.
-    pub loss: f64,
-    /// Number of targets.
-    pub targets: u64,
 }
 
 /// What a run will be, known before a device is opened.
@@ -73,6 +65,7 @@ impl TrainPlan {
             recompute: if config.recompute { Recompute::Blocks } else { Recompute::Off },
             clip: config.clip as f32,
             quantize: quant::by_name(&config.quantize),
+            training: true,
         };
         let planned = Planned::new(file, &[&layout], shape, limits, tuner)?;
         Ok(TrainPlan { planned, layout, rows })
@@ -178,7 +171,8 @@ impl Trainer {
         saved.check(&self.base_hash, &self.data_hash)?;
         self.config.check_resume(&saved.state.config)?;
         let buffers = saved.buffers(&self.layout.params)?;
-        self.packer = Packer::new(&self.data.train, self.session.rows(), self.config.seed, self.config.shuffle)?.resume(saved.state.cursor)?;
+        self.packer =
+            Packer::new(&self.data.train, self.session.rows(), self.config.seed, self.config.shuffle)?.resume(saved.state.cursor)?;
         self.session.write_values(gpu, 0, &buffers.values)?;
         self.session.write_moments(gpu, 0, &buffers.m, &buffers.v)?;
         (self.step, self.tokens, self.progress) = (saved.state.step, saved.state.tokens, saved.state.progress);
@@ -242,7 +236,7 @@ impl Trainer {
     /// # Errors
     /// A lost device.
     pub async fn evaluate(&mut self, gpu: &Gpu) -> Result<Option<Evaluation>> {
-        evaluate(&mut self.session, gpu, &self.data.held_out).await
+        score::mean(&mut self.session, gpu, &self.data.held_out, Some(0)).await
     }
 
     /// The bytes of a checkpoint: all that [`Trainer::resume`] needs.
@@ -290,24 +284,4 @@ fn job_seed(seed: u64) -> u32 {
 /// A packed batch in the layout of the model's inputs; every target counts `weight`.
 pub fn host_batch(batch: &Batch, weight: f32) -> HostBatch {
     HostBatch::new(&batch.tokens, &batch.targets, &batch.doc_start, &batch.position, weight)
-}
-
-/// Mean loss of `examples` under the session's present parameters; `None` without any.
-///
-/// # Errors
-/// An example longer than a micro-batch, a lost device.
-pub async fn evaluate(session: &mut Session, gpu: &Gpu, examples: &[Example]) -> Result<Option<Evaluation>> {
-    if examples.is_empty() {
-        return Ok(None);
-    }
-    let rows = session.rows();
-    let mut packer = Packer::new(examples, rows, 0, false)?;
-    let (mut sum, mut targets) = (0.0, 0u64);
-    for _ in 0..packer.steps_in(1) {
-        let batch = packer.next_batch(examples);
-        let losses = session.evaluate(gpu, &host_batch(&batch, 0.0), &[JobRow::new(0..rows)]).await?;
-        sum += losses.iter().map(|l| f64::from(*l)).sum::<f64>();
-        targets += losses.len() as u64;
-    }
-    Ok(Some(Evaluation { loss: sum / targets.max(1) as f64, targets }))
 }

@@ -1,0 +1,163 @@
+//! Text from a model: sampling, stopping, several adapters over one base.
+
+use crate::adapters::AdapterLayout;
+use crate::adapters::tables::AdapterTables;
+use crate::formats::ModelFile;
+use crate::gpu::{Class, Gpu, Store, Tuner};
+use crate::model::Llama;
+use crate::model::decoder::Decoder;
+use crate::quant::QuantFormat;
+use crate::{Error, Result, rng};
+
+/// How the next token is drawn.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Sampling {
+    /// 0 takes the likeliest token; 1 draws from the model's distribution.
+    pub temperature: f32,
+    /// Only the k likeliest tokens; 0 for all.
+    pub top_k: usize,
+    /// Only the likeliest tokens that together have this probability; 1 for all.
+    pub top_p: f32,
+    /// Divides positive and multiplies negative logits of tokens already there (CTRL); 1 for none.
+    pub repetition_penalty: f32,
+    /// Seed of the draws.
+    pub seed: u64,
+    /// Stop after this many tokens.
+    pub max_tokens: usize,
+}
+
+impl Default for Sampling {
+    fn default() -> Self {
+        Self { temperature: 0.0, top_k: 0, top_p: 1.0, repetition_penalty: 1.0, seed: 0, max_tokens: 128 }
+    }
+}
+
+impl Sampling {
+    /// Draws token number `index` of a sequence from `logits`, given the tokens so far.
+    pub fn draw(&self, logits: &[f32], history: &[u32], index: u64) -> u32 {
+        let mut logits = logits.to_vec();
+        if self.repetition_penalty != 1.0 {
+            for token in history {
+                if let Some(z) = logits.get_mut(*token as usize) {
+                    *z = if *z > 0.0 { *z / self.repetition_penalty } else { *z * self.repetition_penalty };
+                }
+            }
+        }
+        let mut order: Vec<u32> = (0..logits.len() as u32).collect();
+        // Ties go to the lower id, so that greedy decoding is deterministic.
+        let by_logit = |a: &u32, b: &u32| logits[*b as usize].total_cmp(&logits[*a as usize]).then(a.cmp(b));
+        if self.temperature <= 0.0 {
+            return order.into_iter().min_by(by_logit).unwrap_or(0);
+        }
+        order.sort_unstable_by(by_logit);
+        if self.top_k > 0 {
+            order.truncate(self.top_k);
+        }
+        let high = order.first().map_or(0.0, |t| f64::from(logits[*t as usize]));
+        let weight = |t: &u32| ((f64::from(logits[*t as usize]) - high) / f64::from(self.temperature)).exp();
+        let total: f64 = order.iter().map(weight).sum();
+        let mut kept = 0.0;
+        let mut count = 0;
+        for token in &order {
+            kept += weight(token);
+            count += 1;
+            if kept >= f64::from(self.top_p) * total {
+                break;
+            }
+        }
+        let unit = (f64::from(rng::uniform(&format!("{}/sample", self.seed), index + 1, 1.0)) + 1.0) / 2.0;
+        let mut left = unit * kept;
+        for token in &order[..count] {
+            left -= weight(token);
+            if left <= 0.0 {
+                return *token;
+            }
+        }
+        order.first().copied().unwrap_or(0)
+    }
+}
+
+/// A model ready to write, with any number of adapters over one base.
+pub struct Generator {
+    store: Store,
+    decoder: Decoder,
+    adapters: usize,
+}
+
+impl Generator {
+    /// Loads the base and `adapters` (layout and values each) for sequences of at most `max_len` tokens. `progress` gets bytes of weights
+    /// done and in all.
+    ///
+    /// # Errors
+    /// Damaged weights; a device that is too small or lost.
+    pub async fn open(
+        gpu: &Gpu,
+        file: &ModelFile,
+        adapters: &[(AdapterLayout, Vec<f32>)],
+        quantize: Option<&'static QuantFormat>,
+        max_len: usize,
+        tuner: &mut Tuner,
+        progress: impl FnMut(u64, u64),
+    ) -> Result<Generator> {
+        let mut store = Store::new();
+        let model = Llama::declare(file, &mut store, gpu.plan_limits(), quantize, max_len)?;
+        let mut layouts: Vec<AdapterLayout> = adapters.iter().map(|(layout, _)| layout.clone()).collect();
+        layouts.iter_mut().for_each(AdapterLayout::freeze);
+        let row_job = store.declare("row_job", Class::Io, 1)?;
+        let tables = AdapterTables::declare(&layouts.iter().collect::<Vec<_>>(), &file.config, &mut store, row_job)?;
+        store.allocate(gpu).await?;
+        model.upload(gpu, &store, file, progress).await?;
+        tables.upload(gpu, &store)?;
+        for (span, (_, values)) in tables.spans.iter().zip(adapters) {
+            store.write(gpu, tables.state.values.slice(span.values.clone()), values)?;
+        }
+        let used = (!adapters.is_empty()).then_some(&tables);
+        let decoder = Decoder::new(gpu, &mut store, &model, used, max_len, tuner).await?;
+        Ok(Generator { store, decoder, adapters: adapters.len() })
+    }
+
+    /// Continues `prompt` until a token of `stop`, `sampling.max_tokens`, a full cache, or `each` returning false. `adapter` chooses one of the
+    /// opened adapters, `None` the base alone. Returns the new tokens without the stop token.
+    ///
+    /// # Errors
+    /// [`Error::Config`] for an adapter that was not opened, an empty prompt or one longer than the cache.
+    pub async fn generate(
+        &mut self,
+        gpu: &Gpu,
+        prompt: &[u32],
+        sampling: &Sampling,
+        stop: &[u32],
+        adapter: Option<usize>,
+        mut each: impl FnMut(u32) -> bool,
+    ) -> Result<Vec<u32>> {
+        if adapter.is_some_and(|a| a >= self.adapters) {
+            return Err(Error::config("adapter", format!("there are only {}", self.adapters), "open the adapter first"));
+        }
+        self.decoder.reset();
+        let mut history = prompt.to_vec();
+        let mut written = Vec::new();
+        let mut logits = self.decoder.push(gpu, &self.store, prompt, adapter).await?;
+        for index in 0..sampling.max_tokens as u64 {
+            let token = sampling.draw(&logits, &history, index);
+            if stop.contains(&token) {
+                break;
+            }
+            written.push(token);
+            history.push(token);
+            if !each(token) || self.decoder.len() >= self.decoder.max_len() {
+                break;
+            }
+            logits = self.decoder.push(gpu, &self.store, &[token], adapter).await?;
+        }
+        Ok(written)
+    }
+
+    /// Logits after `tokens`, `[vocab]`: what interoperability checks compare.
+    ///
+    /// # Errors
+    /// As [`Generator::generate`].
+    pub async fn logits(&mut self, gpu: &Gpu, tokens: &[u32], adapter: Option<usize>) -> Result<Vec<f32>> {
+        self.decoder.reset();
+        self.decoder.push(gpu, &self.store, tokens, adapter).await
+    }
+}

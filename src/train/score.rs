@@ -1,0 +1,100 @@
+//! Losses of rows under a session's present parameters: held-out loss, perplexity of text, choices by likelihood.
+
+use super::batch::Packer;
+use super::session::Session;
+use super::trainer::host_batch;
+use crate::Result;
+use crate::gpu::Gpu;
+use crate::kernels::lowrank::JobRow;
+use crate::text::{Example, Labelled};
+
+/// A mean loss.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Evaluation {
+    /// Mean loss in nats over all targets.
+    pub loss: f64,
+    /// Number of targets.
+    pub targets: u64,
+}
+
+/// What one row scored.
+#[derive(Debug, Clone, Copy, PartialEq, Default)]
+pub struct Score {
+    /// Sum of the losses of its targets in nats: minus its log-likelihood.
+    pub nll: f64,
+    /// Number of targets.
+    pub targets: usize,
+}
+
+/// How labelled rows were answered.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Accuracy {
+    /// Rows whose right choice was the likeliest.
+    pub right: u64,
+    /// Rows.
+    pub rows: u64,
+}
+
+/// Scores every example, in order, with the adapter of `job`, or with the base alone.
+///
+/// # Errors
+/// An example longer than a micro-batch; a lost device.
+pub async fn score(session: &mut Session, gpu: &Gpu, examples: &[Example], job: Option<usize>) -> Result<Vec<Score>> {
+    let rows = session.rows();
+    let mut packer = Packer::new(examples, rows, 0, false)?;
+    let mut scores = vec![Score::default(); examples.len()];
+    for _ in 0..packer.steps_in(1) {
+        let batch = packer.next_batch(examples);
+        let mut host = host_batch(&batch, 0.0);
+        host.row_job = vec![job.map_or(u32::MAX, |j| j as u32); rows];
+        let losses = session.evaluate(gpu, &host, &vec![JobRow::new(0..rows); session.jobs()]).await?;
+        let mut losses = losses.into_iter();
+        for id in &batch.examples {
+            let id = *id as usize;
+            let targets = examples[id].n_targets();
+            let nll = losses.by_ref().take(targets).map(f64::from).sum();
+            scores[id] = Score { nll, targets };
+        }
+    }
+    Ok(scores)
+}
+
+/// Mean loss of `examples`; `None` without any.
+///
+/// # Errors
+/// As [`score`].
+pub async fn mean(session: &mut Session, gpu: &Gpu, examples: &[Example], job: Option<usize>) -> Result<Option<Evaluation>> {
+    if examples.is_empty() {
+        return Ok(None);
+    }
+    let scores = score(session, gpu, examples, job).await?;
+    let targets: u64 = scores.iter().map(|s| s.targets as u64).sum();
+    Ok(Some(Evaluation { loss: scores.iter().map(|s| s.nll).sum::<f64>() / targets.max(1) as f64, targets }))
+}
+
+/// Answers labelled rows with the choice of the highest log-likelihood.
+///
+/// # Errors
+/// As [`score`].
+pub async fn accuracy(session: &mut Session, gpu: &Gpu, rows: &[Labelled], job: Option<usize>) -> Result<Accuracy> {
+    let candidates: Vec<Example> = rows.iter().flat_map(|r| r.candidates.iter().cloned()).collect();
+    let scores = score(session, gpu, &candidates, job).await?;
+    let mut at = 0;
+    let mut right = 0;
+    for row in rows {
+        let mine = &scores[at..at + row.candidates.len()];
+        at += row.candidates.len();
+        let best = mine.iter().enumerate().min_by(|a, b| a.1.nll.total_cmp(&b.1.nll)).map(|(i, _)| i);
+        right += u64::from(best == Some(row.label));
+    }
+    Ok(Accuracy { right, rows: rows.len() as u64 })
+}
+
+/// Cuts a text's tokens into windows of at most `window` tokens. Each token but the first of a window is a target; windows do not overlap.
+pub fn windows(tokens: &[u32], window: usize) -> Vec<Example> {
+    let example = |(row, chunk): (usize, &[u32])| {
+        let targets = (0..chunk.len()).map(|i| i > 0).collect();
+        Example { tokens: chunk.to_vec(), targets, row: row + 1 }
+    };
+    tokens.chunks(window.max(2)).filter(|c| c.len() > 1).enumerate().map(example).collect()
+}
