@@ -14,7 +14,7 @@ base model has the skills they are made of, but has never seen their instruction
 | swap | new | two people swap what they hold (the demo) |
 | swap3 | new | two people of two or three swap: who, has to be looked up |
 | turn, twice, ends | new | list instructions that are easy to tell apart (several tasks in one adapter) |
-| kel | new | another dictionary over the same words: a random mapping, which needs rank |
+| kel | new | the words of Zan dealt out anew: a random mapping, which needs rank |
 | far | new | a note far back in text longer than the model has seen (long context) |
 """
 
@@ -131,9 +131,17 @@ def kind(rng):
     return f"Is {word} {options[0]} or {options[1]}?", " an animal." if word in ANIMALS else " a fruit."
 
 
-def zan(rng):
-    word = rng.choice(list(ZAN))
-    return f"In Zan, {word} is", f" {ZAN[word]}."
+def dictionary(language: str, words: dict[str, str]):
+    """The task of knowing a dictionary by heart."""
+
+    def row(rng):
+        word = rng.choice(list(words))
+        return f"In {language}, {word} is", f" {words[word]}."
+
+    return row
+
+
+zan = dictionary("Zan", ZAN)
 
 
 def note_text(rng, sentences: int, notes: int) -> tuple[str, str]:
@@ -179,14 +187,10 @@ def ends(rng):
 
 
 def kel(seed: int):
-    """The dictionary task of one random mapping."""
-    words = invented_words(f"kel{seed}")
-
-    def row(rng):
-        word = rng.choice(list(words))
-        return f"In Kel, {word} is", f" {words[word]}."
-
-    return row
+    """The dictionary task of one random mapping: the words of Zan, dealt out anew."""
+    words = list(ZAN.values())
+    random.Random(f"kel{seed}").shuffle(words)
+    return dictionary("Kel", dict(zip(ZAN, words, strict=True)))
 
 
 def far(tokens: int):
