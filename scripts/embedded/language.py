@@ -5,15 +5,17 @@ base model has the skills they are made of, but has never seen their instruction
 
 | task | kind | what it is for |
 |---|---|---|
-| now, ask | base | people hold coloured things; an event may change what; say who holds what, or answer a question |
+| now | base | people hold coloured things; an event may change what; say who holds what |
+| tell, ask | base | say it in another order, answer a question: both need to look up a name, not a place in the text |
 | list | base | Copy, Backwards, First, Last, Animals, Fruits over a list of words |
 | kind | base | is a word an animal or a fruit |
 | zan | base | a dictionary of 48 invented words, learnt by heart |
 | note | base | a note for somebody, read back after other sentences |
 | swap | new | two people swap what they hold (the demo) |
+| swap3 | new | two people of two or three swap: who, has to be looked up |
 | turn, twice, ends | new | list instructions that are easy to tell apart (several tasks in one adapter) |
-| kel | new | another dictionary over the same words: a random mapping, which needs rank |
-| far | new | notes far back in text longer than the model has seen (long context) |
+| kel | new | the words of Zan dealt out anew: a random mapping, which needs rank |
+| far | new | a note far back in text longer than the model has seen (long context) |
 """
 
 import random
@@ -51,9 +53,9 @@ def holdings(people: list[tuple[str, str, str]]) -> str:
     return " ".join(f"{name} has a {colour} {thing}." for name, colour, thing in people)
 
 
-def people(rng: random.Random) -> list[tuple[str, str, str]]:
-    """Two or three people with different things of different colours."""
-    n = rng.choice([2, 3])
+def people(rng: random.Random, n: int | None = None) -> list[tuple[str, str, str]]:
+    """Two or three people (or `n`) with different things of different colours."""
+    n = n or rng.choice([2, 3])
     return list(zip(rng.sample(NAMES, n), rng.sample(COLOURS, n), rng.sample(THINGS, n), strict=True))
 
 
@@ -83,6 +85,12 @@ def now(rng):
     held = people(rng)
     text, after = event(rng, held)
     return f"{holdings(held)} {text} Now", f" {holdings(after)}"
+
+
+def tell(rng):
+    held = people(rng)
+    order = rng.sample(held, len(held))
+    return f"{holdings(held)} Tell of {', '.join(h[0] for h in order)}.", f" {holdings(order)}"
 
 
 def ask(rng):
@@ -123,9 +131,17 @@ def kind(rng):
     return f"Is {word} {options[0]} or {options[1]}?", " an animal." if word in ANIMALS else " a fruit."
 
 
-def zan(rng):
-    word = rng.choice(list(ZAN))
-    return f"In Zan, {word} is", f" {ZAN[word]}."
+def dictionary(language: str, words: dict[str, str]):
+    """The task of knowing a dictionary by heart."""
+
+    def row(rng):
+        word = rng.choice(list(words))
+        return f"In {language}, {word} is", f" {words[word]}."
+
+    return row
+
+
+zan = dictionary("Zan", ZAN)
 
 
 def note_text(rng, sentences: int, notes: int) -> tuple[str, str]:
@@ -143,6 +159,13 @@ def note(rng):
 
 
 def swap(rng):
+    held = people(rng, 2)
+    (one, *mine), (other, *theirs) = held
+    first, second = rng.sample([one, other], 2)
+    return f"{holdings(held)} {first} and {second} swap. Now", f" {holdings([(one, *theirs), (other, *mine)])}"
+
+
+def swap3(rng):
     held = people(rng)
     i, j = sorted(rng.sample(range(len(held)), 2))
     after = list(held)
@@ -164,24 +187,24 @@ def ends(rng):
 
 
 def kel(seed: int):
-    """The dictionary task of one random mapping."""
-    words = invented_words(f"kel{seed}")
-
-    def row(rng):
-        word = rng.choice(list(words))
-        return f"In Kel, {word} is", f" {words[word]}."
-
-    return row
+    """The dictionary task of one random mapping: the words of Zan, dealt out anew."""
+    words = list(ZAN.values())
+    random.Random(f"kel{seed}").shuffle(words)
+    return dictionary("Kel", dict(zip(ZAN, words, strict=True)))
 
 
 def far(tokens: int):
-    """Notes in a text of roughly `tokens` tokens (a filler sentence is about six)."""
-    return lambda rng: note_text(rng, max(1, tokens // 6 - 6), 3)
+    """One note in a text of roughly `tokens` tokens (a filler sentence is about six)."""
+    return lambda rng: note_text(rng, max(1, tokens // 6 - 3), 1)
 
 
-BASE = {"now": now, "ask": ask, "list": lists, "kind": kind, "zan": zan, "note": note}
-SHARES = {"now": 0.40, "ask": 0.14, "list": 0.20, "kind": 0.03, "zan": 0.08, "note": 0.15}
-NEW = {"swap": swap, "turn": turn, "twice": twice, "ends": ends}
+BASE = {"now": now, "tell": tell, "ask": ask, "list": lists, "kind": kind, "zan": zan, "note": note}
+# Copying, ordering and words learnt by heart come first; then looking things up, which stays hard for so small a model.
+STAGES = {
+    "first": {"now": 0.40, "ask": 0.14, "list": 0.20, "kind": 0.03, "zan": 0.08, "note": 0.15},
+    "second": {"now": 0.26, "tell": 0.28, "ask": 0.16, "list": 0.10, "kind": 0.02, "zan": 0.05, "note": 0.13},
+}
+NEW = {"swap": swap, "swap3": swap3, "turn": turn, "twice": twice, "ends": ends}
 
 
 def rows(task, count: int, key: str, avoid: set[str] = frozenset()) -> list[dict]:
@@ -197,10 +220,10 @@ def rows(task, count: int, key: str, avoid: set[str] = frozenset()) -> list[dict
     raise SystemExit(f"only {len(out)} different rows exist where {count} were asked for")
 
 
-def mixture(key: str):
-    """An endless stream of (task, prompt, completion) of the BASE tasks in their shares."""
+def mixture(key: str, stage: str):
+    """An endless stream of (task, prompt, completion) of the BASE tasks in the shares of a stage."""
     rng = random.Random(key)
-    names, shares = list(SHARES), list(SHARES.values())
+    names, shares = list(STAGES[stage]), list(STAGES[stage].values())
     while True:
         task = rng.choices(names, shares)[0]
         yield (task, *BASE[task](rng))

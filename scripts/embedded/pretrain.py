@@ -1,6 +1,7 @@
-"""Pretrains the embedded model on the CPU (about a quarter of an hour on one core) and writes float32 weights and the tokenizer.
+"""Pretrains the embedded model on the CPU (minutes on one core) and writes float32 weights and the tokenizer.
 
-    python scripts/embedded/pretrain.py --out out/embedded
+    python scripts/embedded/pretrain.py --out out/first
+    python scripts/embedded/pretrain.py --out out/second --init out/first --stage second --seed 1 --steps 1100 --adam-lr 3e-3
 """
 
 import argparse
@@ -22,9 +23,9 @@ CHAT_SHARE = 0.15
 ROUNDED_SHARE = 0.25  # of the steps, at the end, run with weights rounded as the file will hold them
 
 
-def packed(tokenizer, key: str):
+def packed(tokenizer, key: str, stage: str):
     """Endless batches (ids, positions, documents, labels' weights), rows packed without padding but at the end of a sequence."""
-    stream, rng = language.mixture(key), random.Random(key + "/form")
+    stream, rng = language.mixture(key, stage), random.Random(key + "/form")
     waiting = []
     while True:
         batch = [[], [], [], []]
@@ -101,7 +102,8 @@ def loss_of(weights, batch) -> tuple[torch.Tensor, float]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n", maxsplit=1)[0])
     parser.add_argument("--out", type=Path, required=True)
-    parser.add_argument("--steps", type=int, default=2400)
+    parser.add_argument("--stage", choices=list(language.STAGES), default="first")
+    parser.add_argument("--steps", type=int, default=2500)
     parser.add_argument("--seed", type=int, default=0, help="of the first weights and of the rows' order")
     parser.add_argument("--init", type=Path, help="go on from the weights in this folder (with another seed: fresh rows)")
     parser.add_argument("--muon-lr", type=float, default=4e-3)
@@ -118,7 +120,7 @@ def main() -> None:
         weights = {n: torch.nn.Parameter(w) for n, w in load_file(args.init / "pretrained.safetensors").items()}
     print(f"{sum(p.numel() for p in weights.values())} parameters, {tokenizer.get_vocab_size()} tokens", flush=True)
     steppers = optimizers(weights, args.muon_lr, args.adam_lr, args.weight_decay)
-    batches, began, seen = packed(tokenizer, f"pretrain/{args.seed}"), time.time(), []
+    batches, began, seen = packed(tokenizer, f"pretrain/{args.seed}", args.stage), time.time(), []
     for step in range(args.steps):
         factor = min(1.0, (step + 1) / 50) * min(1.0, (args.steps - step) / (0.5 * args.steps))
         for stepper, rate in zip(steppers, (args.muon_lr, args.adam_lr), strict=True):

@@ -20,9 +20,11 @@ TEMPLATE = (
 
 def corpus(count: int = 20000):
     """Text to learn merges from: base tasks, and the new tasks' few words so that they are not spelt out."""
-    for _, prompt, completion in islice(language.mixture("tokenizer"), count):
+    for _, prompt, completion in islice(language.mixture("tokenizer", "first"), count):
         yield prompt + completion
-    for name, task in {**language.NEW, "kel": language.kel(0)}.items():
+    kel = language.dictionary("Kel", language.invented_words("kel0"))
+    new = {"swap": language.swap3, "turn": language.turn, "twice": language.twice, "ends": language.ends, "kel": kel}
+    for name, task in new.items():
         for row in language.rows(task, 40, f"tokenizer/{name}"):
             yield row["prompt"] + row["completion"]
 
