@@ -2,6 +2,7 @@
 
 pub mod adapters;
 pub mod config;
+pub mod demo;
 pub mod error;
 pub mod export;
 pub mod formats;
