@@ -1,5 +1,7 @@
 //! Block formats against the reference decoders and encoders (`tests/golden/make_quant.py`), and the encoders' error bounds.
 
+#![allow(clippy::unwrap_used)] // a test fails by panicking
+
 use proptest::prelude::*;
 use safetensors::SafeTensors;
 use weblora::quant::{self, FORMATS, NF4, NF4_CODE, Q4_0, Q8_0, QuantFormat};

@@ -39,7 +39,7 @@ pub(super) fn check_config(file: &str, c: &ModelConfig) -> Result<()> {
     if !c.num_attention_heads.is_multiple_of(c.num_key_value_heads) {
         return wrong(format!("{} query heads are no multiple of {} key/value heads", c.num_attention_heads, c.num_key_value_heads));
     }
-    if c.head_dim % 2 != 0 {
+    if !c.head_dim.is_multiple_of(2) {
         return wrong(format!("the head width is {}, an even number was expected", c.head_dim));
     }
     if c.num_attention_heads.checked_mul(c.head_dim).is_none_or(|width| width > MAX_SIZE) {

@@ -213,7 +213,7 @@ fn unsupported_type(r: &HeaderReader<'_>, name: &str, kind: u32) -> Error {
 fn place_tensors(tensors: &mut [GgufTensor], data_offset: u64, source: &dyn ByteSource) -> Result<()> {
     for t in tensors.iter_mut() {
         let end = data_offset.checked_add(t.offset).and_then(|o| o.checked_add(t.bytes));
-        if !end.is_some_and(|end| end <= source.len()) {
+        if end.is_none_or(|end| end > source.len()) {
             let problem = format!(
                 "tensor `{}` takes {} bytes at offset {} of the data, which starts at byte {data_offset}, but the file has {} bytes",
                 t.name,

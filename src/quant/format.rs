@@ -2,6 +2,9 @@
 
 use half::{bf16, f16};
 
+/// Appends the blocks of weights to `out`; see [`QuantFormat::encode`].
+pub type Encode = fn(weights: &[f32], out: &mut Vec<u8>);
+
 /// One block format: its size, its names in files, and how blocks become f32 and back.
 pub struct QuantFormat {
     /// Lower-case name, as on the command line: "q4_1".
@@ -20,7 +23,7 @@ pub struct QuantFormat {
     pub decode: fn(bytes: &[u8], out: &mut [f32]),
     /// Appends the blocks of finite weights, whose number is a multiple of `block` (else it panics); `None`: decode only.
     /// A weight too large for the scale's type leaves an infinite scale, which [`QuantFormat::first_non_finite`] finds.
-    pub encode: Option<fn(weights: &[f32], out: &mut Vec<u8>)>,
+    pub encode: Option<Encode>,
 }
 
 /// A floating-point number inside a block.

@@ -20,7 +20,7 @@ mod q6_k;
 mod q8_0;
 
 pub use float::{BF16, F16, F32};
-pub use format::{FloatField, FloatKind, QuantFormat};
+pub use format::{Encode, FloatField, FloatKind, QuantFormat};
 pub use iq4::{IQ4_NL, IQ4_XS};
 pub use nf4::{NF4, NF4_CODE};
 pub use q2_k::Q2_K;
