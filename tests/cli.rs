@@ -110,6 +110,26 @@ fn bad_files_are_one_sentence() {
 }
 
 #[test]
+fn settings_that_cannot_work_are_refused_before_anything_is_written() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let out = folder.path().join("out").display().to_string();
+    let model = golden("tiny_llama/model.gguf");
+    fails(&["train", "--out", &out], &["`model`", "--model PATH"]);
+    fails(&["train", "--out", &out, "--rank", "0", "--model", &model], &["`rank`"]);
+    fails(&["train", "--out", &out, "--method", "dora", "--model", &model], &["`method`"]);
+    fails(&["train", "--out", &out, "--resume"], &["`resume`", "checkpoint.safetensors"]);
+    fails(&["train", "--out", &out, "--config", &golden("missing.toml")], &["missing.toml"]);
+    let file = folder.path().join("run.toml");
+    std::fs::write(&file, "rnak = 4\n").expect("written");
+    fails(&["train", "--out", &out, "--config", &file.display().to_string()], &["`rnak`", "did you mean `rank`?"]);
+    assert_eq!(weblora(&["train", "--steps", "1", "--epochs", "1"]).status.code(), Some(2));
+    assert_eq!(weblora(&["train", "--lora-plus", "0"]).status.code(), Some(2));
+    assert!(!Path::new(&out).exists());
+    let help = succeeds(&["train", "--help"]);
+    assert!(help.contains("--lora-plus") && help.contains("[lora]") && help.contains("Examples:"), "{help}");
+}
+
+#[test]
 fn a_reader_that_leaves_early_is_no_error() {
     use std::process::Stdio;
     let mut child = Command::new(env!("CARGO_BIN_EXE_weblora"))

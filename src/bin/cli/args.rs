@@ -4,6 +4,8 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand};
 
+use super::settings::TrainArgs;
+
 /// Fine-tune low-rank adapters on small quantised LLaMA models, on any GPU that Vulkan, Metal or DX12 can reach.
 #[derive(Debug, Parser)]
 #[command(name = "weblora", version, arg_required_else_help = true, max_term_width = 110)]
@@ -18,6 +20,16 @@ pub struct Cli {
 /// What to do.
 #[derive(Debug, Subcommand)]
 pub enum Command {
+    /// Train an adapter.
+    #[command(after_help = "Examples:
+  weblora train --model model.gguf --data rows.jsonl --out my-adapter
+  weblora train --model model.gguf --data rows.jsonl --rank 16 --targets q,v --steps 200 --eval-split 0.1 --eval-every 20
+  weblora train --config run.toml --lr 1e-3 --out other
+  weblora train --out my-adapter --resume
+
+A row is one JSON object a line: prompt and completion, instruction and output, messages, or text.
+Ctrl-C saves a checkpoint; --resume goes on from it bit for bit.")]
+    Train(Box<TrainArgs>),
     /// Show what a model file, an adapter folder or a data file holds.
     #[command(after_help = "Examples:
   weblora inspect model.gguf                       shape, formats, metadata

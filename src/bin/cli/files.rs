@@ -92,16 +92,20 @@ pub const CHECKPOINT_FILE: &str = "checkpoint.safetensors";
 const BEST: &str = "best";
 
 impl OutFolder {
+    /// Refuses a folder that is there already, before anything is begun.
+    pub fn check_free(path: &Path) -> Result<()> {
+        if path.symlink_metadata().is_err() {
+            return Ok(());
+        }
+        let hint = "choose another folder, or add --resume to go on, or --overwrite to start anew";
+        Err(Error::config("out", format!("{} already exists", path.display()), hint))
+    }
+
     /// Creates the folder, or takes an existing one as `existing` says.
     pub fn open(path: &Path, existing: Existing) -> Result<Self> {
         let folder = Self(path.to_owned());
-        let exists = path.symlink_metadata().is_ok();
-        let shown = path.display();
         match existing {
-            Existing::Refuse if exists => {
-                let hint = "choose another folder, or add --resume to go on, or --overwrite to start anew";
-                return Err(Error::config("out", format!("{shown} already exists"), hint));
-            }
+            Existing::Refuse => Self::check_free(path)?,
             Existing::Resume if !folder.checkpoint().is_file() => {
                 let problem = format!("{} is not there", folder.checkpoint().display());
                 return Err(Error::config("resume", problem, "check --out, or leave out --resume to start anew"));

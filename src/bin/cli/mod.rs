@@ -4,16 +4,14 @@
 //! With `--json` stdout carries one event per line and nothing else.
 
 mod args;
-#[allow(dead_code, reason = "used by `train`, which is registered together with the trainer")]
+mod device;
 mod files;
 mod inspect;
 mod method_args;
 mod output;
-#[allow(dead_code, reason = "used by `train`, which is registered together with the trainer")]
+mod run;
 mod settings;
-#[allow(dead_code, reason = "used by `train`, which is registered together with the trainer")]
 mod signals;
-#[allow(dead_code, reason = "used by `train`, which is registered together with the trainer")]
 mod train;
 
 use std::process::ExitCode;
@@ -32,6 +30,7 @@ pub fn main() -> ExitCode {
     let cli = Cli::parse(); // prints usage and exits with 2 by itself
     let mut output = Output::new(cli.json);
     let result = match &cli.command {
+        Command::Train(args) => run::run(args, &mut output),
         Command::Inspect(args) => inspect::run(args, &mut output),
     };
     match result {

@@ -8,14 +8,15 @@ use serde_json::Value;
 use weblora::settings::Map;
 use weblora::{Error, Result};
 
+use super::device::DeviceArgs;
 use super::files;
 use super::method_args::MethodArgs;
 
-/// Arguments of `train`. Every flag but the last three is a key of run files, and serialises to it.
+/// Arguments of `train`. Every flag but the last five is a key of run files, and serialises to it.
 #[derive(Debug, Args, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub struct TrainArgs {
-    /// Base model: a GGUF file, a safetensors file or folder, or hf:owner/repo[/file].
+    /// Base model: a GGUF file, a safetensors file, or a folder with either.
     #[arg(long, value_name = "PATH")]
     model: Option<String>,
     /// Quantise float weights when loading: nf4, q4_0, q8_0 or none.
@@ -138,6 +139,10 @@ pub struct TrainArgs {
     #[arg(long, help_heading = "Rows", value_name = "NAME")]
     overlong: Option<String>,
 
+    /// The GPU.
+    #[command(flatten)]
+    #[serde(skip)]
+    pub device: DeviceArgs,
     /// Take settings from a TOML file with the flags' names as keys; flags win.
     #[arg(long, value_name = "FILE")]
     #[serde(skip)]
@@ -234,7 +239,7 @@ mod tests {
         for key in keys.keys() {
             assert!(flags.contains(&key.as_str()) || flags.contains(&format!("no-{key}").as_str()), "no flag for {key}");
         }
-        for flag in flags.iter().filter(|flag| !["config", "resume", "overwrite", "help"].contains(flag)) {
+        for flag in flags.iter().filter(|flag| !["config", "resume", "overwrite", "gpu", "no-tune", "help"].contains(flag)) {
             assert!(keys.contains_key(flag.trim_start_matches("no-")), "no setting for --{flag}");
         }
     }

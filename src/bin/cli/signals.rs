@@ -32,6 +32,7 @@ impl Stop {
     }
 
     /// Asks to stop, as a signal does.
+    #[cfg(test)]
     pub fn ask(&self) {
         self.0.store(true, Ordering::SeqCst);
     }

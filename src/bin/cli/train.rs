@@ -18,7 +18,7 @@ pub trait Engine {
     /// Mean held-out loss in nats and the number of targets, or `None` when nothing is held out.
     async fn evaluate(&mut self) -> Result<Option<(f64, u64)>>;
     /// The bytes of a checkpoint that holds `progress` too.
-    async fn checkpoint(&self, progress: Progress) -> Result<Vec<u8>>;
+    async fn checkpoint(&mut self, progress: Progress) -> Result<Vec<u8>>;
     /// The files of the adapter as it is now.
     async fn export(&self) -> Result<Vec<File>>;
 }
@@ -86,7 +86,7 @@ impl Run<'_> {
         Ok(true)
     }
 
-    async fn save(&self, engine: &impl Engine, output: &mut Output) -> Result<()> {
+    async fn save(&self, engine: &mut impl Engine, output: &mut Output) -> Result<()> {
         self.out.write(CHECKPOINT_FILE, &engine.checkpoint(self.progress).await?)?;
         let (job, path) = (self.config.name.clone(), self.out.checkpoint().display().to_string());
         output.event(&Event::Checkpoint { job, step: self.done, path })
@@ -134,7 +134,7 @@ mod tests {
         async fn evaluate(&mut self) -> Result<Option<(f64, u64)>> {
             Ok(Some((self.held_out.remove(0), 5)))
         }
-        async fn checkpoint(&self, progress: Progress) -> Result<Vec<u8>> {
+        async fn checkpoint(&mut self, progress: Progress) -> Result<Vec<u8>> {
             Ok(format!("{} {:?}", self.at, progress.best.map(|b| b.step)).into_bytes())
         }
         async fn export(&self) -> Result<Vec<File>> {
