@@ -1,11 +1,11 @@
 //! The settings that make an adapter, whatever its method.
 
-use serde::Serialize;
+use serde::{Serialize, Serializer};
 use serde_json::Value;
 
 use super::layout::AdapterLayout;
 use super::method::Method;
-use super::patterns::Patterns;
+use super::patterns::{Patterns, json_number};
 use crate::config::ModelConfig;
 use crate::settings::{Map, Settings};
 use crate::{Error, Result};
@@ -22,6 +22,7 @@ pub struct AdapterConfig {
     /// Rank of every site that no pattern covers; default 8.
     pub rank: usize,
     /// Numerator of the scale; default twice the rank, as most published recipes have it, so that changing the rank keeps the scale.
+    #[serde(serialize_with = "whole_or_float")]
     pub alpha: f64,
     /// Projections or dotted tails of module paths; default all seven projections.
     pub targets: Vec<String>,
@@ -36,6 +37,12 @@ pub struct AdapterConfig {
     /// The method's own settings, defaults included.
     #[serde(flatten)]
     pub options: Map,
+}
+
+// serde hands it a reference.
+#[expect(clippy::trivially_copy_pass_by_ref)]
+fn whole_or_float<S: Serializer>(x: &f64, serializer: S) -> std::result::Result<S::Ok, S::Error> {
+    json_number(*x).serialize(serializer)
 }
 
 impl AdapterConfig {

@@ -59,7 +59,15 @@ impl ParamSpec {
     /// # Panics
     /// When the buffer is shorter than the layout.
     pub fn to_hf(&self, buffer: &[f32]) -> Vec<f32> {
-        let words = &buffer[self.range()];
+        self.to_hf_at(buffer, self.offset)
+    }
+
+    /// As [`Self::to_hf`], for a buffer where it begins at word `offset`.
+    ///
+    /// # Panics
+    /// When it does not fit there.
+    pub fn to_hf_at(&self, buffer: &[f32], offset: usize) -> Vec<f32> {
+        let words = &buffer[offset..offset + self.len()];
         if self.transposed { transpose(words, self.shape[1], self.shape[0]) } else { words.to_vec() }
     }
 
@@ -68,7 +76,15 @@ impl ParamSpec {
     /// # Panics
     /// When the number of values is not the parameter's, or the buffer is shorter than the layout.
     pub fn put_hf(&self, values: &[f32], buffer: &mut [f32]) {
-        let range = self.range();
+        self.put_hf_at(values, buffer, self.offset);
+    }
+
+    /// As [`Self::put_hf`], for a buffer where it begins at word `offset`.
+    ///
+    /// # Panics
+    /// When the number of values is not the parameter's, or it does not fit there.
+    pub fn put_hf_at(&self, values: &[f32], buffer: &mut [f32], offset: usize) {
+        let range = offset..offset + self.len();
         if self.transposed {
             buffer[range].copy_from_slice(&transpose(values, self.shape[0], self.shape[1]));
         } else {
@@ -83,12 +99,12 @@ fn transpose(values: &[f32], rows: usize, cols: usize) -> Vec<f32> {
     (0..cols).flat_map(|col| (0..rows).map(move |row| values[row * cols + col])).collect()
 }
 
-/// The parameters of one adapter in the flat buffers that hold values, gradients and both moments.
+/// The parameters of one adapter in the flat buffer that holds their values.
 #[derive(Debug, Clone, PartialEq, Default)]
 pub struct ParamLayout {
     /// The parameters, in the order of their offsets.
     pub specs: Vec<ParamSpec>,
-    /// Length of each buffer in words, a multiple of [`ALIGN`]; the words between parameters stay zero.
+    /// Length of the buffer in words, a multiple of [`ALIGN`]; the words between parameters stay zero.
     pub words: usize,
 }
 
@@ -104,6 +120,19 @@ impl ParamLayout {
     /// Number of trainable elements.
     pub fn trainable(&self) -> usize {
         self.specs.iter().filter(|spec| spec.trainable).map(ParamSpec::len).sum()
+    }
+
+    /// First word of every parameter in the buffers of gradients and moments, which hold the trainable parameters only, and the length
+    /// of those buffers. A parameter that is not trainable has an empty place.
+    pub fn gradient_offsets(&self) -> (Vec<usize>, usize) {
+        let mut words = 0;
+        let offset = |spec: &ParamSpec| {
+            let here = words;
+            words += if spec.trainable { spec.len().next_multiple_of(ALIGN) } else { 0 };
+            here
+        };
+        let offsets = self.specs.iter().map(offset).collect();
+        (offsets, words)
     }
 
     /// Index of the parameter of that name.

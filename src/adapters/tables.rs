@@ -45,20 +45,6 @@ pub struct Span {
     pub groups: Vec<Group>,
 }
 
-/// Words of a job's gradients before parameter `index`: trainable parameters in order, as aligned as their values.
-fn grad_offsets(specs: &[ParamSpec]) -> (Vec<usize>, usize) {
-    let mut at = 0;
-    let offsets = specs
-        .iter()
-        .map(|spec| {
-            let here = at;
-            at += if spec.trainable { spec.len().next_multiple_of(super::layout::ALIGN) } else { 0 };
-            here
-        })
-        .collect();
-    (offsets, at)
-}
-
 /// Neighbouring trainable parameters with equal settings become one group.
 fn groups(specs: &[ParamSpec], grads: &[usize], values_base: usize, grads_base: usize) -> Vec<Group> {
     let mut groups: Vec<Group> = Vec::new();
@@ -91,7 +77,7 @@ impl AdapterTables {
         let mut spans = Vec::new();
         let (mut values, mut grads) = (0, 0);
         for (job, layout) in layouts.iter().enumerate() {
-            let (offsets, grad_words) = grad_offsets(&layout.params.specs);
+            let (offsets, grad_words) = layout.params.gradient_offsets();
             for adapter in &layout.sites {
                 let [slice] = adapter.slices[..] else {
                     return Err(Error::Adapter {

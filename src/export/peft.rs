@@ -228,7 +228,10 @@ impl PeftAdapter {
         let tensors =
             SafeTensors::deserialize(folder.weights).map_err(|e| damaged(WEIGHTS_FILE, format!("not a whole safetensors file: {e}")))?;
         let mut pairs: BTreeMap<Site, [Option<TensorView<'_>>; 2]> = BTreeMap::new();
-        for (key, view) in tensors.tensors() {
+        // In a fixed order, so that of several mistakes it is always the same one that is named.
+        let mut named = tensors.tensors();
+        named.sort_by(|a, b| a.0.cmp(&b.0));
+        for (key, view) in named {
             let Some((site, half)) = parse_key(&key).filter(|(site, _)| site.layer < model.num_hidden_layers) else {
                 let problem =
                     format!("tensor `{key}` is no lora_A or lora_B of a linear layer of this model ({} blocks)", model.num_hidden_layers);

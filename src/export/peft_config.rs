@@ -10,6 +10,9 @@ use crate::{Error, Result};
 /// File name in an adapter folder.
 pub const CONFIG_FILE: &str = "adapter_config.json";
 
+/// PEFT's name for what this file reads and writes.
+const PEFT_TYPE: &str = "LORA";
+
 const HINT: &str = "use a plain LoRA adapter as PEFT saves it";
 
 /// The part of `adapter_config.json` that decides what the tensors mean.
@@ -87,9 +90,9 @@ impl PeftConfig {
             "layers_pattern": null,
             "layers_to_transform": null,
             "lora_alpha": json_number(self.lora_alpha),
-            "lora_dropout": json_number(self.lora_dropout),
+            "lora_dropout": self.lora_dropout,
             "modules_to_save": null,
-            "peft_type": "LORA",
+            "peft_type": PEFT_TYPE,
             "r": self.r,
             "rank_pattern": patterns(&self.rank_pattern),
             "revision": null,
@@ -157,7 +160,7 @@ fn check_switched_on(adapter: &str, map: &Map<String, Value>) -> Result<()> {
     };
     for (key, value) in map {
         let fine = match (key.as_str(), value) {
-            ("peft_type", value) => value == "LORA",
+            ("peft_type", value) => value == PEFT_TYPE,
             ("bias", Value::String(bias)) => bias == "none",
             ("task_type", Value::String(task)) => task == "CAUSAL_LM",
             ("init_lora_weights", Value::String(init)) => KEEPS_BASE.contains(&init.to_lowercase().as_str()),

@@ -206,7 +206,7 @@ impl Batch {
 /// When the fraction is not in `0.0..1.0`, or when it leaves nothing to train on. A fraction of 0 splits nothing off.
 pub fn split(n: usize, fraction: f64, seed: u64) -> Result<(Vec<usize>, Vec<usize>)> {
     if !(0.0..1.0).contains(&fraction) {
-        return Err(Error::config("eval-fraction", format!("{fraction} is not at least 0 and below 1"), "give a part such as 0.1"));
+        return Err(Error::config("eval-split", format!("{fraction} is not at least 0 and below 1"), "give a part such as 0.1"));
     }
     if fraction == 0.0 {
         return Ok(((0..n).collect(), Vec::new()));
@@ -214,7 +214,7 @@ pub fn split(n: usize, fraction: f64, seed: u64) -> Result<(Vec<usize>, Vec<usiz
     let held = ((n as f64 * fraction).round() as usize).max(1);
     if held >= n {
         let problem = format!("{fraction} of {n} rows leaves no row to train on");
-        return Err(Error::config("eval-fraction", problem, "use more rows or a smaller part"));
+        return Err(Error::config("eval-split", problem, "use more rows or a smaller part"));
     }
     let mut is_held = vec![false; n];
     for &id in &rng::shuffled(&format!("{seed}/split"), n)[..held] {

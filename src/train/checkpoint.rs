@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 
 use super::batch::Cursor;
 use super::progress::Progress;
-use crate::adapters::ParamLayout;
+use crate::adapters::{ParamLayout, ParamSpec};
 use crate::rng::{FNV_OFFSET, fnv1a_bytes};
 use crate::settings::Map;
 use crate::text::Example;
@@ -52,11 +52,11 @@ pub struct State {
 /// The flat buffers of a run, laid out by a [`ParamLayout`].
 #[derive(Debug, Clone, PartialEq)]
 pub struct Buffers {
-    /// Parameters.
+    /// Parameters, `words` long.
     pub values: Vec<f32>,
-    /// First moments.
+    /// First moments of the trainable ones, as [`ParamLayout::gradient_offsets`] lays them out.
     pub m: Vec<f32>,
-    /// Second moments.
+    /// Second moments, likewise.
     pub v: Vec<f32>,
 }
 
@@ -85,14 +85,15 @@ struct Meta {
 /// When the state cannot be written as JSON (a best loss that is not finite).
 ///
 /// # Panics
-/// When a buffer is not `layout.words` long.
+/// When a buffer has not the layout's length.
 pub fn write(state: &State, layout: &ParamLayout, buffers: &Buffers) -> Result<Vec<u8>> {
     let failed = |e: &dyn std::fmt::Display| Error::format("checkpoint", format!("cannot be written: {e}"), "report this");
     let mut tensors: Vec<(String, &[usize], Vec<f32>)> = Vec::new();
-    for (kind, buffer) in KINDS.iter().zip([&buffers.values, &buffers.m, &buffers.v]) {
-        assert_eq!(buffer.len(), layout.words, "words of the {kind} buffer");
-        for spec in layout.specs.iter().filter(|spec| spec.trainable || *kind == KINDS[0]) {
-            tensors.push((format!("{kind}.{}", spec.name), &spec.shape, spec.to_hf(buffer)));
+    for (kind, buffer) in KINDS.into_iter().zip([&buffers.values, &buffers.m, &buffers.v]) {
+        let (places, words) = places(kind, layout);
+        assert_eq!(buffer.len(), words, "words of the {kind} buffer");
+        for (spec, offset) in places {
+            tensors.push((format!("{kind}.{}", spec.name), &spec.shape, spec.to_hf_at(buffer, offset)));
         }
     }
     tensors.sort_by(|a, b| a.0.cmp(&b.0));
@@ -106,6 +107,15 @@ pub fn write(state: &State, layout: &ParamLayout, buffers: &Buffers) -> Result<V
     let meta = Meta { checksum: checksum(&state, views.iter().map(|(name, view)| (*name, view))), state };
     let meta = serde_json::to_string(&meta).map_err(|e| failed(&e))?;
     safetensors::serialize(views, Some(HashMap::from([(META.to_owned(), meta)]))).map_err(|e| failed(&e))
+}
+
+/// The parameters in the buffer of that kind with their first words, and its length.
+fn places<'l>(kind: &str, layout: &'l ParamLayout) -> (Vec<(&'l ParamSpec, usize)>, usize) {
+    if kind == KINDS[0] {
+        return (layout.specs.iter().map(|spec| (spec, spec.offset)).collect(), layout.words);
+    }
+    let (offsets, words) = layout.gradient_offsets();
+    (layout.specs.iter().zip(offsets).filter(|(spec, _)| spec.trainable).collect(), words)
 }
 
 /// FNV-1a 64 over the state's text, then for every tensor its name, sizes and bytes; in order of the names.
@@ -183,8 +193,9 @@ impl<'a> Checkpoint<'a> {
         let wrong = |problem: String| Error::format(&self.file, problem, HINT_OTHER);
         let mut taken = 0;
         let mut read = |kind: &str| -> Result<Vec<f32>> {
-            let mut buffer = vec![0.0; layout.words];
-            for spec in layout.specs.iter().filter(|spec| spec.trainable || kind == KINDS[0]) {
+            let (places, words) = places(kind, layout);
+            let mut buffer = vec![0.0; words];
+            for (spec, offset) in places {
                 let name = format!("{kind}.{}", spec.name);
                 let view = self.tensors.tensor(&name).map_err(|_| wrong(format!("tensor `{name}` is missing")))?;
                 if view.dtype() != Dtype::F32 || view.shape() != spec.shape {
@@ -192,7 +203,7 @@ impl<'a> Checkpoint<'a> {
                     return Err(wrong(format!("tensor `{name}` is {found}, F32 {:?} was expected", spec.shape)));
                 }
                 let values: Vec<f32> = view.data().chunks_exact(4).map(|b| f32::from_le_bytes([b[0], b[1], b[2], b[3]])).collect();
-                spec.put_hf(&values, &mut buffer);
+                spec.put_hf_at(&values, &mut buffer, offset);
                 taken += 1;
             }
             Ok(buffer)

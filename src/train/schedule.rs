@@ -82,12 +82,14 @@ impl Schedule {
             return self.lr * step as f64 / self.warmup as f64;
         }
         let rest = self.total.saturating_sub(self.warmup).max(1) as f64;
-        let done = ((step - self.warmup) as f64 / rest).min(1.0);
         self.lr
             * match self.decay {
                 Decay::Constant => 1.0,
-                Decay::Linear => 1.0 - done,
-                Decay::Cosine => 0.5 * (1.0 + (std::f64::consts::PI * done).cos()),
+                Decay::Linear => self.total.saturating_sub(step) as f64 / rest,
+                Decay::Cosine => {
+                    let done = ((step - self.warmup) as f64 / rest).min(1.0);
+                    0.5 * (1.0 + (std::f64::consts::PI * done).cos())
+                }
             }
     }
 }

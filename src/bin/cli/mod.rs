@@ -1,0 +1,44 @@
+//! Arguments in, exit code out.
+//!
+//! Exit codes: 0 done, 1 an error (one sentence on stderr, and an `error` event with `--json`), 2 wrong usage, 130 interrupted after saving.
+//! With `--json` stdout carries one event per line and nothing else.
+
+mod args;
+mod device;
+mod files;
+mod inspect;
+mod method_args;
+mod output;
+mod run;
+mod settings;
+mod signals;
+mod train;
+
+use std::process::ExitCode;
+
+use clap::Parser;
+use weblora::Error;
+
+use args::{Cli, Command};
+use output::Output;
+
+/// Interrupted by the user, after saving: what shells use for SIGINT.
+const INTERRUPTED: u8 = 130;
+
+/// Runs the program.
+pub fn main() -> ExitCode {
+    let cli = Cli::parse(); // prints usage and exits with 2 by itself
+    let mut output = Output::new(cli.json);
+    let result = match &cli.command {
+        Command::Train(args) => run::run(args, &mut output),
+        Command::Inspect(args) => inspect::run(args, &mut output),
+    };
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(Error::Stopped) => ExitCode::from(INTERRUPTED),
+        Err(error) => {
+            output.fail(&error);
+            ExitCode::FAILURE
+        }
+    }
+}

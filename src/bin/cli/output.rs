@@ -1,0 +1,125 @@
+//! What the user sees: JSON events on stdout, or words on stderr with a progress bar on a terminal.
+
+use std::io::{ErrorKind, IsTerminal, Write};
+
+use indicatif::{ProgressBar, ProgressStyle};
+use weblora::train::Event;
+use weblora::{Error, Result};
+
+/// Where events go.
+#[derive(Debug)]
+pub struct Output {
+    json: bool,
+    bar: Option<ProgressBar>,
+}
+
+impl Output {
+    /// Events as JSON lines on stdout, or words.
+    pub fn new(json: bool) -> Self {
+        Self { json, bar: None }
+    }
+
+    /// Whether events are JSON lines.
+    pub fn is_json(&self) -> bool {
+        self.json
+    }
+
+    /// Whether stdout is a terminal that people read.
+    pub fn is_terminal(&self) -> bool {
+        !self.json && std::io::stdout().is_terminal()
+    }
+
+    /// Writes the result of a verb to stdout. A reader that has gone (`| head`) is no error.
+    pub fn print(&mut self, line: &str) -> Result<()> {
+        match writeln!(std::io::stdout(), "{line}") {
+            Err(e) if e.kind() == ErrorKind::BrokenPipe => Ok(()),
+            written => written.map_err(|source| Error::Io {
+                action: "write",
+                path: "stdout".into(),
+                source,
+                hint: "check where the output is redirected to",
+            }),
+        }
+    }
+
+    /// Tells of an event.
+    pub fn event(&mut self, event: &Event) -> Result<()> {
+        self.advance(event);
+        if self.json {
+            return self.print(&event.to_json());
+        }
+        match &self.bar {
+            Some(bar) if matches!(event, Event::Step(_)) => bar.set_message(words(event)),
+            Some(bar) => bar.suspend(|| eprintln!("{}", words(event))),
+            None => eprintln!("{}", words(event)),
+        }
+        Ok(())
+    }
+
+    /// Starts, moves and ends the bar: only where stderr is a terminal and people read it.
+    fn advance(&mut self, event: &Event) {
+        match event {
+            Event::Start { steps, resumed_at, .. } if !self.json && std::io::stderr().is_terminal() => {
+                let bar = ProgressBar::new(*steps).with_position(*resumed_at);
+                if let Ok(style) = ProgressStyle::with_template("{bar:30} {pos}/{len} {eta:>6} {msg}") {
+                    bar.set_style(style);
+                }
+                self.bar = Some(bar);
+            }
+            Event::Step(step) => {
+                if let Some(bar) = &self.bar {
+                    bar.set_position(step.step);
+                }
+            }
+            Event::Done { .. } | Event::Error { .. } => {
+                if let Some(bar) = self.bar.take() {
+                    bar.finish_and_clear();
+                }
+            }
+            _ => {}
+        }
+    }
+
+    /// Tells of the error that ends the program: always a sentence on stderr, with `--json` an event too.
+    pub fn fail(&mut self, error: &Error) {
+        let event = Event::error(error);
+        self.advance(&event);
+        if self.json {
+            self.print(&event.to_json()).ok(); // the error itself still goes to stderr
+        }
+        eprintln!("error: {error}");
+    }
+}
+
+/// An event in words.
+fn words(event: &Event) -> String {
+    match event {
+        Event::Start { trainable_parameters, planned_bytes, adapter, steps, resumed_at, .. } => {
+            let from = if *resumed_at > 0 { format!(", going on after step {resumed_at}") } else { String::new() };
+            format!("{steps} steps, {trainable_parameters} trainable parameters, {} on {adapter}{from}", bytes(*planned_bytes))
+        }
+        Event::Step(s) => {
+            format!("step {} loss {:.4} lr {:.2e} norm {:.3} {:.0} tokens/s", s.step, s.loss, s.lr, s.grad_norm, s.tokens_per_s)
+        }
+        Event::Eval { step, loss, accuracy, best, .. } => {
+            let accuracy = accuracy.map(|x| format!(", accuracy {:.1} %", 100.0 * x)).unwrap_or_default();
+            format!("step {step}: held-out loss {loss:.4}{accuracy}{}", if *best { " (best)" } else { "" })
+        }
+        Event::Knot { step, link, logit_jump, .. } => format!("step {step}: link {link} begins, logits moved by {logit_jump:.1e}"),
+        Event::Checkpoint { step, path, .. } => format!("step {step}: saved {path}"),
+        Event::EarlyStop { step, reason, .. } => format!("step {step}: stopping early, {reason}"),
+        Event::Warning { message, .. } => format!("warning: {message}"),
+        Event::Done { step, loss, seconds, out, .. } => format!("done: {step} steps in {seconds:.1} s, loss {loss:.4}, adapter in {out}"),
+        Event::Error { message, .. } => format!("error: {message}"),
+    }
+}
+
+/// "98.4 MB".
+pub fn bytes(n: u64) -> String {
+    match n {
+        0..1_000 => format!("{n} B"),
+        1_000..1_000_000 => format!("{:.1} kB", n as f64 / 1e3),
+        1_000_000..1_000_000_000 => format!("{:.1} MB", n as f64 / 1e6),
+        _ => format!("{:.2} GB", n as f64 / 1e9),
+    }
+}

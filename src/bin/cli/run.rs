@@ -1,0 +1,151 @@
+//! `weblora train`: opens the model, the rows, the device and the output folder, in the order in which mistakes are cheapest to find.
+
+use std::path::Path;
+
+use weblora::export::peft::{File, PeftAdapter};
+use weblora::formats::ModelFile;
+use weblora::settings::Map;
+use weblora::text::{Dataset, Example, Tokenizer, read_rows};
+use weblora::train::batch::split;
+use weblora::train::trainer::{TrainData, TrainPlan, Trainer};
+use weblora::train::{Checkpoint, Event, Progress, StepReport, TrainConfig};
+use weblora::{Error, Result};
+
+use super::device::Device;
+use super::files::{self, AdapterFiles, Existing, OutFolder};
+use super::output::Output;
+use super::settings::TrainArgs;
+use super::signals::Stop;
+use super::train::{Engine, Run, needed, write_run_file};
+
+/// Runs the verb.
+pub fn run(args: &TrainArgs, output: &mut Output) -> Result<()> {
+    let mut map = args.settings()?;
+    let saved = if args.resume { Some(read_checkpoint(&map)?) } else { None };
+    if let Some((file, bytes)) = &saved {
+        // What the run was started with, where the command line says nothing else.
+        for (key, value) in Checkpoint::read(file, bytes)?.state.config {
+            if !(map.contains_key(&key) || key == "steps" && map.contains_key("epochs") || key == "epochs" && map.contains_key("steps")) {
+                map.insert(key, value);
+            }
+        }
+    }
+    let first = TrainConfig::from_map(&map)?;
+    let model = pollster::block_on(ModelFile::open_path(needed("model", first.model.as_ref())?))?;
+    let (config, values) = start_values(map, first, &model)?;
+    let (data, warnings) = read_data(&config, &model)?;
+    let existing = match (args.resume, args.overwrite) {
+        (true, _) => Existing::Resume,
+        (_, true) => Existing::Overwrite,
+        _ => Existing::Refuse,
+    };
+    if existing == Existing::Refuse {
+        OutFolder::check_free(Path::new(&config.out))?;
+    }
+    let mut device = Device::open(&args.device)?;
+    let plan = TrainPlan::new(&model, &config, Some(&data), device.gpu.plan_limits(), &device.tuner)?;
+    // From here on things are written: everything that can be wrong with the settings has been found.
+    let out = OutFolder::open(Path::new(&config.out), existing)?;
+    write_run_file(&config, &out)?;
+    let stop = Stop::listen()?;
+    let Device { gpu, tuner, measure } = &mut device;
+    let trainer = Trainer::new(gpu, &model, config.clone(), data, plan, values, tuner, *measure, |_, _| {});
+    let mut trainer = pollster::block_on(trainer)?;
+    if let Some((file, bytes)) = &saved {
+        trainer.resume(gpu, file, bytes)?;
+    }
+    device.remember();
+    output.event(&Event::Start {
+        job: config.name.clone(),
+        config: config.to_map(),
+        trainable_parameters: trainer.layout().params.trainable() as u64,
+        planned_bytes: trainer.session().footprint().total(),
+        adapter: device.gpu.facts().name.clone(),
+        steps: trainer.total_steps(),
+        resumed_at: trainer.step_number(),
+    })?;
+    for message in warnings {
+        output.event(&Event::Warning { job: Some(config.name.clone()), message })?;
+    }
+    let (total, done, progress, held_out) = (trainer.total_steps(), trainer.step_number(), trainer.progress, trainer.has_held_out());
+    let mut run = Run { config: &config, total, done, progress, held_out, out: &out };
+    pollster::block_on(run.drive(&mut OnDevice { trainer, device: &device }, output, &stop))
+}
+
+/// The checkpoint in the folder that the settings name: its path and bytes.
+fn read_checkpoint(map: &Map) -> Result<(String, Vec<u8>)> {
+    let out = TrainConfig::from_map(map)?.out;
+    let path = OutFolder::open(Path::new(&out), Existing::Resume)?.checkpoint();
+    Ok((path.display().to_string(), files::read(&path)?))
+}
+
+/// With `init-adapter`: the settings with the adapter's own where none were given, and the adapter's values.
+fn start_values(mut map: Map, config: TrainConfig, model: &ModelFile) -> Result<(TrainConfig, Option<Vec<f32>>)> {
+    let Some(path) = &config.init_adapter else { return Ok((config, None)) };
+    let files = AdapterFiles::read(Path::new(path))?;
+    let adapter = PeftAdapter::read(files.folder(), &model.config)?;
+    adapter.check_base(path, &pollster::block_on(model.content_hash())?)?;
+    for (key, value) in adapter.settings() {
+        if !map.contains_key(&key) {
+            map.insert(key, value);
+        }
+    }
+    let path = path.clone();
+    let config = TrainConfig::from_map(&map)?;
+    let values = adapter.to_buffer(&path, &config.adapter.layout(&model.config)?)?;
+    Ok((config, Some(values)))
+}
+
+/// The rows to train on and to hold out, and what the user should know about them.
+fn read_data(config: &TrainConfig, model: &ModelFile) -> Result<(TrainData, Vec<String>)> {
+    let tokenizer = Tokenizer::of_model(model)?;
+    let mut warnings = Vec::new();
+    let mut read = |path: &Path| -> Result<Vec<Example>> {
+        let name = path.display().to_string();
+        let rows = read_rows(&name, &files::read(path)?)?;
+        let Dataset { examples, report } = Dataset::build(&name, &rows, &tokenizer, config.data_options())?;
+        let counts = [
+            (report.truncated, "cut to --seq tokens"),
+            (report.dropped, "left out, having no token to train on"),
+            (report.last_turn_only, "trained on the last turn only"),
+            (report.with_control_text, "containing the spelling of a control token"),
+        ];
+        warnings.extend(counts.iter().filter(|(n, _)| *n > 0).map(|(n, what)| format!("{name}: {n} of {} rows {what}", report.rows)));
+        Ok(examples)
+    };
+    let train = read(needed("data", config.data.as_ref())?)?;
+    let data = match &config.eval_data {
+        Some(path) => TrainData { held_out: read(Path::new(path))?, train },
+        None => {
+            let (kept, held) = split(train.len(), config.eval_split, config.seed)?;
+            let pick = |ids: Vec<usize>| ids.into_iter().map(|id| train[id].clone()).collect();
+            TrainData { train: pick(kept), held_out: pick(held) }
+        }
+    };
+    if config.eval_every > 0 && data.held_out.is_empty() {
+        return Err(Error::config("eval-every", "there is nothing to evaluate on", "give --eval-data or --eval-split"));
+    }
+    Ok((data, warnings))
+}
+
+/// A trainer with the device it runs on.
+struct OnDevice<'d> {
+    trainer: Trainer,
+    device: &'d Device,
+}
+
+impl Engine for OnDevice<'_> {
+    async fn step(&mut self) -> Result<StepReport> {
+        self.trainer.step(&self.device.gpu).await
+    }
+    async fn evaluate(&mut self) -> Result<Option<(f64, u64)>> {
+        Ok(self.trainer.evaluate(&self.device.gpu).await?.map(|e| (e.loss, e.targets)))
+    }
+    async fn checkpoint(&mut self, progress: Progress) -> Result<Vec<u8>> {
+        self.trainer.progress = progress;
+        self.trainer.checkpoint(&self.device.gpu).await
+    }
+    async fn export(&self) -> Result<Vec<File>> {
+        self.trainer.export(&self.device.gpu).await
+    }
+}

@@ -1,0 +1,285 @@
+//! The flags of `train`, and how they join with a run file.
+
+use std::path::PathBuf;
+
+use clap::Args;
+use serde::{Serialize, Serializer};
+use serde_json::Value;
+use weblora::settings::Map;
+use weblora::{Error, Result};
+
+use super::device::DeviceArgs;
+use super::files;
+use super::method_args::MethodArgs;
+
+/// Arguments of `train`. Every flag but the last five is a key of run files, and serialises to it.
+#[derive(Debug, Args, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub struct TrainArgs {
+    /// Base model: a GGUF file, a safetensors file, or a folder with either.
+    #[arg(long, value_name = "PATH")]
+    model: Option<String>,
+    /// Quantise float weights when loading: nf4, q4_0, q8_0 or none.
+    #[arg(long, value_name = "FORMAT")]
+    quantize: Option<String>,
+    /// Rows to train on, as JSON lines.
+    #[arg(long, value_name = "FILE")]
+    data: Option<String>,
+    /// Rows to evaluate on, as JSON lines.
+    #[arg(long, value_name = "FILE")]
+    eval_data: Option<String>,
+    /// Share of the rows to hold out when there is no --eval-data.
+    #[arg(long, value_name = "SHARE")]
+    eval_split: Option<f64>,
+    /// Steps between evaluations; 0 evaluates at the end only [default: 0].
+    #[arg(long, value_name = "N")]
+    eval_every: Option<u64>,
+    /// Stop after this many evaluations without a lower loss; 0 never [default: 0].
+    #[arg(long, value_name = "N")]
+    patience: Option<u64>,
+    /// Folder for the adapter, the settings and the checkpoint [default: adapter].
+    #[arg(long, value_name = "DIR")]
+    out: Option<String>,
+    /// Steps between checkpoints; 0 saves at the end and when interrupted only [default: 100].
+    #[arg(long, value_name = "N")]
+    save_every: Option<u64>,
+    /// Continue from the adapter in this PEFT folder.
+    #[arg(long, value_name = "DIR")]
+    init_adapter: Option<String>,
+    /// Name of the job in events [default: main].
+    #[arg(long)]
+    name: Option<String>,
+
+    /// How the adapter is trained [default: lora].
+    #[arg(long, help_heading = "Adapter")]
+    method: Option<String>,
+    /// Rank [default: 8].
+    #[arg(long, help_heading = "Adapter", value_name = "R")]
+    rank: Option<u64>,
+    /// Numerator of the scale alpha / rank [default: twice the rank].
+    #[arg(long, help_heading = "Adapter", value_name = "X")]
+    alpha: Option<f64>,
+    /// Layers to adapt: q, k, v, o, gate, up, down, a path such as layers.0.mlp.up_proj, or all-linear [default: all seven].
+    #[arg(long, help_heading = "Adapter", value_name = "NAMES", value_delimiter = ',')]
+    targets: Option<Vec<String>>,
+    /// Another rank for the layers that a name or regular expression covers; repeatable.
+    #[arg(long, help_heading = "Adapter", value_name = "PATTERN=R", value_parser = pattern)]
+    #[serde(serialize_with = "patterns")]
+    rank_pattern: Option<Vec<(String, f64)>>,
+    /// Another alpha for the layers that a name or regular expression covers; repeatable.
+    #[arg(long, help_heading = "Adapter", value_name = "PATTERN=X", value_parser = pattern)]
+    #[serde(serialize_with = "patterns")]
+    alpha_pattern: Option<Vec<(String, f64)>>,
+    /// Probability that an element of an adapter's input is dropped [default: 0].
+    #[arg(long, help_heading = "Adapter", value_name = "P")]
+    dropout: Option<f64>,
+    #[command(flatten)]
+    #[serde(flatten)]
+    method_options: MethodArgs,
+
+    /// Optimizer steps.
+    #[arg(long, help_heading = "Run", value_name = "N", conflicts_with = "epochs")]
+    steps: Option<u64>,
+    /// Passes over the data [default: 1].
+    #[arg(long, help_heading = "Run", value_name = "N")]
+    epochs: Option<u64>,
+    /// Sequences in a micro-batch [default: 4].
+    #[arg(long, help_heading = "Run", value_name = "N")]
+    batch: Option<u64>,
+    /// Longest row in tokens [default: 512].
+    #[arg(long, help_heading = "Run", value_name = "N")]
+    seq: Option<u64>,
+    /// Micro-batches of one optimizer step [default: 1].
+    #[arg(long, help_heading = "Run", value_name = "N")]
+    grad_accum: Option<u64>,
+    /// Seed of everything random [default: 0].
+    #[arg(long, help_heading = "Run", value_name = "N")]
+    seed: Option<u64>,
+    /// Take the rows in the file's order.
+    #[arg(long, help_heading = "Run", num_args = 0, default_missing_value = "true")]
+    #[serde(rename = "shuffle", serialize_with = "negated")]
+    no_shuffle: Option<bool>,
+    /// Keep all activations instead of computing them again: faster, more memory.
+    #[arg(long, help_heading = "Run", num_args = 0, default_missing_value = "true")]
+    #[serde(rename = "recompute", serialize_with = "negated")]
+    no_recompute: Option<bool>,
+
+    /// Peak learning rate [default: 5e-4].
+    #[arg(long, help_heading = "Optimizer", value_name = "X")]
+    lr: Option<f64>,
+    /// constant, linear or cosine [default: linear].
+    #[arg(long, help_heading = "Optimizer", value_name = "NAME")]
+    schedule: Option<String>,
+    /// Steps of warm-up, or a share of all steps below 1 [default: 0.03].
+    #[arg(long, help_heading = "Optimizer", value_name = "N")]
+    warmup: Option<f64>,
+    /// Largest norm of the gradients; 0 clips nothing [default: 1].
+    #[arg(long, help_heading = "Optimizer", value_name = "X")]
+    clip: Option<f64>,
+    /// AdamW's weight decay [default: 0].
+    #[arg(long, help_heading = "Optimizer", value_name = "X")]
+    weight_decay: Option<f64>,
+    /// AdamW's decay of the first moment [default: 0.9].
+    #[arg(long, help_heading = "Optimizer", value_name = "X")]
+    beta1: Option<f64>,
+    /// AdamW's decay of the second moment [default: 0.999].
+    #[arg(long, help_heading = "Optimizer", value_name = "X")]
+    beta2: Option<f64>,
+    /// AdamW's epsilon [default: 1e-8].
+    #[arg(long, help_heading = "Optimizer", value_name = "X")]
+    eps: Option<f64>,
+
+    /// How rows become text: auto, plain, chat or alpaca [default: auto].
+    #[arg(long, help_heading = "Rows", value_name = "NAME")]
+    format: Option<String>,
+    /// Train on prompts too.
+    #[arg(long, help_heading = "Rows", num_args = 0, default_missing_value = "true")]
+    train_on_prompt: Option<bool>,
+    /// Rows longer than --seq: truncate or refuse [default: truncate].
+    #[arg(long, help_heading = "Rows", value_name = "NAME")]
+    overlong: Option<String>,
+
+    /// The GPU.
+    #[command(flatten)]
+    #[serde(skip)]
+    pub device: DeviceArgs,
+    /// Take settings from a TOML file with the flags' names as keys; flags win.
+    #[arg(long, value_name = "FILE")]
+    #[serde(skip)]
+    pub config: Option<PathBuf>,
+    /// Go on from the checkpoint in --out.
+    #[arg(long, conflicts_with = "overwrite")]
+    #[serde(skip)]
+    pub resume: bool,
+    /// Replace an adapter in --out.
+    #[arg(long)]
+    #[serde(skip)]
+    pub overwrite: bool,
+}
+
+fn pattern(text: &str) -> std::result::Result<(String, f64), String> {
+    let (pattern, number) = text.rsplit_once('=').ok_or("expected PATTERN=NUMBER")?;
+    Ok((pattern.to_owned(), number.parse().map_err(|_| format!("{number:?} is no number"))?))
+}
+
+// serde's signature for `serialize_with`.
+#[expect(clippy::ref_option)]
+fn patterns<S: Serializer>(patterns: &Option<Vec<(String, f64)>>, serializer: S) -> std::result::Result<S::Ok, S::Error> {
+    match patterns {
+        Some(patterns) => serializer.collect_map(patterns.iter().map(|(pattern, x)| (pattern, x))),
+        None => serializer.serialize_none(),
+    }
+}
+
+#[expect(clippy::ref_option)]
+fn negated<S: Serializer>(flag: &Option<bool>, serializer: S) -> std::result::Result<S::Ok, S::Error> {
+    flag.map(|on| !on).serialize(serializer)
+}
+
+impl TrainArgs {
+    /// The settings of the run file and the flags together; a flag wins.
+    pub fn settings(&self) -> Result<Map> {
+        let mut map = match &self.config {
+            Some(path) => parse_run_file(&path.display().to_string(), &files::read_text(path)?)?,
+            None => Map::new(),
+        };
+        let flags = serde_json::to_value(self).ok();
+        for (key, value) in flags.as_ref().and_then(Value::as_object).into_iter().flatten().filter(|(_, value)| !value.is_null()) {
+            // The two say the same thing in two ways: a flag replaces whichever the file has.
+            match key.as_str() {
+                "steps" => drop(map.shift_remove("epochs")),
+                "epochs" => drop(map.shift_remove("steps")),
+                _ => {}
+            }
+            map.insert(key.clone(), value.clone());
+        }
+        Ok(map)
+    }
+}
+
+/// The keys of a run file, in its order. Unknown ones are found when the settings are read.
+fn parse_run_file(file: &str, text: &str) -> Result<Map> {
+    toml::from_str(text).map_err(|e| {
+        let line = e.span().map_or(1, |span| text[..span.start].lines().count().max(1));
+        Error::format(format!("{file}, line {line}"), e.message().to_owned(), "write TOML: key = value, one a line")
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::Parser;
+    use serde_json::json;
+    use weblora::train::TrainConfig;
+
+    #[derive(Debug, Parser)]
+    struct Cli {
+        #[command(flatten)]
+        args: TrainArgs,
+    }
+
+    fn settings(arguments: &[&str]) -> Map {
+        Cli::try_parse_from([&["train"], arguments].concat()).expect("arguments").args.settings().expect("settings")
+    }
+
+    #[test]
+    fn no_flag_no_setting() {
+        assert_eq!(settings(&[]), Map::new());
+    }
+
+    #[test]
+    fn every_setting_has_a_flag_and_every_flag_a_setting() {
+        use clap::CommandFactory;
+        let command = Cli::command();
+        let flags: Vec<&str> = command.get_arguments().filter_map(|arg| arg.get_long()).collect();
+        let all = json!({"model": "m", "data": "d", "init-adapter": "a", "steps": 1, "rank-pattern": {"q_proj": 1}, "alpha-pattern": {"q_proj": 1}});
+        let mut config = TrainConfig::from_map(all.as_object().expect("an object")).expect("settings");
+        (config.eval_data, config.epochs) = (Some("e".into()), Some(1));
+        let keys = config.to_map();
+        for key in keys.keys() {
+            assert!(flags.contains(&key.as_str()) || flags.contains(&format!("no-{key}").as_str()), "no flag for {key}");
+        }
+        for flag in flags.iter().filter(|flag| !["config", "resume", "overwrite", "gpu", "no-tune", "help"].contains(flag)) {
+            assert!(keys.contains_key(flag.trim_start_matches("no-")), "no setting for --{flag}");
+        }
+    }
+
+    #[test]
+    fn flags_become_settings() {
+        let map = settings(&[
+            "--rank=4",
+            "--targets",
+            "q,v",
+            "--no-shuffle",
+            "--rslora",
+            "--lora-plus",
+            "16",
+            "--rank-pattern",
+            "a=b=2",
+            "--rank-pattern",
+            "c=3",
+            "--lr",
+            "1e-3",
+        ]);
+        let expected = json!({"rank": 4, "targets": ["q", "v"], "rank-pattern": {"a=b": 2.0, "c": 3.0}, "rslora": true, "lora-plus": 16, "shuffle": false, "lr": 1e-3});
+        assert_eq!(Value::Object(map), expected);
+    }
+
+    #[test]
+    fn a_flag_wins_over_the_file() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let path = folder.path().join("run.toml");
+        std::fs::write(&path, "rank = 2\nepochs = 3\nshuffle = false\ntargets = [\"k\"]\n[rank-pattern]\nz = 1\na = 2\n").expect("written");
+        let map = settings(&["--config", &path.display().to_string(), "--rank", "16", "--steps", "9"]);
+        assert_eq!(map["rank"], json!(16));
+        assert_eq!(map["targets"], json!(["k"]));
+        assert_eq!(map["rank-pattern"].to_string(), r#"{"z":1,"a":2}"#);
+        assert_eq!((map.get("epochs"), &map["steps"]), (None, &json!(9)));
+    }
+
+    #[test]
+    fn a_broken_file_is_refused_with_its_line() {
+        let error = parse_run_file("run.toml", "rank = 2\nlr = = 3\n").expect_err("broken").to_string();
+        assert!(error.starts_with("run.toml, line 2: "), "{error}");
+    }
+}

@@ -1,0 +1,201 @@
+//! The loop of a training run: steps, evaluations, checkpoints, and an orderly end, whoever asks for it.
+
+use std::path::Path;
+use std::time::Instant;
+
+use weblora::export::peft::File;
+use weblora::train::{Event, Progress, StepReport, TrainConfig};
+use weblora::{Error, Result};
+
+use super::files::{CHECKPOINT_FILE, OutFolder, RUN_FILE};
+use super::output::Output;
+use super::signals::Stop;
+
+/// What the loop needs of a trainer.
+pub trait Engine {
+    /// One optimizer step.
+    async fn step(&mut self) -> Result<StepReport>;
+    /// Mean held-out loss in nats and the number of targets, or `None` when nothing is held out.
+    async fn evaluate(&mut self) -> Result<Option<(f64, u64)>>;
+    /// The bytes of a checkpoint that holds `progress` too.
+    async fn checkpoint(&mut self, progress: Progress) -> Result<Vec<u8>>;
+    /// The files of the adapter as it is now.
+    async fn export(&self) -> Result<Vec<File>>;
+}
+
+/// A run and where it stands.
+pub struct Run<'a> {
+    /// Its settings.
+    pub config: &'a TrainConfig,
+    /// Steps it takes in all.
+    pub total: u64,
+    /// Steps done before it was resumed.
+    pub done: u64,
+    /// Best held-out loss so far.
+    pub progress: Progress,
+    /// Whether there is anything to evaluate on.
+    pub held_out: bool,
+    /// Where everything goes.
+    pub out: &'a OutFolder,
+}
+
+impl Run<'_> {
+    /// Trains to the end. The adapter is in the folder then, and in its `best` the one with the lowest held-out loss when the run
+    /// evaluates as it goes.
+    ///
+    /// An error of the trainer or the disk ends the run at once: the last checkpoint stays as it is.
+    pub async fn drive(&mut self, engine: &mut impl Engine, output: &mut Output, stop: &Stop) -> Result<()> {
+        let begun = Instant::now();
+        let job = self.config.name.clone();
+        let mut last = f64::NAN;
+        while self.done < self.total {
+            let report = engine.step().await?;
+            (self.done, last) = (report.step, report.loss);
+            output.event(&Event::Step(report))?;
+            let due = Progress::due(self.config, self.done, self.total, self.held_out);
+            let ended = due.evaluate && self.evaluate(engine, output).await?;
+            if stop.asked() {
+                self.save(engine, output).await?;
+                return Err(Error::Stopped);
+            }
+            if ended || due.checkpoint {
+                self.save(engine, output).await?;
+            }
+            if ended {
+                break;
+            }
+        }
+        // A resumed run may have had nothing left to do; its adapter is written all the same.
+        self.out.write_adapter(&engine.export().await?)?;
+        let best_eval = self.progress.best.map(|best| best.loss);
+        let out = self.out.path().display().to_string();
+        output.event(&Event::Done { job, step: self.done, loss: last, best_eval, seconds: begun.elapsed().as_secs_f64(), out })
+    }
+
+    /// Evaluates; whether the run is to end early.
+    async fn evaluate(&mut self, engine: &mut impl Engine, output: &mut Output) -> Result<bool> {
+        let Some((loss, tokens)) = engine.evaluate().await? else { return Ok(false) };
+        let verdict = self.progress.evaluated(self.config, self.done, loss);
+        let job = self.config.name.clone();
+        output.event(&Event::Eval { job: job.clone(), step: self.done, loss, tokens, accuracy: None, best: verdict.best })?;
+        if verdict.best && self.config.eval_every > 0 {
+            self.out.write_best(&engine.export().await?)?;
+        }
+        let Some(reason) = verdict.stop.filter(|_| self.done < self.total) else { return Ok(false) };
+        output.event(&Event::EarlyStop { job, step: self.done, reason })?;
+        Ok(true)
+    }
+
+    async fn save(&self, engine: &mut impl Engine, output: &mut Output) -> Result<()> {
+        self.out.write(CHECKPOINT_FILE, &engine.checkpoint(self.progress).await?)?;
+        let (job, path) = (self.config.name.clone(), self.out.checkpoint().display().to_string());
+        output.event(&Event::Checkpoint { job, step: self.done, path })
+    }
+}
+
+/// Writes the settings with every default filled in, so that the run can be started again with `--config`.
+pub fn write_run_file(config: &TrainConfig, out: &OutFolder) -> Result<()> {
+    let text = toml::to_string(config).map_err(|e| Error::format(RUN_FILE, format!("cannot be written: {e}"), "report this"))?;
+    out.write(RUN_FILE, text.as_bytes())
+}
+
+/// The path of a setting that must be there.
+pub fn needed<'a>(key: &'static str, value: Option<&'a String>) -> Result<&'a Path> {
+    value.map(Path::new).ok_or_else(|| Error::config(key, "is missing", format!("give --{key} PATH, or put it into the run file")))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::files::Existing;
+    use super::*;
+    use serde_json::json;
+    use weblora::settings::Map;
+
+    /// A trainer whose losses are written down, and which asks to stop after a step.
+    struct Script {
+        at: u64,
+        held_out: Vec<f64>,
+        interrupt_after: Option<u64>,
+        stop: Stop,
+    }
+
+    impl Engine for Script {
+        async fn step(&mut self) -> Result<StepReport> {
+            self.at += 1;
+            if self.interrupt_after == Some(self.at) {
+                self.stop.ask();
+            }
+            if self.at == 100 {
+                return Err(Error::NotFinite { what: "loss", value: f32::NAN, step: 100, job: "main".into() });
+            }
+            let loss = 1.0 / self.at as f64;
+            Ok(StepReport { job: "main".into(), step: self.at, loss, lr: 1e-3, grad_norm: 1.0, tokens: 8, tokens_per_s: 1.0 })
+        }
+        async fn evaluate(&mut self) -> Result<Option<(f64, u64)>> {
+            Ok(Some((self.held_out.remove(0), 5)))
+        }
+        async fn checkpoint(&mut self, progress: Progress) -> Result<Vec<u8>> {
+            Ok(format!("{} {:?}", self.at, progress.best.map(|b| b.step)).into_bytes())
+        }
+        async fn export(&self) -> Result<Vec<File>> {
+            Ok(vec![("adapter_config.json", self.at.to_string().into_bytes())])
+        }
+    }
+
+    struct Outcome {
+        result: Result<()>,
+        checkpoint: Option<String>,
+        adapter: Option<String>,
+        best: Option<String>,
+    }
+
+    fn drive(settings: serde_json::Value, held_out: &[f64], interrupt_after: Option<u64>, total: u64) -> Outcome {
+        let map: Map = settings.as_object().expect("an object").clone();
+        let config = TrainConfig::from_map(&map).expect("settings");
+        let folder = tempfile::tempdir().expect("a folder");
+        let out = OutFolder::open(&folder.path().join("out"), Existing::Refuse).expect("a folder");
+        write_run_file(&config, &out).expect("written");
+        let again: Map = toml::from_str(&std::fs::read_to_string(out.path().join(RUN_FILE)).expect("read")).expect("TOML");
+        assert_eq!(TrainConfig::from_map(&again).expect("settings"), config);
+        let stop = Stop::default();
+        let mut engine = Script { at: 0, held_out: held_out.to_vec(), interrupt_after, stop: stop.clone() };
+        let held_out = !held_out.is_empty();
+        let mut run = Run { config: &config, total, done: 0, progress: Progress::default(), held_out, out: &out };
+        let result = pollster::block_on(run.drive(&mut engine, &mut Output::new(false), &stop));
+        let read = |name: &str| std::fs::read_to_string(out.path().join(name)).ok();
+        Outcome { result, checkpoint: read(CHECKPOINT_FILE), adapter: read("adapter_config.json"), best: read("best/adapter_config.json") }
+    }
+
+    #[test]
+    fn a_run_ends_with_its_adapter_and_checkpoint() {
+        let end = drive(json!({"rank-pattern": {"q_proj": 2}}), &[], None, 7);
+        end.result.expect("done");
+        assert_eq!((end.checkpoint.as_deref(), end.adapter.as_deref(), end.best), (Some("7 None"), Some("7"), None));
+    }
+
+    #[test]
+    fn an_interrupted_run_saves_and_says_so() {
+        let end = drive(json!({"save-every": 2}), &[], Some(3), 7);
+        assert!(matches!(end.result, Err(Error::Stopped)));
+        assert_eq!((end.checkpoint.as_deref(), end.adapter), (Some("3 None"), None));
+    }
+
+    #[test]
+    fn patience_ends_a_run_and_the_best_adapter_stays() {
+        let end = drive(json!({"eval-every": 1, "patience": 2}), &[2.0, 1.0, 1.5, 1.5, 0.1], None, 7);
+        end.result.expect("done");
+        assert_eq!((end.checkpoint.as_deref(), end.adapter.as_deref(), end.best.as_deref()), (Some("4 Some(2)"), Some("4"), Some("2")));
+    }
+
+    #[test]
+    fn a_failed_step_leaves_the_last_checkpoint() {
+        let end = drive(json!({"save-every": 30}), &[], None, 200);
+        assert!(matches!(end.result, Err(Error::NotFinite { .. })));
+        assert_eq!((end.checkpoint.as_deref(), end.adapter), (Some("90 None"), None));
+    }
+
+    #[test]
+    fn a_missing_path_is_named() {
+        assert!(needed("data", None).expect_err("missing").to_string().contains("--data PATH"));
+    }
+}

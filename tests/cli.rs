@@ -1,0 +1,144 @@
+//! The command line program, from outside: what it prints where, and its exit codes.
+#![cfg(not(target_arch = "wasm32"))]
+
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output};
+
+use serde_json::Value;
+
+fn golden(name: &str) -> String {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden").join(name).display().to_string()
+}
+
+fn weblora(arguments: &[&str]) -> Output {
+    Command::new(env!("CARGO_BIN_EXE_weblora")).args(arguments).output().expect("the program starts")
+}
+
+fn text(bytes: &[u8]) -> String {
+    String::from_utf8(bytes.to_vec()).expect("UTF-8")
+}
+
+/// Runs a verb that succeeds, and gives what it printed on stdout.
+#[track_caller]
+fn succeeds(arguments: &[&str]) -> String {
+    let output = weblora(arguments);
+    assert!(output.status.success(), "{arguments:?}: {}", text(&output.stderr));
+    text(&output.stdout)
+}
+
+/// Runs a verb that fails with one sentence that has these words, and nothing on stdout.
+#[track_caller]
+fn fails(arguments: &[&str], words: &[&str]) {
+    let output = weblora(arguments);
+    let said = text(&output.stderr);
+    assert_eq!(output.status.code(), Some(1), "{said}");
+    assert!(output.stdout.is_empty(), "{}", text(&output.stdout));
+    assert!(said.starts_with("error: ") && said.lines().count() == 1, "{said:?}");
+    for word in words {
+        assert!(said.contains(word), "{said:?} does not mention {word:?}");
+    }
+    let output = weblora(&[arguments, &["--json"]].concat());
+    let events: Vec<Value> = text(&output.stdout).lines().map(|line| serde_json::from_str(line).expect("JSON")).collect();
+    assert_eq!(events.len(), 1);
+    assert_eq!(events[0]["event"], "error");
+    assert!(events[0]["code"].is_string() && said.contains(events[0]["message"].as_str().expect("a message")));
+}
+
+#[test]
+fn no_arguments_and_wrong_ones_are_wrong_usage() {
+    for arguments in [&[][..], &["nothing"], &["inspect"], &["inspect", "x", "--rows", "3"], &["inspect", "x", "--seq", "1", "--data", "y"]]
+    {
+        let output = weblora(arguments);
+        assert_eq!(output.status.code(), Some(2), "{arguments:?}");
+        assert!(output.stdout.is_empty() && text(&output.stderr).contains("--help"), "{arguments:?}");
+    }
+    assert!(succeeds(&["--help"]).contains("inspect"));
+    assert!(succeeds(&["inspect", "--help"]).contains("Examples:"));
+    assert!(succeeds(&["--version"]).starts_with("weblora "));
+}
+
+#[test]
+fn a_model_is_shown() {
+    let words = succeeds(&["inspect", &golden("tiny_llama/model.gguf")]);
+    for expected in ["llama", "2 blocks, width 32, feed-forward 96, 4 heads of 16 on 2 key/value heads", "q4_1", "general.architecture"] {
+        assert!(words.contains(expected), "{words}");
+    }
+    assert!(!words.contains("model.layers.1.mlp.up_proj.weight"));
+    let words = succeeds(&["inspect", &golden("tiny_llama/model.safetensors"), "--tensors"]).replace('\n', " ");
+    assert!(words.contains("model.layers.1.mlp.up_proj.weight"), "{words}");
+}
+
+#[test]
+fn json_is_one_event_a_line_and_nothing_else() {
+    let out = succeeds(&["--json", "inspect", &golden("odd_llama"), "--tensors"]);
+    let event: Value = serde_json::from_str(&out).expect("one line of JSON");
+    assert_eq!((&event["event"], &event["hidden_size"], &event["num_attention_heads"]), (&"model".into(), &36.into(), &9.into()));
+    assert_eq!(event["tensors"].as_array().map(Vec::len), Some(11));
+    assert_eq!(event["hash"].as_str().map(str::len), Some(32));
+}
+
+#[test]
+fn an_adapter_is_checked_against_the_model() {
+    let words = succeeds(&["inspect", &golden("tiny_llama/model.safetensors"), "--adapter", &golden("tiny_llama/adapter")]);
+    assert!(words.contains("LoRA, rank 4, alpha 8, 14 layers"), "{words}");
+    let out = succeeds(&["inspect", &golden("tiny_llama/model.safetensors"), "--adapter", &golden("tiny_llama/adapter"), "--json"]);
+    assert_eq!(serde_json::from_str::<Value>(&out).expect("JSON")["sites"][0]["site"], "layers.0.self_attn.q_proj");
+    fails(&["inspect", &golden("odd_llama"), "--adapter", &golden("tiny_llama/adapter")], &["tiny_llama/adapter", "1 blocks"]);
+    // Its weblora.json names another base.
+    fails(
+        &["inspect", &golden("tiny_llama/model.safetensors"), "--adapter", &golden("peft_patterns")],
+        &["peft_patterns", "was trained on the base"],
+    );
+    fails(&["inspect", &golden("tiny_llama/model.safetensors"), "--adapter", &golden("odd_llama")], &["no adapter_config.json"]);
+    fails(&["inspect", &golden("tiny_llama/model.safetensors"), "--adapter", &golden("missing")], &["is no folder"]);
+}
+
+#[test]
+fn a_pickle_is_named() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let path = |name: &str| -> PathBuf { folder.path().join(name) };
+    std::fs::copy(golden("tiny_llama/adapter/adapter_config.json"), path("adapter_config.json")).expect("copied");
+    std::fs::write(path("adapter_model.bin"), b"x").expect("written");
+    fails(&["inspect", &golden("tiny_llama/model.safetensors"), "--adapter", &folder.path().display().to_string()], &["pickle"]);
+}
+
+#[test]
+fn bad_files_are_one_sentence() {
+    fails(&["inspect", "missing.gguf"], &["missing.gguf"]);
+    fails(&["inspect", &golden("README.md")], &["README.md", "GGUF"]);
+    fails(&["inspect", &golden("tiny_llama/model.gguf"), "--data", &golden("smollm2_rows.jsonl")], &["tokenizer"]);
+}
+
+#[test]
+fn settings_that_cannot_work_are_refused_before_anything_is_written() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let out = folder.path().join("out").display().to_string();
+    let model = golden("tiny_llama/model.gguf");
+    fails(&["train", "--out", &out], &["`model`", "--model PATH"]);
+    fails(&["train", "--out", &out, "--rank", "0", "--model", &model], &["`rank`"]);
+    fails(&["train", "--out", &out, "--method", "dora", "--model", &model], &["`method`"]);
+    fails(&["train", "--out", &out, "--resume"], &["`resume`", "checkpoint.safetensors"]);
+    fails(&["train", "--out", &out, "--config", &golden("missing.toml")], &["missing.toml"]);
+    let file = folder.path().join("run.toml");
+    std::fs::write(&file, "rnak = 4\n").expect("written");
+    fails(&["train", "--out", &out, "--config", &file.display().to_string()], &["`rnak`", "did you mean `rank`?"]);
+    assert_eq!(weblora(&["train", "--steps", "1", "--epochs", "1"]).status.code(), Some(2));
+    assert_eq!(weblora(&["train", "--lora-plus", "0"]).status.code(), Some(2));
+    assert!(!Path::new(&out).exists());
+    let help = succeeds(&["train", "--help"]);
+    assert!(help.contains("--lora-plus") && help.contains("[lora]") && help.contains("Examples:"), "{help}");
+}
+
+#[test]
+fn a_reader_that_leaves_early_is_no_error() {
+    use std::process::Stdio;
+    let mut child = Command::new(env!("CARGO_BIN_EXE_weblora"))
+        .args(["inspect", &golden("tiny_llama/model.safetensors"), "--tensors"])
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .expect("the program starts");
+    drop(child.stdout.take());
+    let output = child.wait_with_output().expect("the program ends");
+    assert!(output.status.success() && output.stderr.is_empty(), "{}", text(&output.stderr));
+}
