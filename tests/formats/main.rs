@@ -1,4 +1,5 @@
 //! GGUF and safetensors: what they hold, every lie they can tell, and damaged files at random.
+#![cfg(not(target_arch = "wasm32"))]
 
 mod build;
 mod damage;
