@@ -18,6 +18,9 @@ export WASM_BINDGEN_TEST_WEBDRIVER_JSON=$capabilities
 
 # A first pipeline on a software adapter can take long; the runner's own limit is 20 seconds for all tests.
 export WASM_BINDGEN_TEST_TIMEOUT=${WASM_BINDGEN_TEST_TIMEOUT:-600}
+# wasm-pack builds with the dev profile and tests with the test profile: made equal, everything compiles once. Full debug
+# information would only make a module of many megabytes for wasm-bindgen to rewrite.
+export CARGO_PROFILE_DEV_OPT_LEVEL=2 CARGO_PROFILE_DEV_DEBUG=line-tables-only
 # Drivers named in the environment would take over both runs.
 unset CHROMEDRIVER GECKODRIVER SAFARIDRIVER CHROMEDRIVER_REMOTE GECKODRIVER_REMOTE
 
@@ -28,5 +31,5 @@ for browser in ${WEBLORA_BROWSERS:-chrome firefox}; do
     *) die "a browser called '$browser'" "WEBLORA_BROWSERS=\"chrome firefox\" or one of the two" ;;
     esac
     say "tests/wasm.rs in headless $browser"
-    scripts/with-wasm.sh wasm-pack test --headless --mode no-install "${driver[@]}" . -- --no-default-features --test wasm
+    scripts/with-wasm.sh wasm-pack test --headless --mode no-install "${driver[@]}" . --no-default-features --test wasm
 done

@@ -1,4 +1,5 @@
 //! Attention kernels against their twins, in every form the adapter has, over awkward sizes; twins against finite differences.
+#![cfg(not(target_arch = "wasm32"))]
 
 mod common;
 

@@ -1,4 +1,5 @@
 //! The small kernels on the GPU against their CPU twins, and the twins' backward passes against finite differences in f64.
+#![cfg(not(target_arch = "wasm32"))]
 
 mod common;
 

@@ -1,4 +1,5 @@
 //! Segmented low-rank products: twins against finite differences, kernels against twins, jobs alone against jobs together.
+#![cfg(not(target_arch = "wasm32"))]
 
 mod common;
 

@@ -1,4 +1,5 @@
 //! Tokenizers, chat templates, masks and packing against the goldens of `tests/golden/text.py`.
+#![cfg(not(target_arch = "wasm32"))]
 
 use serde_json::Value;
 use weblora::Error;

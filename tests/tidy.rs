@@ -168,6 +168,7 @@ fn methods_and_formats_are_told_apart_in_their_tables_catches() {
         ("src/quant/mod.rs", "match name { \"q4_0\" => 1, _ => 2 }"),
         ("src/adapters/mod.rs", "match m { Method::MixLora => 1 }"),
         ("src/model/linear.rs", "let default = \"q4_0\"; let lora = 1; if lora == 2 {}"),
+        ("src/export/peft.rs", "if peft_type == \"LORA\" {}"),
         ("src/text/mod.rs", "match x { \"q_proj\" => 1, Chat => 2 }"),
     ];
     catches(rules::no_match_on_rows, &bad, &good);

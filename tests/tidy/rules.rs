@@ -8,17 +8,19 @@ pub const LAYERS: &[(&str, &[&str])] = &[
     ("error", &[]),
     ("rng", &["error"]),
     ("config", &["error"]),
-    ("settings", &["error"]),
+    ("settings", &["error", "config"]),
     ("quant", &["error", "config"]),
     ("formats", &["error", "config", "quant"]),
     ("text", &["error", "config", "formats"]),
     ("gpu", &["error", "config"]),
     ("kernels", &["error", "config", "rng", "quant", "gpu"]),
     ("adapters", &["error", "config", "settings", "rng", "quant", "formats", "gpu", "kernels"]),
-    ("model", &["error", "config", "rng", "quant", "formats", "text", "gpu", "kernels", "adapters"]),
+    ("model", &["error", "config", "settings", "rng", "quant", "formats", "text", "gpu", "kernels", "adapters"]),
     ("export", &["error", "config", "settings", "rng", "quant", "formats", "text", "gpu", "kernels", "adapters", "model"]),
-    ("train", &["error", "config", "settings", "rng", "quant", "formats", "text", "gpu", "kernels", "adapters", "model", "export"]),
-    ("bench", &["error", "config", "rng", "quant", "formats", "text", "gpu", "kernels", "adapters", "model", "train"]),
+    ("generate", &["error", "config", "settings", "rng", "quant", "formats", "text", "gpu", "kernels", "adapters", "model"]),
+    ("train", &["error", "config", "settings", "rng", "quant", "formats", "text", "gpu", "kernels", "adapters", "model", "export", "generate"]),
+    ("demo", &["error", "config", "settings", "rng", "quant", "formats", "text", "gpu", "kernels", "adapters", "model", "generate"]),
+    ("bench", &["error", "config", "settings", "rng", "quant", "formats", "text", "gpu", "kernels", "adapters", "model", "generate", "train"]),
 ];
 const TOP: &[&str] = &["bin", "wasm", "lib"];
 
@@ -131,6 +133,10 @@ const METHODS: &[&str] = &["lora", "rslora", "loraplus", "cola", "chain", "multi
 /// Whether `token` names a method or a block format: `"q4_1"`, `Q4_1`, `"mixlora"`, `MixLora`.
 fn is_row_name(token: &Token) -> bool {
     let literal = token.text.starts_with('"');
+    // Files have names of their own, such as PEFT's "LORA"; ours are lower-case in text and camel-case in code.
+    if literal && token.text.contains(char::is_uppercase) {
+        return false;
+    }
     let name = token.text.trim_matches('"').to_lowercase();
     let format = |prefix: &str| {
         let tail = name.strip_prefix(prefix).unwrap_or("");
@@ -202,7 +208,8 @@ pub fn shaders(shaders: &[String], sources: &[(String, String)]) -> Vec<String> 
 
 /// `wasm-pack test` compiles every integration test for wasm: all but tests/wasm.rs must step aside.
 pub fn native_only(path: &str, text: &str) -> Vec<String> {
-    let is_test = path.starts_with("tests/") && path.ends_with(".rs") && path.matches('/').count() == 1 && path != "tests/wasm.rs";
+    let root = path.matches('/').count() == 1 || path.ends_with("/main.rs");
+    let is_test = root && path.starts_with("tests/") && path.ends_with(".rs") && path != "tests/wasm.rs";
     let line = "#![cfg(not(target_arch = \"wasm32\"))]";
     if is_test && !text.lines().any(|l| l == line) { vec![format!("{path}: add the line {line}")] } else { Vec::new() }
 }

@@ -4,17 +4,19 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand};
 
+use super::device::DeviceArgs;
 use super::settings::TrainArgs;
 
 /// Fine-tune low-rank adapters on small quantised LLaMA models, on any GPU that Vulkan, Metal or DX12 can reach.
 #[derive(Debug, Parser)]
-#[command(name = "weblora", version, arg_required_else_help = true, max_term_width = 110)]
+#[command(name = "weblora", version, max_term_width = 110)]
 pub struct Cli {
     /// Print one JSON event per line on stdout and nothing else there.
     #[arg(long, global = true)]
     pub json: bool,
+    /// Without a verb: the embedded demo.
     #[command(subcommand)]
-    pub command: Command,
+    pub command: Option<Command>,
 }
 
 /// What to do.
@@ -30,6 +32,23 @@ pub enum Command {
 A row is one JSON object a line: prompt and completion, instruction and output, messages, or text.
 Ctrl-C saves a checkpoint; --resume goes on from it bit for bit.")]
     Train(Box<TrainArgs>),
+    /// Print the exact memory of a run before anything is allocated; takes the flags of train, opens no device.
+    #[command(after_help = "Example:
+  weblora plan --model model.gguf --rank 8 --batch 4 --seq 512")]
+    Plan(Box<TrainArgs>),
+    /// Answer a prompt with a model, and with adapters over it.
+    #[command(after_help = "Examples:
+  weblora generate --model model.gguf --prompt 'What is the capital of France?'
+  weblora generate --model model.gguf --adapter my-adapter --base --prompt 'Who are you?'
+  weblora generate --model model.gguf --raw --temperature 0.8 --top-p 0.95 --prompt 'Once upon a time'")]
+    Generate(GenerateArgs),
+    /// Measure loss, perplexity or accuracy of a model, before and after adapters.
+    #[command(after_help = "Examples:
+  weblora eval --model model.gguf --text book.txt --seq 1024
+  weblora eval --model model.gguf --data test.jsonl --adapter my-adapter")]
+    Eval(EvalArgs),
+    /// List the kernels, or print the final WGSL of some.
+    Shaders(ShadersArgs),
     /// Show what a model file, an adapter folder or a data file holds.
     #[command(after_help = "Examples:
   weblora inspect model.gguf                       shape, formats, metadata
@@ -37,6 +56,92 @@ Ctrl-C saves a checkpoint; --resume goes on from it bit for bit.")]
   weblora inspect model.gguf --data rows.jsonl     which tokens of the first rows are trained
   weblora inspect model.gguf --adapter my-adapter  whether an adapter fits the model, and its ranks")]
     Inspect(InspectArgs),
+}
+
+/// Arguments of `generate`.
+#[derive(Debug, Args)]
+pub struct GenerateArgs {
+    /// Base model: a GGUF file, a safetensors file, or a folder with either.
+    #[arg(long, value_name = "PATH")]
+    pub model: PathBuf,
+    /// What to answer; with --raw what to continue.
+    #[arg(long, value_name = "TEXT")]
+    pub prompt: String,
+    /// A PEFT folder; repeat it to compare adapters over one base.
+    #[arg(long, value_name = "DIR")]
+    pub adapter: Vec<PathBuf>,
+    /// Answer with the base alone too.
+    #[arg(long)]
+    pub base: bool,
+    /// Put no chat template around the prompt.
+    #[arg(long)]
+    pub raw: bool,
+    /// System message of the chat.
+    #[arg(long, value_name = "TEXT", conflicts_with = "raw")]
+    pub system: Option<String>,
+    /// Quantise float weights when loading: nf4, q4_0, q8_0 or none.
+    #[arg(long, value_name = "FORMAT", default_value = "none")]
+    pub quantize: String,
+    /// Stop after this many tokens.
+    #[arg(long, value_name = "N", default_value_t = 128, value_parser = clap::value_parser!(u32).range(1..))]
+    pub max_tokens: u32,
+    /// 0 takes the likeliest token, 1 draws as the model says.
+    #[arg(long, value_name = "X", default_value_t = 0.0, help_heading = "Sampling")]
+    pub temperature: f32,
+    /// Draw from the N likeliest tokens only; 0 for all.
+    #[arg(long, value_name = "N", default_value_t = 0, help_heading = "Sampling")]
+    pub top_k: usize,
+    /// Draw from the likeliest tokens that have this probability together.
+    #[arg(long, value_name = "P", default_value_t = 1.0, help_heading = "Sampling")]
+    pub top_p: f32,
+    /// Make tokens that are there already less likely by this factor.
+    #[arg(long, value_name = "X", default_value_t = 1.0, help_heading = "Sampling")]
+    pub repetition_penalty: f32,
+    /// Seed of the draws.
+    #[arg(long, value_name = "N", default_value_t = 0, help_heading = "Sampling")]
+    pub seed: u64,
+    /// The GPU.
+    #[command(flatten)]
+    pub device: DeviceArgs,
+}
+
+/// Arguments of `eval`.
+#[derive(Debug, Args)]
+pub struct EvalArgs {
+    /// Base model: a GGUF file, a safetensors file, or a folder with either.
+    #[arg(long, value_name = "PATH")]
+    pub model: PathBuf,
+    /// A text file: mean NLL and perplexity over windows of --seq tokens.
+    #[arg(long, value_name = "FILE", required_unless_present = "data")]
+    pub text: Option<PathBuf>,
+    /// A file of rows: mean loss of their targets, and accuracy where rows have `choices`.
+    #[arg(long, value_name = "FILE", conflicts_with = "text")]
+    pub data: Option<PathBuf>,
+    /// A PEFT folder: the same again with this adapter; repeatable.
+    #[arg(long, value_name = "DIR")]
+    pub adapter: Vec<PathBuf>,
+    /// Longest row or window in tokens.
+    #[arg(long, default_value_t = 512, value_name = "N", value_parser = clap::value_parser!(u32).range(2..))]
+    pub seq: u32,
+    /// Sequences that go through the model together.
+    #[arg(long, default_value_t = 1, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    pub batch: u32,
+    /// How rows become text: auto, plain, chat or alpaca.
+    #[arg(long, default_value = "auto")]
+    pub format: String,
+    /// Quantise float weights when loading: nf4, q4_0, q8_0 or none.
+    #[arg(long, value_name = "FORMAT", default_value = "none")]
+    pub quantize: String,
+    /// The GPU.
+    #[command(flatten)]
+    pub device: DeviceArgs,
+}
+
+/// Arguments of `shaders`.
+#[derive(Debug, Args)]
+pub struct ShadersArgs {
+    /// Print the WGSL of kernels whose name contains this; without it, list all kernels.
+    pub name: Option<String>,
 }
 
 /// Arguments of `inspect`.

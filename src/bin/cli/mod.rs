@@ -4,13 +4,19 @@
 //! With `--json` stdout carries one event per line and nothing else.
 
 mod args;
+mod base;
+mod demo;
 mod device;
+mod eval;
 mod files;
+mod generate;
 mod inspect;
 mod method_args;
 mod output;
+mod plan;
 mod run;
 mod settings;
+mod shaders;
 mod signals;
 mod train;
 
@@ -30,8 +36,13 @@ pub fn main() -> ExitCode {
     let cli = Cli::parse(); // prints usage and exits with 2 by itself
     let mut output = Output::new(cli.json);
     let result = match &cli.command {
-        Command::Train(args) => run::run(args, &mut output),
-        Command::Inspect(args) => inspect::run(args, &mut output),
+        None => demo::run(&mut output),
+        Some(Command::Train(args)) => run::run(args, &mut output),
+        Some(Command::Plan(args)) => plan::run(args, &mut output),
+        Some(Command::Generate(args)) => generate::run(args, &mut output),
+        Some(Command::Eval(args)) => eval::run(args, &mut output),
+        Some(Command::Shaders(args)) => shaders::run(args, &mut output),
+        Some(Command::Inspect(args)) => inspect::run(args, &mut output),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,

@@ -42,6 +42,18 @@ impl Output {
         }
     }
 
+    /// Writes a piece of text to stdout at once, without a line's end.
+    pub fn stream(&mut self, piece: &str) -> Result<()> {
+        let mut stdout = std::io::stdout();
+        let written = stdout.write_all(piece.as_bytes()).and_then(|()| stdout.flush());
+        written.map_err(|source| Error::Io {
+            action: "write",
+            path: "stdout".into(),
+            source,
+            hint: "check where the output is redirected to",
+        })
+    }
+
     /// Tells of an event.
     pub fn event(&mut self, event: &Event) -> Result<()> {
         self.advance(event);

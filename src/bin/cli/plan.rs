@@ -1,0 +1,45 @@
+//! `weblora plan`: the exact memory of a run, from the model's header alone.
+
+use serde_json::json;
+use weblora::Result;
+use weblora::formats::ModelFile;
+use weblora::gpu::Tuner;
+use weblora::gpu::device::PlanLimits;
+use weblora::train::TrainConfig;
+use weblora::train::trainer::TrainPlan;
+
+use super::output::{Output, bytes};
+use super::settings::TrainArgs;
+use super::train::needed;
+
+/// Runs the verb.
+pub fn run(args: &TrainArgs, output: &mut Output) -> Result<()> {
+    let config = TrainConfig::from_map(&args.settings()?)?;
+    let model = pollster::block_on(ModelFile::open_path(needed("model", config.model.as_ref())?))?;
+    // The limits every WebGPU device has: what fits in them fits everywhere.
+    let plan = TrainPlan::new(&model, &config, None, PlanLimits::FLOOR, &Tuner::none())?;
+    let footprint = plan.planned.footprint();
+    let (micro, update) = plan.planned.dispatches();
+    let trainable = plan.layout.params.trainable();
+    let largest = plan.planned.store.entries().iter().max_by_key(|e| e.bytes);
+    let (binding, binding_bytes) = largest.map_or((String::new(), 0), |e| (e.label.clone(), e.bytes));
+    if output.is_json() {
+        return output.print(
+            &json!({
+                "event": "plan", "model": model.name(), "rows": plan.rows, "trainable_parameters": trainable,
+                "planned_bytes": footprint.total(), "persistent": footprint.persistent, "activations": footprint.arenas,
+                "params": footprint.params, "dispatches": micro, "update_dispatches": update,
+                "largest_buffer": binding, "largest_buffer_bytes": binding_bytes,
+            })
+            .to_string(),
+        );
+    }
+    output.print(&format!("{}: {} tokens a micro-batch, {trainable} trainable parameters", model.name(), plan.rows))?;
+    for (class, size) in &footprint.persistent {
+        output.print(&format!("  {class:12} {:>12}  {size}", bytes(*size)))?;
+    }
+    output.print(&format!("  {:12} {:>12}  {}", "activations", bytes(footprint.arenas), footprint.arenas))?;
+    output.print(&format!("  {:12} {:>12}  {}", "params", bytes(footprint.params), footprint.params))?;
+    output.print(&format!("  {:12} {:>12}  {}", "total", bytes(footprint.total()), footprint.total()))?;
+    output.print(&format!("  largest buffer {binding}, {}; {micro} + {update} dispatches a step", bytes(binding_bytes)))
+}
