@@ -11,6 +11,7 @@ pub mod lowrank;
 pub mod lowrank_twin;
 pub mod matmul;
 pub mod matrix;
+pub mod matvec;
 pub mod norm;
 pub mod optimizer;
 pub mod real;
@@ -21,6 +22,10 @@ use crate::gpu::KernelSpec;
 
 /// Every kernel of the crate, for `weblora shaders`, for validation and for the tests' completeness check.
 pub const KERNELS: &[&KernelSpec] = &[
+    &matmul::MATMUL,
+    &matmul::MATMUL_TILE,
+    &matvec::MATVEC,
+    &embed::EMBED,
     &lowrank::DOWN,
     &lowrank::DOWN_TILE,
     &lowrank::UP,
