@@ -37,6 +37,11 @@ impl Tuner {
         Self { facts: Some(gpu.facts().clone()), choices: BTreeMap::new() }
     }
 
+    /// Choices for a device that is only described, to list what would be offered to it.
+    pub fn assuming(facts: Facts) -> Self {
+        Self { facts: Some(facts), choices: BTreeMap::new() }
+    }
+
     /// What the adapter can do, if there is one.
     pub fn facts(&self) -> Option<&Facts> {
         self.facts.as_ref()

@@ -1,15 +1,36 @@
-//! tmp
-use super::matmul::TMP;
-use super::matrix::Matrix;
-use crate::gpu::{Dispatch, Recorder, Tensor, Variant};
-/// tmp
-pub fn gather(rec: &mut Recorder, label: &str, tokens: Tensor, w: &Matrix, x: Tensor) {
-    let p = w.parts[0];
-    let params: [u32; 8] = [tokens.len, p.rows as u32, w.cols as u32, 0, w.rows as u32, 0, 2, 0];
-    rec.dispatch(
-        &TMP,
-        Variant::new(),
-        [(w.cols as u32).div_ceil(64), tokens.len, 1],
-        Dispatch::new(label, &params, &[x, p.tensor, tokens], 0),
-    );
+//! Rows of a table, dequantised: the embedding lookup.
+
+use super::matrix::{Matrix, Params};
+use crate::gpu::{Access, Dispatch, KernelSpec, Recorder, Tensor, grid_1d};
+
+/// One invocation per token and eight inputs: tokens, w, y.
+pub const EMBED: KernelSpec = KernelSpec {
+    name: "embed",
+    source: include_str!("../../shaders/embed.wgsl"),
+    bindings: &[Access::ReadWrite, Access::Read, Access::ReadWrite],
+};
+
+/// `y[t, w.cols] = w[tokens[t]]`, for `tokens.len` tokens, equal to the format's decoder bit for bit. Zeros for a token past the table.
+pub fn gather(rec: &mut Recorder, label: &str, tokens: Tensor, w: &Matrix, y: Tensor) {
+    let t = tokens.len;
+    assert!(y.len as usize >= t as usize * w.cols, "{label}: {t} rows of {} do not fit", w.cols);
+    for part in &w.parts {
+        let params = Params {
+            t,
+            n: part.rows as u32,
+            k: w.cols as u32,
+            ldx: 1,
+            ldy: w.cols as u32,
+            offset: part.row_start as u32,
+            accumulate: 0,
+            rows: w.rows as u32,
+        };
+        let groups = (t as usize * w.cols.div_ceil(8)).div_ceil(64) as u32;
+        rec.dispatch(&EMBED, w.variant(), grid_1d(groups), Dispatch::new(label, &params, &[tokens, part.tensor, y], 0));
+    }
+}
+
+/// The lookup on decoded rows of `k` weights.
+pub fn embed_twin(tokens: &[u32], w: &[f32], k: usize) -> Vec<f32> {
+    tokens.iter().flat_map(|&token| w[token as usize * k..][..k].iter().copied()).collect()
 }

@@ -11,16 +11,32 @@ pub mod lowrank;
 pub mod lowrank_twin;
 pub mod matmul;
 pub mod matrix;
+pub mod matvec;
 pub mod norm;
 pub mod optimizer;
 pub mod real;
 pub mod rope;
 pub mod rows;
+pub mod samples;
 
 use crate::gpu::KernelSpec;
 
 /// Every kernel of the crate, for `weblora shaders`, for validation and for the tests' completeness check.
 pub const KERNELS: &[&KernelSpec] = &[
+    &matmul::MATMUL,
+    &matmul::MATMUL_TILE,
+    &matvec::MATVEC,
+    &embed::EMBED,
+    &attention::TILE_FORWARD,
+    &attention::TILE_DQ,
+    &attention::TILE_DKV,
+    &attention::LANES_FORWARD,
+    &attention::LANES_DQ,
+    &attention::LANES_DKV,
+    &attention::DELTA,
+    &attention::decode::DECODE,
+    &attention::decode::DECODE_LANES,
+    &attention::decode::DECODE_MERGE,
     &lowrank::DOWN,
     &lowrank::DOWN_TILE,
     &lowrank::UP,

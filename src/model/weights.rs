@@ -6,7 +6,7 @@ use crate::formats::{ModelFile, TensorInfo};
 use crate::gpu::device::PlanLimits;
 use crate::gpu::{Class, Gpu, Store, Tensor};
 use crate::kernels::matrix::{Matrix, Part};
-use crate::quant::QuantFormat;
+use crate::quant::{QUAD, QuantFormat};
 use crate::{Error, Result};
 
 /// No part of a matrix is larger than this, so that the host never holds more than a few tens of MiB.
@@ -89,18 +89,25 @@ impl Declarer<'_> {
             return Err(Error::config("quantize", problem, "choose another format or none"));
         }
         let cap = self.limits.max_binding.min(self.limits.max_buffer).min(MAX_PART_BYTES);
-        let row_words = format.packed_words(1, cols).max(1) as u64;
+        // Four rows share vectors.
+        let row_words = (format.packed_words(QUAD, cols) / QUAD).max(1) as u64;
         let per_part = ((cap / 4).saturating_sub(64) / row_words) as usize;
-        if per_part == 0 {
+        if per_part < QUAD {
             return Err(Error::Limit {
-                what: format!("one row of {name}"),
-                needed: format!("{} bytes", row_words * 4),
+                what: format!("four rows of {name}"),
+                needed: format!("{} bytes", row_words * 16),
                 allowed: format!("{cap} bytes"),
                 hint: "use a model with narrower layers",
             });
         }
         // Whole 64-row tiles in every part but the last.
-        let per_part = if per_part >= rows { rows } else { (per_part / 64 * 64).max(1) };
+        let per_part = if per_part >= rows {
+            rows
+        } else if per_part < 64 {
+            per_part / QUAD * QUAD
+        } else {
+            per_part / 64 * 64
+        };
         let mut parts = Vec::new();
         for start in (0..rows).step_by(per_part) {
             let count = per_part.min(rows - start);

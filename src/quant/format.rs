@@ -1,5 +1,6 @@
 //! What a row of the format table holds.
 
+use super::packed::GpuLayout;
 use half::{bf16, f16};
 
 /// Appends the blocks of weights to `out`; see [`QuantFormat::encode`].
@@ -24,6 +25,8 @@ pub struct QuantFormat {
     /// Appends the blocks of finite weights, whose number is a multiple of `block` (else it panics); `None`: decode only.
     /// A weight too large for the scale's type leaves an infinite scale, which [`QuantFormat::first_non_finite`] finds.
     pub encode: Option<Encode>,
+    /// How the kernels read it.
+    pub gpu: GpuLayout,
 }
 
 /// A floating-point number inside a block.

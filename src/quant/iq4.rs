@@ -4,6 +4,7 @@
 
 use super::bytes::{decode_blocks, half_at, split_nibbles};
 use super::format::{FloatField, QuantFormat};
+use super::packed::{Fields, GpuLayout, Plane, nibble_codes, u16_at};
 
 const BLOCK_NL: usize = 32;
 const BYTES_NL: usize = 18;
@@ -33,6 +34,15 @@ pub static IQ4_NL: QuantFormat = QuantFormat {
         })
     },
     encode: None,
+    gpu: GpuLayout {
+        wgsl: include_str!("../../shaders/quant/iq4_nl.wgsl"),
+        planes: &[Plane::new(8, 32), Plane::new(32, 16)],
+        weights: BLOCK_NL,
+        pack: |b, out| {
+            out.put_codes(0, &nibble_codes::<BLOCK_NL>(&b[2..]), 0, 4);
+            out.put(1, 0, &[u16_at(b, 0)]);
+        },
+    },
 };
 
 /// Non-linear 4 bits with 6-bit sub-scales, 4.25 bits per weight.
@@ -45,15 +55,33 @@ pub static IQ4_XS: QuantFormat = QuantFormat {
     floats: &[FloatField::f16(0)],
     decode: |bytes, out| decode_blocks::<BYTES_XS, BLOCK_XS>(bytes, out, decode_xs),
     encode: None,
+    gpu: GpuLayout {
+        wgsl: include_str!("../../shaders/quant/iq4_xs.wgsl"),
+        planes: &[Plane::new(8, 32), Plane::new(32, 8), Plane::new(256, 16)],
+        weights: BLOCK_XS,
+        pack: pack_xs,
+    },
 };
 
 fn decode_xs(b: &[u8; BYTES_XS], y: &mut [f32; BLOCK_XS]) {
     let d = half_at(b, 0);
-    let scales_h = u16::from_le_bytes([b[2], b[3]]);
     for s in 0..BLOCK_XS / SUB {
-        let low = b[SCALES_L + s / 2] >> (4 * (s % 2)) & 15;
-        let high = (scales_h >> (2 * s) & 3) as u8;
-        let scale = d * (f32::from(low | high << 4) - 32.0);
+        let scale = d * (f32::from(scale_xs(b, s)) - 32.0);
         split_nibbles(&b[QS_XS + s * SUB / 2..][..SUB / 2], &mut y[s * SUB..][..SUB], |q| scale * TABLE[usize::from(q)]);
     }
+}
+
+fn pack_xs(b: &[u8], out: &mut Fields) {
+    let codes: [u8; BLOCK_XS] = std::array::from_fn(|i| b[QS_XS + 16 * (i / SUB) + i % 16] >> (i % SUB / 16 * 4) & 15);
+    out.put_codes(0, &codes, 0, 4);
+    for s in 0..BLOCK_XS / SUB {
+        out.put(1, s, &[u32::from(scale_xs(b, s).wrapping_sub(32))]);
+    }
+    out.put(2, 0, &[u16_at(b, 0)]);
+}
+
+/// The 6-bit scale of sub-block `s`.
+fn scale_xs(b: &[u8], s: usize) -> u8 {
+    let low = b[SCALES_L + s / 2] >> (4 * (s % 2)) & 15;
+    low | ((u16_at(b, 2) >> (2 * s) & 3) as u8) << 4
 }

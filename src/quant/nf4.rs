@@ -7,6 +7,7 @@
 
 use super::bytes::{decode_blocks, encode_blocks};
 use super::format::{FloatField, QuantFormat};
+use super::packed::{Fields, GpuLayout, Plane, u32_at};
 
 const BLOCK: usize = 64;
 const QS: usize = 4;
@@ -23,6 +24,12 @@ pub static NF4: QuantFormat = QuantFormat {
     floats: &[FloatField::f32(0)],
     decode: |bytes, out| decode_blocks::<BYTES, BLOCK>(bytes, out, decode_block),
     encode: Some(|weights, out| encode_blocks::<BYTES, BLOCK>(weights, out, encode_block)),
+    gpu: GpuLayout {
+        wgsl: include_str!("../../shaders/quant/nf4.wgsl"),
+        planes: &[Plane::new(8, 32), Plane::new(64, 32)],
+        weights: BLOCK,
+        pack: pack,
+    },
 };
 
 /// Values of the sixteen codes: quantiles of the normal distribution scaled to [-1, 1], with an exact zero (code 7).
@@ -89,4 +96,10 @@ fn encode_block(x: &[f32; BLOCK]) -> [u8; BYTES] {
         *q = code(pair[0]) | code(pair[1]) << 4;
     }
     b
+}
+
+fn pack(b: &[u8], out: &mut Fields) {
+    let codes: [u8; BLOCK] = std::array::from_fn(|i| b[QS + i / 2] >> (4 * (i % 2)) & 15);
+    out.put_codes(0, &codes, 0, 4);
+    out.put(1, 0, &[u32_at(b, 0)]);
 }

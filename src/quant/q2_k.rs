@@ -4,6 +4,7 @@
 
 use super::bytes::{decode_blocks, half_at};
 use super::format::{FloatField, QuantFormat};
+use super::packed::{Fields, GpuLayout, Plane, u32_at};
 
 const BLOCK: usize = 256;
 const QS: usize = 16;
@@ -22,6 +23,12 @@ pub static Q2_K: QuantFormat = QuantFormat {
     floats: &[FloatField::f16(D), FloatField::f16(DMIN)],
     decode: |bytes, out| decode_blocks::<BYTES, BLOCK>(bytes, out, decode_block),
     encode: None,
+    gpu: GpuLayout {
+        wgsl: include_str!("../../shaders/quant/q2_k.wgsl"),
+        planes: &[Plane::new(16, 32), Plane::new(16, 8), Plane::new(256, 32)],
+        weights: BLOCK,
+        pack: pack,
+    },
 };
 
 fn decode_block(b: &[u8; BYTES], y: &mut [f32; BLOCK]) {
@@ -35,4 +42,17 @@ fn decode_block(b: &[u8; BYTES], y: &mut [f32; BLOCK]) {
             *out = scale * f32::from(q >> shift & 3) - minimum;
         }
     }
+}
+
+/// Two-bit codes in the order of the weights; q3_k's low bits have the same order.
+pub(super) fn low_codes(qs: &[u8]) -> [u8; BLOCK] {
+    std::array::from_fn(|i| qs[32 * (i / 128) + i % 32] >> (i % 128 / 32 * 2) & 3)
+}
+
+fn pack(b: &[u8], out: &mut Fields) {
+    out.put_codes(0, &low_codes(&b[QS..D]), 0, 2);
+    for s in 0..16 {
+        out.put(1, s, &[u32::from(b[s])]);
+    }
+    out.put(2, 0, &[u32_at(b, D)]);
 }

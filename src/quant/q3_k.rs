@@ -3,6 +3,8 @@
 
 use super::bytes::{decode_blocks, half_at};
 use super::format::{FloatField, QuantFormat};
+use super::packed::{Fields, GpuLayout, Plane, u16_at};
+use super::q2_k::low_codes;
 
 const BLOCK: usize = 256;
 const QS: usize = 32;
@@ -21,6 +23,12 @@ pub static Q3_K: QuantFormat = QuantFormat {
     floats: &[FloatField::f16(D)],
     decode: |bytes, out| decode_blocks::<BYTES, BLOCK>(bytes, out, decode_block),
     encode: None,
+    gpu: GpuLayout {
+        wgsl: include_str!("../../shaders/quant/q3_k.wgsl"),
+        planes: &[Plane::new(16, 32), Plane::new(16, 16), Plane::new(16, 8), Plane::new(256, 16)],
+        weights: BLOCK,
+        pack: pack,
+    },
 };
 
 /// Scale of sub-block `s`: four low bits in the nibbles of bytes 0..8, two high bits in bytes 8..12.
@@ -42,4 +50,14 @@ fn decode_block(b: &[u8; BYTES], y: &mut [f32; BLOCK]) {
             *out = scale * (f32::from(q >> shift & 3) - offset);
         }
     }
+}
+
+fn pack(b: &[u8], out: &mut Fields) {
+    out.put_codes(0, &low_codes(&b[QS..SCALES]), 0, 2);
+    let third: [u8; BLOCK] = std::array::from_fn(|i| b[i % 32] >> (i / 32) & 1);
+    out.put_codes(1, &third, 0, 1);
+    for s in 0..16 {
+        out.put(2, s, &[u32::from(scale(&b[SCALES..D], s).wrapping_sub(32))]);
+    }
+    out.put(3, 0, &[u16_at(b, D)]);
 }

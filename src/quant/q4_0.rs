@@ -2,6 +2,7 @@
 
 use super::bytes::{decode_blocks, encode_blocks, half_at, split_nibbles};
 use super::format::{FloatField, QuantFormat};
+use super::packed::{Fields, GpuLayout, Plane, nibble_codes, u16_at};
 use half::f16;
 
 const BLOCK: usize = 32;
@@ -19,6 +20,12 @@ pub static Q4_0: QuantFormat = QuantFormat {
     floats: &[FloatField::f16(0)],
     decode: |bytes, out| decode_blocks::<BYTES, BLOCK>(bytes, out, decode_block),
     encode: Some(|weights, out| encode_blocks::<BYTES, BLOCK>(weights, out, encode_block)),
+    gpu: GpuLayout {
+        wgsl: include_str!("../../shaders/quant/q4_0.wgsl"),
+        planes: &[Plane::new(8, 32), Plane::new(32, 16)],
+        weights: BLOCK,
+        pack: pack,
+    },
 };
 
 fn decode_block(b: &[u8; BYTES], y: &mut [f32; BLOCK]) {
@@ -41,4 +48,9 @@ fn encode_block(x: &[f32; BLOCK]) -> [u8; BYTES] {
         b[QS + j] = code(x[j]) | code(x[j + BLOCK / 2]) << 4;
     }
     b
+}
+
+fn pack(b: &[u8], out: &mut Fields) {
+    out.put_codes(0, &nibble_codes::<BLOCK>(&b[QS..]), 0, 4);
+    out.put(1, 0, &[u16_at(b, 0)]);
 }

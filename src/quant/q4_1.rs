@@ -2,6 +2,7 @@
 
 use super::bytes::{decode_blocks, half_at, split_nibbles};
 use super::format::{FloatField, QuantFormat};
+use super::packed::{Fields, GpuLayout, Plane, nibble_codes, u32_at};
 
 const BLOCK: usize = 32;
 const QS: usize = 4;
@@ -18,9 +19,20 @@ pub static Q4_1: QuantFormat = QuantFormat {
     floats: &[FloatField::f16(0), FloatField::f16(2)],
     decode: |bytes, out| decode_blocks::<BYTES, BLOCK>(bytes, out, decode_block),
     encode: None,
+    gpu: GpuLayout {
+        wgsl: include_str!("../../shaders/quant/q4_1.wgsl"),
+        planes: &[Plane::new(8, 32), Plane::new(32, 32)],
+        weights: BLOCK,
+        pack: pack,
+    },
 };
 
 fn decode_block(b: &[u8; BYTES], y: &mut [f32; BLOCK]) {
     let (d, m) = (half_at(b, 0), half_at(b, 2));
     split_nibbles(&b[QS..], y, |q| d * f32::from(q) + m);
+}
+
+fn pack(b: &[u8], out: &mut Fields) {
+    out.put_codes(0, &nibble_codes::<BLOCK>(&b[QS..]), 0, 4);
+    out.put(1, 0, &[u32_at(b, 0)]);
 }

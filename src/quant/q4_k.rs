@@ -3,6 +3,7 @@
 
 use super::bytes::{decode_blocks, half_at};
 use super::format::{FloatField, QuantFormat};
+use super::packed::{Fields, GpuLayout, Plane, u32_at};
 
 const BLOCK: usize = 256;
 const SCALES: usize = 4;
@@ -20,6 +21,12 @@ pub static Q4_K: QuantFormat = QuantFormat {
     floats: &[FloatField::f16(0), FloatField::f16(2)],
     decode: |bytes, out| decode_blocks::<BYTES, BLOCK>(bytes, out, decode_block),
     encode: None,
+    gpu: GpuLayout {
+        wgsl: include_str!("../../shaders/quant/q4_k.wgsl"),
+        planes: &[Plane::new(8, 32), Plane::new(32, 16), Plane::new(256, 32)],
+        weights: BLOCK,
+        pack: pack,
+    },
 };
 
 /// The 6-bit scale and minimum of sub-block `s` (0..8) from the twelve packed bytes of q4_k and q5_k: the first four of each fill the low six
@@ -42,4 +49,23 @@ fn decode_block(b: &[u8; BYTES], y: &mut [f32; BLOCK]) {
             *out = scale * f32::from(q >> shift & 15) - minimum;
         }
     }
+}
+
+/// Nibbles in the order of the weights: each 32 bytes hold 32 low, then 32 high.
+pub(super) fn nibbles_of_64(qs: &[u8]) -> [u8; BLOCK] {
+    std::array::from_fn(|i| qs[32 * (i / 64) + i % 32] >> (i % 64 / 32 * 4) & 15)
+}
+
+/// Scales and minima as pairs of bytes.
+pub(super) fn put_scales(scales: &[u8], out: &mut Fields, plane: usize) {
+    for s in 0..8 {
+        let (sc, m) = scale_and_min(scales, s);
+        out.put(plane, s, &[u32::from(sc) | u32::from(m) << 8]);
+    }
+}
+
+fn pack(b: &[u8], out: &mut Fields) {
+    out.put_codes(0, &nibbles_of_64(&b[QS..]), 0, 4);
+    put_scales(&b[SCALES..QS], out, 1);
+    out.put(2, 0, &[u32_at(b, 0)]);
 }

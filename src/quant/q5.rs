@@ -3,6 +3,7 @@
 
 use super::bytes::{decode_blocks, half_at};
 use super::format::{FloatField, QuantFormat};
+use super::packed::{Fields, GpuLayout, Plane, nibble_codes, u16_at, u32_at};
 
 const BLOCK: usize = 32;
 const BYTES_0: usize = 22;
@@ -25,6 +26,15 @@ pub static Q5_0: QuantFormat = QuantFormat {
         })
     },
     encode: None,
+    gpu: GpuLayout {
+        wgsl: include_str!("../../shaders/quant/q5_0.wgsl"),
+        planes: &[Plane::new(8, 32), Plane::new(32, 32), Plane::new(32, 16)],
+        weights: BLOCK,
+        pack: |b, out| {
+            pack_codes(&b[2..], out);
+            out.put(2, 0, &[u16_at(b, 0)]);
+        },
+    },
 };
 
 /// Affine 5 bits, 6 bits per weight.
@@ -42,6 +52,15 @@ pub static Q5_1: QuantFormat = QuantFormat {
         })
     },
     encode: None,
+    gpu: GpuLayout {
+        wgsl: include_str!("../../shaders/quant/q5_1.wgsl"),
+        planes: &[Plane::new(8, 32), Plane::new(32, 32), Plane::new(32, 32)],
+        weights: BLOCK,
+        pack: |b, out| {
+            pack_codes(&b[4..], out);
+            out.put(2, 0, &[u32_at(b, 0)]);
+        },
+    },
 };
 
 /// `codes` is qh[4] followed by qs[16].
@@ -52,4 +71,9 @@ fn five_bits(codes: &[u8], y: &mut [f32; BLOCK], value: impl Fn(u8) -> f32) {
         y[j] = value(q & 15 | fifth(j));
         y[j + BLOCK / 2] = value(q >> 4 | fifth(j + BLOCK / 2));
     }
+}
+
+fn pack_codes(codes: &[u8], out: &mut Fields) {
+    out.put_codes(0, &nibble_codes::<BLOCK>(&codes[4..]), 0, 4);
+    out.put(1, 0, &[u32_at(codes, 0)]);
 }

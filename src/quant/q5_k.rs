@@ -3,7 +3,8 @@
 
 use super::bytes::{decode_blocks, half_at};
 use super::format::{FloatField, QuantFormat};
-use super::q4_k::scale_and_min;
+use super::packed::{Fields, GpuLayout, Plane, u32_at};
+use super::q4_k::{nibbles_of_64, put_scales, scale_and_min};
 
 const BLOCK: usize = 256;
 const SCALES: usize = 4;
@@ -22,6 +23,12 @@ pub static Q5_K: QuantFormat = QuantFormat {
     floats: &[FloatField::f16(0), FloatField::f16(2)],
     decode: |bytes, out| decode_blocks::<BYTES, BLOCK>(bytes, out, decode_block),
     encode: None,
+    gpu: GpuLayout {
+        wgsl: include_str!("../../shaders/quant/q5_k.wgsl"),
+        planes: &[Plane::new(8, 32), Plane::new(32, 32), Plane::new(32, 16), Plane::new(256, 32)],
+        weights: BLOCK,
+        pack: pack,
+    },
 };
 
 fn decode_block(b: &[u8; BYTES], y: &mut [f32; BLOCK]) {
@@ -34,4 +41,12 @@ fn decode_block(b: &[u8; BYTES], y: &mut [f32; BLOCK]) {
             *out = scale * f32::from(q >> shift & 15 | (h >> s & 1) << 4) - minimum;
         }
     }
+}
+
+fn pack(b: &[u8], out: &mut Fields) {
+    out.put_codes(0, &nibbles_of_64(&b[QS..]), 0, 4);
+    let fifth: [u8; BLOCK] = std::array::from_fn(|i| b[QH + i % 32] >> (i / 32) & 1);
+    out.put_codes(1, &fifth, 0, 1);
+    put_scales(&b[SCALES..QH], out, 2);
+    out.put(3, 0, &[u32_at(b, 0)]);
 }

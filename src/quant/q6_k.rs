@@ -4,6 +4,7 @@
 
 use super::bytes::{decode_blocks, half_at};
 use super::format::{FloatField, QuantFormat};
+use super::packed::{Fields, GpuLayout, Plane, u16_at};
 
 const BLOCK: usize = 256;
 const QH: usize = 128;
@@ -22,6 +23,12 @@ pub static Q6_K: QuantFormat = QuantFormat {
     floats: &[FloatField::f16(D)],
     decode: |bytes, out| decode_blocks::<BYTES, BLOCK>(bytes, out, decode_block),
     encode: None,
+    gpu: GpuLayout {
+        wgsl: include_str!("../../shaders/quant/q6_k.wgsl"),
+        planes: &[Plane::new(8, 32), Plane::new(16, 32), Plane::new(16, 8), Plane::new(256, 16)],
+        weights: BLOCK,
+        pack: pack,
+    },
 };
 
 fn decode_block(b: &[u8; BYTES], y: &mut [f32; BLOCK]) {
@@ -36,4 +43,18 @@ fn decode_block(b: &[u8; BYTES], y: &mut [f32; BLOCK]) {
             *out = scale * (f32::from(q) - 32.0);
         }
     }
+}
+
+fn pack(b: &[u8], out: &mut Fields) {
+    let codes: [u8; BLOCK] = std::array::from_fn(|i| {
+        let (half, quarter, l) = (i / 128, i % 128 / 32, i % 32);
+        let low = b[64 * half + 32 * (quarter % 2) + l] >> (4 * (quarter / 2)) & 15;
+        low | (b[QH + 32 * half + l] >> (2 * quarter) & 3) << 4
+    });
+    out.put_codes(0, &codes, 0, 4);
+    out.put_codes(1, &codes, 4, 2);
+    for s in 0..16 {
+        out.put(2, s, &[u32::from(b[SCALES + s])]);
+    }
+    out.put(3, 0, &[u16_at(b, D)]);
 }

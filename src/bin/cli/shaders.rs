@@ -2,7 +2,7 @@
 
 use serde_json::json;
 use weblora::gpu::shader::compose;
-use weblora::kernels::{KERNELS, sample_variant};
+use weblora::kernels::{KERNELS, samples};
 use weblora::{Error, Result};
 
 use super::args::ShadersArgs;
@@ -19,9 +19,8 @@ pub fn run(args: &ShadersArgs, output: &mut Output) -> Result<()> {
         return Ok(());
     };
     let mut found = false;
-    for spec in KERNELS.iter().filter(|spec| spec.name.contains(wanted.as_str())) {
+    for (spec, variant) in samples::variants().into_iter().filter(|(spec, _)| spec.name.contains(wanted.as_str())) {
         found = true;
-        let variant = sample_variant(spec);
         let text = compose(spec, &variant, false)?;
         if output.is_json() {
             output.print(&json!({"event": "shader", "name": spec.name, "variant": variant.key(), "wgsl": text}).to_string())?;

@@ -1,0 +1,126 @@
+//! Every kernel in every variant that some adapter would be offered, at one small shape: what `weblora shaders` prints and what the test
+//! of the WGSL validates.
+
+use super::attention::{self, AttentionShape};
+use super::cross_entropy::{self, Targets};
+use super::lowrank::{self, LowrankSite, LowrankTables};
+use super::matrix::{Matrix, Part};
+use super::optimizer::{self, Group, State};
+use super::rope::Turn;
+use super::{elementwise, embed, matmul, norm, rope, rows};
+use crate::gpu::device::Facts;
+use crate::gpu::recorder::Command;
+use crate::gpu::{Class, KernelSpec, Recorder, Store, Tensor, Tuner, Variant};
+use crate::quant::FORMATS;
+
+/// Kernels and variants, each pair once.
+pub fn variants() -> Vec<(&'static KernelSpec, Variant)> {
+    let facts = |is_cpu: bool, size: u32| Facts {
+        name: "sample".into(),
+        driver: String::new(),
+        backend: String::new(),
+        is_cpu,
+        subgroups: true,
+        subgroup_sizes: (size, size),
+        timestamps: false,
+    };
+    let mut found: Vec<(&'static KernelSpec, Variant)> = Vec::new();
+    for tuner in [Tuner::none(), Tuner::assuming(facts(false, 32)), Tuner::assuming(facts(true, 8))] {
+        let mut recorder = Recorder::new(&tuner);
+        record_all(&mut recorder);
+        let recorded = recorder.commands().iter().filter_map(|c| if let Command::Dispatch { run, .. } = c { Some(run) } else { None });
+        let offered = recorder.untuned().iter().flat_map(|u| &u.candidates);
+        for candidate in recorded.chain(offered) {
+            if !found.iter().any(|(spec, variant)| spec.name == candidate.spec.name && *variant == candidate.variant) {
+                found.push((candidate.spec, candidate.variant.clone()));
+            }
+        }
+    }
+    found
+}
+
+/// A persistent tensor that is never allocated. Every call makes another buffer, so that nothing overlaps.
+fn tensor(store: &mut Store, len: usize) -> Tensor {
+    // A small constant length cannot exceed the addressing limit.
+    store.declare("sample", Class::Io, len).unwrap_or(Tensor { space: crate::gpu::store::Space::Persistent, index: 0, offset: 0, len: 0 })
+}
+
+fn record_all(rec: &mut Recorder) {
+    let store = &mut Store::new();
+    for t in [64, 4] {
+        record_matrices(rec, store, t);
+    }
+    record_adapters(rec, store);
+    record_attention(rec, store);
+    record_small(rec, store);
+}
+
+/// Products and lookups for every format.
+fn record_matrices(rec: &mut Recorder, store: &mut Store, t: usize) {
+    for format in FORMATS {
+        let (n, k) = (64, 256);
+        let part = Part { tensor: tensor(store, format.packed_words(n, k)), row_start: 0, rows: n };
+        let matrix = Matrix { format, rows: n, cols: k, parts: vec![part] };
+        let (x, y, tokens) = (tensor(store, t * k), tensor(store, t * n), tensor(store, t));
+        matmul::forward(rec, "sample", x, t, &matrix, y, false);
+        matmul::backward(rec, "sample", y, t, &matrix, x, true);
+        embed::gather(rec, "sample", tokens, &matrix, x);
+    }
+}
+
+fn record_adapters(rec: &mut Recorder, store: &mut Store) {
+    let (t, k, n) = (64, 64, 96);
+    for (r_max, dropout) in [(8, false), (16, true)] {
+        let tables = LowrankTables {
+            row_job: tensor(store, t),
+            jobs: tensor(store, 8),
+            sites: tensor(store, 8),
+            adapter: tensor(store, r_max * (k + n)),
+            grads: tensor(store, r_max * (k + n)),
+        };
+        let site = LowrankSite { rows: t, k, n, r_max, site: 0, jobs: 1, dropout, tables };
+        let (x, y, dx) = (tensor(store, t * k), tensor(store, t * n), tensor(store, t * k));
+        let (h, dh) = (tensor(store, t * r_max), tensor(store, t * r_max));
+        lowrank::forward(rec, "sample", &site, x, h, y);
+        lowrank::backward(rec, "sample", &site, x, y, h, dh, Some(dx));
+    }
+}
+
+fn record_attention(rec: &mut Recorder, store: &mut Store) {
+    let (t, h, kv, hd) = (64, 6, 3, 32);
+    let shape = AttentionShape { rows: t as u32, heads: h as u32, kv_heads: kv as u32, head_dim: hd as u32, window: None };
+    let wide = |store: &mut Store| tensor(store, t * h * hd);
+    let narrow = |store: &mut Store| tensor(store, t * kv * hd);
+    let (q, o, d_o, dq) = (wide(store), wide(store), wide(store), wide(store));
+    let (k, v, dk, dv) = (narrow(store), narrow(store), narrow(store), narrow(store));
+    let (margins, lse, state) = (tensor(store, 2 * t), tensor(store, t * h), tensor(store, 1));
+    attention::forward(rec, "sample", &shape, q, k, v, margins, o, lse);
+    attention::backward(rec, "sample", &shape, q, k, v, margins, o, lse, d_o, dq, dk, dv);
+    let one = AttentionShape { rows: 1, ..shape };
+    let (q, o) = (tensor(store, h * hd), tensor(store, h * hd));
+    attention::decode(rec, "sample", &one, t as u32, q, k, v, state, o);
+}
+
+fn record_small(rec: &mut Recorder, store: &mut Store) {
+    let (t, d) = (64, 64);
+    let square = |store: &mut Store| tensor(store, t * d);
+    let (x, y, z) = (square(store), square(store), square(store));
+    let (w, column, list, ids) = (tensor(store, d), tensor(store, t), tensor(store, t), tensor(store, t));
+    norm::forward(rec, "sample", x, w, y, column, 1e-5);
+    norm::backward(rec, "sample", x, w, column, y, z, false);
+    norm::backward(rec, "sample", x, w, column, y, z, true);
+    let table = tensor(store, t * d);
+    rope::rotate(rec, "sample", table, list, x, 2, 32, Turn::Forward);
+    elementwise::swiglu(rec, "sample", x, y, z);
+    elementwise::swiglu_backward(rec, "sample", x, y, z);
+    elementwise::add(rec, "sample", x, y, z);
+    rows::gather(rec, "sample", list, ids, x, y);
+    rows::scatter(rec, "sample", list, ids, x, y);
+    rows::append(rec, "sample", list, x, y);
+    let targets = Targets { ids, weight: list, loss: column };
+    cross_entropy::cross_entropy(rec, "sample", targets, x, 0, t, true);
+    cross_entropy::cross_entropy(rec, "sample", targets, x, 0, t, false);
+    let state = State { values: x, grads: y, m: z, v: square(store), hyper: w, norms: column };
+    let group = Group { begin: 0, grad_begin: 0, len: t * d, lr_multiplier: 1.0, decay: 0.0 };
+    optimizer::step(rec, "sample", state, 0, 0..t * d, 1.0, &[group]);
+}

@@ -1,0 +1,241 @@
+//! Products with frozen matrices: packing and decoding on the GPU bit for bit, every kernel form against its twin over awkward sizes, the twin's
+//! gradient against finite differences.
+
+mod common;
+
+use common::{Bench, assert_close, close, gpu, gradcheck, noise};
+use weblora::gpu::{Candidate, Gpu, Recorder, Tensor, Tuner};
+use weblora::kernels::embed;
+use weblora::kernels::matmul::{self, Direction, matmul_backward_twin, matmul_twin};
+use weblora::kernels::matrix::{Matrix, Part};
+use weblora::quant::{self, FORMATS, FloatKind, QuantFormat};
+
+/// Sums of a few hundred products of numbers below one in f32.
+const ABSOLUTE: f32 = 2e-5;
+const RELATIVE: f32 = 2e-5;
+
+/// Random blocks with scales of both signs below 0.05, so that weights stay near one.
+fn stored(format: &QuantFormat, rows: usize, cols: usize, seed: u64) -> Vec<u8> {
+    let blocks = rows * cols / format.block;
+    let mut bytes: Vec<u8> = noise(seed, blocks * format.block_bytes).iter().map(|v| (v.to_bits() >> 7) as u8).collect();
+    let scales = noise(seed + 1, blocks * format.floats.len());
+    let size = if format.block == 1 { 1.0 } else { 0.05 / if format.block == 256 { 30.0 } else { 1.0 } };
+    for (b, block) in bytes.chunks_mut(format.block_bytes).enumerate() {
+        for (f, field) in format.floats.iter().enumerate() {
+            let v = scales[b * format.floats.len() + f] * size;
+            match field.kind {
+                FloatKind::F32 => block[field.offset..][..4].copy_from_slice(&v.to_le_bytes()),
+                FloatKind::F16 => block[field.offset..][..2].copy_from_slice(&half::f16::from_f32(v).to_le_bytes()),
+                FloatKind::Bf16 => block[field.offset..][..2].copy_from_slice(&half::bf16::from_f32(v).to_le_bytes()),
+            }
+        }
+    }
+    bytes
+}
+
+/// A matrix whose rows are split at `split` (a multiple of four), and its decoded weights.
+fn matrix(bench: &mut Bench, format: &'static QuantFormat, rows: usize, cols: usize, split: usize) -> (Matrix, Vec<f32>) {
+    let bytes = stored(format, rows, cols, (rows * 1000 + cols) as u64);
+    let row_bytes = format.row_bytes(cols).unwrap();
+    let mut parts = Vec::new();
+    for (start, end) in [(0, split.min(rows)), (split.min(rows), rows)] {
+        if start < end {
+            let tensor = bench.put("w", &format.repack(end - start, cols, &bytes[start * row_bytes..end * row_bytes]));
+            parts.push(Part { tensor, row_start: start, rows: end - start });
+        }
+    }
+    (Matrix { format, rows, cols, parts }, format.decode_vec(&bytes))
+}
+
+/// One product by one candidate: GPU result and twin.
+struct Case {
+    format: &'static QuantFormat,
+    direction: Direction,
+    sizes: (usize, usize, usize),
+    accumulate: bool,
+    split: usize,
+}
+
+impl Case {
+    /// `pick` sees the candidates of each part and forces one.
+    fn run(&self, gpu: &Gpu, pick: &dyn Fn(&[Candidate]) -> usize) -> (Vec<f32>, Vec<f32>) {
+        let (t, n, k) = self.sizes;
+        let mut bench = Bench::new();
+        let (w, decoded) = matrix(&mut bench, self.format, n, k, self.split);
+        let (inner, width) = if self.direction == Direction::Forward { (k, n) } else { (n, k) };
+        let (x_host, before) = (noise(3, t * inner), noise(4, t * width));
+        let x = bench.put("x", &x_host);
+        let y = bench.put("y", &before);
+        let mut tuner = Tuner::for_device(gpu);
+        for part in &w.parts {
+            let all = matmul::candidates(&Recorder::new(&tuner), self.direction, t, &w, part);
+            let chosen = all[pick(&all)].clone();
+            tuner.force(&matmul::key(self.direction, t, &w, part), &chosen);
+        }
+        let got = bench.run(gpu, &tuner, &[y], |rec: &mut Recorder| match self.direction {
+            Direction::Forward => matmul::forward(rec, "y", x, t, &w, y, self.accumulate),
+            Direction::Backward => matmul::backward(rec, "dx", x, t, &w, y, self.accumulate),
+        });
+        let wide = |v: &[f32]| v.iter().map(|&v| f64::from(v)).collect::<Vec<_>>();
+        let mut want = wide(&before);
+        match self.direction {
+            Direction::Forward => matmul_twin(&wide(&x_host), &wide(&decoded), self.sizes, &mut want, self.accumulate),
+            Direction::Backward => matmul_backward_twin(&wide(&x_host), &wide(&decoded), self.sizes, &mut want, self.accumulate),
+        }
+        (got.into_iter().next().unwrap(), want.iter().map(|&v| v as f32).collect())
+    }
+
+    fn check(&self, gpu: &Gpu, pick: &dyn Fn(&[Candidate]) -> usize) {
+        let (got, want) = self.run(gpu, pick);
+        let (format, direction, sizes, accumulate) = (self.format, self.direction, self.sizes, self.accumulate);
+        assert_close(&format!("{format:?} {direction:?} {sizes:?} accumulate {accumulate}"), &got, &want, ABSOLUTE, RELATIVE);
+    }
+}
+
+const BOTH: [Direction; 2] = [Direction::Forward, Direction::Backward];
+
+/// Candidates of the largest case, so that smaller cases, which offer fewer, are walked by name.
+fn every_candidate(gpu: &Gpu, format: &'static QuantFormat, directions: &[Direction], sizes: &[(usize, usize, usize)]) {
+    for &direction in directions {
+        for (i, &sizes) in sizes.iter().enumerate() {
+            let mut index = 0;
+            loop {
+                let more = std::cell::Cell::new(false);
+                let case = Case { format, direction, sizes, accumulate: (i + index) % 2 == 1, split: usize::MAX };
+                case.check(gpu, &|all| {
+                    more.set(index + 1 < all.len());
+                    index
+                });
+                if !more.get() {
+                    break;
+                }
+                index += 1;
+            }
+        }
+    }
+}
+
+#[test]
+fn every_form_matches_the_twin_on_f32_of_any_size() {
+    let Some(gpu) = gpu() else { return };
+    let sizes = [(1, 7, 1), (7, 65, 37), (8, 8, 8), (9, 31, 7), (31, 9, 33), (65, 1, 31), (65, 36, 68), (33, 64, 96)];
+    every_candidate(gpu, &quant::F32, &BOTH, &sizes);
+}
+
+#[test]
+fn every_form_matches_the_twin_on_q4_1() {
+    let Some(gpu) = gpu() else { return };
+    every_candidate(
+        gpu,
+        &quant::Q4_1,
+        &BOTH,
+        &[(1, 65, 64), (7, 8, 32), (9, 31, 96), (33, 33, 64), (65, 72, 288), (16, 12, 32), (4, 1, 32)],
+    );
+}
+
+#[test]
+fn every_form_matches_the_twin_on_q8_0() {
+    let Some(gpu) = gpu() else { return };
+    every_candidate(gpu, &quant::Q8_0, &BOTH, &[(8, 33, 96), (65, 68, 64)]);
+}
+
+#[test]
+fn every_format_is_multiplied_and_accumulated() {
+    let Some(gpu) = gpu() else { return };
+    for &format in FORMATS {
+        let k = if format.block == 1 { 40 } else { 2 * format.block };
+        for direction in BOTH {
+            for (accumulate, last) in [(false, false), (true, true)] {
+                let case = Case { format, direction, sizes: (9, 20, k), accumulate, split: usize::MAX };
+                case.check(gpu, &|all| if last { all.len() - 1 } else { 0 });
+            }
+        }
+    }
+}
+
+#[test]
+fn parts_write_their_own_columns_and_gradients_add_up() {
+    let Some(gpu) = gpu() else { return };
+    for direction in BOTH {
+        for accumulate in [false, true] {
+            for t in [5, 40] {
+                let case = Case { format: &quant::Q4_1, direction, sizes: (t, 148, 64), accumulate, split: 64 };
+                case.check(gpu, &|_| 0);
+                case.check(gpu, &|all| all.len() - 1);
+            }
+        }
+    }
+}
+
+#[test]
+fn a_wrong_weight_is_seen() {
+    let Some(gpu) = gpu() else { return };
+    let case = Case { format: &quant::Q4_1, direction: Direction::Forward, sizes: (9, 12, 64), accumulate: false, split: usize::MAX };
+    let (mut got, want) = case.run(gpu, &|_| 0);
+    assert!(close(&got, &want, ABSOLUTE, RELATIVE).is_ok());
+    got.swap(3, 5);
+    assert!(close(&got, &want, ABSOLUTE, RELATIVE).is_err(), "two exchanged outputs are not seen");
+    let backward = Case { direction: Direction::Backward, ..case };
+    let (got, _) = backward.run(gpu, &|_| 0);
+    let (_, plain) = Case { accumulate: true, ..backward }.run(gpu, &|_| 0);
+    assert!(close(&got, &plain, ABSOLUTE, RELATIVE).is_err(), "a lost accumulation is not seen");
+}
+
+#[test]
+fn two_runs_agree_bit_for_bit() {
+    let Some(gpu) = gpu() else { return };
+    for direction in BOTH {
+        let case = Case { format: &quant::Q4_1, direction, sizes: (33, 68, 96), accumulate: true, split: usize::MAX };
+        let (first, second) = (case.run(gpu, &|_| 0).0, case.run(gpu, &|_| 0).0);
+        assert!(first.iter().zip(&second).all(|(a, b)| a.to_bits() == b.to_bits()));
+    }
+}
+
+#[test]
+fn embedding_rows_equal_the_decoder_bit_for_bit_in_every_format() {
+    let Some(gpu) = gpu() else { return };
+    for &format in FORMATS {
+        let cols = if format.block == 1 { 37 } else { 3 * format.block };
+        let rows = 11;
+        let mut bench = Bench::new();
+        let (w, decoded) = matrix(&mut bench, format, rows, cols, 8);
+        let tokens: Vec<u32> = [10u32, 0, 0, 9, 8, 7].into_iter().chain(0..rows as u32).collect();
+        let ids = bench.put("tokens", &tokens);
+        let y: Tensor = bench.put("y", &vec![f32::NAN; tokens.len() * cols]);
+        let got = bench.run(gpu, &Tuner::for_device(gpu), &[y], |rec| embed::gather(rec, "embed", ids, &w, y)).remove(0);
+        let want = embed::embed_twin(&tokens, &decoded, cols);
+        for (i, (g, v)) in got.iter().zip(&want).enumerate() {
+            let (t, c) = (i / cols, i % cols);
+            assert!(g.to_bits() == v.to_bits(), "{format:?}: weight {c} of row {} is {g:e}, the decoder says {v:e}", tokens[t]);
+        }
+    }
+}
+
+#[test]
+fn packing_costs_at_most_a_tenth() {
+    for &format in FORMATS {
+        for (rows, cols) in [(576, 1536), (1024, 256), (32000, 4096)] {
+            let file = rows * format.row_bytes(cols).unwrap();
+            let packed = 4 * format.packed_words(rows, cols);
+            assert!(packed >= file && packed * 10 <= file * 11, "{format:?}: {packed} bytes for {file}");
+        }
+    }
+}
+
+#[test]
+fn the_backward_twin_is_the_gradient_of_the_forward_twin() {
+    let wide = |seed, len| noise(seed, len).iter().map(|&v| f64::from(v)).collect::<Vec<f64>>();
+    let (t, n, k) = (3, 5, 7);
+    let (x, w, dy) = (wide(1, t * k), wide(2, n * k), wide(3, t * n));
+    let loss = |x: &[f64]| {
+        let mut y = vec![0.0; t * n];
+        matmul_twin(x, &w, (t, n, k), &mut y, false);
+        y.iter().zip(&dy).map(|(y, g)| y * g + 0.5 * y * y * g).sum::<f64>()
+    };
+    let mut y = vec![0.0; t * n];
+    matmul_twin(&x, &w, (t, n, k), &mut y, false);
+    let slope: Vec<f64> = y.iter().zip(&dy).map(|(y, g)| g * (1.0 + y)).collect();
+    let mut dx = vec![0.0; t * k];
+    matmul_backward_twin(&slope, &w, (t, n, k), &mut dx, false);
+    gradcheck("matmul", &x, &dx, 1, loss);
+}
