@@ -8,7 +8,7 @@ use weblora::text::inspect::RowView;
 use weblora::text::{
     ChatTemplate, DataOptions, Dataset, EncodeOptions, Example, Format, GgufTokenizer, Overlong, StreamDecoder, Tokenizer, read_rows,
 };
-use weblora::train::rng;
+use weblora::rng;
 
 fn golden() -> Value {
     serde_json::from_str(include_str!("golden/text.json")).expect("the golden file is JSON")

@@ -5,7 +5,7 @@ use std::time::Instant;
 
 use serde_json::json;
 use weblora::demo::{self, Answer};
-use weblora::gpu::{Gpu, Tuner};
+use weblora::gpu::Gpu;
 use weblora::model::decoder::Decoder;
 use weblora::text::{DataOptions, Dataset, Example, Tokenizer, read_rows};
 use weblora::train::trainer::{TrainData, TrainPlan, Trainer};
