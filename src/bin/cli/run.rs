@@ -22,9 +22,11 @@ use super::train::{Engine, Run, needed, write_run_file};
 pub fn run(args: &TrainArgs, output: &mut Output) -> Result<()> {
     let mut map = args.settings()?;
     let saved = if args.resume { Some(read_checkpoint(&map)?) } else { None };
+    let mut begun_with = None;
     if let Some((file, bytes)) = &saved {
         // What the run was started with, where the command line says nothing else.
-        for (key, value) in Checkpoint::read(file, bytes)?.state.config {
+        let settings = &*begun_with.insert(Checkpoint::read(file, bytes)?.state.config);
+        for (key, value) in settings.clone() {
             if !(map.contains_key(&key) || key == "steps" && map.contains_key("epochs") || key == "epochs" && map.contains_key("steps")) {
                 map.insert(key, value);
             }
@@ -33,6 +35,9 @@ pub fn run(args: &TrainArgs, output: &mut Output) -> Result<()> {
     let first = TrainConfig::from_map(&map)?;
     let model = pollster::block_on(ModelFile::open_path(needed("model", first.model.as_ref())?))?;
     let (config, values) = start_values(map, first, &model)?;
+    if let Some(settings) = &begun_with {
+        config.check_resume(settings)?; // before the run file is replaced
+    }
     let (data, warnings) = read_data(&config, &model)?;
     let existing = match (args.resume, args.overwrite) {
         (true, _) => Existing::Resume,
