@@ -97,6 +97,7 @@ impl Generator {
         quantize: Option<&'static QuantFormat>,
         max_len: usize,
         tuner: &mut Tuner,
+        measure: bool,
         progress: impl FnMut(u64, u64),
     ) -> Result<Generator> {
         let mut store = Store::new();
@@ -112,7 +113,7 @@ impl Generator {
             store.write(gpu, tables.state.values.slice(span.values.clone()), values)?;
         }
         let used = (!adapters.is_empty()).then_some(&tables);
-        let decoder = Decoder::new(gpu, &mut store, &model, used, max_len, tuner).await?;
+        let decoder = Decoder::new(gpu, &mut store, &model, used, max_len, tuner, measure).await?;
         Ok(Generator { store, decoder, adapters: adapters.len() })
     }
 

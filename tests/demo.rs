@@ -63,12 +63,12 @@ fn it_learns_and_the_adapter_survives_the_file() {
     let held_out = rows(&tokenizer, demo::HELD_OUT);
     let prompt = &held_out[0].tokens[..8];
     let mut generator =
-        block(Generator::open(gpu, &file, &[(layout, values)], None, 64, &mut Tuner::for_device(gpu), |_, _| {})).unwrap();
+        block(Generator::open(gpu, &file, &[(layout, values)], None, 64, &mut Tuner::for_device(gpu), false, |_, _| {})).unwrap();
     let with = block(generator.logits(gpu, prompt, Some(0))).unwrap();
     let without = block(generator.logits(gpu, prompt, None)).unwrap();
     // The same prompt through the training session's own buffers.
     let (store, model, tables) = trainer.session().parts();
-    let mut decoder = block(Decoder::new(gpu, store, model, Some(tables), 64, &mut Tuner::for_device(gpu))).unwrap();
+    let mut decoder = block(Decoder::new(gpu, store, model, Some(tables), 64, &mut Tuner::for_device(gpu), false)).unwrap();
     let live = block(decoder.push(gpu, store, prompt, Some(0))).unwrap();
     common::assert_close("logits of the saved adapter", &with, &live, 1e-5, 1e-5);
     assert!(common::close(&without, &live, 1e-2, 1e-2).is_err(), "the adapter has no effect");

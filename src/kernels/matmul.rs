@@ -85,20 +85,36 @@ pub fn key(direction: Direction, t: usize, w: &Matrix, part: &Part) -> String {
     format!("matmul {} {} t{t} n{} k{}", direction.flag().to_lowercase(), w.format.name, part.rows, w.cols)
 }
 
-/// Every way to multiply by `part`, a good guess for a GPU first.
+/// The ways to multiply by `part` that are worth measuring on the recorder's adapter, a good guess first.
 pub fn candidates(rec: &Recorder, direction: Direction, t: usize, w: &Matrix, part: &Part) -> Vec<Candidate> {
     let (inner, width, ldx) = match direction {
         Direction::Forward => (w.cols, part.rows, w.cols),
         Direction::Backward => (part.rows, w.cols, w.rows),
     };
     let base = w.variant().flag(direction.flag()).flag_if("VEC4", inner.is_multiple_of(4) && ldx.is_multiple_of(4));
+    let facts = rec.facts();
+    let is_cpu = facts.is_some_and(|f| f.is_cpu);
+    let (smallest, largest) = facts.map_or((0, 0), |f| f.subgroup_sizes);
+    // Eight inputs go round by broadcast, so a subgroup must hold whole octets.
+    let octets = facts.is_some_and(|f| f.subgroups) && smallest >= 8 && smallest.is_multiple_of(8);
+    let lanes = if largest == 8 { NARROW_LANES } else { LANES };
+    let few = t <= matvec::MAX_ROWS && direction == Direction::Forward;
+    let sizes: Vec<usize> = [8, 16, 4].into_iter().filter(|rows| *rows == 4 || *rows < 2 * t.next_multiple_of(4)).collect();
     let mut all = Vec::new();
+    if is_cpu {
+        // Workgroup memory is ordinary memory here: those forms were measured at half the others and cost seconds to compile.
+        all.extend(sizes.iter().filter(|rows| octets || **rows < 16).map(|rows| registers(&base, lanes, *rows, octets, t, width)));
+        if few {
+            all.push(matvec::candidate(&base, t, part.rows));
+        }
+        return all;
+    }
     let tile = |size: usize| Candidate {
         spec: &MATMUL_TILE,
         variant: base.clone().with("TILE", size as u32),
         grid: [width.div_ceil(size) as u32, t.div_ceil(size) as u32, 1],
     };
-    if t <= matvec::MAX_ROWS && direction == Direction::Forward {
+    if few {
         all.push(matvec::candidate(&base, t, part.rows));
     } else {
         all.push(tile(if t > 32 { 64 } else { 32 }));
@@ -106,14 +122,7 @@ pub fn candidates(rec: &Recorder, direction: Direction, t: usize, w: &Matrix, pa
             all.push(tile(32));
         }
     }
-    let (smallest, largest) = rec.facts().map_or((0, 0), |f| f.subgroup_sizes);
-    // Eight inputs go round by broadcast, so a subgroup must hold whole octets.
-    let octets = smallest >= 8 && smallest.is_multiple_of(8);
-    let lanes = if largest == 8 { NARROW_LANES } else { LANES };
-    for rows in [8, 16, 4] {
-        if rows > 4 && rows >= 2 * t.next_multiple_of(4) {
-            continue;
-        }
+    for rows in sizes {
         if octets {
             all.push(registers(&base, lanes, rows, true, t, width));
         }

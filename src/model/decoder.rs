@@ -52,7 +52,7 @@ pub struct Decoder {
 }
 
 impl Decoder {
-    /// Declares, plans, allocates and compiles. The weights and adapter values must already be on the device.
+    /// Declares, plans, allocates and compiles; with `measure` kernels that `tuner` does not know are measured first. The weights and adapter values must already be on the device.
     ///
     /// # Errors
     /// [`Error::Limit`] or [`Error::OutOfMemory`] if `max_len` positions do not fit.
@@ -63,6 +63,7 @@ impl Decoder {
         adapters: Option<&AdapterTables>,
         max_len: usize,
         tuner: &mut Tuner,
+        measure: bool,
     ) -> Result<Decoder> {
         let width = model.config.kv_width();
         let state = store.declare("cache.state", Class::Io, 1)?;
@@ -86,7 +87,7 @@ impl Decoder {
             let mut recorder = Recorder::new(tuner);
             record(&mut recorder, model, adapters.as_ref(), inputs, &cache, logits);
             let untuned = recorder.untuned().to_vec();
-            if !untuned.is_empty() {
+            if measure && !untuned.is_empty() {
                 tuner.measure(gpu, &untuned).await?;
                 recorder = Recorder::new(tuner);
                 record(&mut recorder, model, adapters.as_ref(), inputs, &cache, logits);

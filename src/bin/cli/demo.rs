@@ -31,12 +31,13 @@ pub fn run(output: &mut Output) -> Result<()> {
     let asked: Vec<Example> = data.held_out.iter().take(ASKED).cloned().collect();
     let config = TrainConfig::from_map(&demo::settings())?;
     let mut device = Device::open(&DeviceArgs::default())?;
-    let Device { gpu, tuner, measure } = &mut device;
+    // Measuring kernels takes longer than this run: the usual choice for the kind of adapter will do.
+    let Device { gpu, tuner, .. } = &mut device;
     say(output, &format!("weblora {}: a LoRA adapter on an embedded 1 M parameter LLaMA (4-bit), on {}", env!("CARGO_PKG_VERSION"), gpu.facts().name))?;
     let plan = TrainPlan::new(&file, &config, Some(&data), gpu.plan_limits(), tuner)?;
     let planned_bytes = plan.planned.footprint().total();
     let stop = Stop::listen()?;
-    let trainer = Trainer::new(gpu, &file, config.clone(), data, plan, None, tuner, *measure, |_, _| {});
+    let trainer = Trainer::new(gpu, &file, config.clone(), data, plan, None, tuner, false, |_, _| {});
     let mut trainer = pollster::block_on(trainer)?;
     let event = Event::Start {
         job: config.name.clone(),
@@ -50,7 +51,7 @@ pub fn run(output: &mut Output) -> Result<()> {
     output.event(&event)?;
     let mut decoder = {
         let (store, model, tables) = trainer.session().parts();
-        pollster::block_on(Decoder::new(gpu, store, model, Some(tables), 96, tuner))?
+        pollster::block_on(Decoder::new(gpu, store, model, Some(tables), 96, tuner, false))?
     };
     let before = ask(gpu, &mut trainer, &mut decoder, &asked, &tokenizer)?;
     report(output, "before", &before, &tokenizer)?;

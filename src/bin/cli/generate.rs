@@ -30,8 +30,8 @@ pub fn run(args: &GenerateArgs, output: &mut Output) -> Result<()> {
         max_tokens: args.max_tokens as usize,
     };
     let mut device = Device::open(&args.device)?;
-    let Device { gpu, tuner, .. } = &mut device;
-    let opened = Generator::open(gpu, &base.file, &base.adapters, format, max_len, tuner, |_, _| {});
+    let Device { gpu, tuner, measure } = &mut device;
+    let opened = Generator::open(gpu, &base.file, &base.adapters, format, max_len, tuner, *measure, |_, _| {});
     let mut generator = pollster::block_on(opened)?;
     device.remember();
     for (i, name) in base.names.iter().enumerate() {
