@@ -1,6 +1,5 @@
 //! Block formats against the reference decoders and encoders (`tests/golden/make_quant.py`), and the encoders' error bounds.
 #![cfg(not(target_arch = "wasm32"))]
-
 #![allow(clippy::unwrap_used)] // a test fails by panicking
 
 use proptest::prelude::*;

@@ -3,12 +3,12 @@
 
 use serde_json::Value;
 use weblora::Error;
+use weblora::rng;
 use weblora::text::dataset::alpaca_prompt;
 use weblora::text::inspect::RowView;
 use weblora::text::{
     ChatTemplate, DataOptions, Dataset, EncodeOptions, Example, Format, GgufTokenizer, Overlong, StreamDecoder, Tokenizer, read_rows,
 };
-use weblora::rng;
 
 fn golden() -> Value {
     serde_json::from_str(include_str!("golden/text.json")).expect("the golden file is JSON")

@@ -18,9 +18,15 @@ pub const LAYERS: &[(&str, &[&str])] = &[
     ("model", &["error", "config", "settings", "rng", "quant", "formats", "text", "gpu", "kernels", "adapters"]),
     ("export", &["error", "config", "settings", "rng", "quant", "formats", "text", "gpu", "kernels", "adapters", "model"]),
     ("generate", &["error", "config", "settings", "rng", "quant", "formats", "text", "gpu", "kernels", "adapters", "model"]),
-    ("train", &["error", "config", "settings", "rng", "quant", "formats", "text", "gpu", "kernels", "adapters", "model", "export", "generate"]),
+    (
+        "train",
+        &["error", "config", "settings", "rng", "quant", "formats", "text", "gpu", "kernels", "adapters", "model", "export", "generate"],
+    ),
     ("demo", &["error", "config", "settings", "rng", "quant", "formats", "text", "gpu", "kernels", "adapters", "model", "generate"]),
-    ("bench", &["error", "config", "settings", "rng", "quant", "formats", "text", "gpu", "kernels", "adapters", "model", "generate", "train"]),
+    (
+        "bench",
+        &["error", "config", "settings", "rng", "quant", "formats", "text", "gpu", "kernels", "adapters", "model", "generate", "train"],
+    ),
 ];
 const TOP: &[&str] = &["bin", "wasm", "lib"];
 

@@ -27,13 +27,23 @@ pub fn run(output: &mut Output) -> Result<()> {
     let began = Instant::now();
     let file = pollster::block_on(demo::model())?;
     let tokenizer = Tokenizer::of_model(&file)?;
-    let data = TrainData { train: rows(&tokenizer, "demo/train.jsonl", demo::TRAIN)?, held_out: rows(&tokenizer, "demo/heldout.jsonl", demo::HELD_OUT)? };
+    let data = TrainData {
+        train: rows(&tokenizer, "demo/train.jsonl", demo::TRAIN)?,
+        held_out: rows(&tokenizer, "demo/heldout.jsonl", demo::HELD_OUT)?,
+    };
     let asked: Vec<Example> = data.held_out.iter().take(ASKED).cloned().collect();
     let config = TrainConfig::from_map(&demo::settings())?;
     let mut device = Device::open(&DeviceArgs::default())?;
     // Measuring kernels takes longer than this run: the usual choice for the kind of adapter will do.
     let Device { gpu, tuner, .. } = &mut device;
-    say(output, &format!("weblora {}: a LoRA adapter on an embedded 1 M parameter LLaMA (4-bit), on {}", env!("CARGO_PKG_VERSION"), gpu.facts().name))?;
+    say(
+        output,
+        &format!(
+            "weblora {}: a LoRA adapter on an embedded 1 M parameter LLaMA (4-bit), on {}",
+            env!("CARGO_PKG_VERSION"),
+            gpu.facts().name
+        ),
+    )?;
     let plan = TrainPlan::new(&file, &config, Some(&data), gpu.plan_limits(), tuner)?;
     let planned_bytes = plan.planned.footprint().total();
     let stop = Stop::listen()?;

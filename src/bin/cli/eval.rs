@@ -40,7 +40,8 @@ pub fn run(args: &EvalArgs, output: &mut Output) -> Result<()> {
         let (loss, targets) = loss.map_or((None, 0), |l| (Some(l.loss), l.targets));
         if output.is_json() {
             let perplexity = loss.map(f64::exp);
-            let event = json!({"event": "eval", "adapter": name, "loss": loss, "perplexity": perplexity, "tokens": targets, "accuracy": share});
+            let event =
+                json!({"event": "eval", "adapter": name, "loss": loss, "perplexity": perplexity, "tokens": targets, "accuracy": share});
             output.print(&event.to_string())?;
             continue;
         }
@@ -78,13 +79,7 @@ fn read(args: &EvalArgs, base: &Base) -> Result<Rows> {
 }
 
 /// A session that only evaluates, large enough for the longest row.
-fn open(
-    args: &EvalArgs,
-    file: &ModelFile,
-    adapters: &[(AdapterLayout, Vec<f32>)],
-    rows: &Rows,
-    device: &mut Device,
-) -> Result<Session> {
+fn open(args: &EvalArgs, file: &ModelFile, adapters: &[(AdapterLayout, Vec<f32>)], rows: &Rows, device: &mut Device) -> Result<Session> {
     let longest = rows.labelled.iter().flat_map(|l| &l.candidates).chain(&rows.examples).map(|e| e.tokens.len()).max().unwrap_or(2);
     let context = file.config.max_position_embeddings;
     if longest > context {

@@ -89,7 +89,8 @@ fn answer(
     text.push_str(&rest);
     let per_s = tokens.len() as f64 / began.elapsed().as_secs_f64();
     if output.is_json() {
-        let event = json!({"event": "answer", "adapter": name, "prompt": args.prompt, "text": text, "tokens": tokens.len(), "tokens_per_s": per_s});
+        let event =
+            json!({"event": "answer", "adapter": name, "prompt": args.prompt, "text": text, "tokens": tokens.len(), "tokens_per_s": per_s});
         return output.print(&event.to_string());
     }
     output.print(&rest)

@@ -28,5 +28,9 @@ pub fn run(args: &ShadersArgs, output: &mut Output) -> Result<()> {
             output.print(&format!("// ---- {} [{}]\n{text}", spec.name, variant.key()))?;
         }
     }
-    if found { Ok(()) } else { Err(Error::config("name", format!("no kernel's name contains `{wanted}`"), "run `weblora shaders` for the list")) }
+    if found {
+        Ok(())
+    } else {
+        Err(Error::config("name", format!("no kernel's name contains `{wanted}`"), "run `weblora shaders` for the list"))
+    }
 }
