@@ -14,6 +14,7 @@ pub mod matrix;
 pub mod matvec;
 pub mod norm;
 pub mod optimizer;
+pub mod peak;
 pub mod real;
 pub mod rope;
 pub mod rows;
@@ -53,4 +54,5 @@ pub const KERNELS: &[&KernelSpec] = &[
     &optimizer::SQUARE_SUM,
     &optimizer::GLOBAL_NORM,
     &optimizer::ADAMW,
+    &peak::PEAK,
 ];

@@ -7,7 +7,7 @@ use super::lowrank::{self, LowrankSite, LowrankTables};
 use super::matrix::{Matrix, Part};
 use super::optimizer::{self, Group, State};
 use super::rope::Turn;
-use super::{elementwise, embed, matmul, norm, rope, rows};
+use super::{elementwise, embed, matmul, norm, peak, rope, rows};
 use crate::gpu::device::Facts;
 use crate::gpu::recorder::Command;
 use crate::gpu::{Class, KernelSpec, Recorder, Store, Tensor, Tuner, Variant};
@@ -123,4 +123,5 @@ fn record_small(rec: &mut Recorder, store: &mut Store) {
     let state = State { values: x, grads: y, m: z, v: square(store), hyper: w, norms: column };
     let group = Group { begin: 0, grad_begin: 0, len: t * d, lr_multiplier: 1.0, decay: 0.0 };
     optimizer::step(rec, "sample", state, 0, 0..t * d, 1.0, &[group]);
+    peak::record(rec, tensor(store, peak::SUMS), 1);
 }

@@ -229,6 +229,11 @@ impl Session {
         self.inputs.rows
     }
 
+    /// Submits of the next micro-batch and of the next update.
+    pub fn submits(&self) -> (usize, usize) {
+        (self.micro.submits(), self.update.submits())
+    }
+
     /// What was planned.
     pub fn footprint(&self) -> &Footprint {
         &self.footprint

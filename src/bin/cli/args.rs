@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand};
 
+use super::bench::BenchArgs;
 use super::device::DeviceArgs;
 use super::settings::TrainArgs;
 
@@ -49,6 +50,12 @@ Ctrl-C saves a checkpoint; --resume goes on from it bit for bit.")]
     Eval(EvalArgs),
     /// List the kernels, or print the final WGSL of some.
     Shaders(ShadersArgs),
+    /// Measure kernels and training steps as fractions of what this GPU's arithmetic can do.
+    #[command(after_help = "Examples:
+  weblora bench --quick
+  weblora bench --config step-s --profile
+  weblora bench --model model.gguf --json > bench.jsonl")]
+    Bench(BenchArgs),
     /// Show what a model file, an adapter folder or a data file holds.
     #[command(after_help = "Examples:
   weblora inspect model.gguf                       shape, formats, metadata

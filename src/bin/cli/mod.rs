@@ -5,6 +5,7 @@
 
 mod args;
 mod base;
+mod bench;
 mod demo;
 mod device;
 mod eval;
@@ -42,6 +43,7 @@ pub fn main() -> ExitCode {
         Some(Command::Generate(args)) => generate::run(args, &mut output),
         Some(Command::Eval(args)) => eval::run(args, &mut output),
         Some(Command::Shaders(args)) => shaders::run(args, &mut output),
+        Some(Command::Bench(args)) => bench::run(args, &mut output),
         Some(Command::Inspect(args)) => inspect::run(args, &mut output),
     };
     match result {

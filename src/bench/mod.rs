@@ -1,0 +1,79 @@
+//! What the kernels and a whole training step reach on this adapter, as fractions of what its arithmetic can do.
+//!
+//! Every figure is the median of several rounds, and every round measures the adapter's peak beside the thing itself: on a machine with
+//! other work, or one that changes its clock, the fraction stands where the bare rate does not. Nothing is timed before its result is
+//! checked.
+
+mod parts;
+mod peak;
+mod peers;
+mod probe;
+mod products;
+mod record;
+mod scene;
+mod step;
+
+pub use record::{AdapterRecord, KernelRecord, MatmulRecord, PeakRecord, ProfileRecord, Record, StepRecord};
+pub use step::Workload;
+
+use crate::Result;
+use crate::gpu::{Gpu, Tuner};
+use peak::Peak;
+
+/// What to measure.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Options {
+    /// The products and the other kernels at SmolLM2's shapes.
+    pub kernels: bool,
+    /// Fewer cases and fewer rounds.
+    pub quick: bool,
+    /// GPU time of every workload's step by kernel and by label.
+    pub profile: bool,
+    /// Measure which kernel variants are fastest where that is not known yet.
+    pub tune: bool,
+}
+
+/// What every measurement needs at hand.
+struct Bench<'a> {
+    gpu: &'a Gpu,
+    tuner: &'a mut Tuner,
+    options: Options,
+    peak: Peak,
+    report: &'a mut dyn FnMut(&Record) -> Result<()>,
+}
+
+impl Bench<'_> {
+    /// Rounds of a median.
+    fn rounds(&self) -> usize {
+        if self.options.quick { 5 } else { 9 }
+    }
+}
+
+/// Measures the adapter's peak, the kernels if asked for, and a training step of every workload; `report` gets each record as it is there.
+///
+/// # Errors
+/// [`crate::Error::Gpu`] when a result is wrong; a lost device; whatever `report` returns.
+pub async fn run(
+    gpu: &Gpu,
+    tuner: &mut Tuner,
+    workloads: Vec<Workload>,
+    options: Options,
+    report: &mut dyn FnMut(&Record) -> Result<()>,
+) -> Result<()> {
+    report(&Record::Adapter(AdapterRecord::of(gpu.facts())))?;
+    let mut bench = Bench { gpu, tuner, options, peak: Peak::new(gpu).await?, report };
+    let mut rates = Vec::new();
+    for _ in 0..bench.rounds() {
+        rates.push(bench.peak.rate(gpu).await?);
+    }
+    let gflops = probe::median(&mut rates) / 1e9;
+    (bench.report)(&Record::Peak(PeakRecord { gflops, runs: rates.len() }))?;
+    if options.kernels {
+        products::run(&mut bench).await?;
+        parts::run(&mut bench).await?;
+    }
+    for workload in workloads {
+        step::run(&mut bench, workload).await?;
+    }
+    Ok(())
+}

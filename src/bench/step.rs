@@ -1,0 +1,269 @@
+//! A whole optimizer step, as a run makes it, of synthetic models and of real ones.
+
+use std::collections::BTreeMap;
+
+use super::Bench;
+use super::peers::{MEDIUM, Peer, SMALL};
+use super::probe::Rounds;
+use super::record::{ProfileRecord, Record, StepRecord};
+use crate::adapters::{AdapterConfig, AdapterLayout, Method, Patterns, Projection, initial_buffer};
+use crate::config::ModelConfig;
+use crate::formats::ModelFile;
+use crate::gpu::timing::Timing;
+use crate::gpu::{Gpu, clock};
+use crate::kernels::lowrank::JobRow;
+use crate::model::inputs::HostBatch;
+use crate::model::llama::Recompute;
+use crate::train::session::{Hyper, Planned, Session, Shape};
+use crate::{Error, Result};
+
+/// Steps before the first timed one.
+const WARM_UP: usize = 2;
+/// A loss that other stacks print with five decimals, after a few steps of another order of additions.
+const LOSS_TOLERANCE: f64 = 2e-4;
+/// Timing goes on for about this long, within the bounds of [`step_count`].
+const SECONDS: f64 = 6.0;
+/// Rows of a profile by label.
+const LABELS: usize = 24;
+
+/// What is trained: a model, and the shape of a batch.
+pub struct Workload {
+    name: String,
+    file: ModelFile,
+    batch: usize,
+    seq: usize,
+    peer: Option<Peer>,
+}
+
+impl Workload {
+    /// `batch` rows of `seq` tokens on a model.
+    pub fn new(name: impl Into<String>, file: ModelFile, batch: usize, seq: usize) -> Self {
+        Self { name: name.into(), file, batch, seq, peer: None }
+    }
+
+    /// "step-s": 2 layers of width 256 in f32, 1 × 128 tokens, which other stacks run too; losses are checked against theirs.
+    ///
+    /// # Errors
+    /// None in a whole build.
+    pub async fn small() -> Result<Self> {
+        Self::of_peer(SMALL).await
+    }
+
+    /// "step-m": the same at about the size of SmolLM2-135M, 30 layers of width 576.
+    ///
+    /// # Errors
+    /// None in a whole build.
+    pub async fn medium() -> Result<Self> {
+        Self::of_peer(MEDIUM).await
+    }
+
+    async fn of_peer(peer: Peer) -> Result<Self> {
+        Ok(Self { name: peer.name.into(), file: peer.open().await?, batch: 1, seq: 128, peer: Some(peer) })
+    }
+
+    fn rows(&self) -> usize {
+        self.batch * self.seq
+    }
+
+    /// Token i is `37 i` modulo the vocabulary, and every row predicts the next one; rows of the batch are documents of their own.
+    fn tokens(&self) -> HostBatch {
+        let (rows, vocab) = (self.rows(), self.file.config.vocab_size);
+        let token = |i: usize| (i * 37 % vocab) as u32;
+        let tokens: Vec<u32> = (0..rows).map(token).collect();
+        let targets: Vec<i32> = (1..=rows).map(|i| token(i) as i32).collect();
+        let starts: Vec<u32> = (0..rows).map(|i| (i / self.seq * self.seq) as u32).collect();
+        let positions: Vec<u32> = (0..rows).map(|i| (i % self.seq) as u32).collect();
+        HostBatch::new(&tokens, &targets, &starts, &positions, 1.0 / rows as f32)
+    }
+
+    fn values(&self, layout: &AdapterLayout) -> Vec<f32> {
+        self.peer.map_or_else(|| initial_buffer(&layout.params, 0), |peer| peer.adapter(layout))
+    }
+
+    /// Compares the first losses with those of other stacks; `false` where there are none.
+    fn check(&self, losses: &[f64]) -> Result<bool> {
+        let expected = self.peer.as_ref().map_or(&[][..], |peer| &peer.losses[..]);
+        for (step, (got, wanted)) in losses.iter().zip(expected).enumerate() {
+            if (got - wanted).abs().partial_cmp(&LOSS_TOLERANCE).is_none_or(|o| o.is_gt()) {
+                let message = format!("the loss before step {step} is {got} where {wanted} was expected");
+                return Err(Error::Gpu { what: format!("the training steps of {}", self.name), message });
+            }
+        }
+        Ok(!expected.is_empty())
+    }
+}
+
+/// Rank 8, alpha 16, all seven projections, no dropout.
+fn layout(model: &ModelConfig) -> Result<AdapterLayout> {
+    let method = "lora".to_owned();
+    let options = Method::by_name(&method)?.options(std::iter::empty(), &[])?;
+    let targets = Projection::ALL.map(|p| p.short_name().to_owned()).to_vec();
+    let (rank_pattern, alpha_pattern) = (Patterns::default(), Patterns::default());
+    AdapterConfig { method, rank: 8, alpha: 16.0, targets, rank_pattern, alpha_pattern, dropout: 0.0, options }.layout(model)
+}
+
+/// Timed steps, given the time of one.
+fn step_count(quick: bool, seconds: f64) -> usize {
+    let least = if quick { 3 } else { 5 };
+    ((SECONDS / seconds.max(1e-6)) as usize).clamp(least, if quick { 10 } else { 25 })
+}
+
+/// A workload on the device.
+struct Running {
+    session: Session,
+    batch: HostBatch,
+    job: JobRow,
+    done: u64,
+}
+
+impl Running {
+    /// One optimizer step; returns its time in seconds and the loss before it.
+    async fn step(&mut self, gpu: &Gpu) -> Result<(f64, f64)> {
+        let began = clock::now();
+        let losses = self.session.accumulate(gpu, &self.batch, &[self.job]).await?;
+        self.done += 1;
+        let hyper = Hyper { lr: 1e-3, betas: (0.9, 0.999), eps: 1e-8, weight_decay: 0.01, step: self.done };
+        self.session.update(gpu, &[hyper]).await?;
+        let loss = losses.iter().map(|l| f64::from(*l)).sum::<f64>() / losses.len().max(1) as f64;
+        Ok(((clock::now() - began).as_secs_f64(), loss))
+    }
+}
+
+pub(super) async fn run(bench: &mut Bench<'_>, workload: Workload) -> Result<()> {
+    let gpu = bench.gpu;
+    let layout = layout(&workload.file.config)?;
+    let shape =
+        Shape { rows: workload.rows(), positions: workload.seq, recompute: Recompute::Off, clip: 0.0, quantize: None, training: true };
+    let began = clock::now();
+    let mut planned = Planned::new(&workload.file, &[&layout], shape, gpu.plan_limits(), bench.tuner)?;
+    if bench.options.tune {
+        planned.tune(gpu, bench.tuner).await?;
+    }
+    let tuned = clock::now();
+    let (dispatches, update_dispatches) = planned.dispatches();
+    let model_flops = planned.model_flops_per_token() * workload.rows() as u64;
+    let session = planned.realize(gpu, &workload.file, |_, _| ()).await?;
+    session.write_values(gpu, 0, &workload.values(&layout))?;
+    gpu.flush().await?;
+    let loaded = clock::now();
+    let mut running = Running { session, batch: workload.tokens(), job: JobRow::new(0..workload.rows()), done: 0 };
+    let (first_step_s, mut losses, rounds) = rounds(bench, &mut running).await?;
+    losses.truncate(4);
+    let losses_checked = workload.check(&losses)?;
+    let measured = Rounds::of(&rounds, model_flops);
+    let (micro, update) = running.session.submits();
+    (bench.report)(&Record::Step(StepRecord {
+        config: workload.name.clone(),
+        tokens: workload.rows(),
+        ms: measured.seconds * 1e3,
+        min_ms: measured.min * 1e3,
+        max_ms: measured.max * 1e3,
+        steps: rounds.len(),
+        tokens_per_s: workload.rows() as f64 / measured.seconds,
+        model_gflop: model_flops as f64 / 1e9,
+        of_peak: measured.of_peak,
+        peak_gflops: measured.peak / 1e9,
+        dispatches,
+        update_dispatches,
+        submits: micro + update,
+        planned_bytes: running.session.footprint().total(),
+        allocated_bytes: running.session.allocated_bytes(),
+        tune_s: (tuned - began).as_secs_f64(),
+        load_s: (loaded - tuned).as_secs_f64(),
+        first_step_s,
+        losses,
+        losses_checked,
+    }))?;
+    if bench.options.profile { profile(bench, &workload.name, &running.session).await } else { Ok(()) }
+}
+
+/// The first step's seconds, all losses, and (seconds, peak rate) of every timed step.
+async fn rounds(bench: &mut Bench<'_>, running: &mut Running) -> Result<(f64, Vec<f64>, Vec<(f64, f64)>)> {
+    let (first, loss) = running.step(bench.gpu).await?;
+    let mut losses = vec![loss];
+    let mut last = first;
+    for _ in 1..WARM_UP {
+        let (seconds, loss) = running.step(bench.gpu).await?;
+        losses.push(loss);
+        last = seconds;
+    }
+    let mut rounds = Vec::new();
+    for _ in 0..step_count(bench.options.quick, last) {
+        let rate = bench.peak.rate(bench.gpu).await?;
+        let (seconds, loss) = running.step(bench.gpu).await?;
+        losses.push(loss);
+        rounds.push((seconds, rate));
+    }
+    Ok((first, losses, rounds))
+}
+
+async fn profile(bench: &mut Bench<'_>, config: &str, session: &Session) -> Result<()> {
+    let timings = session.profile(bench.gpu).await?;
+    let total: f64 = timings.iter().map(|t| t.seconds).sum();
+    let by_kernel = grouped(&timings, |t| t.kernel.to_owned());
+    let by_label = grouped(&timings, |t| place(&t.label));
+    for (by, groups, count) in [("kernel", by_kernel, usize::MAX), ("label", by_label, LABELS)] {
+        for (name, group) in groups.into_iter().take(count) {
+            (bench.report)(&Record::Profile(ProfileRecord {
+                config: config.to_owned(),
+                by,
+                name,
+                ms: group.seconds * 1e3,
+                share: group.seconds / total.max(f64::MIN_POSITIVE),
+                dispatches: group.dispatches,
+                gflops: group.flops as f64 / group.seconds.max(f64::MIN_POSITIVE) / 1e9,
+            }))?;
+        }
+    }
+    Ok(())
+}
+
+#[derive(Default)]
+struct Group {
+    seconds: f64,
+    flops: u64,
+    dispatches: usize,
+}
+
+/// Sums by name, the longest time first.
+fn grouped(timings: &[Timing], name: impl Fn(&Timing) -> String) -> Vec<(String, Group)> {
+    let mut groups: BTreeMap<String, Group> = BTreeMap::new();
+    for timing in timings {
+        let group = groups.entry(name(timing)).or_default();
+        group.seconds += timing.seconds;
+        group.flops += timing.flops;
+        group.dispatches += 1;
+    }
+    let mut sorted: Vec<_> = groups.into_iter().collect();
+    sorted.sort_by(|a, b| b.1.seconds.total_cmp(&a.1.seconds));
+    sorted
+}
+
+/// A label without the layer's number: "layers.3.mlp.up_proj.matmul" is "mlp.up_proj.matmul".
+fn place(label: &str) -> String {
+    let in_layer = label.strip_prefix("layers.").and_then(|rest| rest.split_once('.')).map(|(_, place)| place);
+    in_layer.unwrap_or(label).to_owned()
+}
+
+#[cfg(all(test, not(target_arch = "wasm32")))]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn wrong_losses_are_noticed() {
+        let workload = pollster::block_on(Workload::small()).expect("made");
+        assert!(workload.check(&SMALL.losses).expect("right"));
+        for (step, wrong) in [(0, 6.9300), (3, f64::NAN)] {
+            let mut losses = SMALL.losses;
+            losses[step] = wrong;
+            let error = workload.check(&losses).expect_err("wrong").to_string();
+            assert!(error.contains(&format!("before step {step}")), "{error}");
+        }
+    }
+
+    #[test]
+    fn layers_share_a_place() {
+        assert_eq!(place("layers.12.self_attn.q_proj.matmul"), "self_attn.q_proj.matmul");
+        assert_eq!(place("head.loss"), "head.loss");
+    }
+}

@@ -1,0 +1,176 @@
+//! `weblora bench`: what the kernels and a training step reach on this adapter, as fractions of its measured peak.
+
+use std::path::PathBuf;
+
+use clap::{Args, ValueEnum};
+use weblora::bench::{self, KernelRecord, MatmulRecord, Options, ProfileRecord, Record, StepRecord, Workload};
+use weblora::formats::ModelFile;
+use weblora::{Error, Result, demo};
+
+use super::device::{Device, DeviceArgs};
+use super::output::{Output, bytes};
+
+/// Arguments of `bench`.
+#[derive(Debug, Args)]
+pub struct BenchArgs {
+    /// Only this; repeatable. Default: kernels, step-s, step-m, and the step of --model where one is given.
+    #[arg(long, value_enum, value_name = "NAME")]
+    config: Vec<Config>,
+    /// Measure a training step of this model too: 4 x 128 tokens, rank 8, all seven projections.
+    #[arg(long, value_name = "PATH")]
+    model: Option<PathBuf>,
+    /// Fewer cases, fewer rounds, no step-m.
+    #[arg(long)]
+    quick: bool,
+    /// Show which kernels and which places in the model a step's GPU time goes to.
+    #[arg(long)]
+    profile: bool,
+    /// The GPU.
+    #[command(flatten)]
+    device: DeviceArgs,
+}
+
+/// What can be measured alone.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Config {
+    /// Matrix products and the other kernels at the shapes of SmolLM2-135M
+    Kernels,
+    /// A step of a synthetic f32 model: 2 layers of width 256, 128 tokens
+    StepS,
+    /// A step of a synthetic f32 model: 30 layers of width 576, 128 tokens
+    StepM,
+    /// A step of the model given with --model
+    Smollm2,
+    /// A step of the embedded demo: 16 x 32 tokens
+    Demo,
+}
+
+impl BenchArgs {
+    fn configs(&self) -> Vec<Config> {
+        if !self.config.is_empty() {
+            return self.config.clone();
+        }
+        let mut all = vec![Config::Kernels, Config::StepS];
+        if !self.quick {
+            all.push(Config::StepM);
+        }
+        if self.model.is_some() {
+            all.push(Config::Smollm2);
+        }
+        all
+    }
+}
+
+/// Runs the verb.
+pub fn run(args: &BenchArgs, output: &mut Output) -> Result<()> {
+    let configs = args.configs();
+    let workloads = pollster::block_on(workloads(args, &configs))?;
+    let mut device = Device::open(&args.device)?;
+    let Device { gpu, tuner, measure } = &mut device;
+    let options = Options { kernels: configs.contains(&Config::Kernels), quick: args.quick, profile: args.profile, tune: *measure };
+    let mut section = "";
+    let mut report = |record: &Record| show(record, &mut section, output);
+    let done = pollster::block_on(bench::run(gpu, tuner, workloads, options, &mut report));
+    device.remember(); // also what was learnt before an error
+    done
+}
+
+async fn workloads(args: &BenchArgs, configs: &[Config]) -> Result<Vec<Workload>> {
+    let mut workloads = Vec::new();
+    for config in configs {
+        workloads.push(match config {
+            Config::Kernels => continue,
+            Config::StepS => Workload::small().await?,
+            Config::StepM => Workload::medium().await?,
+            Config::Demo => Workload::new("demo", demo::model().await?, 16, 32),
+            Config::Smollm2 => {
+                let path = args.model.as_ref().ok_or_else(|| {
+                    Error::config("model", "no model was given for the step `smollm2`", "pass the GGUF file with --model")
+                })?;
+                let name = path.file_stem().unwrap_or_default().to_string_lossy().into_owned();
+                Workload::new(name, ModelFile::open_path(path).await?, 4, 128)
+            }
+        });
+    }
+    Ok(workloads)
+}
+
+/// One record as an event, or as a row under its section's heading.
+fn show(record: &Record, section: &mut &'static str, output: &mut Output) -> Result<()> {
+    if output.is_json() {
+        return output.print(&record.to_json());
+    }
+    let (heading, row) = match record {
+        Record::Adapter(a) => ("", format!("weblora {} on {} ({}, {})", a.version, a.adapter, a.backend, a.driver)),
+        Record::Peak(p) => ("", format!("peak: {:.1} GFLOP/s of f32 multiply-adds in registers, median of {}", p.gflops, p.runs)),
+        Record::Matmul(m) => (MATMULS, matmul_row(m)),
+        Record::Kernel(k) => (KERNELS, kernel_row(k)),
+        Record::Step(s) => (STEPS, step_row(s)),
+        Record::Profile(p) => (PROFILES, profile_row(p)),
+    };
+    if *section != heading {
+        *section = heading;
+        output.print(&format!("\n{heading}"))?;
+    }
+    output.print(&row)
+}
+
+const MATMULS: &str = "product   format    t      n     k        ms  GFLOP/s  of peak  kernel";
+const KERNELS: &str = "kernel                       shape                                   ms  GFLOP/s  of peak";
+const STEPS: &str = "step";
+const PROFILES: &str = "profile                                                 ms   share  launches  GFLOP/s";
+
+fn matmul_row(m: &MatmulRecord) -> String {
+    format!(
+        "{:9} {:6} {:4} {:6} {:5} {:9.3} {:8.1} {:6.1} %  {}",
+        m.direction,
+        m.format,
+        m.t,
+        m.n,
+        m.k,
+        m.ms,
+        m.gflops,
+        100.0 * m.of_peak,
+        m.kernel
+    )
+}
+
+fn kernel_row(k: &KernelRecord) -> String {
+    let mut row = format!("{:28} {:33} {:9.3} {:8.1} {:6.1} %", k.name, k.shape, k.ms, k.gflops, 100.0 * k.of_peak);
+    for kernel in &k.kernels {
+        row += &format!("\n    {kernel}");
+    }
+    row
+}
+
+fn step_row(s: &StepRecord) -> String {
+    let checked = if s.losses_checked { "as other stacks have them" } else { "not compared" };
+    let losses: Vec<String> = s.losses.iter().map(|loss| format!("{loss:.5}")).collect();
+    format!(
+        "{}: {:.1} ms a step ({:.1} to {:.1}, median of {}), {:.0} tokens/s\n  {:.2} GFLOP a step is {:.1} % of the peak of {:.1} GFLOP/s\n  \
+         {} + {} dispatches in {} submits, {} planned, {} allocated\n  \
+         tuning {:.1} s, loading {:.1} s, first step {:.2} s; losses {}, {checked}",
+        s.config,
+        s.ms,
+        s.min_ms,
+        s.max_ms,
+        s.steps,
+        s.tokens_per_s,
+        s.model_gflop,
+        100.0 * s.of_peak,
+        s.peak_gflops,
+        s.dispatches,
+        s.update_dispatches,
+        s.submits,
+        bytes(s.planned_bytes),
+        bytes(s.allocated_bytes),
+        s.tune_s,
+        s.load_s,
+        s.first_step_s,
+        losses.join(" ")
+    )
+}
+
+fn profile_row(p: &ProfileRecord) -> String {
+    format!("{:6} {:40} {:10.3} {:5.1} % {:9} {:8.1}", p.by, p.name, p.ms, 100.0 * p.share, p.dispatches, p.gflops)
+}
