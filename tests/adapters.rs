@@ -358,8 +358,8 @@ fn lying_weights_are_refused() {
     let read = |weights: &[u8]| PeftAdapter::read(Folder { weights, ..folder(&files) }, &model(3));
     let (a, b) = ((A, F32, vec![2, 12], vec![0; 96]), (B, F32, vec![16, 2], vec![0; 128]));
     assert!(read(&weights(&[a.clone(), b.clone()])).is_ok());
-    refused(read(&weights(&[a.clone()])), &["no lora_B"]);
-    refused(read(&weights(&[b.clone()])), &["no lora_A"]);
+    refused(read(&weights(std::slice::from_ref(&a))), &["no lora_B"]);
+    refused(read(&weights(std::slice::from_ref(&b))), &["no lora_A"]);
     refused(read(&weights(&[])), &["no tensor"]);
     refused(read(&weights(&[a.clone(), (B, F32, vec![2, 16], vec![0; 128])])), &["lora_B", "[2, 16]"]);
     refused(read(&weights(&[a.clone(), (B, I32, vec![16, 2], vec![0; 128])])), &["I32"]);

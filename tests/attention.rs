@@ -1,5 +1,6 @@
 //! Attention kernels against their twins, in every form the adapter has, over awkward sizes; twins against finite differences.
 #![cfg(not(target_arch = "wasm32"))]
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on should say where")]
 
 mod common;
 

@@ -1,4 +1,5 @@
 //! The small kernels on the GPU against their CPU twins, and the twins' backward passes against finite differences in f64.
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on should say where")]
 #![cfg(not(target_arch = "wasm32"))]
 
 mod common;

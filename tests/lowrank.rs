@@ -1,5 +1,6 @@
 //! Segmented low-rank products: twins against finite differences, kernels against twins, jobs alone against jobs together.
 #![cfg(not(target_arch = "wasm32"))]
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on should say where")]
 
 mod common;
 

@@ -28,7 +28,7 @@ pub static NF4: QuantFormat = QuantFormat {
         wgsl: include_str!("../../shaders/quant/nf4.wgsl"),
         planes: &[Plane::new(8, 32), Plane::new(64, 32)],
         weights: BLOCK,
-        pack: pack,
+        pack,
     },
 };
 

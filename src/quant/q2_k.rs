@@ -27,7 +27,7 @@ pub static Q2_K: QuantFormat = QuantFormat {
         wgsl: include_str!("../../shaders/quant/q2_k.wgsl"),
         planes: &[Plane::new(16, 32), Plane::new(16, 8), Plane::new(256, 32)],
         weights: BLOCK,
-        pack: pack,
+        pack,
     },
 };
 

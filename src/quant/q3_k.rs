@@ -27,7 +27,7 @@ pub static Q3_K: QuantFormat = QuantFormat {
         wgsl: include_str!("../../shaders/quant/q3_k.wgsl"),
         planes: &[Plane::new(16, 32), Plane::new(16, 16), Plane::new(16, 8), Plane::new(256, 16)],
         weights: BLOCK,
-        pack: pack,
+        pack,
     },
 };
 

@@ -24,7 +24,7 @@ pub static Q4_0: QuantFormat = QuantFormat {
         wgsl: include_str!("../../shaders/quant/q4_0.wgsl"),
         planes: &[Plane::new(8, 32), Plane::new(32, 16)],
         weights: BLOCK,
-        pack: pack,
+        pack,
     },
 };
 

@@ -23,7 +23,7 @@ pub static Q4_1: QuantFormat = QuantFormat {
         wgsl: include_str!("../../shaders/quant/q4_1.wgsl"),
         planes: &[Plane::new(8, 32), Plane::new(32, 32)],
         weights: BLOCK,
-        pack: pack,
+        pack,
     },
 };
 

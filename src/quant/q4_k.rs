@@ -25,7 +25,7 @@ pub static Q4_K: QuantFormat = QuantFormat {
         wgsl: include_str!("../../shaders/quant/q4_k.wgsl"),
         planes: &[Plane::new(8, 32), Plane::new(32, 16), Plane::new(256, 32)],
         weights: BLOCK,
-        pack: pack,
+        pack,
     },
 };
 

@@ -27,7 +27,7 @@ pub static Q5_K: QuantFormat = QuantFormat {
         wgsl: include_str!("../../shaders/quant/q5_k.wgsl"),
         planes: &[Plane::new(8, 32), Plane::new(32, 32), Plane::new(32, 16), Plane::new(256, 32)],
         weights: BLOCK,
-        pack: pack,
+        pack,
     },
 };
 

@@ -27,7 +27,7 @@ pub static Q6_K: QuantFormat = QuantFormat {
         wgsl: include_str!("../../shaders/quant/q6_k.wgsl"),
         planes: &[Plane::new(8, 32), Plane::new(16, 32), Plane::new(16, 8), Plane::new(256, 16)],
         weights: BLOCK,
-        pack: pack,
+        pack,
     },
 };
 

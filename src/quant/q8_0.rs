@@ -24,7 +24,7 @@ pub static Q8_0: QuantFormat = QuantFormat {
         wgsl: include_str!("../../shaders/quant/q8_0.wgsl"),
         planes: &[Plane::new(8, 64), Plane::new(32, 16)],
         weights: BLOCK,
-        pack: pack,
+        pack,
     },
 };
 

@@ -74,7 +74,11 @@ pub fn close(got: &[f32], want: &[f32], absolute: f32, relative: f32) -> Result<
     if got.len() != want.len() {
         return Err(format!("{} values, expected {}", got.len(), want.len()));
     }
-    let bad = got.iter().zip(want).enumerate().find(|(_, (g, w))| !((**g - **w).abs() <= absolute + relative * w.abs()));
+    let wrong = |g: f32, w: f32| {
+        let error = (g - w).abs();
+        error.is_nan() || error > absolute + relative * w.abs()
+    };
+    let bad = got.iter().zip(want).enumerate().find(|(_, (g, w))| wrong(**g, **w));
     match bad {
         None => Ok(()),
         Some((i, (g, w))) => {
