@@ -1,4 +1,5 @@
 //! The embedded demo end to end on the GPU: it must learn, resume bit for bit, and its adapter must mean the same when read back.
+#![cfg(not(target_arch = "wasm32"))]
 
 mod common;
 

@@ -1,4 +1,5 @@
 //! Every kernel in every variant: it composes, naga accepts it within WebGPU's floor, and its bindings are those the table says.
+#![cfg(not(target_arch = "wasm32"))]
 
 use std::collections::BTreeSet;
 

@@ -1,4 +1,5 @@
 //! The real model: SmolLM2-135M-Instruct in Q4_1 against numpy, transformers and PEFT. Needs the file: `WEBLORA_SMOLLM2=path`.
+#![cfg(not(target_arch = "wasm32"))]
 
 mod common;
 
