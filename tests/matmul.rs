@@ -1,5 +1,6 @@
 //! Products with frozen matrices: packing and decoding on the GPU bit for bit, every kernel form against its twin over awkward sizes, the twin's
 //! gradient against finite differences.
+#![cfg(not(target_arch = "wasm32"))]
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on should say where")]
 
 mod common;
