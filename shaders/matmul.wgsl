@@ -1,11 +1,12 @@
-// Product with a frozen matrix from registers alone: one invocation owns ROWS (4, 8 or 16) rows and eight columns, dequantises each weight
+// Product with a frozen matrix from registers alone: one invocation owns ROWS (4 to 32) rows and eight columns, dequantises each weight
 // once and multiplies it into every row. No workgroup memory, so it also suits adapters where that is slow (software ones, some mobile).
 //
 // With SUBGROUPS (sizes that are multiples of eight) one load per lane brings eight inputs of four rows, handed round by broadcast; without,
 // every lane loads the same vectors. On llvmpipe loads cost most (a branch a lane), so weights come as vectors of four rows and inputs four
 // rows at once; every four rows sit in an `if`, which keeps that compiler from spreading the arithmetic over the whole body and spilling.
-// Tried there, forward q4_1 at 512×1536×576, fractions of the fma peak in one run: scalar loads, 8 × 8: 0.44; vectors, 8 × 4: 0.47,
-// 8 × 8: 0.64, 16 × 4: 0.60, 16 × 8: 0.39 (its code no longer fits the instruction cache); 64-bit loads: 0.41.
+// Tried there at 512×1536×576, fractions of the fma peak in one run, forward: q4_1 with scalar loads, 8 rows: 0.44; vectors, 8 × 4: 0.47,
+// 8 × 8: 0.64, 16 × 4: 0.60, 16 × 8: 0.58; 64-bit loads: 0.41; without the first `if`: 0.53. f32, whose weights are eight times the loads:
+// 8 rows 0.17, 16 rows 0.27, 32 rows 0.29 (backward 0.15, 0.20, 0.27); beyond, the code outgrows the instruction cache.
 #import products
 
 // Weights of eight columns for eight inputs.
@@ -89,6 +90,12 @@ fn main(
   var s2: Sums;
   var s3: Sums;
 #endif
+#ifdef ROWS32
+  var s4: Sums;
+  var s5: Sums;
+  var s6: Sums;
+  var s7: Sums;
+#endif
 
 #ifdef BACKWARD
   let octet = group.x * WG + local;
@@ -111,13 +118,19 @@ fn main(
       let o = g * (GROUP / 8u) + j;
       let c = Pair(quant_tile(ga, qa, g, j), quant_tile(gb, qb, g, j));
 #endif
-      s0 = multiply(s0, rows4(t, o, lane), c);
+      if (t < p.t) { s0 = multiply(s0, rows4(t, o, lane), c); }
 #ifdef ROWS8
       if (t + 4u < p.t) { s1 = multiply(s1, rows4(t + 4u, o, lane), c); }
 #endif
 #ifdef ROWS16
       if (t + 8u < p.t) { s2 = multiply(s2, rows4(t + 8u, o, lane), c); }
       if (t + 12u < p.t) { s3 = multiply(s3, rows4(t + 12u, o, lane), c); }
+#endif
+#ifdef ROWS32
+      if (t + 16u < p.t) { s4 = multiply(s4, rows4(t + 16u, o, lane), c); }
+      if (t + 20u < p.t) { s5 = multiply(s5, rows4(t + 20u, o, lane), c); }
+      if (t + 24u < p.t) { s6 = multiply(s6, rows4(t + 24u, o, lane), c); }
+      if (t + 28u < p.t) { s7 = multiply(s7, rows4(t + 28u, o, lane), c); }
 #endif
 #ifndef BACKWARD
     }
@@ -130,5 +143,11 @@ fn main(
 #ifdef ROWS16
   store_rows(t + 8u, ca, cb, s2);
   store_rows(t + 12u, ca, cb, s3);
+#endif
+#ifdef ROWS32
+  store_rows(t + 16u, ca, cb, s4);
+  store_rows(t + 20u, ca, cb, s5);
+  store_rows(t + 24u, ca, cb, s6);
+  store_rows(t + 28u, ca, cb, s7);
 #endif
 }

@@ -2,11 +2,12 @@
 // where x is dy and y is dx. A part of a matrix writes its own columns (forward) or reads its own columns (backward) from `p.offset` on.
 #ifdef VEC4
 @group(0) @binding(1) var<storage, read_write> x: array<vec4<f32>>;
+@group(0) @binding(3) var<storage, read_write> y: array<vec4<f32>>;
 #else
 @group(0) @binding(1) var<storage, read_write> x: array<f32>;
+@group(0) @binding(3) var<storage, read_write> y: array<f32>;
 #endif
 @group(0) @binding(2) var<storage, read> w: array<vec4<u32>>;
-@group(0) @binding(3) var<storage, read_write> y: array<f32>;
 @group(0) @binding(0) var<uniform> p: Params;
 #import matrix
 
@@ -22,7 +23,7 @@ fn x_offset() -> u32 { return 0u; }
 fn y_offset() -> u32 { return p.offset; }
 #endif
 
-// Inputs 4 i .. + 4 of row t, zero past the end. VEC4 needs rows of whole vectors.
+// Inputs 4 i .. + 4 of row t, zero past the end. VEC4 needs rows of x and of y that are whole vectors.
 fn load4(t: u32, i: u32) -> vec4<f32> {
 #ifdef VEC4
   return select(vec4(0.0), x[(t * p.ldx + x_offset()) / 4u + i], 4u * i < inner());
@@ -35,18 +36,36 @@ fn load4(t: u32, i: u32) -> vec4<f32> {
 #endif
 }
 
-fn store1(at: u32, v: f32) {
-  if (p.accumulate == 1u) { y[at] = y[at] + v; } else { y[at] = v; }
-}
-
 // Columns c .. c + 4 of row t.
+#ifdef VEC4
+fn store4(t: u32, c: u32, v: vec4<f32>) {
+  let at = (t * p.ldy + y_offset() + c) / 4u;
+  if (c < columns()) {
+#ifdef ACCUMULATE
+    y[at] += v;
+#else
+    y[at] = v;
+#endif
+  }
+}
+#else
+fn store1(at: u32, c: u32, v: f32) {
+  if (c < columns()) {
+#ifdef ACCUMULATE
+    y[at] += v;
+#else
+    y[at] = v;
+#endif
+  }
+}
 fn store4(t: u32, c: u32, v: vec4<f32>) {
   let at = t * p.ldy + y_offset() + c;
-  if (c < columns()) { store1(at, v.x); }
-  if (c + 1u < columns()) { store1(at + 1u, v.y); }
-  if (c + 2u < columns()) { store1(at + 2u, v.z); }
-  if (c + 3u < columns()) { store1(at + 3u, v.w); }
+  store1(at, c, v.x);
+  store1(at + 1u, c + 1u, v.y);
+  store1(at + 2u, c + 2u, v.z);
+  store1(at + 3u, c + 3u, v.w);
 }
+#endif
 
 // Eight more inputs of one row, (lo, hi), against four columns.
 fn dot8(a: vec4<f32>, lo: vec4<f32>, hi: vec4<f32>, c: Tile) -> vec4<f32> {

@@ -2,7 +2,7 @@
 //! kernels, each once per tile of rows; there is never a dense copy and never a loop over tokens. Accumulation is f32.
 
 use super::matrix::{Matrix, Params, Part};
-use super::matvec;
+use super::matvec::{self, MATVEC};
 use super::real::Real;
 use crate::gpu::{Access, Candidate, Dispatch, KernelSpec, Recorder, Tensor, Variant};
 
@@ -61,6 +61,15 @@ fn record(
     part: &Part,
     accumulate: bool,
 ) {
+    let what = product(label, direction, (x, y), t, w, part);
+    rec.dispatch_tuned(key(direction, t, w, part, accumulate), candidates(rec, direction, t, w, part, accumulate), what);
+}
+
+/// The dispatch of one part, for any form: `x` and `y` are dy and dx for [`Direction::Backward`].
+///
+/// # Panics
+/// If a tensor is too small: a bug in a recording.
+pub fn product(label: &str, direction: Direction, (x, y): (Tensor, Tensor), t: usize, w: &Matrix, part: &Part) -> Dispatch {
     let (ldx, ldy) = match direction {
         Direction::Forward => (w.cols, w.rows),
         Direction::Backward => (w.rows, w.cols),
@@ -73,65 +82,72 @@ fn record(
         ldx: ldx as u32,
         ldy: ldy as u32,
         offset: part.row_start as u32,
-        accumulate: accumulate.into(),
         rows: w.rows as u32,
+        pad: 0,
     };
-    let what = Dispatch::new(label, &params, &[x, part.tensor, y], 2 * (t * part.rows * w.cols) as u64);
-    rec.dispatch_tuned(key(direction, t, w, part), candidates(rec, direction, t, w, part), what);
+    Dispatch::new(label, &params, &[x, part.tensor, y], 2 * (t * part.rows * w.cols) as u64)
 }
 
-/// Names a tunable case: direction, format, sizes.
-pub fn key(direction: Direction, t: usize, w: &Matrix, part: &Part) -> String {
-    format!("matmul {} {} t{t} n{} k{}", direction.flag().to_lowercase(), w.format.name, part.rows, w.cols)
+/// Names a tunable case: direction, format, sizes, whether it adds.
+pub fn key(direction: Direction, t: usize, w: &Matrix, part: &Part, accumulate: bool) -> String {
+    let adds = if accumulate { " +" } else { "" };
+    format!("matmul {} {} t{t} n{} k{}{adds}", direction.flag().to_lowercase(), w.format.name, part.rows, w.cols)
 }
 
-/// The ways to multiply by `part` that are worth measuring on the recorder's adapter, a good guess first.
-pub fn candidates(rec: &Recorder, direction: Direction, t: usize, w: &Matrix, part: &Part) -> Vec<Candidate> {
-    let (inner, width, ldx) = match direction {
-        Direction::Forward => (w.cols, part.rows, w.cols),
-        Direction::Backward => (part.rows, w.cols, w.rows),
-    };
-    let base = w.variant().flag(direction.flag()).flag_if("VEC4", inner.is_multiple_of(4) && ldx.is_multiple_of(4));
-    let facts = rec.facts();
-    let is_cpu = facts.is_some_and(|f| f.is_cpu);
-    let (smallest, largest) = facts.map_or((0, 0), |f| f.subgroup_sizes);
-    // Eight inputs go round by broadcast, so a subgroup must hold whole octets.
-    let octets = facts.is_some_and(|f| f.subgroups) && smallest >= 8 && smallest.is_multiple_of(8);
-    let lanes = if largest == 8 { NARROW_LANES } else { LANES };
-    let few = t <= matvec::MAX_ROWS && direction == Direction::Forward;
-    let sizes: Vec<usize> = [8, 16, 4].into_iter().filter(|rows| *rows == 4 || *rows < 2 * t.next_multiple_of(4)).collect();
-    let mut all = Vec::new();
-    if is_cpu {
-        // Workgroup memory is ordinary memory here: those forms were measured at half the others and cost seconds to compile.
-        all.extend(sizes.iter().filter(|rows| octets || **rows < 16).map(|rows| registers(&base, lanes, *rows, octets, t, width)));
-        if few {
-            all.push(matvec::candidate(&base, t, part.rows));
-        }
-        return all;
-    }
-    let tile = |size: usize| Candidate {
-        spec: &MATMUL_TILE,
-        variant: base.clone().with("TILE", size as u32),
-        grid: [width.div_ceil(size) as u32, t.div_ceil(size) as u32, 1],
-    };
-    if few {
-        all.push(matvec::candidate(&base, t, part.rows));
-    } else {
-        all.push(tile(if t > 32 { 64 } else { 32 }));
-        if t > 32 {
-            all.push(tile(32));
-        }
-    }
-    for rows in sizes {
-        if octets {
-            all.push(registers(&base, lanes, rows, true, t, width));
-        }
-        // Sixteen rows of unshared loads gain nothing over eight.
-        if rows < 16 {
-            all.push(registers(&base, lanes, rows, false, t, width));
-        }
+/// The forms worth measuring on the recorder's adapter, a good guess first.
+pub fn candidates(rec: &Recorder, direction: Direction, t: usize, w: &Matrix, part: &Part, accumulate: bool) -> Vec<Candidate> {
+    let mut all = forms(rec, direction, t, w, part, accumulate);
+    if rec.facts().is_some_and(|f| f.is_cpu) {
+        // Workgroup memory is ordinary memory here: tiles were measured at a tenth of the register forms and cost seconds to compile. Unshared
+        // loads reach a third of shared ones.
+        let shared = all.iter().any(|c| c.variant.needs_subgroups());
+        all.retain(|c| c.spec.name != MATMUL_TILE.name && (!shared || c.spec.name == MATVEC.name || c.variant.needs_subgroups()));
+        all.sort_by_key(|c| c.spec.name == MATVEC.name);
     }
     all
+}
+
+/// Every form that can run on the recorder's adapter.
+pub fn forms(rec: &Recorder, direction: Direction, t: usize, w: &Matrix, part: &Part, accumulate: bool) -> Vec<Candidate> {
+    let width = match direction {
+        Direction::Forward => part.rows,
+        Direction::Backward => w.cols,
+    };
+    let vectors = [w.cols, w.rows, part.rows].iter().all(|size| size.is_multiple_of(4));
+    let base = w.variant().flag(direction.flag()).flag_if("VEC4", vectors).flag_if("ACCUMULATE", accumulate);
+    let mut all = Vec::new();
+    if t <= matvec::MAX_ROWS && direction == Direction::Forward {
+        all.push(matvec::candidate(&base, t, part.rows));
+    } else {
+        let sizes: &[usize] = if t > 32 { &[64, 32] } else { &[32] };
+        all.extend(sizes.iter().map(|&size| tile(&base, size, t, width)));
+    }
+    let facts = rec.facts();
+    let (smallest, largest) = facts.map_or((0, 0), |f| f.subgroup_sizes);
+    let lanes = if largest == 8 { NARROW_LANES } else { LANES };
+    // Eight inputs go round by broadcast, so a subgroup must hold whole octets.
+    if facts.is_some_and(|f| f.subgroups) && smallest >= 8 && smallest.is_multiple_of(8) {
+        all.extend(rows_of(w, t).iter().map(|&rows| registers(&base, lanes, rows, true, t, width)));
+    }
+    // More than four rows of unshared loads gain nothing.
+    all.push(registers(&base, lanes, 4, false, t, width));
+    all
+}
+
+/// Row counts of a register tile worth measuring: formats whose weights are many loads need more rows to pay for them.
+fn rows_of(w: &Matrix, t: usize) -> &'static [usize] {
+    let heavy = w.format.gpu.planes[0].bits > 64;
+    match (t, heavy) {
+        (..=4, _) => &[4],
+        (..=8, _) | (_, false) => &[8],
+        (..=16, true) => &[16],
+        (_, true) => &[16, 32],
+    }
+}
+
+fn tile(base: &Variant, size: usize, t: usize, width: usize) -> Candidate {
+    let grid = [width.div_ceil(size) as u32, t.div_ceil(size) as u32, 1];
+    Candidate { spec: &MATMUL_TILE, variant: base.clone().with("TILE", size as u32), grid }
 }
 
 fn registers(base: &Variant, lanes: usize, rows: usize, subgroups: bool, t: usize, width: usize) -> Candidate {
@@ -141,6 +157,7 @@ fn registers(base: &Variant, lanes: usize, rows: usize, subgroups: bool, t: usiz
         .with("ROWS", rows as u32)
         .flag_if("ROWS8", rows >= 8)
         .flag_if("ROWS16", rows >= 16)
+        .flag_if("ROWS32", rows >= 32)
         .flag_if("SUBGROUPS", subgroups);
     Candidate { spec: &MATMUL, variant, grid: [width.div_ceil(8 * lanes) as u32, t.div_ceil(rows) as u32, 1] }
 }

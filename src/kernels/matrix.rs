@@ -60,8 +60,8 @@ pub(super) struct Params {
     pub ldy: u32,
     /// First row of this part.
     pub offset: u32,
-    /// 1: add to y.
-    pub accumulate: u32,
     /// Rows of the whole matrix.
     pub rows: u32,
+    /// Zero.
+    pub pad: u32,
 }
