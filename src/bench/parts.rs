@@ -34,9 +34,22 @@ pub(super) async fn run(bench: &mut Bench<'_>) -> Result<()> {
 }
 
 async fn measure(bench: &mut Bench<'_>, name: &'static str, shape: &str, scene: Scene, body: Body<'_>) -> Result<()> {
+    measure_work(bench, name, shape, scene, None, body).await
+}
+
+/// `flops`: operations of `body` where the recording only knows an upper bound.
+async fn measure_work(
+    bench: &mut Bench<'_>,
+    name: &'static str,
+    shape: &str,
+    scene: Scene,
+    flops: Option<u64>,
+    body: Body<'_>,
+) -> Result<()> {
     bench.tune(body).await?;
     let store = scene.allocate(bench.gpu).await?;
     let mut probe = Probe::new(bench.gpu, bench.tuner, store, body).await?;
+    probe.flops = flops.unwrap_or(probe.flops);
     probe.seconds(bench.gpu).await?;
     probe.repeat(bench.gpu, bench.tuner, body).await?;
     let count = bench.rounds();
@@ -88,6 +101,8 @@ async fn attention(bench: &mut Bench<'_>, lengths: &[usize]) -> Result<()> {
     let shape = AttentionShape { rows: ROWS as u32, heads: 9, kv_heads: 3, head_dim: 64, window: None };
     let text = format!("{} x {}, 9 heads on 3, width 64", lengths.len(), lengths[0]);
     let (wide, narrow) = (ROWS * 9 * 64, ROWS * 3 * 64);
+    // A multiply-add per visible pair, head, element of a head and product: two products forward, three for dq, four for dk and dv.
+    let product = 2 * lengths.iter().map(|n| n * (n + 1) / 2).sum::<usize>() * 9 * 64;
     for backward in [false, true] {
         let mut scene = Scene::default();
         let [q, d_o] = [scene.noise("q", wide)?, scene.noise("do", wide)?];
@@ -98,10 +113,10 @@ async fn attention(bench: &mut Bench<'_>, lengths: &[usize]) -> Result<()> {
             let d_q = scene.zeros("dq", wide)?;
             let [d_k, d_v] = [scene.zeros("dk", narrow)?, scene.zeros("dv", narrow)?];
             let body = |rec: &mut Recorder| attention::backward(rec, "attention", &shape, q, k, v, margins, o, lse, d_o, d_q, d_k, d_v);
-            measure(bench, "attention backward", &text, scene, &body).await?;
+            measure_work(bench, "attention backward", &text, scene, Some(7 * product as u64), &body).await?;
         } else {
             let body = |rec: &mut Recorder| attention::forward(rec, "attention", &shape, q, k, v, margins, o, lse);
-            measure(bench, "attention forward", &text, scene, &body).await?;
+            measure_work(bench, "attention forward", &text, scene, Some(2 * product as u64), &body).await?;
         }
     }
     Ok(())
