@@ -45,9 +45,8 @@ fn fails(arguments: &[&str], words: &[&str]) {
 }
 
 #[test]
-fn no_arguments_and_wrong_ones_are_wrong_usage() {
-    for arguments in [&[][..], &["nothing"], &["inspect"], &["inspect", "x", "--rows", "3"], &["inspect", "x", "--seq", "1", "--data", "y"]]
-    {
+fn wrong_arguments_are_wrong_usage() {
+    for arguments in [&["nothing"][..], &["inspect"], &["inspect", "x", "--rows", "3"], &["inspect", "x", "--seq", "1", "--data", "y"]] {
         let output = weblora(arguments);
         assert_eq!(output.status.code(), Some(2), "{arguments:?}");
         assert!(output.stdout.is_empty() && text(&output.stderr).contains("--help"), "{arguments:?}");
@@ -141,4 +140,88 @@ fn a_reader_that_leaves_early_is_no_error() {
     drop(child.stdout.take());
     let output = child.wait_with_output().expect("the program ends");
     assert!(output.status.success() && output.stderr.is_empty(), "{}", text(&output.stderr));
+}
+
+/// The path of an embedded asset.
+fn asset(name: &str) -> String {
+    format!("{}/assets/demo/{name}", env!("CARGO_MANIFEST_DIR"))
+}
+
+/// Whether there is a GPU adapter to run on.
+fn has_gpu() -> bool {
+    let found = pollster::block_on(weblora::gpu::Gpu::open(&weblora::gpu::GpuOptions::default()));
+    if let Err(error) = &found {
+        eprintln!("SKIPPED: {error}");
+    }
+    found.is_ok()
+}
+
+#[test]
+fn a_plan_needs_no_device_and_kernels_can_be_read() {
+    let line = succeeds(&["--json", "plan", "--model", &asset("demo.gguf"), "--rank", "8", "--batch", "2", "--seq", "64"]);
+    let plan: serde_json::Value = serde_json::from_str(&line).expect("one JSON line");
+    let total = plan["planned_bytes"].as_u64().expect("bytes");
+    let parts: u64 = plan["persistent"].as_object().expect("classes").values().filter_map(serde_json::Value::as_u64).sum();
+    let rest = plan["activations"].as_u64().unwrap_or(0) + plan["params"].as_u64().unwrap_or(0);
+    assert_eq!(total, parts + rest);
+    assert!(succeeds(&["shaders"]).contains("rmsnorm"));
+    assert!(succeeds(&["shaders", "rmsnorm_backward"]).contains("@compute @workgroup_size(WG)"));
+}
+
+/// Starts a run of six steps that saves every two, and does `at_step` when the event of a step or checkpoint comes.
+#[cfg(unix)]
+fn train(out: &str, resume: bool, mut at_event: impl FnMut(&serde_json::Value, u32)) -> Option<i32> {
+    use std::io::{BufRead, BufReader};
+    let (model, rows) = (asset("demo.gguf"), asset("train.jsonl"));
+    let mut arguments = vec!["--json", "train", "--model", &model, "--data", &rows, "--out", out, "--no-tune"];
+    arguments.extend(["--steps", "6", "--batch", "4", "--seq", "32", "--save-every", "2", "--dropout", "0.1", "--lr", "2e-3"]);
+    if resume {
+        arguments.push("--resume");
+    }
+    let mut child = std::process::Command::new(env!("CARGO_BIN_EXE_weblora"))
+        .args(arguments)
+        .stdout(std::process::Stdio::piped())
+        .spawn()
+        .expect("the program starts");
+    let id = child.id();
+    for line in BufReader::new(child.stdout.take().expect("its output")).lines() {
+        let event = serde_json::from_str(&line.expect("text")).expect("every line is an event");
+        at_event(&event, id);
+    }
+    child.wait().expect("it ends").code()
+}
+
+#[cfg(unix)]
+fn signal(name: &str, id: u32) {
+    std::process::Command::new("kill").args([name, &id.to_string()]).status().expect("kill");
+}
+
+/// Stopped politely, then killed, then finished: the adapter has the bytes of a run that nobody disturbed.
+#[cfg(unix)]
+#[test]
+fn a_run_survives_sigterm_and_sigkill_bit_for_bit() {
+    if !has_gpu() {
+        return;
+    }
+    let folder = tempfile::tempdir().expect("a folder");
+    let path = |name: &str| folder.path().join(name).display().to_string();
+    assert_eq!(train(&path("whole"), false, |_, _| {}), Some(0));
+    let is = |event: &serde_json::Value, kind: &str, step: u64| event["event"] == kind && event["step"] == step;
+    let code = train(&path("parts"), false, |event, id| {
+        if is(event, "step", 1) {
+            signal("-TERM", id);
+        }
+    });
+    assert_eq!(code, Some(130), "interrupted after saving");
+    let code = train(&path("parts"), true, |event, id| {
+        if is(event, "checkpoint", 4) {
+            signal("-KILL", id);
+        }
+    });
+    assert_eq!(code, None, "killed");
+    assert_eq!(train(&path("parts"), true, |_, _| {}), Some(0));
+    let bytes = |name: &str| std::fs::read(folder.path().join(name).join("adapter_model.safetensors")).expect("an adapter");
+    assert_eq!(bytes("whole"), bytes("parts"));
+    // An output folder is not overwritten by accident.
+    assert_eq!(train(&path("whole"), false, |_, _| {}), Some(1));
 }

@@ -212,3 +212,26 @@ fn every_gradient_equals_pytorch() {
         }
     }
 }
+
+#[test]
+fn what_no_kernel_is_written_for_is_refused_before_anything_is_allocated() {
+    let source: Box<dyn ByteSource> = Box::new(Bytes::new("model.safetensors", &include_bytes!("golden/odd_llama/model.safetensors")[..]));
+    let side = weblora::formats::SideFiles { config_json: Some(include_str!("golden/odd_llama/config.json").into()), ..Default::default() };
+    let file = pollster::block_on(ModelFile::open_safetensors(vec![source], None, side)).unwrap();
+    let layout = adapter_config(&golden()["curves"]["lora"]["run"]).layout(&file.config).unwrap();
+    let shape = Shape { rows: 8, positions: 8, recompute: Recompute::Off, clip: 0.0, quantize: None, training: true };
+    let error = Planned::new(&file, &[&layout], shape, weblora::gpu::device::PlanLimits::FLOOR, &Tuner::none()).err().unwrap();
+    assert_eq!(error.code(), "unsupported", "{error}");
+    assert!(error.to_string().contains("head width of 6"), "{error}");
+}
+
+#[test]
+fn a_foreign_tokenizer_is_noticed() {
+    let Some(gpu) = gpu() else { return };
+    let golden = golden();
+    let mut r = open(gpu, &from_gguf(), &golden["curves"]["lora"]["run"], rows_of(&golden), Recompute::Off);
+    let mut host = batch(&golden["batches"][0], r.rows, false);
+    host.tokens[3] = 97;
+    let error = pollster::block_on(r.session.accumulate(gpu, &host, &[JobRow::new(0..r.rows)])).unwrap_err();
+    assert!(error.to_string().contains("token 97 is past the model's vocabulary of 97"), "{error}");
+}

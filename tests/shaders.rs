@@ -12,7 +12,9 @@ use weblora::kernels::{KERNELS, samples};
 fn check(spec: &KernelSpec, variant: &Variant) -> Result<(), String> {
     let text = compose(spec, variant, false).map_err(|e| e.to_string())?;
     let module = naga::front::wgsl::parse_str(&text).map_err(|e| e.emit_to_string(&text))?;
-    let capabilities = if variant.needs_subgroups() { Capabilities::SUBGROUP } else { Capabilities::empty() };
+    // Core WGSL: unpack2x16float. naga counts it as a capability for the sake of old OpenGL.
+    let core = Capabilities::SHADER_FLOAT16_IN_FLOAT32;
+    let capabilities = if variant.needs_subgroups() { core | Capabilities::SUBGROUP } else { core };
     let mut validator = Validator::new(ValidationFlags::all(), capabilities);
     validator.validate(&module).map_err(|e| e.emit_to_string(&text))?;
     let [entry] = &module.entry_points[..] else { return Err("not one entry point".into()) };

@@ -1,8 +1,10 @@
 //! Generation: the forward pass of a few new tokens against a key/value cache, recorded once for all positions.
 
 use super::block::Block;
+use super::llama::check_tokens;
 use super::{Inputs, Llama};
 use crate::adapters::tables::AdapterTables;
+use crate::config::ModelConfig;
 use crate::gpu::device::PlanLimits;
 use crate::gpu::executable::Arenas;
 use crate::gpu::{Class, Executable, Gpu, Plan, Recorder, Store, Tensor, Tuner};
@@ -47,6 +49,7 @@ pub struct Decoder {
     prefill: Stage,
     single: Stage,
     logits: Tensor,
+    config: ModelConfig,
     /// Tokens in the cache.
     len: usize,
 }
@@ -103,7 +106,7 @@ impl Decoder {
         let (Some(single), Some(prefill)) = (made.pop(), made.pop()) else {
             return Err(Error::Gpu { what: "preparing generation".into(), message: "a recording is missing".into() });
         };
-        Ok(Decoder { cache, prefill, single, logits, len: 0 })
+        Ok(Decoder { cache, prefill, single, logits, config: model.config.clone(), len: 0 })
     }
 
     /// Forgets the sequence.
@@ -130,12 +133,13 @@ impl Decoder {
     /// `None` the base alone; one sequence keeps to one choice.
     ///
     /// # Errors
-    /// [`Error::Config`] if the sequence would outgrow the cache.
+    /// [`Error::Config`] if the sequence would outgrow the cache or a token is past the vocabulary.
     pub async fn push(&mut self, gpu: &Gpu, store: &Store, tokens: &[u32], job: Option<usize>) -> Result<Vec<f32>> {
         if tokens.is_empty() || self.len + tokens.len() > self.cache.max_len {
             let problem = format!("{} tokens after {} do not fit in {}", tokens.len(), self.len, self.cache.max_len);
             return Err(Error::config("max-tokens", problem, "generate fewer tokens or shorten the prompt"));
         }
+        check_tokens(tokens, &self.config)?;
         let mut rest = tokens;
         while !rest.is_empty() {
             let stage = if rest.len() >= PREFILL { &mut self.prefill } else { &mut self.single };

@@ -2,14 +2,15 @@
 
 use super::block::{Block, Saved};
 use super::{Inputs, Weights, head, rope};
-use crate::Result;
 use crate::adapters::tables::AdapterTables;
 use crate::config::ModelConfig;
 use crate::formats::ModelFile;
 use crate::gpu::device::PlanLimits;
 use crate::gpu::{Class, Gpu, Recorder, Store, Tensor};
+use crate::kernels::attention::MAX_HEAD_DIM;
 use crate::kernels::embed;
 use crate::quant::QuantFormat;
+use crate::{Error, Result};
 
 /// A LLaMA-family model whose buffers are declared in a [`Store`].
 pub struct Llama {
@@ -35,7 +36,7 @@ impl Llama {
     /// Declares all weights and the rotary table for `positions` positions. Reads nothing but the header.
     ///
     /// # Errors
-    /// As [`Weights::declare`].
+    /// [`Error::Unsupported`] for a shape that no kernel is written for; else as [`Weights::declare`].
     pub fn declare(
         file: &ModelFile,
         store: &mut Store,
@@ -44,6 +45,7 @@ impl Llama {
         positions: usize,
     ) -> Result<Llama> {
         let config = file.config.clone();
+        check_shape(file.name(), &config)?;
         let weights = Weights::declare(file, store, limits, quantize)?;
         let rope_table = rope::table(&config, positions, positions);
         let rope = store.declare("rope", Class::Io, 2 * rope_table.len())?;
@@ -112,6 +114,30 @@ impl Llama {
                 let saved = saved.unwrap_or_else(|| rec.scoped("again", |rec| block.forward(rec, x, None)));
                 block.backward(rec, saved, dx, layer > lowest);
             });
+        }
+    }
+}
+
+/// Refuses shapes that attention is not written for, before anything is recorded.
+fn check_shape(file: &str, config: &ModelConfig) -> Result<()> {
+    let width = config.head_dim;
+    if width.is_multiple_of(4) && (4..=MAX_HEAD_DIM as usize).contains(&width) {
+        return Ok(());
+    }
+    let what = format!("{file}: a head width of {width}");
+    Err(Error::Unsupported { what, hint: format!("head widths are multiples of 4 up to {MAX_HEAD_DIM}") })
+}
+
+/// Refuses token ids that the embedding has no row for.
+///
+/// # Errors
+/// [`Error::Config`] with the id and the size of the vocabulary.
+pub fn check_tokens(tokens: &[u32], config: &ModelConfig) -> Result<()> {
+    match tokens.iter().find(|id| **id as usize >= config.vocab_size) {
+        None => Ok(()),
+        Some(id) => {
+            let problem = format!("token {id} is past the model's vocabulary of {}", config.vocab_size);
+            Err(Error::config("tokenizer", problem, "use the tokenizer that belongs to the model"))
         }
     }
 }

@@ -12,7 +12,7 @@ use crate::gpu::{Executable, Gpu, Plan, Recorder, Store, Tuner};
 use crate::kernels::lowrank::JobRow;
 use crate::kernels::optimizer;
 use crate::model::inputs::HostBatch;
-use crate::model::llama::Recompute;
+use crate::model::llama::{Recompute, check_tokens};
 use crate::model::{Inputs, Llama, head};
 use crate::quant::QuantFormat;
 use crate::{Error, Result};
@@ -290,6 +290,7 @@ impl Session {
 
     fn prepare(&self, gpu: &Gpu, batch: &HostBatch, jobs: &[JobRow]) -> Result<u32> {
         assert_eq!(jobs.len(), self.jobs, "one row per job");
+        check_tokens(&batch.tokens, &self.model.config)?;
         self.inputs.upload(gpu, &self.store, batch)?;
         self.store.write(gpu, self.adapters.jobs, jobs)?;
         Ok(head::active_chunks(self.model.weights.lm_head.rows, self.inputs.rows, batch.targets.len()))
@@ -298,7 +299,7 @@ impl Session {
     /// Runs forward and backward of one micro-batch, adds to the gradients, and returns the loss of each of the batch's targets in nats.
     ///
     /// # Errors
-    /// A lost device.
+    /// A token past the vocabulary; a lost device.
     pub async fn accumulate(&mut self, gpu: &Gpu, batch: &HostBatch, jobs: &[JobRow]) -> Result<Vec<f32>> {
         let chunks = self.prepare(gpu, batch, jobs)?;
         self.micro.set_groups(chunks);
@@ -309,7 +310,7 @@ impl Session {
     /// Loss of each of the batch's targets, without gradients.
     ///
     /// # Errors
-    /// A lost device.
+    /// A token past the vocabulary; a lost device.
     pub async fn evaluate(&mut self, gpu: &Gpu, batch: &HostBatch, jobs: &[JobRow]) -> Result<Vec<f32>> {
         let chunks = self.prepare(gpu, batch, jobs)?;
         self.eval.set_groups(chunks);
