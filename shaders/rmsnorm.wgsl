@@ -3,28 +3,40 @@
 #import index
 #import reduce
 
+#ifdef VEC4
+alias Lane = vec4<f32>;
+const WIDE: u32 = 4u;
+fn total(v: Lane) -> f32 { return (v.x + v.y) + (v.z + v.w); }
+#else
+alias Lane = f32;
+const WIDE: u32 = 1u;
+fn total(v: Lane) -> f32 { return v; }
+#endif
+
+// `cols` counts elements; a lane handles WIDE neighbours at a time.
 struct Params { rows: u32, cols: u32, eps: f32, pad: u32 }
 @group(0) @binding(0) var<uniform> p: Params;
-@group(0) @binding(1) var<storage, read_write> x: array<f32>;    // [rows, cols]
-@group(0) @binding(2) var<storage, read> w: array<f32>;          // [cols]
-@group(0) @binding(3) var<storage, read_write> y: array<f32>;    // [rows, cols]
+@group(0) @binding(1) var<storage, read_write> x: array<Lane>;    // [rows, cols]
+@group(0) @binding(2) var<storage, read> w: array<Lane>;          // [cols]
+@group(0) @binding(3) var<storage, read_write> y: array<Lane>;    // [rows, cols]
 @group(0) @binding(4) var<storage, read_write> rstd: array<f32>; // [rows]
 
 @compute @workgroup_size(WG)
 fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) groups: vec3<u32>,
         @builtin(local_invocation_index) lane: u32) {
     let row = flat_workgroup(group, groups);
-    let base = min(row, p.rows - 1u) * p.cols;
-    var sum = 0.0;
-    for (var c = lane; c < p.cols; c += WG) {
+    let width = p.cols / WIDE;
+    let base = min(row, p.rows - 1u) * width;
+    var sum = Lane();
+    for (var c = lane; c < width; c += WG) {
         let value = x[base + c];
         sum = fma(value, value, sum);
     }
-    let scale = 1.0 / sqrt(workgroup_sum(sum, lane) / f32(p.cols) + p.eps);
+    let scale = 1.0 / sqrt(workgroup_sum(total(sum), lane) / f32(p.cols) + p.eps);
     if (row >= p.rows) {
         return;
     }
-    for (var c = lane; c < p.cols; c += WG) {
+    for (var c = lane; c < width; c += WG) {
         y[base + c] = x[base + c] * scale * w[c];
     }
     if (lane == 0u) {

@@ -3,30 +3,42 @@
 #import index
 #import reduce
 
+#ifdef VEC4
+alias Lane = vec4<f32>;
+const WIDE: u32 = 4u;
+fn total(v: Lane) -> f32 { return (v.x + v.y) + (v.z + v.w); }
+#else
+alias Lane = f32;
+const WIDE: u32 = 1u;
+fn total(v: Lane) -> f32 { return v; }
+#endif
+
+// `cols` counts elements; a lane handles WIDE neighbours at a time.
 struct Params { rows: u32, cols: u32, pad0: u32, pad1: u32 }
 @group(0) @binding(0) var<uniform> p: Params;
-@group(0) @binding(1) var<storage, read_write> x: array<f32>;    // [rows, cols]
-@group(0) @binding(2) var<storage, read> w: array<f32>;          // [cols]
+@group(0) @binding(1) var<storage, read_write> x: array<Lane>;    // [rows, cols]
+@group(0) @binding(2) var<storage, read> w: array<Lane>;          // [cols]
 @group(0) @binding(3) var<storage, read_write> rstd: array<f32>; // [rows]
-@group(0) @binding(4) var<storage, read_write> dy: array<f32>;   // [rows, cols]
-@group(0) @binding(5) var<storage, read_write> dx: array<f32>;   // [rows, cols]
+@group(0) @binding(4) var<storage, read_write> dy: array<Lane>;   // [rows, cols]
+@group(0) @binding(5) var<storage, read_write> dx: array<Lane>;   // [rows, cols]
 
 @compute @workgroup_size(WG)
 fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) groups: vec3<u32>,
         @builtin(local_invocation_index) lane: u32) {
     let row = flat_workgroup(group, groups);
     let safe = min(row, p.rows - 1u);
-    let base = safe * p.cols;
+    let width = p.cols / WIDE;
+    let base = safe * width;
     let scale = rstd[safe];
-    var sum = 0.0;
-    for (var c = lane; c < p.cols; c += WG) {
+    var sum = Lane();
+    for (var c = lane; c < width; c += WG) {
         sum = fma(w[c] * dy[base + c], x[base + c] * scale, sum);
     }
-    let mean = workgroup_sum(sum, lane) / f32(p.cols);
+    let mean = workgroup_sum(total(sum), lane) / f32(p.cols);
     if (row >= p.rows) {
         return;
     }
-    for (var c = lane; c < p.cols; c += WG) {
+    for (var c = lane; c < width; c += WG) {
         let value = scale * (w[c] * dy[base + c] - x[base + c] * scale * mean);
 #ifdef ACCUMULATE
         dx[base + c] = dx[base + c] + value;

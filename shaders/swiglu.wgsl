@@ -1,11 +1,18 @@
 // a = silu(g) · u, element by element; silu(g) = g / (1 + e^−g).
 #import index
 
+#ifdef VEC4
+alias Lane = vec4<f32>;
+#else
+alias Lane = f32;
+#endif
+
+// `len` counts lanes: four elements each with VEC4, for lengths that are whole vectors.
 struct Params { len: u32, pad0: u32, pad1: u32, pad2: u32 }
 @group(0) @binding(0) var<uniform> p: Params;
-@group(0) @binding(1) var<storage, read_write> gate: array<f32>;
-@group(0) @binding(2) var<storage, read_write> up: array<f32>;
-@group(0) @binding(3) var<storage, read_write> a: array<f32>;
+@group(0) @binding(1) var<storage, read_write> gate: array<Lane>;
+@group(0) @binding(2) var<storage, read_write> up: array<Lane>;
+@group(0) @binding(3) var<storage, read_write> a: array<Lane>;
 
 @compute @workgroup_size(64)
 fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) groups: vec3<u32>,

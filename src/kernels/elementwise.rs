@@ -1,4 +1,4 @@
-//! SwiGLU and addition: one lane per element.
+//! SwiGLU and addition: one lane per element, or per four where the length is whole vectors.
 
 use bytemuck::{Pod, Zeroable};
 
@@ -24,8 +24,10 @@ pub const ADD: KernelSpec = KernelSpec { name: "add", source: include_str!("../.
 
 fn record(rec: &mut Recorder, spec: &'static KernelSpec, label: &str, bind: [Tensor; 3], flops: u64) {
     let len = bind[0].len;
-    let what = Dispatch::new(label, &Params { len, pad: [0; 3] }, &bind, flops * u64::from(len));
-    rec.dispatch(spec, Variant::new(), grid_1d(len.div_ceil(64)), what);
+    let vectors = len.is_multiple_of(4);
+    let lanes = if vectors { len / 4 } else { len };
+    let what = Dispatch::new(label, &Params { len: lanes, pad: [0; 3] }, &bind, flops * u64::from(len));
+    rec.dispatch(spec, Variant::new().flag_if("VEC4", vectors), grid_1d(lanes.div_ceil(64)), what);
 }
 
 /// Records `a = silu(gate) · up`.

@@ -32,11 +32,16 @@ pub const BACKWARD: KernelSpec = KernelSpec {
     bindings: &[Access::ReadWrite, Access::Read, Access::ReadWrite, Access::ReadWrite, Access::ReadWrite],
 };
 
+/// Rows of whole vectors are read four elements at a time.
+fn lanes(cols: u32) -> Variant {
+    Variant::new().with("WG", LANES).flag_if("VEC4", cols.is_multiple_of(4))
+}
+
 /// Records `y[t,d] = rmsnorm(x[t,d]) · w[d]` and keeps `rstd[t]`.
 pub fn forward(rec: &mut Recorder, label: &str, x: Tensor, w: Tensor, y: Tensor, rstd: Tensor, eps: f32) {
     let (rows, cols) = (rstd.len, w.len);
     let what = Dispatch::new(label, &Params { rows, cols, eps, pad: 0 }, &[x, w, y, rstd], 4 * u64::from(rows) * u64::from(cols));
-    rec.dispatch(&FORWARD, Variant::new().with("WG", LANES), grid_1d(rows), what);
+    rec.dispatch(&FORWARD, lanes(cols), grid_1d(rows), what);
 }
 
 /// Records the gradient to x; `accumulate` adds to `dx` instead of overwriting it.
@@ -44,7 +49,7 @@ pub fn backward(rec: &mut Recorder, label: &str, x: Tensor, w: Tensor, rstd: Ten
     let (rows, cols) = (rstd.len, w.len);
     let params = Params { rows, cols, eps: 0.0, pad: 0 };
     let what = Dispatch::new(label, &params, &[x, w, rstd, dy, dx], 10 * u64::from(rows) * u64::from(cols));
-    rec.dispatch(&BACKWARD, Variant::new().with("WG", LANES).flag_if("ACCUMULATE", accumulate), grid_1d(rows), what);
+    rec.dispatch(&BACKWARD, lanes(cols).flag_if("ACCUMULATE", accumulate), grid_1d(rows), what);
 }
 
 /// The twin of [`forward`]: returns (y, rstd).

@@ -102,7 +102,14 @@ fn record_attention(rec: &mut Recorder, store: &mut Store) {
 }
 
 fn record_small(rec: &mut Recorder, store: &mut Store) {
-    let (t, d) = (64, 64);
+    // Whole vectors and not.
+    for d in [64, 63] {
+        record_rows(rec, store, d);
+    }
+}
+
+fn record_rows(rec: &mut Recorder, store: &mut Store, d: usize) {
+    let t = if d % 4 == 0 { 64 } else { 33 };
     let square = |store: &mut Store| tensor(store, t * d);
     let (x, y, z) = (square(store), square(store), square(store));
     let (w, column, list, ids) = (tensor(store, d), tensor(store, t), tensor(store, t), tensor(store, t));
