@@ -4,9 +4,9 @@
 // With SUBGROUPS (sizes that are multiples of eight) one load per lane brings eight inputs of four rows, handed round by broadcast; without,
 // every lane loads the same vectors. On llvmpipe loads cost most (a branch a lane), so weights come as vectors of four rows and inputs four
 // rows at once; every four rows sit in an `if`, which keeps that compiler from spreading the arithmetic over the whole body and spilling.
-// Tried there at 512×1536×576, fractions of the fma peak in one run, forward: q4_1 with scalar loads, 8 rows: 0.44; vectors, 8 × 4: 0.47,
-// 8 × 8: 0.64, 16 × 4: 0.60, 16 × 8: 0.58; 64-bit loads: 0.41; without the first `if`: 0.53. f32, whose weights are eight times the loads:
-// 8 rows 0.17, 16 rows 0.27, 32 rows 0.29 (backward 0.15, 0.20, 0.27); beyond, the code outgrows the instruction cache.
+// Tried there at 512×1536×576, fractions of the fma peak in one run. q4_1 forward: scalar loads, 8 rows, 0.44; vectors, 8 × 4, 0.47;
+// 8 × 8, 0.64; 16 × 4, 0.60; 16 × 8, 0.58; 64-bit loads, 0.41; 8 × 8 without the first `if`, 0.53; backward, 8 × 8, 0.64. q8_0: 0.55 both
+// ways. f32, whose weights are eight times the loads: 8 rows 0.17, 16 rows 0.27, 32 rows 0.37 both ways. Without subgroups: 0.15.
 #import products
 
 // Weights of eight columns for eight inputs.

@@ -127,16 +127,17 @@ pub fn forms(rec: &Recorder, direction: Direction, t: usize, w: &Matrix, part: &
     let lanes = if largest == 8 { NARROW_LANES } else { LANES };
     // Eight inputs go round by broadcast, so a subgroup must hold whole octets.
     if facts.is_some_and(|f| f.subgroups) && smallest >= 8 && smallest.is_multiple_of(8) {
-        all.extend(rows_of(w, t).iter().map(|&rows| registers(&base, lanes, rows, true, t, width)));
+        all.extend(rows_of(w, t, vectors).iter().map(|&rows| registers(&base, lanes, rows, true, t, width)));
     }
     // More than four rows of unshared loads gain nothing.
     all.push(registers(&base, lanes, 4, false, t, width));
     all
 }
 
-/// Row counts of a register tile worth measuring: formats whose weights are many loads need more rows to pay for them.
-fn rows_of(w: &Matrix, t: usize) -> &'static [usize] {
-    let heavy = w.format.gpu.planes[0].bits > 64;
+/// Row counts of a register tile worth measuring: formats whose weights are many loads need more rows to pay for them. Widths that are no
+/// whole vectors belong to toys, which are not worth the time to compile tall tiles.
+fn rows_of(w: &Matrix, t: usize, vectors: bool) -> &'static [usize] {
+    let heavy = vectors && w.format.gpu.planes[0].bits > 64;
     match (t, heavy) {
         (..=4, _) => &[4],
         (..=8, _) | (_, false) => &[8],
