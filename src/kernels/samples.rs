@@ -109,7 +109,7 @@ fn record_small(rec: &mut Recorder, store: &mut Store) {
 }
 
 fn record_rows(rec: &mut Recorder, store: &mut Store, d: usize) {
-    let t = if d % 4 == 0 { 64 } else { 33 };
+    let t = if d.is_multiple_of(4) { 64 } else { 33 };
     let square = |store: &mut Store| tensor(store, t * d);
     let (x, y, z) = (square(store), square(store), square(store));
     let (w, column, list, ids) = (tensor(store, d), tensor(store, t), tensor(store, t), tensor(store, t));
