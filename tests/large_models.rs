@@ -83,7 +83,7 @@ fn plan(shape: ModelShape, settings: Value) -> (u64, u64) {
     for entry in plan.planned.store.entries() {
         assert!(entry.bytes <= PlanLimits::FLOOR.max_binding, "{} has {} bytes", entry.label, entry.bytes);
     }
-    println!("{shape:?}: {footprint:?}, {} bytes in all", footprint.total());
+    eprintln!("{shape:?}: {footprint:?}, {} bytes in all", footprint.total());
     (footprint.total(), footprint.persistent["weights"])
 }
 
