@@ -158,11 +158,9 @@ fn parts_write_their_own_columns_and_gradients_add_up() {
     let Some(gpu) = gpu() else { return };
     for direction in BOTH {
         for accumulate in [false, true] {
-            for t in [5] {
-                let case = Case { format: &quant::Q4_1, direction, sizes: (t, 148, 64), accumulate, split: 64 };
-                case.check(gpu, &|_| 0);
-                case.check(gpu, &|all| all.len() - 1);
-            }
+            let case = Case { format: &quant::Q4_1, direction, sizes: (5, 148, 64), accumulate, split: 64 };
+            case.check(gpu, &|_| 0);
+            case.check(gpu, &|all| all.len() - 1);
         }
     }
 }
