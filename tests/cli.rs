@@ -168,13 +168,13 @@ fn a_plan_needs_no_device_and_kernels_can_be_read() {
     assert!(succeeds(&["shaders", "rmsnorm_backward"]).contains("@compute @workgroup_size(WG)"));
 }
 
-/// Starts a run of six steps that saves every two, and does `at_step` when the event of a step or checkpoint comes.
+/// Starts a run of forty steps, many more than a signal takes, that saves every two, and does `at_step` when the event of a step or checkpoint comes.
 #[cfg(unix)]
 fn train(out: &str, resume: bool, mut at_event: impl FnMut(&serde_json::Value, u32)) -> Option<i32> {
     use std::io::{BufRead, BufReader};
     let (model, rows) = (asset("demo.gguf"), asset("train.jsonl"));
     let mut arguments = vec!["--json", "train", "--model", &model, "--data", &rows, "--out", out, "--no-tune"];
-    arguments.extend(["--steps", "6", "--batch", "4", "--seq", "32", "--save-every", "2", "--dropout", "0.1", "--lr", "2e-3"]);
+    arguments.extend(["--steps", "40", "--batch", "4", "--seq", "32", "--save-every", "2", "--dropout", "0.1", "--lr", "2e-3"]);
     if resume {
         arguments.push("--resume");
     }
