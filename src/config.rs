@@ -44,7 +44,7 @@ impl ModelConfig {
     }
 }
 
-/// RoPE scaling variants of `transformers`, see `text/rope` formulas in `model/rope.rs`.
+/// RoPE scaling variants of `transformers`, formulas in `model/rope.rs`.
 #[derive(Debug, Clone, PartialEq, Default)]
 pub enum RopeScaling {
     /// Plain RoPE.

@@ -252,6 +252,11 @@ impl Executable {
         Ok(bytemuck::pod_collect_to_vec(&bytes))
     }
 
+    /// Bytes of the uniform buffer on the device.
+    pub fn params_bytes(&self) -> u64 {
+        self.params.size()
+    }
+
     /// Number of submits that the next run will make.
     pub fn submits(&self) -> usize {
         let (mut start, mut count) = (0, 0);

@@ -131,7 +131,8 @@ impl Planned {
         let micro = Executable::new(gpu, &self.store, &arenas, micro).await?;
         let update = Executable::new(gpu, &self.store, &arenas, update).await?;
         let eval = Executable::new(gpu, &self.store, &arenas, eval).await?;
-        let allocated = self.store.allocated_bytes() + arenas.bytes() + footprint.params;
+        let params: u64 = [&micro, &update, &eval].iter().map(|e| e.params_bytes()).sum();
+        let allocated = self.store.allocated_bytes() + arenas.bytes() + params;
         Ok(Session {
             store: self.store,
             model: self.model,
