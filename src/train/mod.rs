@@ -3,7 +3,9 @@
 pub mod batch;
 pub mod checkpoint;
 pub mod config;
+pub mod data;
 pub mod events;
+pub mod mixture;
 pub mod progress;
 pub mod schedule;
 
