@@ -92,6 +92,9 @@ impl Case {
         self.x.extend(noise(41, rows * self.k));
         self.dy.extend(noise(42, rows * self.n));
     }
+    fn t_max(&self) -> usize {
+        self.sites.iter().map(|s| (s.train_end - s.train_begin) as usize).max().unwrap().max(1)
+    }
     fn rows(&self) -> usize {
         self.row_job.len()
     }
@@ -147,8 +150,17 @@ fn prepare(case: &Case) -> (Bench, LowrankSite, [Tensor; 6]) {
         grads: bench.put("grads", &vec![START; case.grads_len]),
     };
     let rows = case.rows();
-    let site =
-        LowrankSite { rows, k: case.k, n: case.n, r_max: case.r_max, site: SITE, jobs: case.jobs.len(), dropout: case.dropout(), tables };
+    let site = LowrankSite {
+        rows,
+        k: case.k,
+        n: case.n,
+        r_max: case.r_max,
+        t_max: case.t_max(),
+        site: SITE,
+        jobs: case.jobs.len(),
+        dropout: case.dropout(),
+        tables,
+    };
     let x = bench.put("x", &case.x);
     let dy = bench.put("dy", &case.dy);
     // h and dh must be written wholly, whatever was there.

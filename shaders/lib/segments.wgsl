@@ -4,7 +4,10 @@
 //   jobs:  8 words a job:         [row_begin, row_end, dropout seed of this step, dropout threshold p*2^32, 1/(1-p) as f32, 0, 0, 0]
 //   sites: 8 words a (site, job): [rank, A offset, Bt offset, grad A offset, grad Bt offset, train_begin, train_end, scale as f32]
 //
-// A is [rank, k] and Bt (B transposed) is [rank, n], both row-major, at word offsets of one buffer. Rank 0: no adapter here.
+// A is [rank, k] and Bt (B transposed) is [rank, n], both row-major, at word offsets of one buffer. Rank 0: no adapter here. A gradient's
+// offset is NO_GRADIENT where its factor does not train.
+
+const NO_GRADIENT: u32 = 0xffffffffu;
 
 struct Job {
     row_begin: u32,

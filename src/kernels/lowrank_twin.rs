@@ -1,6 +1,6 @@
 //! The low-rank products as three obvious loops, to compare with and to differentiate numerically.
 
-use super::lowrank::{JobRow, SiteRow, dropout_factor};
+use super::lowrank::{JobRow, NO_GRADIENT, SiteRow, dropout_factor};
 use super::real::Real;
 
 /// One site as the twins see it: tables, sizes and adapter values.
@@ -85,12 +85,12 @@ pub fn lowrank_backward_twin<R: Real>(s: &TwinSite<R>, x: &[R], dy: &[R], h: &[R
             let dh = out.dh[t * r_max + r];
             for k in 0..width {
                 out.dx[t * width + k] += s.factor(job, t, k) * dh * s.a(job, r, k);
-                if trains {
+                if trains && site.grad_a_offset != NO_GRADIENT {
                     out.grads[site.grad_a_offset as usize + trained * width + k] += dh * s.factor(job, t, k) * x[t * width + k];
                 }
             }
             for n in 0..outputs {
-                if trains {
+                if trains && site.grad_b_offset != NO_GRADIENT {
                     out.grads[site.grad_b_offset as usize + trained * outputs + n] += scale * h[t * r_max + r] * dy[t * outputs + n];
                 }
             }
