@@ -7,8 +7,7 @@ use wasm_bindgen::prelude::*;
 use wasm_bindgen_futures::JsFuture;
 
 use super::convert::from_thrown;
-use crate::formats::source::check_range;
-use crate::formats::{ByteSource, LocalFuture};
+use crate::formats::{ByteSource, LocalFuture, check_range};
 use crate::{Error, Result};
 
 #[wasm_bindgen]
