@@ -20,6 +20,8 @@ fn layout() -> ParamLayout {
             shape,
             transposed,
             offset: 0,
+            follows: false,
+            spare: 0,
             init: Init::Zeros,
             lr_multiplier: 1.0,
             weight_decay: true,

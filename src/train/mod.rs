@@ -7,7 +7,9 @@ pub mod data;
 pub mod evaluate;
 pub mod events;
 pub mod keys;
+pub mod mixture;
 pub mod progress;
+pub mod read;
 pub mod run;
 pub mod schedule;
 

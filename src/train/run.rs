@@ -4,6 +4,7 @@
 use super::config::TrainConfig;
 use super::events::{Event, StepReport};
 use super::progress::Progress;
+use super::score::HeldOut;
 use super::trainer::Trainer;
 use crate::gpu::Gpu;
 use crate::{Error, Result};
@@ -12,8 +13,8 @@ use crate::{Error, Result};
 pub trait Engine {
     /// One optimizer step.
     fn step(&mut self) -> impl Future<Output = Result<StepReport>>;
-    /// Mean held-out loss in nats and the number of targets, or `None` when nothing is held out.
-    fn evaluate(&mut self) -> impl Future<Output = Result<Option<(f64, u64)>>>;
+    /// How the held-out rows do, or `None` when nothing is held out.
+    fn evaluate(&mut self) -> impl Future<Output = Result<Option<HeldOut>>>;
 }
 
 /// A trainer with the device it runs on.
@@ -28,8 +29,8 @@ impl Engine for OnDevice<'_> {
     async fn step(&mut self) -> Result<StepReport> {
         self.trainer.step(self.gpu).await
     }
-    async fn evaluate(&mut self) -> Result<Option<(f64, u64)>> {
-        Ok(self.trainer.evaluate(self.gpu).await?.map(|e| (e.loss, e.targets)))
+    async fn evaluate(&mut self) -> Result<Option<HeldOut>> {
+        self.trainer.evaluate(self.gpu).await
     }
 }
 
@@ -86,11 +87,13 @@ impl Run {
         let due = Progress::due(&self.config, self.done, self.total, self.held_out);
         let mut after = After { save: due.checkpoint, best: false };
         if due.evaluate
-            && let Some((loss, tokens)) = engine.evaluate().await?
+            && let Some(found) = engine.evaluate().await?
         {
+            let worst = found.worst().map(|task| task.name.clone());
+            let HeldOut { loss, targets, accuracy, tasks } = found;
             let verdict = self.progress.evaluated(&self.config, self.done, loss);
             let (job, step) = (self.config.name.clone(), self.done);
-            tell(Event::Eval { job: job.clone(), step, loss, tokens, accuracy: None, best: verdict.best })?;
+            tell(Event::Eval { job: job.clone(), step, loss, tokens: targets, accuracy, best: verdict.best, tasks, worst })?;
             after.best = verdict.best && self.config.eval_every > 0;
             if let Some(reason) = verdict.stop.filter(|_| self.done < self.total) {
                 tell(Event::EarlyStop { job, step, reason })?;

@@ -7,7 +7,7 @@ use super::state::{Base, State, loaded};
 use crate::adapters::AdapterLayout;
 use crate::export::peft::{File, Folder};
 use crate::model::decoder::Decoder;
-use crate::train::data::RowFile;
+use crate::train::read::RowFile;
 use crate::train::evaluate::{self, EvalRows, EvalShape};
 use crate::train::run::OnDevice;
 use crate::train::start::{fill_in, from_adapter, open_adapter};
@@ -68,7 +68,7 @@ impl State {
             config.check_resume(&saved.state.config)?;
         }
         let held_out = held_out.as_ref().map(row_file).transpose()?;
-        let (data, warnings) = TrainData::read(&config, &base.tokenizer, row_file(&rows)?, held_out)?;
+        let (data, warnings) = TrainData::read(&config, &base.tokenizer, &[row_file(&rows)?], held_out.as_slice())?;
         let mut plan = TrainPlan::new(&base.file, &config, Some(&data), self.gpu.plan_limits(), &self.tuner)?;
         self.check_size(plan.planned.footprint().total())?;
         // Everything that can be wrong with the settings has been found: the earlier run makes room.

@@ -6,6 +6,7 @@
 mod args;
 mod base;
 mod bench;
+mod data;
 mod demo;
 mod device;
 mod eval;

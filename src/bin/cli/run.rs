@@ -2,16 +2,16 @@
 
 use std::path::Path;
 
+use weblora::Result;
 use weblora::export::peft::File;
 use weblora::formats::ModelFile;
 use weblora::settings::Map;
-use weblora::text::Tokenizer;
 use weblora::train::run::OnDevice;
 use weblora::train::start::{fill_in, from_adapter};
-use weblora::train::trainer::{TrainData, TrainPlan, Trainer};
+use weblora::train::trainer::{TrainPlan, Trainer};
 use weblora::train::{Checkpoint, Event, Progress, Run, TrainConfig};
-use weblora::{Error, Result};
 
+use super::data;
 use super::device::Device;
 use super::files::{self, AdapterFiles, Existing, OutFolder};
 use super::output::Output;
@@ -35,7 +35,7 @@ pub fn run(args: &TrainArgs, output: &mut Output) -> Result<()> {
     if let Some(settings) = &begun_with {
         config.check_resume(settings)?; // before the run file is replaced
     }
-    let (data, warnings) = read_data(&config, &model)?;
+    let (data, warnings) = data::read(&config, &model)?;
     let existing = match (args.resume, args.overwrite) {
         (true, _) => Existing::Resume,
         (_, true) => Existing::Overwrite,
@@ -79,15 +79,6 @@ fn start_values(map: Map, config: TrainConfig, model: &ModelFile) -> Result<(Tra
     let files = AdapterFiles::read(Path::new(path))?;
     let (config, values) = from_adapter(map, files.folder(), &model.config, &pollster::block_on(model.content_hash())?)?;
     Ok((config, Some(values)))
-}
-
-/// The rows to train on and to hold out, and what the user should know about them.
-fn read_data(config: &TrainConfig, model: &ModelFile) -> Result<(TrainData, Vec<String>)> {
-    let read = |path: &Path| Ok::<_, Error>((path.display().to_string(), files::read(path)?));
-    let (name, bytes) = read(needed("data", config.data.as_ref())?)?;
-    let held_out = config.eval_data.as_ref().map(|path| read(Path::new(path))).transpose()?;
-    let held_out = held_out.as_ref().map(|(name, bytes)| (name.as_str(), bytes.as_slice()));
-    TrainData::read(config, &Tokenizer::of_model(model)?, (&name, &bytes), held_out)
 }
 
 impl Keeper for OnDevice<'_> {
