@@ -87,6 +87,14 @@ impl AdapterConfig {
         self.options.get(key).and_then(Value::as_f64).ok_or_else(|| self.missing(key))
     }
 
+    /// One of the method's own names.
+    ///
+    /// # Errors
+    /// When the method has no such name.
+    pub fn text(&self, key: &'static str) -> Result<&str> {
+        self.options.get(key).and_then(Value::as_str).ok_or_else(|| self.missing(key))
+    }
+
     fn missing(&self, key: &'static str) -> Error {
         Error::config(
             key,

@@ -12,7 +12,7 @@ use serde_json::Value;
 
 use super::peft_config::{CONFIG_FILE, PeftConfig};
 use crate::adapters::patterns::json_number;
-use crate::adapters::{AdapterLayout, Patterns, Projection, Site};
+use crate::adapters::{AdapterLayout, Patterns, Projection, Site, Slice};
 use crate::config::ModelConfig;
 use crate::settings::Map;
 use crate::{Error, Result, quant};
@@ -89,19 +89,34 @@ pub struct Folder<'a> {
 
 impl PeftAdapter {
     /// The adapter whose parameters are in `values`, a flat buffer of `layout.params`. A site with several products becomes their
-    /// rank sum: A and scaled B side by side, with alpha such that PEFT's scale is 1.
+    /// rank sum: A and scaled B side by side, with alpha such that PEFT's scale is 1. Modules with learnable scales have those in B, and an
+    /// alpha that keeps their common scale, so that B is bit for bit what the kernels read.
     pub fn from_layout(layout: &AdapterLayout, values: &[f32], base_name: Option<String>, note: Option<Note>) -> Self {
         let hf = |index: usize| layout.params.specs[index].to_hf(values);
         let site = |adapter: &crate::adapters::SiteAdapter| {
-            if let [slice] = adapter.slices[..] {
+            if let (&[slice], true) = (&adapter.slices[..], adapter.scalings.is_empty()) {
                 return PeftSite { site: adapter.site, rank: slice.rank, alpha: slice.alpha, a: hf(slice.a), b: hf(slice.b) };
             }
             let rank: usize = adapter.slices.iter().map(|slice| slice.rank).sum();
             let a = adapter.slices.iter().flat_map(|slice| hf(slice.a)).collect();
-            let parts: Vec<(Vec<f32>, usize, f32)> = adapter.slices.iter().map(|slice| (hf(slice.b), slice.rank, slice.scale)).collect();
+            // What multiplies each row of a product's B: one number, or one per output.
+            let factors = |(i, slice): (usize, &Slice)| adapter.scalings.get(i).map_or_else(|| vec![slice.scale], |s| hf(*s));
+            let parts: Vec<(Vec<f32>, usize, Vec<f32>)> =
+                adapter.slices.iter().enumerate().map(|(i, slice)| (hf(slice.b), slice.rank, factors((i, slice)))).collect();
             let out = parts.first().map_or(0, |(b, rank, _)| b.len() / rank);
-            let row = |o: usize| parts.iter().flat_map(move |(b, r, scale)| b[o * r..(o + 1) * r].iter().map(move |x| x * scale));
-            let alpha = if layout.rslora { (rank as f64).sqrt() } else { rank as f64 };
+            let row = |o: usize| {
+                parts.iter().flat_map(move |(b, r, factors)| {
+                    let factor = factors[if factors.len() == 1 { 0 } else { o }];
+                    b[o * r..(o + 1) * r].iter().map(move |x| factor * x)
+                })
+            };
+            let products = adapter.slices.len() as f64;
+            let alpha = match (adapter.scalings.first().and(adapter.slices.first()), layout.rslora) {
+                (Some(slice), true) => slice.alpha * products.sqrt(),
+                (Some(slice), false) => slice.alpha * products,
+                (None, true) => (rank as f64).sqrt(),
+                (None, false) => rank as f64,
+            };
             PeftSite { site: adapter.site, rank, alpha, a, b: (0..out).flat_map(row).collect() }
         };
         let sites = layout.sites.iter().map(site).collect();
@@ -120,6 +135,13 @@ impl PeftAdapter {
             problem,
             hint: "leave out --rank, --alpha, --targets and --rslora to take the adapter's own",
         };
+        if let Some(site) = layout.sites.iter().find(|site| !site.scalings.is_empty()) {
+            return Err(Error::Adapter {
+                adapter: name.to_owned(),
+                problem: format!("it has only the sum of its modules, and the run trains {} at {}", site.slices.len(), site.site),
+                hint: "go on from the checkpoint of its run with --resume, or from this adapter with --method lora",
+            });
+        }
         let mut buffer = vec![0.0; layout.params.words];
         if self.sites.len() != layout.sites.len() {
             return Err(differs(format!("it has {} sites, the run has {}", self.sites.len(), layout.sites.len())));
