@@ -2,3 +2,4 @@
 
 pub mod peft;
 pub mod peft_config;
+pub mod update;

@@ -241,6 +241,18 @@ impl PeftAdapter {
     /// When a file is damaged, when the configuration switches on what plain LoRA has not, when a tensor is no A or B of a linear
     /// layer of this model, lacks its other half, has another shape than model and configuration say, or holds a NaN or infinity.
     pub fn read(folder: Folder<'_>, model: &ModelConfig) -> Result<Self> {
+        Self::read_with(folder, Some(model))
+    }
+
+    /// Reads an adapter folder without its model: shapes are the tensors' own.
+    ///
+    /// # Errors
+    /// As [`Self::read`], without what needs a model.
+    pub fn read_alone(folder: Folder<'_>) -> Result<Self> {
+        Self::read_with(folder, None)
+    }
+
+    fn read_with(folder: Folder<'_>, model: Option<&ModelConfig>) -> Result<Self> {
         let config = PeftConfig::parse(folder.name, folder.config)?;
         let damaged = |file: &str, problem: String| Error::Adapter {
             adapter: folder.name.to_owned(),
@@ -254,9 +266,10 @@ impl PeftAdapter {
         let mut named = tensors.tensors();
         named.sort_by(|a, b| a.0.cmp(&b.0));
         for (key, view) in named {
-            let Some((site, half)) = parse_key(&key).filter(|(site, _)| site.layer < model.num_hidden_layers) else {
-                let problem =
-                    format!("tensor `{key}` is no lora_A or lora_B of a linear layer of this model ({} blocks)", model.num_hidden_layers);
+            let blocks = model.map_or(usize::MAX, |model| model.num_hidden_layers);
+            let Some((site, half)) = parse_key(&key).filter(|(site, _)| site.layer < blocks) else {
+                let of = model.map_or(String::new(), |_| format!(" of this model ({blocks} blocks)"));
+                let problem = format!("tensor `{key}` is no lora_A or lora_B of a linear layer{of}");
                 return Err(Error::Adapter { adapter: folder.name.to_owned(), problem, hint: HINT_FIT });
             };
             pairs.entry(site).or_default()[half] = Some(view);
@@ -273,7 +286,10 @@ impl PeftAdapter {
             };
             let module = site.module();
             let rank = ranks.find(&module)?.unwrap_or(config.r as f64);
-            let (out, inputs) = site.projection.shape(model);
+            let (out, inputs) = match model {
+                Some(model) => site.projection.shape(model),
+                None => (b.shape().first().copied().unwrap_or(0), a.shape().last().copied().unwrap_or(0)),
+            };
             // A rank is compared as it stands in the file: one that is no whole number fits no tensor.
             let values = |which: &str, view: &TensorView<'_>, shape: [f64; 2]| {
                 if view.shape().iter().map(|&n| n as f64).ne(shape) {
@@ -288,7 +304,14 @@ impl PeftAdapter {
         }
         let parse_note = |bytes| serde_json::from_slice(bytes).map_err(|e| damaged(NOTE_FILE, format!("cannot be read: {e}")));
         let note = folder.note.map(parse_note).transpose()?;
-        let blocks = model.num_hidden_layers;
+        let blocks = match model {
+            Some(model) => model.num_hidden_layers,
+            // Names of projections mean all blocks; where paths are named, how many blocks there are is not known.
+            None if config.target_modules.iter().all(|name| !name.contains('.')) => {
+                sites.iter().map(|s| s.site.layer + 1).max().unwrap_or(0)
+            }
+            None => usize::MAX,
+        };
         let base_name = config.base_model_name_or_path;
         Ok(Self { sites, rslora: config.use_rslora, blocks, dropout: config.lora_dropout, base_name, note })
     }
@@ -345,7 +368,7 @@ fn by_pattern(sites: &[PeftSite], general: f64, number: impl Fn(&PeftSite) -> f6
 /// Names of projections when each of them has an adapter in all blocks; else whole paths.
 fn target_modules(sites: &[Site], blocks: usize) -> Vec<String> {
     let projections: Vec<Projection> = Projection::ALL.into_iter().filter(|p| sites.iter().any(|site| site.projection == *p)).collect();
-    if sites.len() == blocks * projections.len() {
+    if blocks.checked_mul(projections.len()) == Some(sites.len()) {
         return projections.into_iter().map(|p| p.hf_name().to_owned()).collect();
     }
     sites.iter().map(|site| site.module()).collect()
