@@ -47,3 +47,9 @@ fn load_site(job: u32) -> Site {
 fn job_dropout(job: Job, row: u32, column: u32) -> f32 {
     return dropout_scale(job.seed, row - job.row_begin, column, job.threshold, job.keep);
 }
+
+// Which of the ranks r0..r0+3 train: the input of the others is never dropped.
+fn trains(site: Site, r0: u32) -> vec4<bool> {
+    let ranks = vec4(r0) + vec4(0u, 1u, 2u, 3u);
+    return (ranks >= vec4(site.train.x)) & (ranks < vec4(site.train.y));
+}

@@ -17,6 +17,11 @@ pub enum Init {
         /// The interval's end.
         bound: f64,
     },
+    /// Normal around zero, from the counter generator.
+    Normal {
+        /// The standard deviation.
+        deviation: f64,
+    },
 }
 
 /// One parameter of an adapter.

@@ -49,6 +49,7 @@ pub const MULTILORA: Method = Method {
     help: "several products side by side with learnable scales",
     options: &[MODULES, SCALE, SCALE_LR, INIT_B, INIT_SCALE, RSLORA],
     build,
+    chain: None,
 };
 
 /// How the modules of every site are made.

@@ -70,6 +70,10 @@ fn groups(specs: &[ParamSpec], grads: &[usize], values_base: usize, grads_base: 
     groups
 }
 
+fn not_one(job: usize, problem: String) -> Error {
+    Error::Adapter { adapter: format!("job {job}"), problem, hint: "fold their scales and lay them out side by side first" }
+}
+
 /// One job's row of the sites table, or what is wrong with the site. `values` and `grads` are where the job's buffers begin.
 fn site_row(
     layout: &AdapterLayout,
@@ -128,11 +132,7 @@ impl AdapterTables {
             // Effective factors come after the job's parameters: they are made anew and belong to no file.
             let mut end = values + layout.params.words;
             for adapter in &layout.sites {
-                let mut row = site_row(layout, adapter, values, (&offsets, grads)).map_err(|problem| Error::Adapter {
-                    adapter: format!("job {job}"),
-                    problem,
-                    hint: "fold their scales and lay them out side by side first",
-                })?;
+                let mut row = site_row(layout, adapter, values, (&offsets, grads)).map_err(|problem| not_one(job, problem))?;
                 end += modules.push(layout, adapter, Base { values, grads, offsets: &offsets }, end, &mut row);
                 entries.entry(adapter.site).or_insert_with(|| (vec![SiteRow::default(); layouts.len()], 1, 1)).0[job] = row;
                 if let Some((_, r_max, t_max)) = entries.get_mut(&adapter.site) {
@@ -191,7 +191,47 @@ impl AdapterTables {
         self.modules.gradient(rec, self.state);
     }
 
-    /// Writes the tables, once after allocation.
+    /// The rows of one job, in the order of all jobs' sites.
+    pub fn rows(&self, job: usize) -> Vec<SiteRow> {
+        self.rows.iter().skip(job).step_by(self.job_count).copied().collect()
+    }
+
+    /// Replaces the rows of one job, as [`Self::rows`] gives them; [`Self::upload`] makes it known to the kernels.
+    ///
+    /// # Panics
+    /// When there are not as many.
+    pub fn set_rows(&mut self, job: usize, rows: &[SiteRow]) {
+        assert_eq!(rows.len() * self.job_count, self.rows.len(), "one row per site");
+        self.rows.iter_mut().skip(job).step_by(self.job_count).zip(rows).for_each(|(old, new)| *old = *new);
+    }
+
+    /// Takes another layout of one job, with the same sites, sizes and optimizer groups: the next stage of a chain.
+    ///
+    /// # Errors
+    /// When a site cannot be described by one row.
+    ///
+    /// # Panics
+    /// When the layout is not of the same size: a bug in the method.
+    pub fn relayout(&mut self, job: usize, layout: &AdapterLayout) -> Result<()> {
+        let span = &self.spans[job];
+        let (offsets, words) = layout.params.gradient_offsets();
+        assert_eq!((layout.params.words, words), (span.values.len(), span.grads.len()), "a stage has the size of the chain");
+        assert_eq!(
+            groups(&layout.params.specs, &offsets, span.values.start, span.grads.start),
+            span.groups,
+            "a stage has the chain's slot"
+        );
+        let (values, grads) = (span.values.start, span.grads.start);
+        for adapter in &layout.sites {
+            let row = site_row(layout, adapter, values, (&offsets, grads)).map_err(|problem| not_one(job, problem))?;
+            let info = self.sites[&adapter.site];
+            assert!(row.rank as usize <= info.r_max && row.train_end as usize <= info.t_max, "a stage fits the chain's buffers");
+            self.rows[info.index * self.job_count + job] = row;
+        }
+        Ok(())
+    }
+
+    /// Writes the tables, after allocation and after changes.
     ///
     /// # Errors
     /// [`Error::Gpu`] if the buffers were not allocated.

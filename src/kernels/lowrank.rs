@@ -9,6 +9,7 @@
 //! | `dh = scale · dy Btᵀ`, `dx += mask ⊙ (dh A)` | down, up |
 //! | `dBt += scale · hᵀ dy`, `dA += dhᵀ drop(x)` | grad |
 //!
+//! `drop` and `mask` concern the ranks that train; frozen ones, the earlier links of a chain, see every input.
 //! `h` and `dh` are `[rows, r_max]`, zero past a job's rank. A row of `h`, `y` and `dx` has the same bits in every variant and whatever
 //! else is in the batch; gradients sum the job's rows in an order counted from its first row.
 

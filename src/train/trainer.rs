@@ -1,6 +1,7 @@
 //! One job from rows to adapter: the loop's body, its state, and how it is saved. The caller drives it and tells the world.
 
 use super::batch::{Batch, Packer};
+use super::chain::{ChainRun, link_ends};
 use super::checkpoint::{self, Buffers, Checkpoint, State, VERSION};
 use super::config::TrainConfig;
 use super::data::Task;
@@ -11,6 +12,8 @@ use super::schedule::Schedule;
 use super::score::{self, HeldOut, Score};
 use super::session::{Hyper, Planned, Session, Shape};
 use crate::adapters::{AdapterLayout, initial_buffer};
+use crate::config::ModelConfig;
+use crate::export::chain::Chain;
 use crate::export::peft::{File, Note, PeftAdapter};
 use crate::formats::ModelFile;
 use crate::gpu::device::PlanLimits;
@@ -53,7 +56,10 @@ impl TrainPlan {
         let layout = config.adapter.layout(&file.config)?;
         let rows = micro_rows(config, data);
         if let Some(data) = data {
-            data.packer(config, rows)?;
+            let packer = data.packer(config, rows)?;
+            if let Some(chain) = config.adapter.chain()? {
+                link_ends(&chain, total_steps(config, &packer), &packer, config.grad_accum as u64)?;
+            }
         }
         let shape = Shape {
             rows,
@@ -70,13 +76,15 @@ impl TrainPlan {
 
 /// A running job.
 pub struct Trainer {
-    config: TrainConfig,
-    layout: AdapterLayout,
-    session: Session,
+    pub(super) config: TrainConfig,
+    pub(super) model: ModelConfig,
+    pub(super) layout: AdapterLayout,
+    pub(super) session: Session,
+    pub(super) chain: Option<ChainRun>,
     data: TrainData,
     packer: Packer,
     schedule: Schedule,
-    step: u64,
+    pub(super) step: u64,
     tokens: u64,
     /// Best held-out loss and how long ago it was.
     pub progress: Progress,
@@ -103,6 +111,8 @@ impl Trainer {
         progress: impl FnMut(u64, u64),
     ) -> Result<Trainer> {
         let packer = data.packer(&config, plan.rows)?;
+        let total = total_steps(&config, &packer);
+        let chain = Trainer::begin_chain(&config, &packer, &data.train, total)?;
         if measure {
             plan.planned.tune(gpu, tuner).await?;
         }
@@ -110,12 +120,12 @@ impl Trainer {
         let session = plan.planned.realize(gpu, file, progress).await?;
         let values = values.unwrap_or_else(|| initial_buffer(&plan.layout.params, config.seed));
         session.write_values(gpu, 0, &values)?;
-        let micro = config.epochs.map_or(0, |epochs| packer.steps_in(epochs));
-        let total = config.steps.unwrap_or_else(|| micro.div_ceil(config.grad_accum as u64)).max(1);
-        Ok(Trainer {
+        let mut trainer = Trainer {
             schedule: config.schedule(total),
             layout: plan.layout,
+            model: file.config.clone(),
             session,
+            chain,
             packer,
             step: 0,
             tokens: 0,
@@ -125,7 +135,9 @@ impl Trainer {
             data_hash: data.hash(),
             data,
             config,
-        })
+        };
+        trainer.begin_link(gpu, &values).await?;
+        Ok(trainer)
     }
 
     /// Optimizer steps done.
@@ -166,6 +178,7 @@ impl Trainer {
         let saved = Checkpoint::read(file, bytes)?;
         saved.check(&self.base_hash, &self.data_hash)?;
         self.config.check_resume(&saved.state.config)?;
+        self.resume_chain(gpu, saved.state.chain.as_ref())?;
         let buffers = saved.buffers(&self.layout.params)?;
         self.packer = self.data.packer(&self.config, self.session.rows())?.resume(saved.state.cursor)?;
         self.session.write_values(gpu, 0, &buffers.values)?;
@@ -203,13 +216,16 @@ impl Trainer {
             }
         }
         let loss = sum / targets.max(1) as f64;
-        let lr = self.schedule.lr(self.step);
+        let (lr, optimizer_step) = match &self.chain {
+            Some(chain) => (chain.lr(&self.config, &self.schedule, self.step), chain.optimizer_step(number)),
+            None => (self.schedule.lr(self.step), number),
+        };
         let hyper = Hyper {
             lr,
             betas: (self.config.beta1, self.config.beta2),
             eps: self.config.eps,
             weight_decay: self.config.weight_decay,
-            step: number,
+            step: optimizer_step,
         };
         if !loss.is_finite() {
             return Err(self.not_finite("loss", loss as f32, number));
@@ -251,7 +267,11 @@ impl Trainer {
     /// # Errors
     /// A lost device.
     pub async fn evaluate(&mut self, gpu: &Gpu) -> Result<Option<HeldOut>> {
-        score::held_out(&mut self.session, gpu, &self.data, Some(0)).await
+        let found = score::held_out(&mut self.session, gpu, &self.data, Some(0)).await?;
+        if let (Some(chain), Some(found)) = (&mut self.chain, &found) {
+            chain.evaluated(found.loss);
+        }
+        Ok(found)
     }
 
     /// The bytes of a checkpoint: all that [`Trainer::resume`] needs.
@@ -271,6 +291,7 @@ impl Trainer {
             tokens: self.tokens,
             cursor: self.packer.cursor().clone(),
             progress: self.progress,
+            chain: self.chain.as_ref().map(|chain| chain.state.clone()),
         };
         checkpoint::write(&state, &self.layout.params, &buffers)
     }
@@ -287,8 +308,18 @@ impl Trainer {
             steps: self.step,
             config: self.config.to_map(),
         };
-        PeftAdapter::from_layout(&self.layout, &values, Some(self.base_name.clone()), Some(note)).to_files(&self.config.out)
+        let base_name = Some(self.base_name.clone());
+        if self.chain.is_some() {
+            return Chain::from_layout(&self.layout, &values, &self.links(), base_name, Some(note)).to_files(&self.config.out);
+        }
+        PeftAdapter::from_layout(&self.layout, &values, base_name, Some(note)).to_files(&self.config.out)
     }
+}
+
+/// Optimizer steps of a run: as many as asked for, or as its epochs have.
+fn total_steps(config: &TrainConfig, packer: &Packer) -> u64 {
+    let micro = config.epochs.map_or(0, |epochs| packer.steps_in(epochs));
+    config.steps.unwrap_or_else(|| micro.div_ceil(config.grad_accum as u64)).max(1)
 }
 
 /// The 32-bit dropout seed of a job: documented, so that a run can be repeated anywhere.
