@@ -44,6 +44,14 @@ pub struct PeftSite {
     pub b: Vec<f32>,
 }
 
+impl PeftSite {
+    /// What multiplies B A x: alpha / rank, or alpha / sqrt(rank).
+    pub fn scale(&self, rslora: bool) -> f64 {
+        let rank = self.rank as f64;
+        self.alpha / if rslora { rank.sqrt() } else { rank }
+    }
+}
+
 /// A plain LoRA adapter, ready to be written, or read and checked against a model.
 #[derive(Debug, Clone, PartialEq)]
 pub struct PeftAdapter {

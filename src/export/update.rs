@@ -9,12 +9,6 @@ use crate::analysis::Factors;
 use crate::analysis::report::SiteFactors;
 
 impl PeftSite {
-    /// What multiplies B A: alpha / rank, or alpha / sqrt(rank).
-    pub fn scale(&self, rslora: bool) -> f64 {
-        let rank = self.rank as f64;
-        self.alpha / if rslora { rank.sqrt() } else { rank }
-    }
-
     /// Its product.
     ///
     /// # Errors
