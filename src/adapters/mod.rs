@@ -3,6 +3,8 @@
 //! Pure CPU: the kernels see only an [`AdapterLayout`]. To add a method: a file here that turns an [`AdapterConfig`] into a layout,
 //! and a row in [`METHODS`]; its settings become keys of run files and flags of the command line by themselves.
 
+pub mod chain;
+pub mod cola;
 pub mod config;
 pub mod init;
 pub mod layout;
@@ -12,6 +14,7 @@ pub mod patterns;
 pub mod site;
 pub mod tables;
 
+pub use chain::ChainConfig;
 pub use config::AdapterConfig;
 pub use init::initial_buffer;
 pub use layout::{AdapterLayout, Init, ParamLayout, ParamSpec, SiteAdapter, Slice};
@@ -20,4 +23,4 @@ pub use patterns::Patterns;
 pub use site::{Projection, Site};
 
 /// Every method that an adapter can be trained with.
-pub static METHODS: &[Method] = &[lora::LORA];
+pub static METHODS: &[Method] = &[lora::LORA, cola::COLA];

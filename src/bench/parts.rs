@@ -81,7 +81,7 @@ fn low_rank_scene(r: usize, k: usize, n: usize) -> Result<(Scene, LowrankSite, [
         adapter: scene.noise("adapter", r * (k + n))?,
         grads: scene.zeros("grads", r * (k + n))?,
     };
-    let site = LowrankSite { rows: ROWS, k, n, r_max: r, site: 0, jobs: 1, dropout: false, tables };
+    let site = LowrankSite { rows: ROWS, k, n, r_max: r, t_max: r, site: 0, jobs: 1, dropout: false, tables };
     let x = scene.noise("x", ROWS * k)?;
     let dy = scene.noise("dy", ROWS * n)?;
     let h = scene.noise("h", ROWS * r)?;

@@ -1,5 +1,6 @@
 //! Adapters in the files of other programs, as bytes: the caller decides where they go. [`exporters`] has the table.
 
+pub mod chain;
 pub mod exporters;
 pub mod merged;
 pub mod peft;

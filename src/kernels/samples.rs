@@ -78,7 +78,7 @@ fn record_adapters(rec: &mut Recorder, store: &mut Store) {
             adapter: tensor(store, r_max * (k + n)),
             grads: tensor(store, r_max * (k + n)),
         };
-        let site = LowrankSite { rows: t, k, n, r_max, site: 0, jobs: 1, dropout, tables };
+        let site = LowrankSite { rows: t, k, n, r_max, t_max: r_max, site: 0, jobs: 1, dropout, tables };
         let (x, y, dx) = (tensor(store, t * k), tensor(store, t * n), tensor(store, t * k));
         let (h, dh) = (tensor(store, t * r_max), tensor(store, t * r_max));
         lowrank::forward(rec, "sample", &site, x, h, y);

@@ -1,6 +1,7 @@
 //! One job from rows to adapter: the loop's body, its state, and how it is saved. The caller drives it and tells the world.
 
 use super::batch::{Batch, Packer};
+use super::chain::{ChainRun, link_ends};
 use super::checkpoint::{self, Buffers, Checkpoint, State, VERSION};
 use super::config::TrainConfig;
 use super::events::StepReport;
@@ -9,6 +10,8 @@ use super::schedule::Schedule;
 use super::score::{self, Evaluation};
 use super::session::{Hyper, Planned, Session, Shape};
 use crate::adapters::{AdapterLayout, initial_buffer};
+use crate::config::ModelConfig;
+use crate::export::chain::Chain;
 use crate::export::peft::{File, Note, PeftAdapter};
 use crate::formats::ModelFile;
 use crate::gpu::device::PlanLimits;
@@ -59,6 +62,10 @@ impl TrainPlan {
         }
         let layout = config.adapter.layout(&file.config)?;
         let rows = micro_rows(config, data);
+        if let (Some(data), Some(chain)) = (data, config.adapter.chain()?) {
+            let packer = Packer::new(&data.train, rows, config.seed, config.shuffle)?;
+            link_ends(&chain, total_steps(config, &packer), &packer, config.grad_accum as u64)?;
+        }
         let shape = Shape {
             rows,
             positions: config.seq,
@@ -74,13 +81,15 @@ impl TrainPlan {
 
 /// A running job.
 pub struct Trainer {
-    config: TrainConfig,
-    layout: AdapterLayout,
-    session: Session,
+    pub(super) config: TrainConfig,
+    pub(super) model: ModelConfig,
+    pub(super) layout: AdapterLayout,
+    pub(super) session: Session,
+    pub(super) chain: Option<ChainRun>,
     data: TrainData,
     packer: Packer,
     schedule: Schedule,
-    step: u64,
+    pub(super) step: u64,
     tokens: u64,
     /// Best held-out loss and how long ago it was.
     pub progress: Progress,
@@ -107,6 +116,8 @@ impl Trainer {
         progress: impl FnMut(u64, u64),
     ) -> Result<Trainer> {
         let packer = Packer::new(&data.train, plan.rows, config.seed, config.shuffle)?;
+        let total = total_steps(&config, &packer);
+        let chain = Trainer::begin_chain(&config, &packer, &data.train, total)?;
         if measure {
             plan.planned.tune(gpu, tuner).await?;
         }
@@ -114,12 +125,12 @@ impl Trainer {
         let session = plan.planned.realize(gpu, file, progress).await?;
         let values = values.unwrap_or_else(|| initial_buffer(&plan.layout.params, config.seed));
         session.write_values(gpu, 0, &values)?;
-        let micro = config.epochs.map_or(0, |epochs| packer.steps_in(epochs));
-        let total = config.steps.unwrap_or_else(|| micro.div_ceil(config.grad_accum as u64)).max(1);
-        Ok(Trainer {
+        let mut trainer = Trainer {
             schedule: config.schedule(total),
             layout: plan.layout,
+            model: file.config.clone(),
             session,
+            chain,
             packer,
             step: 0,
             tokens: 0,
@@ -129,7 +140,9 @@ impl Trainer {
             data_hash: checkpoint::data_hash(&data.train),
             data,
             config,
-        })
+        };
+        trainer.begin_link(gpu, &values).await?;
+        Ok(trainer)
     }
 
     /// Optimizer steps done.
@@ -170,6 +183,7 @@ impl Trainer {
         let saved = Checkpoint::read(file, bytes)?;
         saved.check(&self.base_hash, &self.data_hash)?;
         self.config.check_resume(&saved.state.config)?;
+        self.resume_chain(gpu, saved.state.chain.as_ref())?;
         let buffers = saved.buffers(&self.layout.params)?;
         self.packer =
             Packer::new(&self.data.train, self.session.rows(), self.config.seed, self.config.shuffle)?.resume(saved.state.cursor)?;
@@ -198,13 +212,16 @@ impl Trainer {
             sum += losses.iter().map(|l| f64::from(*l)).sum::<f64>();
         }
         let loss = sum / targets.max(1) as f64;
-        let lr = self.schedule.lr(self.step);
+        let (lr, optimizer_step) = match &self.chain {
+            Some(chain) => (chain.lr(&self.config, &self.schedule, self.step), chain.optimizer_step(number)),
+            None => (self.schedule.lr(self.step), number),
+        };
         let hyper = Hyper {
             lr,
             betas: (self.config.beta1, self.config.beta2),
             eps: self.config.eps,
             weight_decay: self.config.weight_decay,
-            step: number,
+            step: optimizer_step,
         };
         if !loss.is_finite() {
             return Err(self.not_finite("loss", loss as f32, number));
@@ -236,7 +253,11 @@ impl Trainer {
     /// # Errors
     /// A lost device.
     pub async fn evaluate(&mut self, gpu: &Gpu) -> Result<Option<Evaluation>> {
-        score::mean(&mut self.session, gpu, &self.data.held_out, Some(0)).await
+        let evaluation = score::mean(&mut self.session, gpu, &self.data.held_out, Some(0)).await?;
+        if let (Some(chain), Some(evaluation)) = (&mut self.chain, &evaluation) {
+            chain.evaluated(evaluation.loss);
+        }
+        Ok(evaluation)
     }
 
     /// The bytes of a checkpoint: all that [`Trainer::resume`] needs.
@@ -256,6 +277,7 @@ impl Trainer {
             tokens: self.tokens,
             cursor: self.packer.cursor().clone(),
             progress: self.progress,
+            chain: self.chain.as_ref().map(|chain| chain.state.clone()),
         };
         checkpoint::write(&state, &self.layout.params, &buffers)
     }
@@ -272,8 +294,18 @@ impl Trainer {
             steps: self.step,
             config: self.config.to_map(),
         };
-        PeftAdapter::from_layout(&self.layout, &values, Some(self.base_name.clone()), Some(note)).to_files(&self.config.out)
+        let base_name = Some(self.base_name.clone());
+        if self.chain.is_some() {
+            return Chain::from_layout(&self.layout, &values, &self.links(), base_name, Some(note)).to_files(&self.config.out);
+        }
+        PeftAdapter::from_layout(&self.layout, &values, base_name, Some(note)).to_files(&self.config.out)
     }
+}
+
+/// Optimizer steps of a run: as many as asked for, or as its epochs have.
+fn total_steps(config: &TrainConfig, packer: &Packer) -> u64 {
+    let micro = config.epochs.map_or(0, |epochs| packer.steps_in(epochs));
+    config.steps.unwrap_or_else(|| micro.div_ceil(config.grad_accum as u64)).max(1)
 }
 
 /// The 32-bit dropout seed of a job: documented, so that a run can be repeated anywhere.

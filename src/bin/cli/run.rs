@@ -2,11 +2,13 @@
 
 use std::path::Path;
 
+use weblora::export::chain::{Chain, Link};
 use weblora::export::peft::{File, PeftAdapter};
 use weblora::formats::ModelFile;
 use weblora::settings::Map;
 use weblora::text::{Dataset, Example, Tokenizer, read_rows};
 use weblora::train::batch::split;
+use weblora::train::chain::KnotReport;
 use weblora::train::trainer::{TrainData, TrainPlan, Trainer};
 use weblora::train::{Checkpoint, Event, Progress, StepReport, TrainConfig};
 use weblora::{Error, Result};
@@ -34,7 +36,7 @@ pub fn run(args: &TrainArgs, output: &mut Output) -> Result<()> {
     }
     let first = TrainConfig::from_map(&map)?;
     let model = pollster::block_on(ModelFile::open_path(needed("model", first.model.as_ref())?))?;
-    let (config, values) = start_values(map, first, &model)?;
+    let Start { config, values, links } = start_values(map, first, &model, args.resume)?;
     if let Some(settings) = &begun_with {
         config.check_resume(settings)?; // before the run file is replaced
     }
@@ -58,6 +60,8 @@ pub fn run(args: &TrainArgs, output: &mut Output) -> Result<()> {
     let mut trainer = pollster::block_on(trainer)?;
     if let Some((file, bytes)) = &saved {
         trainer.resume(gpu, file, bytes)?;
+    } else if !links.is_empty() {
+        trainer.inherit(links)?;
     }
     device.remember();
     output.event(&Event::Start {
@@ -84,21 +88,39 @@ fn read_checkpoint(map: &Map) -> Result<(String, Vec<u8>)> {
     Ok((path.display().to_string(), files::read(&path)?))
 }
 
-/// With `init-adapter`: the settings with the adapter's own where none were given, and the adapter's values.
-fn start_values(mut map: Map, config: TrainConfig, model: &ModelFile) -> Result<(TrainConfig, Option<Vec<f32>>)> {
-    let Some(path) = &config.init_adapter else { return Ok((config, None)) };
-    let files = AdapterFiles::read(Path::new(path))?;
+/// What a run starts from.
+struct Start {
+    config: TrainConfig,
+    /// The adapter's values, where not the usual ones.
+    values: Option<Vec<f32>>,
+    /// The links that a chain goes on from.
+    links: Vec<Link>,
+}
+
+/// With `init-adapter`: the settings with the adapter's own where none were given, and the adapter's values. A method with a chain goes on
+/// from it with a new link. A resumed run has all that in its checkpoint.
+fn start_values(mut map: Map, config: TrainConfig, model: &ModelFile, resumed: bool) -> Result<Start> {
+    let Some(path) = config.init_adapter.clone().filter(|_| !resumed) else {
+        return Ok(Start { config, values: None, links: Vec::new() });
+    };
+    let files = AdapterFiles::read(Path::new(&path))?;
     let adapter = PeftAdapter::read(files.folder(), &model.config)?;
-    adapter.check_base(path, &pollster::block_on(model.content_hash())?)?;
-    for (key, value) in adapter.settings() {
-        if !map.contains_key(&key) {
-            map.insert(key, value);
+    adapter.check_base(&path, &pollster::block_on(model.content_hash())?)?;
+    let mut take = |settings: Map| {
+        for (key, value) in settings {
+            map.entry(key).or_insert(value);
         }
+        TrainConfig::from_map(&map)
+    };
+    if config.adapter.chain()?.is_none() {
+        let config = take(adapter.settings())?;
+        let values = adapter.to_buffer(&path, &config.adapter.layout(&model.config)?)?;
+        return Ok(Start { config, values: Some(values), links: Vec::new() });
     }
-    let path = path.clone();
-    let config = TrainConfig::from_map(&map)?;
-    let values = adapter.to_buffer(&path, &config.adapter.layout(&model.config)?)?;
-    Ok((config, Some(values)))
+    let chain = Chain::read(&path, adapter, files.chain())?;
+    let config = take(chain.settings())?;
+    let values = chain.to_buffer(&path, &config.adapter.layout(&model.config)?, config.seed)?;
+    Ok(Start { config, values: Some(values), links: chain.manifest().links })
 }
 
 /// The rows to train on and to hold out, and what the user should know about them.
@@ -145,6 +167,11 @@ impl Engine for OnDevice<'_> {
     }
     async fn evaluate(&mut self) -> Result<Option<(f64, u64)>> {
         Ok(self.trainer.evaluate(&self.device.gpu).await?.map(|e| (e.loss, e.targets)))
+    }
+    async fn knot(&mut self, progress: Progress) -> Result<Option<(KnotReport, Progress)>> {
+        self.trainer.progress = progress;
+        let knot = self.trainer.tie_if_due(&self.device.gpu).await?;
+        Ok(knot.map(|knot| (knot, self.trainer.progress)))
     }
     async fn checkpoint(&mut self, progress: Progress) -> Result<Vec<u8>> {
         self.trainer.progress = progress;

@@ -4,6 +4,7 @@ use std::path::Path;
 use std::time::Instant;
 
 use weblora::export::peft::File;
+use weblora::train::chain::KnotReport;
 use weblora::train::{Event, Progress, StepReport, TrainConfig};
 use weblora::{Error, Result};
 
@@ -17,6 +18,8 @@ pub trait Engine {
     async fn step(&mut self) -> Result<StepReport>;
     /// Mean held-out loss in nats and the number of targets, or `None` when nothing is held out.
     async fn evaluate(&mut self) -> Result<Option<(f64, u64)>>;
+    /// Ends the link of a chain if that is due, and what the run's progress is then.
+    async fn knot(&mut self, progress: Progress) -> Result<Option<(KnotReport, Progress)>>;
     /// The bytes of a checkpoint that holds `progress` too.
     async fn checkpoint(&mut self, progress: Progress) -> Result<Vec<u8>>;
     /// The files of the adapter as it is now.
@@ -53,7 +56,21 @@ impl Run<'_> {
             (self.done, last) = (report.step, report.loss);
             output.event(&Event::Step(report))?;
             let due = Progress::due(self.config, self.done, self.total, self.held_out);
-            let ended = due.evaluate && self.evaluate(engine, output).await?;
+            let stop_now = if due.evaluate { self.evaluate(engine, output).await? } else { None };
+            let knot = engine.knot(self.progress).await?;
+            // A chain that has a link left goes on with it where a run would end.
+            let ended = stop_now.filter(|_| knot.is_none());
+            if let Some((knot, progress)) = knot {
+                self.progress = progress;
+                output.event(&Event::Knot(knot))?;
+            }
+            let ended = match ended {
+                Some(reason) => {
+                    output.event(&Event::EarlyStop { job: job.clone(), step: self.done, reason })?;
+                    true
+                }
+                None => false,
+            };
             if stop.asked() {
                 self.save(engine, output).await?;
                 return Err(Error::Stopped);
@@ -72,18 +89,16 @@ impl Run<'_> {
         output.event(&Event::Done { job, step: self.done, loss: last, best_eval, seconds: begun.elapsed().as_secs_f64(), out })
     }
 
-    /// Evaluates; whether the run is to end early.
-    async fn evaluate(&mut self, engine: &mut impl Engine, output: &mut Output) -> Result<bool> {
-        let Some((loss, tokens)) = engine.evaluate().await? else { return Ok(false) };
+    /// Evaluates; why the run is to end early, if it is.
+    async fn evaluate(&mut self, engine: &mut impl Engine, output: &mut Output) -> Result<Option<String>> {
+        let Some((loss, tokens)) = engine.evaluate().await? else { return Ok(None) };
         let verdict = self.progress.evaluated(self.config, self.done, loss);
         let job = self.config.name.clone();
-        output.event(&Event::Eval { job: job.clone(), step: self.done, loss, tokens, accuracy: None, best: verdict.best })?;
+        output.event(&Event::Eval { job, step: self.done, loss, tokens, accuracy: None, best: verdict.best })?;
         if verdict.best && self.config.eval_every > 0 {
             self.out.write_best(&engine.export().await?)?;
         }
-        let Some(reason) = verdict.stop.filter(|_| self.done < self.total) else { return Ok(false) };
-        output.event(&Event::EarlyStop { job, step: self.done, reason })?;
-        Ok(true)
+        Ok(verdict.stop.filter(|_| self.done < self.total))
     }
 
     async fn save(&self, engine: &mut impl Engine, output: &mut Output) -> Result<()> {
@@ -133,6 +148,9 @@ mod tests {
         }
         async fn evaluate(&mut self) -> Result<Option<(f64, u64)>> {
             Ok(Some((self.held_out.remove(0), 5)))
+        }
+        async fn knot(&mut self, _: Progress) -> Result<Option<(KnotReport, Progress)>> {
+            Ok(None)
         }
         async fn checkpoint(&mut self, progress: Progress) -> Result<Vec<u8>> {
             Ok(format!("{} {:?}", self.at, progress.best.map(|b| b.step)).into_bytes())
