@@ -34,7 +34,7 @@ fn settings(more: serde_json::Value) -> Map {
 fn trainer(gpu: &Gpu, more: serde_json::Value, values: Option<Vec<f32>>) -> (Trainer, Tokenizer) {
     let file = block(demo::model()).unwrap();
     let tokenizer = Tokenizer::of_model(&file).unwrap();
-    let data = TrainData { train: rows(&tokenizer, demo::TRAIN), held_out: rows(&tokenizer, demo::HELD_OUT) };
+    let data = TrainData { train: rows(&tokenizer, demo::TRAIN), held_out: rows(&tokenizer, demo::HELD_OUT), ..TrainData::default() };
     let config = TrainConfig::from_map(&settings(more)).unwrap();
     let mut tuner = Tuner::for_device(gpu);
     let plan = TrainPlan::new(&file, &config, Some(&data), gpu.plan_limits(), &tuner).unwrap();

@@ -206,7 +206,7 @@ impl ChainConfig {
                 .zip(a.into_iter().zip(b))
                 .map(|(rank, (a, b))| Slice { a, b, rank, alpha: first.alpha / divisor(first.rank) * divisor(rank), scale })
                 .collect();
-            sites.push(SiteAdapter { site, slices, max_rank: capacity, max_trained: slot });
+            sites.push(SiteAdapter { site, slices, scalings: Vec::new(), max_rank: capacity, max_trained: slot });
         }
         Ok(AdapterLayout { sites, params, dropout: config.dropout as f32, rslora: self.rslora, blocks: model.num_hidden_layers })
     }

@@ -10,6 +10,8 @@ pub mod init;
 pub mod layout;
 pub mod lora;
 pub mod method;
+mod modules;
+pub mod multilora;
 pub mod patterns;
 pub mod site;
 pub mod tables;
@@ -23,4 +25,4 @@ pub use patterns::Patterns;
 pub use site::{Projection, Site};
 
 /// Every method that an adapter can be trained with.
-pub static METHODS: &[Method] = &[lora::LORA, cola::COLA];
+pub static METHODS: &[Method] = &[lora::LORA, cola::COLA, multilora::MULTILORA];

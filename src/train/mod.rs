@@ -4,7 +4,9 @@ pub mod batch;
 pub mod chain;
 pub mod checkpoint;
 pub mod config;
+pub mod data;
 pub mod events;
+pub mod mixture;
 pub mod progress;
 pub mod schedule;
 

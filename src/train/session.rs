@@ -163,14 +163,19 @@ impl Plans {
         };
         let micro = plan(&|rec| {
             if shape.training {
+                adapters.record_derived(rec);
                 model.record_train(rec, adapters, inputs, shape.recompute);
             }
         })?;
-        let eval = plan(&|rec| model.record_eval(rec, Some(adapters), inputs))?;
+        let eval = plan(&|rec| {
+            adapters.record_derived(rec);
+            model.record_eval(rec, Some(adapters), inputs);
+        })?;
         let update = plan(&|rec| {
             if !shape.training {
                 return;
             }
+            adapters.record_gradients(rec);
             for (job, span) in adapters.spans.iter().enumerate() {
                 optimizer::step(rec, &format!("jobs.{job}"), adapters.state, job, span.grads.clone(), shape.clip, &span.groups);
             }

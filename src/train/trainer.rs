@@ -4,10 +4,12 @@ use super::batch::{Batch, Packer};
 use super::chain::{ChainRun, link_ends};
 use super::checkpoint::{self, Buffers, Checkpoint, State, VERSION};
 use super::config::TrainConfig;
+use super::data::Task;
+pub use super::data::TrainData;
 use super::events::StepReport;
 use super::progress::Progress;
 use super::schedule::Schedule;
-use super::score::{self, Evaluation};
+use super::score::{self, HeldOut, Score};
 use super::session::{Hyper, Planned, Session, Shape};
 use crate::adapters::{AdapterLayout, initial_buffer};
 use crate::config::ModelConfig;
@@ -20,17 +22,7 @@ use crate::kernels::lowrank::JobRow;
 use crate::model::inputs::HostBatch;
 use crate::model::llama::Recompute;
 use crate::quant;
-use crate::text::Example;
 use crate::{Error, Result, rng};
-
-/// The rows of a run, tokenised.
-#[derive(Debug, Clone, Default)]
-pub struct TrainData {
-    /// Rows to train on.
-    pub train: Vec<Example>,
-    /// Rows that are only evaluated.
-    pub held_out: Vec<Example>,
-}
 
 /// What a run will be, known before a device is opened.
 pub struct TrainPlan {
@@ -46,7 +38,8 @@ pub struct TrainPlan {
 fn micro_rows(config: &TrainConfig, data: Option<&TrainData>) -> usize {
     let asked = config.batch * config.seq;
     let all = data.map_or(asked, |d| d.train.iter().map(|e| e.tokens.len()).sum::<usize>().max(1));
-    asked.min(all.next_multiple_of(8))
+    // A held-out row has to fit, too.
+    asked.min(all.next_multiple_of(8)).max(data.map_or(0, TrainData::longest_held_out))
 }
 
 impl TrainPlan {
@@ -62,9 +55,11 @@ impl TrainPlan {
         }
         let layout = config.adapter.layout(&file.config)?;
         let rows = micro_rows(config, data);
-        if let (Some(data), Some(chain)) = (data, config.adapter.chain()?) {
-            let packer = Packer::new(&data.train, rows, config.seed, config.shuffle)?;
-            link_ends(&chain, total_steps(config, &packer), &packer, config.grad_accum as u64)?;
+        if let Some(data) = data {
+            let packer = data.packer(config, rows)?;
+            if let Some(chain) = config.adapter.chain()? {
+                link_ends(&chain, total_steps(config, &packer), &packer, config.grad_accum as u64)?;
+            }
         }
         let shape = Shape {
             rows,
@@ -115,7 +110,7 @@ impl Trainer {
         measure: bool,
         progress: impl FnMut(u64, u64),
     ) -> Result<Trainer> {
-        let packer = Packer::new(&data.train, plan.rows, config.seed, config.shuffle)?;
+        let packer = data.packer(&config, plan.rows)?;
         let total = total_steps(&config, &packer);
         let chain = Trainer::begin_chain(&config, &packer, &data.train, total)?;
         if measure {
@@ -137,7 +132,7 @@ impl Trainer {
             progress: Progress::default(),
             base_hash,
             base_name: file.name().to_string(),
-            data_hash: checkpoint::data_hash(&data.train),
+            data_hash: data.hash(),
             data,
             config,
         };
@@ -185,8 +180,7 @@ impl Trainer {
         self.config.check_resume(&saved.state.config)?;
         self.resume_chain(gpu, saved.state.chain.as_ref())?;
         let buffers = saved.buffers(&self.layout.params)?;
-        self.packer =
-            Packer::new(&self.data.train, self.session.rows(), self.config.seed, self.config.shuffle)?.resume(saved.state.cursor)?;
+        self.packer = self.data.packer(&self.config, self.session.rows())?.resume(saved.state.cursor)?;
         self.session.write_values(gpu, 0, &buffers.values)?;
         self.session.write_moments(gpu, 0, &buffers.m, &buffers.v)?;
         (self.step, self.tokens, self.progress) = (saved.state.step, saved.state.tokens, saved.state.progress);
@@ -204,12 +198,22 @@ impl Trainer {
         let targets: usize = batches.iter().map(|b| b.n_targets).sum();
         let tokens: usize = batches.iter().map(|b| b.n_tokens).sum();
         let mut sum = 0.0;
+        let mut by_task = vec![Score::default(); self.data.tasks.len()];
+        let ranges = self.data.train_ranges();
         for (micro, batch) in batches.iter().enumerate() {
             let host = host_batch(batch, 1.0 / targets.max(1) as f32);
             let counter = (self.step * self.config.grad_accum as u64 + micro as u64) as u32;
             let job = JobRow::new(0..self.session.rows()).with_dropout(self.layout.dropout, job_seed(self.config.seed), counter);
             let losses = self.session.accumulate(gpu, &host, &[job]).await?;
             sum += losses.iter().map(|l| f64::from(*l)).sum::<f64>();
+            let mut losses = losses.into_iter();
+            for id in &batch.examples {
+                let count = self.data.train[*id as usize].n_targets();
+                let nll: f64 = losses.by_ref().take(count).map(f64::from).sum();
+                if let Some(task) = ranges.iter().position(|range| range.contains(&(*id as usize))) {
+                    by_task[task] = Score { nll: by_task[task].nll + nll, targets: by_task[task].targets + count };
+                }
+            }
         }
         let loss = sum / targets.max(1) as f64;
         let (lr, optimizer_step) = match &self.chain {
@@ -241,23 +245,33 @@ impl Trainer {
             grad_norm: f64::from(norm),
             tokens: tokens as u64,
             tokens_per_s: tokens as f64 / seconds.max(1e-9),
+            tasks: self.task_losses(&by_task),
         })
+    }
+
+    /// Mean losses of the tasks that had a target, where there is more than one task.
+    fn task_losses(&self, scores: &[Score]) -> Vec<(String, f64)> {
+        if !self.data.is_mixture() {
+            return Vec::new();
+        }
+        let of = |(task, score): (&Task, &Score)| (score.targets > 0).then(|| (task.name.clone(), score.nll / score.targets as f64));
+        self.data.tasks.iter().zip(scores).filter_map(of).collect()
     }
 
     fn not_finite(&self, what: &'static str, value: f32, step: u64) -> Error {
         Error::NotFinite { what, value, step, job: self.config.name.clone() }
     }
 
-    /// Mean loss over the held-out rows; `None` without any.
+    /// Loss and accuracy of the held-out rows, by task where there are several; `None` without any.
     ///
     /// # Errors
     /// A lost device.
-    pub async fn evaluate(&mut self, gpu: &Gpu) -> Result<Option<Evaluation>> {
-        let evaluation = score::mean(&mut self.session, gpu, &self.data.held_out, Some(0)).await?;
-        if let (Some(chain), Some(evaluation)) = (&mut self.chain, &evaluation) {
-            chain.evaluated(evaluation.loss);
+    pub async fn evaluate(&mut self, gpu: &Gpu) -> Result<Option<HeldOut>> {
+        let found = score::held_out(&mut self.session, gpu, &self.data, Some(0)).await?;
+        if let (Some(chain), Some(found)) = (&mut self.chain, &found) {
+            chain.evaluated(found.loss);
         }
-        Ok(evaluation)
+        Ok(found)
     }
 
     /// The bytes of a checkpoint: all that [`Trainer::resume`] needs.

@@ -102,6 +102,21 @@ impl OutFolder {
         Err(Error::config("out", format!("{} already exists", path.display()), hint))
     }
 
+    /// Refuses what is there already, for verbs that cannot go on or start anew; `key` is the flag that named it.
+    pub fn check_unused(key: &str, path: &Path) -> Result<()> {
+        if path.symlink_metadata().is_err() {
+            return Ok(());
+        }
+        Err(Error::config(key, format!("{} already exists", path.display()), "choose a new name"))
+    }
+
+    /// Creates a folder that must be new.
+    pub fn create(key: &str, path: &Path) -> Result<Self> {
+        Self::check_unused(key, path)?;
+        fs::create_dir_all(path).map_err(|e| io_error("create", path, e))?;
+        Ok(Self(path.to_owned()))
+    }
+
     /// Creates the folder, or takes an existing one as `existing` says.
     pub fn open(path: &Path, existing: Existing) -> Result<Self> {
         let folder = Self(path.to_owned());

@@ -112,11 +112,17 @@ fn words(event: &Event) -> String {
             format!("{steps} steps, {trainable_parameters} trainable parameters, {} on {adapter}{from}", bytes(*planned_bytes))
         }
         Event::Step(s) => {
-            format!("step {} loss {:.4} lr {:.2e} norm {:.3} {:.0} tokens/s", s.step, s.loss, s.lr, s.grad_norm, s.tokens_per_s)
+            let tasks: String = s.tasks.iter().map(|(name, loss)| format!(" {name} {loss:.3}")).collect();
+            format!("step {} loss {:.4}{tasks} lr {:.2e} norm {:.3} {:.0} tokens/s", s.step, s.loss, s.lr, s.grad_norm, s.tokens_per_s)
         }
-        Event::Eval { step, loss, accuracy, best, .. } => {
-            let accuracy = accuracy.map(|x| format!(", accuracy {:.1} %", 100.0 * x)).unwrap_or_default();
-            format!("step {step}: held-out loss {loss:.4}{accuracy}{}", if *best { " (best)" } else { "" })
+        Event::Eval { step, loss, accuracy, best, tasks, worst, .. } => {
+            let share = |accuracy: &Option<f64>| accuracy.map(|x| format!(", accuracy {:.1} %", 100.0 * x)).unwrap_or_default();
+            let mut text = format!("step {step}: held-out loss {loss:.4}{}{}", share(accuracy), if *best { " (best)" } else { "" });
+            for task in tasks {
+                let mark = if worst.as_ref() == Some(&task.name) { " (worst)" } else { "" };
+                text += &format!("\n  {}: loss {:.4} over {} tokens{}{mark}", task.name, task.loss, task.tokens, share(&task.accuracy));
+            }
+            text
         }
         Event::Knot(knot) => knot_line(knot),
         Event::Checkpoint { step, path, .. } => format!("step {step}: saved {path}"),

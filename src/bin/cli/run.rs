@@ -2,17 +2,17 @@
 
 use std::path::Path;
 
+use weblora::Result;
 use weblora::export::chain::{Chain, Link};
 use weblora::export::peft::{File, PeftAdapter};
 use weblora::formats::ModelFile;
 use weblora::settings::Map;
-use weblora::text::{Dataset, Example, Tokenizer, read_rows};
-use weblora::train::batch::split;
 use weblora::train::chain::KnotReport;
-use weblora::train::trainer::{TrainData, TrainPlan, Trainer};
+use weblora::train::score::HeldOut;
+use weblora::train::trainer::{TrainPlan, Trainer};
 use weblora::train::{Checkpoint, Event, Progress, StepReport, TrainConfig};
-use weblora::{Error, Result};
 
+use super::data;
 use super::device::Device;
 use super::files::{self, AdapterFiles, Existing, OutFolder};
 use super::output::Output;
@@ -40,7 +40,7 @@ pub fn run(args: &TrainArgs, output: &mut Output) -> Result<()> {
     if let Some(settings) = &begun_with {
         config.check_resume(settings)?; // before the run file is replaced
     }
-    let (data, warnings) = read_data(&config, &model)?;
+    let (data, warnings) = data::read(&config, &model)?;
     let existing = match (args.resume, args.overwrite) {
         (true, _) => Existing::Resume,
         (_, true) => Existing::Overwrite,
@@ -123,38 +123,6 @@ fn start_values(mut map: Map, config: TrainConfig, model: &ModelFile, resumed: b
     Ok(Start { config, values: Some(values), links: chain.manifest().links })
 }
 
-/// The rows to train on and to hold out, and what the user should know about them.
-fn read_data(config: &TrainConfig, model: &ModelFile) -> Result<(TrainData, Vec<String>)> {
-    let tokenizer = Tokenizer::of_model(model)?;
-    let mut warnings = Vec::new();
-    let mut read = |path: &Path| -> Result<Vec<Example>> {
-        let name = path.display().to_string();
-        let rows = read_rows(&name, &files::read(path)?)?;
-        let Dataset { examples, report } = Dataset::build(&name, &rows, &tokenizer, config.data_options())?;
-        let counts = [
-            (report.truncated, "cut to --seq tokens"),
-            (report.dropped, "left out, having no token to train on"),
-            (report.last_turn_only, "trained on the last turn only"),
-            (report.with_control_text, "containing the spelling of a control token"),
-        ];
-        warnings.extend(counts.iter().filter(|(n, _)| *n > 0).map(|(n, what)| format!("{name}: {n} of {} rows {what}", report.rows)));
-        Ok(examples)
-    };
-    let train = read(needed("data", config.data.as_ref())?)?;
-    let data = match &config.eval_data {
-        Some(path) => TrainData { held_out: read(Path::new(path))?, train },
-        None => {
-            let (kept, held) = split(train.len(), config.eval_split, config.seed)?;
-            let pick = |ids: Vec<usize>| ids.into_iter().map(|id| train[id].clone()).collect();
-            TrainData { train: pick(kept), held_out: pick(held) }
-        }
-    };
-    if config.eval_every > 0 && data.held_out.is_empty() {
-        return Err(Error::config("eval-every", "there is nothing to evaluate on", "give --eval-data or --eval-split"));
-    }
-    Ok((data, warnings))
-}
-
 /// A trainer with the device it runs on.
 struct OnDevice<'d> {
     trainer: Trainer,
@@ -165,8 +133,8 @@ impl Engine for OnDevice<'_> {
     async fn step(&mut self) -> Result<StepReport> {
         self.trainer.step(&self.device.gpu).await
     }
-    async fn evaluate(&mut self) -> Result<Option<(f64, u64)>> {
-        Ok(self.trainer.evaluate(&self.device.gpu).await?.map(|e| (e.loss, e.targets)))
+    async fn evaluate(&mut self) -> Result<Option<HeldOut>> {
+        self.trainer.evaluate(&self.device.gpu).await
     }
     async fn knot(&mut self, progress: Progress) -> Result<Option<(KnotReport, Progress)>> {
         self.trainer.progress = progress;

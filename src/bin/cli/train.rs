@@ -5,6 +5,7 @@ use std::time::Instant;
 
 use weblora::export::peft::File;
 use weblora::train::chain::KnotReport;
+use weblora::train::score::HeldOut;
 use weblora::train::{Event, Progress, StepReport, TrainConfig};
 use weblora::{Error, Result};
 
@@ -16,8 +17,8 @@ use super::signals::Stop;
 pub trait Engine {
     /// One optimizer step.
     async fn step(&mut self) -> Result<StepReport>;
-    /// Mean held-out loss in nats and the number of targets, or `None` when nothing is held out.
-    async fn evaluate(&mut self) -> Result<Option<(f64, u64)>>;
+    /// How the held-out rows do, or `None` when nothing is held out.
+    async fn evaluate(&mut self) -> Result<Option<HeldOut>>;
     /// Ends the link of a chain if that is due, and what the run's progress is then.
     async fn knot(&mut self, progress: Progress) -> Result<Option<(KnotReport, Progress)>>;
     /// The bytes of a checkpoint that holds `progress` too.
@@ -91,10 +92,13 @@ impl Run<'_> {
 
     /// Evaluates; why the run is to end early, if it is.
     async fn evaluate(&mut self, engine: &mut impl Engine, output: &mut Output) -> Result<Option<String>> {
-        let Some((loss, tokens)) = engine.evaluate().await? else { return Ok(None) };
-        let verdict = self.progress.evaluated(self.config, self.done, loss);
+        let Some(found) = engine.evaluate().await? else { return Ok(None) };
+        let verdict = self.progress.evaluated(self.config, self.done, found.loss);
         let job = self.config.name.clone();
-        output.event(&Event::Eval { job, step: self.done, loss, tokens, accuracy: None, best: verdict.best })?;
+        let worst = found.worst().map(|task| task.name.clone());
+        let HeldOut { loss, targets, accuracy, tasks } = found;
+        let best = verdict.best;
+        output.event(&Event::Eval { job, step: self.done, loss, tokens: targets, accuracy, best, tasks, worst })?;
         if verdict.best && self.config.eval_every > 0 {
             self.out.write_best(&engine.export().await?)?;
         }
@@ -144,10 +148,19 @@ mod tests {
                 return Err(Error::NotFinite { what: "loss", value: f32::NAN, step: 100, job: "main".into() });
             }
             let loss = 1.0 / self.at as f64;
-            Ok(StepReport { job: "main".into(), step: self.at, loss, lr: 1e-3, grad_norm: 1.0, tokens: 8, tokens_per_s: 1.0 })
+            Ok(StepReport {
+                job: "main".into(),
+                step: self.at,
+                loss,
+                lr: 1e-3,
+                grad_norm: 1.0,
+                tokens: 8,
+                tokens_per_s: 1.0,
+                tasks: vec![],
+            })
         }
-        async fn evaluate(&mut self) -> Result<Option<(f64, u64)>> {
-            Ok(Some((self.held_out.remove(0), 5)))
+        async fn evaluate(&mut self) -> Result<Option<HeldOut>> {
+            Ok(Some(HeldOut { loss: self.held_out.remove(0), targets: 5, accuracy: None, tasks: vec![] }))
         }
         async fn knot(&mut self, _: Progress) -> Result<Option<(KnotReport, Progress)>> {
             Ok(None)

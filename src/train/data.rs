@@ -1,0 +1,111 @@
+//! The rows of a run: one file, or several that are tasks of their own.
+
+use std::ops::Range;
+
+use super::batch::Packer;
+use super::checkpoint;
+use super::config::TrainConfig;
+use super::mixture::{Mixture, ranges};
+use crate::Result;
+use crate::rng::{FNV_OFFSET, fnv1a_bytes};
+use crate::text::{Example, Labelled};
+
+/// The rows of a run, tokenised.
+#[derive(Debug, Clone, Default)]
+pub struct TrainData {
+    /// Rows to train on, file after file.
+    pub train: Vec<Example>,
+    /// Rows that are only evaluated, file after file.
+    pub held_out: Vec<Example>,
+    /// The files, in the order of their rows. Empty stands for one nameless file.
+    pub tasks: Vec<Task>,
+}
+
+/// One data file among several: what its rows are called and how many there are.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Task {
+    /// Name in events.
+    pub name: String,
+    /// Rows to train on.
+    pub train: usize,
+    /// Rows held out.
+    pub held_out: usize,
+    /// Those of the held-out rows that have `choices`, for the accuracy.
+    pub labelled: Vec<Labelled>,
+}
+
+/// The rows of one file.
+#[derive(Debug, Clone, Default)]
+pub struct TaskRows {
+    /// Name in events.
+    pub name: String,
+    /// Rows to train on.
+    pub train: Vec<Example>,
+    /// Rows held out.
+    pub held_out: Vec<Example>,
+    /// Held-out rows with `choices`.
+    pub labelled: Vec<Labelled>,
+}
+
+impl FromIterator<TaskRows> for TrainData {
+    fn from_iter<I: IntoIterator<Item = TaskRows>>(files: I) -> Self {
+        let mut data = Self::default();
+        for file in files {
+            let TaskRows { name, train, held_out, labelled } = file;
+            data.tasks.push(Task { name, train: train.len(), held_out: held_out.len(), labelled });
+            data.train.extend(train);
+            data.held_out.extend(held_out);
+        }
+        data
+    }
+}
+
+impl TrainData {
+    /// Whether there is more than one task to tell apart.
+    pub fn is_mixture(&self) -> bool {
+        self.tasks.len() > 1
+    }
+
+    /// Where each task's rows lie in `train`.
+    pub fn train_ranges(&self) -> Vec<Range<usize>> {
+        ranges(self.tasks.iter().map(|task| task.train))
+    }
+
+    /// Where each task's rows lie in `held_out`.
+    pub fn held_out_ranges(&self) -> Vec<Range<usize>> {
+        ranges(self.tasks.iter().map(|task| task.held_out))
+    }
+
+    /// Tokens of the longest row that is only evaluated.
+    pub fn longest_held_out(&self) -> usize {
+        let candidates = self.tasks.iter().flat_map(|task| &task.labelled).flat_map(|row| &row.candidates);
+        self.held_out.iter().chain(candidates).map(|example| example.tokens.len()).max().unwrap_or(0)
+    }
+
+    /// What deals the training rows out in steps of `rows` tokens: in the settings' shares, else every row once an epoch.
+    ///
+    /// # Errors
+    /// As [`Packer::new`] and [`Mixture::new`].
+    pub fn packer(&self, config: &TrainConfig, rows: usize) -> Result<Packer> {
+        let packer = Packer::new(&self.train, rows, config.seed, config.shuffle)?;
+        let Some(shares) = config.shares() else { return Ok(packer) };
+        let mut files: Vec<&Task> = self.tasks.iter().filter(|task| task.train > 0).collect();
+        let nameless = Task { name: "data".into(), train: self.train.len(), ..Task::default() };
+        if files.is_empty() {
+            files.push(&nameless);
+        }
+        let names: Vec<&str> = files.iter().map(|task| task.name.as_str()).collect();
+        let sizes: Vec<usize> = files.iter().map(|task| task.train).collect();
+        Ok(packer.mixed(Mixture::new(&names, &sizes, &shares)?))
+    }
+
+    /// Identity of the training rows and of how they are cut into files.
+    pub fn hash(&self) -> String {
+        let hash = checkpoint::data_hash(&self.train);
+        if !self.is_mixture() {
+            return hash;
+        }
+        let cut = self.tasks.iter().fold(FNV_OFFSET, |hash, task| fnv1a_bytes(hash, &(task.train as u64).to_le_bytes()));
+        format!("{hash}-{cut:016x}")
+    }
+}
