@@ -69,6 +69,7 @@ fn read(files: &[File]) -> PeftAdapter {
         config: get("adapter_config.json"),
         weights: get("adapter_model.safetensors"),
         note: find(files, "weblora.json"),
+        chain: None,
     };
     PeftAdapter::read(folder, &model()).unwrap()
 }

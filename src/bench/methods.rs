@@ -11,8 +11,11 @@ use crate::adapters::{AdapterConfig, initial_buffer};
 use crate::settings::Settings;
 
 /// Pairs of settings: the method, and the LoRA that it is measured against.
-const PAIRS: &[(&str, fn() -> (Value, Value))] =
-    &[("multilora 3 x r8 / lora r24", || (json!({"method": "multilora", "modules": 3, "rank": 8}), json!({"method": "lora", "rank": 24})))];
+const PAIRS: &[(&str, fn() -> (Value, Value))] = &[
+    ("multilora 3 x r8 / lora r24", || (json!({"method": "multilora", "modules": 3, "rank": 8}), json!({"method": "lora", "rank": 24}))),
+    // The last link of a chain: rank 8 trains beside frozen links of rank 32 together.
+    ("cola 8 + 32 frozen / lora r8", || (json!({"method": "cola", "links": [8, 8, 8, 8, 8]}), json!({"method": "lora", "rank": 8}))),
+];
 
 /// Rounds of which the median is taken; a quick run has fewer.
 const ROUNDS: (usize, usize) = (9, 3);
@@ -54,7 +57,11 @@ pub(super) async fn run(bench: &mut Bench<'_>, workload: &Workload) -> Result<()
 
 async fn open(bench: &mut Bench<'_>, workload: &Workload, settings: &Value) -> Result<Running> {
     let map = settings.as_object().cloned().unwrap_or_default();
-    let layout = AdapterConfig::read(&mut Settings::new(&map))?.layout(workload.model())?;
+    let config = AdapterConfig::read(&mut Settings::new(&map))?;
+    let layout = match config.chain()? {
+        Some(chain) => chain.layout(&config, workload.model(), chain.links.len() - 1)?,
+        None => config.layout(workload.model())?,
+    };
     let (mut running, _) = Running::open(bench, workload, &layout).await?;
     running.session.write_values(bench.gpu, 0, &initial_buffer(&layout.params, 0))?;
     // The first step compiles what the driver has left for later.

@@ -9,6 +9,7 @@ use crate::gpu::{Recorder, Tensor};
 use crate::kernels::attention::{self, AttentionShape};
 use crate::kernels::cross_entropy::{Targets, cross_entropy};
 use crate::kernels::lowrank::{self, JobRow, LowrankSite, LowrankTables, SiteRow};
+use crate::kernels::matmul::Rows;
 use crate::kernels::{elementwise, norm};
 
 /// Rows, width and feed-forward width of SmolLM2-135M at 4 × 128 tokens.
@@ -155,8 +156,8 @@ async fn head_loss(bench: &mut Bench<'_>) -> Result<()> {
         weight: scene.words("weight", vec![1f32.to_bits(); HEAD_ROWS])?,
         loss: scene.zeros("loss", HEAD_ROWS)?,
     };
-    let logits = scene.zeros("logits", HEAD_ROWS * VOCAB)?;
+    let logits = Rows { tensor: scene.zeros("logits", HEAD_ROWS * VOCAB)?, stride: VOCAB };
     let text = format!("t {HEAD_ROWS}, v {VOCAB}");
-    let body = |rec: &mut Recorder| cross_entropy(rec, "loss", targets, logits, 0, HEAD_ROWS, true);
+    let body = |rec: &mut Recorder| cross_entropy(rec, "loss", targets, logits, VOCAB, (0, HEAD_ROWS), true);
     measure(bench, "cross-entropy and gradient", &text, scene, &body).await
 }

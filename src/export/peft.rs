@@ -10,6 +10,7 @@ use safetensors::tensor::{Dtype, SafeTensors, TensorView};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
+use super::chain::CHAIN_FILE;
 use super::peft_config::{CONFIG_FILE, PeftConfig};
 use crate::adapters::patterns::json_number;
 use crate::adapters::{AdapterLayout, Patterns, Projection, Site, Slice};
@@ -93,6 +94,24 @@ pub struct Folder<'a> {
     pub weights: &'a [u8],
     /// `weblora.json`, where there is one.
     pub note: Option<&'a [u8]>,
+    /// `chain.json`, where there is one.
+    pub chain: Option<&'a [u8]>,
+}
+
+impl<'a> Folder<'a> {
+    /// The folder called `name` that holds `files`; other files than these are ignored.
+    ///
+    /// # Errors
+    /// When the configuration or the tensors are missing.
+    pub fn of(name: &'a str, files: &'a [(String, Vec<u8>)]) -> Result<Self> {
+        let find = |wanted: &str| files.iter().find(|(file, _)| file == wanted).map(|(_, bytes)| bytes.as_slice());
+        let need = |wanted: &str| {
+            let problem = || format!("it has no {wanted}");
+            let hint = "pass the files of a folder that PEFT or weblora saved";
+            find(wanted).ok_or_else(|| Error::Adapter { adapter: name.to_owned(), problem: problem(), hint })
+        };
+        Ok(Self { name, config: need(CONFIG_FILE)?, weights: need(WEIGHTS_FILE)?, note: find(NOTE_FILE), chain: find(CHAIN_FILE) })
+    }
 }
 
 impl PeftAdapter {

@@ -137,8 +137,9 @@ fn record_rows(rec: &mut Recorder, store: &mut Store, d: usize) {
     rows::scatter(rec, "sample", list, ids, x, y);
     rows::append(rec, "sample", list, x, y);
     let targets = Targets { ids, weight: list, loss: column };
-    cross_entropy::cross_entropy(rec, "sample", targets, x, 0, t, true);
-    cross_entropy::cross_entropy(rec, "sample", targets, x, 0, t, false);
+    let logits = matmul::Rows { tensor: x, stride: d };
+    cross_entropy::cross_entropy(rec, "sample", targets, logits, d, (0, t), true);
+    cross_entropy::cross_entropy(rec, "sample", targets, logits, d, (0, t), false);
     let state = State { values: x, grads: y, m: z, v: square(store), hyper: w, norms: column };
     let group = Group { begin: 0, grad_begin: 0, len: t * d, lr_multiplier: 1.0, decay: 0.0 };
     optimizer::step(rec, "sample", state, 0, 0..t * d, 1.0, &[group]);

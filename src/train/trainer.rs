@@ -10,6 +10,7 @@ use super::events::StepReport;
 use super::progress::Progress;
 use super::schedule::Schedule;
 use super::score::{self, HeldOut, Score};
+use super::start::Start;
 use super::session::{Hyper, Planned, Session, Shape};
 use crate::adapters::{AdapterLayout, initial_buffer};
 use crate::config::ModelConfig;
@@ -42,7 +43,21 @@ fn micro_rows(config: &TrainConfig, data: Option<&TrainData>) -> usize {
     asked.min(all.next_multiple_of(8)).max(data.map_or(0, TrainData::longest_held_out))
 }
 
+/// Optimizer steps of a run over the packed rows.
+fn total_steps(config: &TrainConfig, packer: &Packer) -> u64 {
+    let micro = config.epochs.map_or(0, |epochs| packer.steps_in(epochs));
+    config.steps.unwrap_or_else(|| micro.div_ceil(config.grad_accum as u64)).max(1)
+}
+
 impl TrainPlan {
+    /// Optimizer steps that the run will take over `data`.
+    ///
+    /// # Errors
+    /// Rows that cannot be packed.
+    pub fn steps(&self, config: &TrainConfig, data: &TrainData) -> Result<u64> {
+        Ok(total_steps(config, &Packer::new(&data.train, self.rows, config.seed, config.shuffle)?))
+    }
+
     /// Plans a run of `config` on the model in `file` within `limits`. Without data the full `batch · seq` is planned.
     ///
     /// # Errors
@@ -95,7 +110,7 @@ pub struct Trainer {
 
 impl Trainer {
     /// Makes `plan` real: measures kernels that `tuner` does not know (unless `measure` is false), allocates, streams the weights
-    /// (`progress` gets bytes done and in all) and initialises the adapter, from `values` if given.
+    /// (`progress` gets bytes done and in all) and initialises the adapter, from `start` if given.
     ///
     /// # Errors
     /// Unusable data, damaged weights, a device that is too small or lost.
@@ -105,21 +120,24 @@ impl Trainer {
         config: TrainConfig,
         data: TrainData,
         mut plan: TrainPlan,
-        values: Option<Vec<f32>>,
+        start: Option<Start>,
         tuner: &mut Tuner,
         measure: bool,
         progress: impl FnMut(u64, u64),
     ) -> Result<Trainer> {
         let packer = data.packer(&config, plan.rows)?;
         let total = total_steps(&config, &packer);
-        let chain = Trainer::begin_chain(&config, &packer, &data.train, total)?;
+        let mut chain = Trainer::begin_chain(&config, &packer, &data.train, total)?;
         if measure {
             plan.planned.tune(gpu, tuner).await?;
         }
         let base_hash = file.content_hash().await?;
         let session = plan.planned.realize(gpu, file, progress).await?;
-        let values = values.unwrap_or_else(|| initial_buffer(&plan.layout.params, config.seed));
+        let Start { values, links } = start.unwrap_or_else(|| initial_buffer(&plan.layout.params, config.seed).into());
         session.write_values(gpu, 0, &values)?;
+        if let Some(chain) = chain.as_mut().filter(|_| !links.is_empty()) {
+            chain.inherit(links)?;
+        }
         let mut trainer = Trainer {
             schedule: config.schedule(total),
             layout: plan.layout,
@@ -314,12 +332,6 @@ impl Trainer {
         }
         PeftAdapter::from_layout(&self.layout, &values, base_name, Some(note)).to_files(&self.config.out)
     }
-}
-
-/// Optimizer steps of a run: as many as asked for, or as its epochs have.
-fn total_steps(config: &TrainConfig, packer: &Packer) -> u64 {
-    let micro = config.epochs.map_or(0, |epochs| packer.steps_in(epochs));
-    config.steps.unwrap_or_else(|| micro.div_ceil(config.grad_accum as u64)).max(1)
 }
 
 /// The 32-bit dropout seed of a job: documented, so that a run can be repeated anywhere.

@@ -207,7 +207,7 @@ impl AdapterFiles {
 
     /// As the library takes it.
     pub fn folder(&self) -> peft::Folder<'_> {
-        peft::Folder { name: &self.name, config: &self.config, weights: &self.weights, note: self.note.as_deref() }
+        peft::Folder { name: &self.name, config: &self.config, weights: &self.weights, note: self.note.as_deref(), chain: self.chain() }
     }
 }
 

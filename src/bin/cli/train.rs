@@ -4,112 +4,46 @@ use std::path::Path;
 use std::time::Instant;
 
 use weblora::export::peft::File;
-use weblora::train::chain::KnotReport;
-use weblora::train::score::HeldOut;
-use weblora::train::{Event, Progress, StepReport, TrainConfig};
+use weblora::train::run::{Engine, Run};
+use weblora::train::{Event, Progress, TrainConfig};
 use weblora::{Error, Result};
 
 use super::files::{CHECKPOINT_FILE, OutFolder, RUN_FILE};
 use super::output::Output;
 use super::signals::Stop;
 
-/// What the loop needs of a trainer.
-pub trait Engine {
-    /// One optimizer step.
-    async fn step(&mut self) -> Result<StepReport>;
-    /// How the held-out rows do, or `None` when nothing is held out.
-    async fn evaluate(&mut self) -> Result<Option<HeldOut>>;
-    /// Ends the link of a chain if that is due, and what the run's progress is then.
-    async fn knot(&mut self, progress: Progress) -> Result<Option<(KnotReport, Progress)>>;
+/// What is kept of a run.
+pub trait Keeper {
     /// The bytes of a checkpoint that holds `progress` too.
     async fn checkpoint(&mut self, progress: Progress) -> Result<Vec<u8>>;
     /// The files of the adapter as it is now.
     async fn export(&self) -> Result<Vec<File>>;
 }
 
-/// A run and where it stands.
-pub struct Run<'a> {
-    /// Its settings.
-    pub config: &'a TrainConfig,
-    /// Steps it takes in all.
-    pub total: u64,
-    /// Steps done before it was resumed.
-    pub done: u64,
-    /// Best held-out loss so far.
-    pub progress: Progress,
-    /// Whether there is anything to evaluate on.
-    pub held_out: bool,
-    /// Where everything goes.
-    pub out: &'a OutFolder,
-}
-
-impl Run<'_> {
-    /// Trains to the end. The adapter is in the folder then, and in its `best` the one with the lowest held-out loss when the run
-    /// evaluates as it goes.
-    ///
-    /// An error of the trainer or the disk ends the run at once: the last checkpoint stays as it is.
-    pub async fn drive(&mut self, engine: &mut impl Engine, output: &mut Output, stop: &Stop) -> Result<()> {
-        let begun = Instant::now();
-        let job = self.config.name.clone();
-        let mut last = f64::NAN;
-        while self.done < self.total {
-            let report = engine.step().await?;
-            (self.done, last) = (report.step, report.loss);
-            output.event(&Event::Step(report))?;
-            let due = Progress::due(self.config, self.done, self.total, self.held_out);
-            let stop_now = if due.evaluate { self.evaluate(engine, output).await? } else { None };
-            let knot = engine.knot(self.progress).await?;
-            // A chain that has a link left goes on with it where a run would end.
-            let ended = stop_now.filter(|_| knot.is_none());
-            if let Some((knot, progress)) = knot {
-                self.progress = progress;
-                output.event(&Event::Knot(knot))?;
-            }
-            let ended = match ended {
-                Some(reason) => {
-                    output.event(&Event::EarlyStop { job: job.clone(), step: self.done, reason })?;
-                    true
-                }
-                None => false,
-            };
-            if stop.asked() {
-                self.save(engine, output).await?;
-                return Err(Error::Stopped);
-            }
-            if ended || due.checkpoint {
-                self.save(engine, output).await?;
-            }
-            if ended {
-                break;
-            }
+/// Trains to the end. The adapter is in the folder then, and in its `best` the one with the lowest held-out loss when the run
+/// evaluates as it goes.
+///
+/// An error of the trainer or the disk ends the run at once: the last checkpoint stays as it is.
+pub async fn drive(run: &mut Run, engine: &mut (impl Engine + Keeper), out: &OutFolder, output: &mut Output, stop: &Stop) -> Result<()> {
+    let begun = Instant::now();
+    while !run.is_over() {
+        let after = run.advance(engine, |event| output.event(&event)).await?;
+        if after.best {
+            out.write_best(&engine.export().await?)?;
         }
-        // A resumed run may have had nothing left to do; its adapter is written all the same.
-        self.out.write_adapter(&engine.export().await?)?;
-        let best_eval = self.progress.best.map(|best| best.loss);
-        let out = self.out.path().display().to_string();
-        output.event(&Event::Done { job, step: self.done, loss: last, best_eval, seconds: begun.elapsed().as_secs_f64(), out })
-    }
-
-    /// Evaluates; why the run is to end early, if it is.
-    async fn evaluate(&mut self, engine: &mut impl Engine, output: &mut Output) -> Result<Option<String>> {
-        let Some(found) = engine.evaluate().await? else { return Ok(None) };
-        let verdict = self.progress.evaluated(self.config, self.done, found.loss);
-        let job = self.config.name.clone();
-        let worst = found.worst().map(|task| task.name.clone());
-        let HeldOut { loss, targets, accuracy, tasks } = found;
-        let best = verdict.best;
-        output.event(&Event::Eval { job, step: self.done, loss, tokens: targets, accuracy, best, tasks, worst })?;
-        if verdict.best && self.config.eval_every > 0 {
-            self.out.write_best(&engine.export().await?)?;
+        let stopping = stop.asked();
+        if after.save || stopping {
+            out.write(CHECKPOINT_FILE, &engine.checkpoint(run.progress).await?)?;
+            let (job, path) = (run.config.name.clone(), out.checkpoint().display().to_string());
+            output.event(&Event::Checkpoint { job, step: run.done, path })?;
         }
-        Ok(verdict.stop.filter(|_| self.done < self.total))
+        if stopping {
+            return Err(Error::Stopped);
+        }
     }
-
-    async fn save(&self, engine: &mut impl Engine, output: &mut Output) -> Result<()> {
-        self.out.write(CHECKPOINT_FILE, &engine.checkpoint(self.progress).await?)?;
-        let (job, path) = (self.config.name.clone(), self.out.checkpoint().display().to_string());
-        output.event(&Event::Checkpoint { job, step: self.done, path })
-    }
+    // A resumed run may have had nothing left to do; its adapter is written all the same.
+    out.write_adapter(&engine.export().await?)?;
+    output.event(&run.done_event(begun.elapsed().as_secs_f64(), out.path().display().to_string()))
 }
 
 /// Writes the settings with every default filled in, so that the run can be started again with `--config`.
@@ -126,9 +60,12 @@ pub fn needed<'a>(key: &'static str, value: Option<&'a String>) -> Result<&'a Pa
 #[cfg(test)]
 mod tests {
     use super::super::files::Existing;
+    use weblora::train::chain::KnotReport;
     use super::*;
     use serde_json::json;
     use weblora::settings::Map;
+    use weblora::train::StepReport;
+    use weblora::train::score::HeldOut;
 
     /// A trainer whose losses are written down, and which asks to stop after a step.
     struct Script {
@@ -162,9 +99,12 @@ mod tests {
         async fn evaluate(&mut self) -> Result<Option<HeldOut>> {
             Ok(Some(HeldOut { loss: self.held_out.remove(0), targets: 5, accuracy: None, tasks: vec![] }))
         }
-        async fn knot(&mut self, _: Progress) -> Result<Option<(KnotReport, Progress)>> {
+        async fn knot(&mut self, _: &mut Progress) -> Result<Option<KnotReport>> {
             Ok(None)
         }
+    }
+
+    impl Keeper for Script {
         async fn checkpoint(&mut self, progress: Progress) -> Result<Vec<u8>> {
             Ok(format!("{} {:?}", self.at, progress.best.map(|b| b.step)).into_bytes())
         }
@@ -190,9 +130,8 @@ mod tests {
         assert_eq!(TrainConfig::from_map(&again).expect("settings"), config);
         let stop = Stop::default();
         let mut engine = Script { at: 0, held_out: held_out.to_vec(), interrupt_after, stop: stop.clone() };
-        let held_out = !held_out.is_empty();
-        let mut run = Run { config: &config, total, done: 0, progress: Progress::default(), held_out, out: &out };
-        let result = pollster::block_on(run.drive(&mut engine, &mut Output::new(false), &stop));
+        let mut run = Run::new(config, total, 0, Progress::default(), !held_out.is_empty());
+        let result = pollster::block_on(super::drive(&mut run, &mut engine, &out, &mut Output::new(false), &stop));
         let read = |name: &str| std::fs::read_to_string(out.path().join(name)).ok();
         Outcome { result, checkpoint: read(CHECKPOINT_FILE), adapter: read("adapter_config.json"), best: read("best/adapter_config.json") }
     }

@@ -76,20 +76,6 @@ impl Trainer {
         Ok(Some(ChainRun { config: chain, state, batch: host }))
     }
 
-    /// Tells a new run what the links are that it goes on from: those of the `init-adapter`, oldest first.
-    ///
-    /// # Errors
-    /// When the run's `inherited-ranks` are of other links, or the method is no chain.
-    pub fn inherit(&mut self, links: Vec<Link>) -> Result<()> {
-        let chain = self.chain.as_mut().filter(|chain| chain.config.inherited.len() == links.len() && chain.state.stage == 0);
-        let chain = chain.ok_or_else(|| {
-            let problem = format!("{} links were brought along, the run has room for another number", links.len());
-            Error::config("inherited-ranks", problem, "leave it out: --init-adapter sets it")
-        })?;
-        chain.state.links = links;
-        Ok(())
-    }
-
     /// All links that there are now, oldest first: the frozen ones and the one that trains.
     pub fn links(&self) -> Vec<Link> {
         let Some(chain) = &self.chain else { return Vec::new() };

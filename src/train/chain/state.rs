@@ -124,6 +124,19 @@ pub fn link_ends(chain: &ChainConfig, total: u64, packer: &Packer, grad_accum: u
 }
 
 impl ChainRun {
+    /// Says what the frozen links are that a new run goes on from, oldest first.
+    ///
+    /// # Errors
+    /// When the run's `inherited-ranks` are of other links.
+    pub fn inherit(&mut self, links: Vec<Link>) -> Result<()> {
+        if links.len() != self.config.inherited.len() {
+            let problem = format!("has room for {} links, {} were brought along", self.config.inherited.len(), links.len());
+            return Err(Error::config("inherited-ranks", problem, "leave it out: --init-adapter sets it"));
+        }
+        self.state.links = links;
+        Ok(())
+    }
+
     /// Whether a link comes after the one that trains.
     pub fn has_next(&self) -> bool {
         self.state.stage + 1 < self.config.links.len()
