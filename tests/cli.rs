@@ -125,7 +125,7 @@ fn settings_that_cannot_work_are_refused_before_anything_is_written() {
     assert_eq!(weblora(&["train", "--lora-plus", "0"]).status.code(), Some(2));
     assert!(!Path::new(&out).exists());
     let help = succeeds(&["train", "--help"]);
-    assert!(help.contains("--lora-plus") && help.contains("[lora]") && help.contains("Examples:"), "{help}");
+    assert!(help.contains("--lora-plus") && help.contains("[lora, cola") && help.contains("Examples:"), "{help}");
 }
 
 #[test]

@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand};
 
+use super::analyze::AnalyzeArgs;
 use super::bench::BenchArgs;
 use super::device::DeviceArgs;
 use super::settings::TrainArgs;
@@ -63,6 +64,14 @@ Ctrl-C saves a checkpoint; --resume goes on from it bit for bit.")]
   weblora inspect model.gguf --data rows.jsonl     which tokens of the first rows are trained
   weblora inspect model.gguf --adapter my-adapter  whether an adapter fits the model, and its ranks")]
     Inspect(InspectArgs),
+    /// Measure what an adapter does to the weights: singular values, effective ranks, directions that adapters or links share.
+    #[command(after_help = "Examples:
+  weblora analyze my-adapter
+  weblora analyze my-chain --links --svg pictures
+  weblora analyze lora multilora --json > analysis.jsonl
+
+Needs no model and no GPU. Several adapters of one base are compared in pairs.")]
+    Analyze(AnalyzeArgs),
 }
 
 /// Arguments of `generate`.

@@ -60,6 +60,7 @@ pub fn needed<'a>(key: &'static str, value: Option<&'a String>) -> Result<&'a Pa
 #[cfg(test)]
 mod tests {
     use super::super::files::Existing;
+    use weblora::train::chain::KnotReport;
     use super::*;
     use serde_json::json;
     use weblora::settings::Map;
@@ -97,6 +98,9 @@ mod tests {
         }
         async fn evaluate(&mut self) -> Result<Option<HeldOut>> {
             Ok(Some(HeldOut { loss: self.held_out.remove(0), targets: 5, accuracy: None, tasks: vec![] }))
+        }
+        async fn knot(&mut self, _: &mut Progress) -> Result<Option<KnotReport>> {
+            Ok(None)
         }
     }
 

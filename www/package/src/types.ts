@@ -56,7 +56,7 @@ export type Settings = Record<string, unknown>;
 /** One row of the table of settings, from which a form can be made. */
 export interface Setting {
   key: string;
-  kind: "switch" | "count" | "number" | "counts" | "choice" | "text" | "names" | "patterns";
+  kind: "switch" | "count" | "number" | "counts" | "numbers" | "choice" | "text" | "names" | "patterns";
   /** null: not set (`steps`), or derived from others (`alpha`: twice the rank). */
   default: unknown;
   help: string;
@@ -99,12 +99,38 @@ export interface Plan {
   reason?: string;
 }
 
+/** A link of a chain was frozen and the next one begun. Diagnostics are absent where probes are off, the first three in rac mode too. */
+export interface Knot {
+  event: "knot";
+  job: string;
+  step: number;
+  /** Number of the new link, from 0, and its rank. */
+  link: number;
+  rank: number;
+  /** Why the link before it ended. */
+  reason: string;
+  /** Largest change of a target's log-probability by the knot. */
+  logit_jump: number;
+  /** Mean over the layers of the gradient's spectral norm. */
+  gradient_norm?: number;
+  /** Frank-Wolfe gap in nats. */
+  gap?: number;
+  /** Share of the gradient's energy in as many directions as the new link has ranks. */
+  captured?: number;
+  /** Inner product of the gradient with each frozen link, oldest first. */
+  along?: number[];
+  /** Mean effective rank of the first 1, 2, ... links together. */
+  effective_rank?: number[];
+  /** Mean overlap of the newest frozen link's input directions with those of each earlier one. */
+  overlap?: number[];
+}
+
 /** What a run tells: exactly the events of the command line's `--json`. */
 export type TrainEvent =
   | { event: "start"; job: string; config: Settings; trainable_parameters: number; planned_bytes: number; adapter: string; steps: number; resumed_at: number }
   | { event: "step"; job: string; step: number; loss: number; lr: number; grad_norm: number; tokens: number; tokens_per_s: number }
   | { event: "eval"; job: string; step: number; loss: number; tokens: number; accuracy?: number; best: boolean }
-  | { event: "knot"; job: string; step: number; link: number; logit_jump: number }
+  | Knot
   | { event: "checkpoint"; job: string; step: number; path: string }
   | { event: "early_stop"; job: string; step: number; reason: string }
   | { event: "warning"; job?: string; message: string }
