@@ -10,9 +10,11 @@ mod bench;
 mod demo;
 mod device;
 mod eval;
+mod export;
 mod files;
 mod generate;
 mod inspect;
+mod merge;
 mod method_args;
 mod output;
 mod plan;
@@ -47,6 +49,8 @@ pub fn main() -> ExitCode {
         Some(Command::Bench(args)) => bench::run(args, &mut output),
         Some(Command::Inspect(args)) => inspect::run(args, &mut output),
         Some(Command::Analyze(args)) => analyze::run(args, &mut output),
+        Some(Command::Merge(args)) => merge::run(args, &mut output),
+        Some(Command::Export(args)) => export::run(args, &mut output),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,
