@@ -67,7 +67,7 @@ fn config(more: Value) -> TrainConfig {
 
 fn trainer(gpu: &Gpu, more: Value) -> Trainer {
     let (file, config) = (model(), config(more));
-    let data = TrainData { train: examples(), held_out: examples()[..3].to_vec() };
+    let data = TrainData { train: examples(), held_out: examples()[..3].to_vec(), ..TrainData::default() };
     let mut tuner = Tuner::for_device(gpu);
     let plan = TrainPlan::new(&file, &config, Some(&data), gpu.plan_limits(), &tuner).unwrap();
     block(Trainer::new(gpu, &file, config, data, plan, None, &mut tuner, false, |_, _| {})).unwrap()
