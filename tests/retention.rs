@@ -79,7 +79,7 @@ fn study_on_the_real_model() {
     let trained = std::env::var_os("WEBLORA_ADAPTER").map(PathBuf::from).map(|folder| {
         let read = |file: &str| std::fs::read(folder.join(file)).unwrap();
         let (config, weights) = (read("adapter_config.json"), read("adapter_model.safetensors"));
-        PeftAdapter::read(Folder { name: "adapter", config: &config, weights: &weights, note: None }, &model.config).unwrap()
+        PeftAdapter::read(Folder { name: "adapter", config: &config, weights: &weights, note: None, chain: None }, &model.config).unwrap()
     });
     let mut cases: Vec<String> = SIZES.iter().map(|size| format!("{} %", 100.0 * size)).collect();
     cases.extend(trained.iter().map(|_| "trained".to_owned()));
