@@ -286,7 +286,7 @@ fn save(folder: &Path, name: &str, adapter: &PeftAdapter, base: Option<&str>) ->
 fn load(path: &str) -> PeftAdapter {
     let read = |file: &str| std::fs::read(Path::new(path).join(file)).unwrap();
     let (config, weights) = (read("adapter_config.json"), read("adapter_model.safetensors"));
-    PeftAdapter::read_alone(Folder { name: path, config: &config, weights: &weights, note: None }).unwrap()
+    PeftAdapter::read_alone(Folder { name: path, config: &config, weights: &weights, note: None, chain: None }).unwrap()
 }
 
 #[test]
