@@ -1,6 +1,7 @@
 //! The web API: one [`Engine`] over the library, for a Worker. Everything that takes time is a promise; a call that comes while another
 //! runs is refused with the code `busy`. Nothing of the method or the loop is here: see `train`, `generate`, `formats`.
 
+mod analysis;
 mod convert;
 mod jobs;
 mod options;
@@ -105,6 +106,12 @@ impl Engine {
     pub fn methods() -> Result<JsValue, JsValue> {
         let rows: Vec<_> = METHODS.iter().map(|m| serde_json::json!({ "name": m.name, "help": m.help })).collect();
         to_js(&rows).map_err(|e| thrown(&e))
+    }
+
+    /// Figures and pictures of an adapter: singular values, effective ranks, and of a chain its links.
+    #[wasm_bindgen(unchecked_return_type = "Analysis")]
+    pub fn analyze(#[wasm_bindgen(unchecked_param_type = "AdapterFile[]")] files: &JsValue) -> Result<JsValue, JsValue> {
+        options::adapter_from_js(files).and_then(analysis::analyze).and_then(|found| to_js(&found)).map_err(|e| thrown(&e))
     }
 
     /// The settings that a run of `method` takes.

@@ -115,6 +115,7 @@ export class Host {
       if (which === "best" && this.#run?.best) return this.#run.best.map(({ name, bytes }) => ({ name, bytes: bytes.slice() }));
       return this.#use(call, (engine) => engine.exportAdapter());
     },
+    analyze: (_, files) => Engine.analyze(files),
     checkpoint: (call) => this.#use(call, (engine) => engine.checkpoint()),
     autosaves: () => listRuns(),
     restore: (_, key) => restoreRun(key),

@@ -1,7 +1,7 @@
 // What the page and the Worker say to each other. A request has an id; everything that answers it carries the same id.
 
 import type {
-  AdapterChoice, AdapterFile, AdapterInfo, Autosave, BaseInfo, BaseSource, CacheEntry, ChatMessage, DoneEvent, ErrorCode, Evaluation,
+  AdapterChoice, AdapterFile, AdapterInfo, Analysis, Autosave, BaseInfo, BaseSource, CacheEntry, ChatMessage, DoneEvent, ErrorCode, Evaluation,
   GenerateOptions, LoadOptions, MemoryUse, MethodInfo, Plan, Progress, Restored, RowPreview, Rows, Setting, Settings, TrainEvent, Training, TrainOptions,
 } from "./types.js";
 
@@ -22,6 +22,7 @@ export interface Calls {
   generate(prompt: string | ChatMessage[], options: Omit<GenerateOptions, "signal" | "onProgress">): string;
   evaluate(rows: Rows, adapter: AdapterChoice): Evaluation;
   exportAdapter(which: "current" | "best"): AdapterFile[];
+  analyze(files: AdapterFile[]): Analysis;
   checkpoint(): Uint8Array;
   autosaves(): Autosave[];
   restore(key: string): Restored;

@@ -6,7 +6,7 @@ import type { Item } from "./protocol.js";
 import { Stream } from "./stream.js";
 import { support } from "./support.js";
 import type {
-  AdapterChoice, AdapterFile, AdapterInfo, Autosave, BaseInfo, BaseSource, CacheEntry, ChatMessage, CreateOptions, DoneEvent, Evaluation,
+  AdapterChoice, AdapterFile, AdapterInfo, Analysis, Autosave, BaseInfo, BaseSource, CacheEntry, ChatMessage, CreateOptions, DoneEvent, Evaluation,
   GenerateOptions, LoadOptions, MemoryUse, MethodInfo, Plan, Restored, RowPreview, Rows, Setting, Settings, Support, TrainEvent, Training, TrainOptions,
 } from "./types.js";
 
@@ -122,6 +122,11 @@ export class Trainer {
   /** The adapter being trained, as the files of a PEFT folder; "best": as it was at the lowest held-out loss of a run with `eval-every`. */
   exportAdapter(which: "current" | "best" = "current"): Promise<AdapterFile[]> {
     return this.#caller.call("exportAdapter", [which]);
+  }
+
+  /** What an adapter is made of: spectra and effective ranks by layer and projection, and of a chain its links. */
+  analyze(files: AdapterFile[]): Promise<Analysis> {
+    return this.#caller.call("analyze", [files]);
   }
 
   /** The whole state of the run: with it, `train` goes on bit for bit. */

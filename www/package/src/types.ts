@@ -162,6 +162,26 @@ export interface AdapterFile {
   bytes: Uint8Array;
 }
 
+/** Singular values of an adapter's update at one linear layer, and what follows from them. */
+export interface SiteAnalysis {
+  /** Short name: layers.0.self_attn.q_proj. */
+  site: string;
+  layer: number;
+  projection: string;
+  [figure: string]: unknown;
+}
+
+/** Figures of an adapter, those of `weblora analyze --json`, and the same pictures. */
+export interface Analysis {
+  report: {
+    name: string;
+    /** Medians by projection. */
+    projections: { projection: string; sites: number; rank: number; rank_sum: number; effective_rank: number; top1_energy: number; [figure: string]: unknown }[];
+    sites: SiteAnalysis[];
+  };
+  pictures: { name: string; svg: string }[];
+}
+
 /** Which adapter lies over the base: none, the one being trained, or files in PEFT layout. */
 export type AdapterChoice = "none" | "current" | AdapterFile[];
 
