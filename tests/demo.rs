@@ -58,7 +58,8 @@ fn it_learns_and_the_adapter_survives_the_file() {
     let files = block(trainer.export(gpu)).unwrap();
     let get = |name: &str| files.iter().find(|(n, _)| *n == name).map(|(_, bytes)| bytes.as_slice()).unwrap();
     let file = block(demo::model()).unwrap();
-    let folder = Folder { name: "demo", config: get("adapter_config.json"), weights: get("adapter_model.safetensors"), note: None, chain: None };
+    let folder =
+        Folder { name: "demo", config: get("adapter_config.json"), weights: get("adapter_model.safetensors"), note: None, chain: None };
     let adapter = PeftAdapter::read(folder, &file.config).unwrap();
     let layout = AdapterConfig::read(&mut Settings::new(&adapter.settings())).unwrap().layout(&file.config).unwrap();
     let values = adapter.to_buffer("demo", &layout).unwrap();

@@ -344,6 +344,7 @@ fn the_exported_lora_is_the_same_model_bit_for_bit_in_its_factors() {
             config: get(&files, "adapter_config.json"),
             weights: get(&files, "adapter_model.safetensors"),
             note: None,
+            chain: None,
         };
         let adapter = PeftAdapter::read(folder, &file.config).unwrap();
         let modules = if more["rslora"] == true { 2 } else { 3 };

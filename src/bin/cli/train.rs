@@ -60,11 +60,11 @@ pub fn needed<'a>(key: &'static str, value: Option<&'a String>) -> Result<&'a Pa
 #[cfg(test)]
 mod tests {
     use super::super::files::Existing;
-    use weblora::train::chain::KnotReport;
     use super::*;
     use serde_json::json;
     use weblora::settings::Map;
     use weblora::train::StepReport;
+    use weblora::train::chain::KnotReport;
     use weblora::train::score::HeldOut;
 
     /// A trainer whose losses are written down, and which asks to stop after a step.
