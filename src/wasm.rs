@@ -167,6 +167,12 @@ impl Engine {
         self.alone("step", async |state| to_js(&state.step().await?)).await
     }
 
+    /// Ends a chain's link now: it is frozen and the next one begins.
+    #[wasm_bindgen(js_name = mergeLink, unchecked_return_type = "Knot")]
+    pub async fn merge_link(&self) -> Result<JsValue, JsValue> {
+        self.alone("mergeLink", async |state| to_js(&state.merge_link().await?)).await
+    }
+
     /// The event with which the run ends after `seconds`.
     #[wasm_bindgen(unchecked_return_type = "DoneEvent")]
     pub fn done(&self, seconds: f64) -> Result<JsValue, JsValue> {

@@ -100,6 +100,11 @@ export class Host {
     pause: () => this.#run?.pause(),
     resume: () => this.#run?.resume(),
     stop: () => this.#run?.stop(),
+    mergeLink: (call) => {
+      const run = this.#run;
+      if (!run) throw new WebloraError("config", "no run is open; start one with the method cola");
+      return this.#use(call, (engine) => run.mergeLink(engine));
+    },
     save: () => this.#run?.saveSoon(),
     generate: (call, prompt, options) => {
       let told = false;

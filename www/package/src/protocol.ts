@@ -2,7 +2,7 @@
 
 import type {
   AdapterChoice, AdapterFile, AdapterInfo, Analysis, Autosave, BaseInfo, BaseSource, CacheEntry, ChatMessage, DoneEvent, ErrorCode, Evaluation,
-  GenerateOptions, LoadOptions, MemoryUse, MethodInfo, Plan, Progress, Restored, RowPreview, Rows, Setting, Settings, TrainEvent, Training, TrainOptions,
+  GenerateOptions, Knot, LoadOptions, MemoryUse, MethodInfo, Plan, Progress, Restored, RowPreview, Rows, Setting, Settings, TrainEvent, Training, TrainOptions,
 } from "./types.js";
 
 /** What can be asked of the Worker: arguments and result. Callbacks and signals stay on the page. */
@@ -17,6 +17,7 @@ export interface Calls {
   train(settings: Settings, rows: Rows, options: Omit<TrainOptions, "onProgress">): DoneEvent;
   pause(): void;
   resume(): void;
+  mergeLink(): Knot;
   stop(): void;
   save(): void;
   generate(prompt: string | ChatMessage[], options: Omit<GenerateOptions, "signal" | "onProgress">): string;

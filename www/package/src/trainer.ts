@@ -7,7 +7,7 @@ import { Stream } from "./stream.js";
 import { support } from "./support.js";
 import type {
   AdapterChoice, AdapterFile, AdapterInfo, Analysis, Autosave, BaseInfo, BaseSource, CacheEntry, ChatMessage, CreateOptions, DoneEvent, Evaluation,
-  GenerateOptions, LoadOptions, MemoryUse, MethodInfo, Plan, Restored, RowPreview, Rows, Setting, Settings, Support, TrainEvent, Training, TrainOptions,
+  GenerateOptions, Knot, LoadOptions, MemoryUse, MethodInfo, Plan, Restored, RowPreview, Rows, Setting, Settings, Support, TrainEvent, Training, TrainOptions,
 } from "./types.js";
 
 /** Trains adapters on one base, in a Worker. */
@@ -93,6 +93,11 @@ export class Trainer {
     // Asked for here, since a Worker may not: without it the browser may clear the storage when the disk gets full.
     if (rest.autosave !== undefined) void globalThis.navigator?.storage?.persist?.().catch(() => false);
     return new RunningTraining(this.#caller, settings, rows, rest, onProgress);
+  }
+
+  /** Ties a knot now: the link of a chain that trains is frozen, and the next one begins. The event comes in the run's events, too. */
+  mergeLink(): Promise<Knot> {
+    return this.#caller.call("mergeLink", []);
   }
 
   /** Text from the model, piece by piece. While a run trains, its steps wait for the answer. */
