@@ -31,6 +31,11 @@ impl<'a> Settings<'a> {
         self.map.get(key).filter(|value| !value.is_null())
     }
 
+    /// The value of a key that somebody else will ask for.
+    pub fn peek(&self, key: &str) -> Option<&'a Value> {
+        self.map.get(key)
+    }
+
     fn typed<T>(&mut self, key: &'static str, expected: &str, cast: impl Fn(&'a Value) -> Option<T>) -> Result<Option<T>> {
         let Some(value) = self.value(key) else { return Ok(None) };
         cast(value).map(Some).ok_or_else(|| Error::config(key, format!("is {}", shorten(value)), format!("give {expected}")))

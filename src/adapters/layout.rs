@@ -10,10 +10,17 @@ pub const ALIGN: usize = 64;
 pub enum Init {
     /// All zero.
     Zeros,
+    /// All one.
+    Ones,
     /// Uniform in the open interval `(-bound, bound)`, from the counter generator; `1/sqrt(in)` is Kaiming-uniform with a = sqrt 5.
     Uniform {
         /// The interval's end.
         bound: f64,
+    },
+    /// Normal around zero, from the counter generator.
+    Normal {
+        /// The standard deviation.
+        deviation: f64,
     },
 }
 
@@ -175,6 +182,9 @@ pub struct SiteAdapter {
     /// Its products, the trainable ones side by side; plain LoRA has one. Their A are consecutive rows of one stack and their B of
     /// another, so that the kernels see one product of the ranks' sum.
     pub slices: Vec<Slice>,
+    /// The learnable scale of each slice, `[out]` or `[1]`, as an index into the layout; empty where slices have none. They are rows of one
+    /// stack, too.
+    pub scalings: Vec<usize>,
     /// The largest sum of ranks that there will be here: the slices', or more where a chain will grow.
     pub max_rank: usize,
     /// The largest sum of trainable ranks that there will be here.
@@ -185,7 +195,7 @@ impl SiteAdapter {
     /// A site whose slices stay as they are.
     pub fn new(site: Site, slices: Vec<Slice>) -> Self {
         let rank = slices.iter().map(|slice| slice.rank).sum();
-        Self { site, slices, max_rank: rank, max_trained: rank }
+        Self { site, slices, scalings: Vec::new(), max_rank: rank, max_trained: rank }
     }
 }
 

@@ -27,7 +27,8 @@ pub const LORA_PLUS: OptionSpec = OptionSpec {
 };
 
 /// Row of the method table.
-pub const LORA: Method = Method { name: "lora", help: "one low-rank product B A at every target", options: &[RSLORA, LORA_PLUS], build };
+pub const LORA: Method =
+    Method { name: "lora", help: "one low-rank product B A at every target", options: &[RSLORA, LORA_PLUS], build, chain: None };
 
 fn build(config: &AdapterConfig, model: &ModelConfig) -> Result<AdapterLayout> {
     let (rslora, ratio) = (config.switch(RSLORA.key)?, config.number(LORA_PLUS.key)?);

@@ -3,9 +3,10 @@
 use std::collections::BTreeMap;
 
 use super::layout::{AdapterLayout, ParamSpec, SiteAdapter, Slice};
+use super::modules::{Base, ModuleTables};
 use super::site::{Projection, Site};
 use crate::config::ModelConfig;
-use crate::gpu::{Class, Gpu, Store, Tensor};
+use crate::gpu::{Class, Gpu, Recorder, Store, Tensor};
 use crate::kernels::lowrank::{JobRow, LowrankSite, LowrankTables, NO_GRADIENT, SiteRow};
 use crate::kernels::optimizer::{Group, State};
 use crate::{Error, Result};
@@ -18,6 +19,7 @@ pub struct AdapterTables {
     /// `[jobs]` [`JobRow`].
     pub jobs: Tensor,
     tables: LowrankTables,
+    modules: ModuleTables,
     sites: BTreeMap<Site, SiteInfo>,
     rows: Vec<SiteRow>,
     job_count: usize,
@@ -66,6 +68,10 @@ fn groups(specs: &[ParamSpec], grads: &[usize], values_base: usize, grads_base: 
         }
     }
     groups
+}
+
+fn not_one(job: usize, problem: String) -> Error {
+    Error::Adapter { adapter: format!("job {job}"), problem, hint: "fold their scales and lay them out side by side first" }
 }
 
 /// One job's row of the sites table, or what is wrong with the site. `values` and `grads` are where the job's buffers begin.
@@ -119,15 +125,15 @@ impl AdapterTables {
     pub fn declare(layouts: &[&AdapterLayout], model: &ModelConfig, store: &mut Store, row_job: Tensor) -> Result<AdapterTables> {
         let mut entries: BTreeMap<Site, (Vec<SiteRow>, usize, usize)> = BTreeMap::new();
         let mut spans = Vec::new();
+        let mut modules = ModuleTables::default();
         let (mut values, mut grads) = (0, 0);
         for (job, layout) in layouts.iter().enumerate() {
             let (offsets, grad_words) = layout.params.gradient_offsets();
+            // Effective factors come after the job's parameters: they are made anew and belong to no file.
+            let mut end = values + layout.params.words;
             for adapter in &layout.sites {
-                let row = site_row(layout, adapter, values, (&offsets, grads)).map_err(|problem| Error::Adapter {
-                    adapter: format!("job {job}"),
-                    problem,
-                    hint: "fold their scales and lay them out side by side first",
-                })?;
+                let mut row = site_row(layout, adapter, values, (&offsets, grads)).map_err(|problem| not_one(job, problem))?;
+                end += modules.push(layout, adapter, Base { values, grads, offsets: &offsets }, end, &mut row);
                 entries.entry(adapter.site).or_insert_with(|| (vec![SiteRow::default(); layouts.len()], 1, 1)).0[job] = row;
                 if let Some((_, r_max, t_max)) = entries.get_mut(&adapter.site) {
                     (*r_max, *t_max) = ((*r_max).max(adapter.max_rank), (*t_max).max(adapter.max_trained));
@@ -135,9 +141,10 @@ impl AdapterTables {
             }
             let groups = groups(&layout.params.specs, &offsets, values, grads);
             spans.push(Span { values: values..values + layout.params.words, grads: grads..grads + grad_words, groups });
-            values += layout.params.words;
+            values = end;
             grads += grad_words;
         }
+        modules.declare(store)?;
         let mut tensor = |label: &str, class: Class, len: usize| store.declare(format!("adapter.{label}"), class, len);
         let state = State {
             values: tensor("values", Class::Adapter, values)?,
@@ -157,7 +164,7 @@ impl AdapterTables {
             .collect();
         let tables = LowrankTables { row_job, jobs, sites: sites_table, adapter: state.values, grads: state.grads };
         let dropout = layouts.iter().any(|l| l.dropout > 0.0);
-        Ok(AdapterTables { state, jobs, tables, sites, rows, job_count: layouts.len(), dropout, spans, model: model.clone() })
+        Ok(AdapterTables { state, jobs, tables, modules, sites, rows, job_count: layouts.len(), dropout, spans, model: model.clone() })
     }
 
     /// The same adapters for another batch shape (evaluation, generation): other `row_job` and job rows, and no dropout.
@@ -173,11 +180,63 @@ impl AdapterTables {
         Ok(other)
     }
 
-    /// Writes the sites table, once after allocation.
+    /// Records what the low-rank kernels read and no file holds: the factors of modules with their scales in them. Every recording begins
+    /// with it, so that nothing can be left from older values.
+    pub fn record_derived(&self, rec: &mut Recorder) {
+        self.modules.expand(rec, self.state);
+    }
+
+    /// Records the gradients of the parameters themselves, once before each update, out of those of what [`Self::record_derived`] made.
+    pub fn record_gradients(&self, rec: &mut Recorder) {
+        self.modules.gradient(rec, self.state);
+    }
+
+    /// The rows of one job, in the order of all jobs' sites.
+    pub fn rows(&self, job: usize) -> Vec<SiteRow> {
+        self.rows.iter().skip(job).step_by(self.job_count).copied().collect()
+    }
+
+    /// Replaces the rows of one job, as [`Self::rows`] gives them; [`Self::upload`] makes it known to the kernels.
+    ///
+    /// # Panics
+    /// When there are not as many.
+    pub fn set_rows(&mut self, job: usize, rows: &[SiteRow]) {
+        assert_eq!(rows.len() * self.job_count, self.rows.len(), "one row per site");
+        self.rows.iter_mut().skip(job).step_by(self.job_count).zip(rows).for_each(|(old, new)| *old = *new);
+    }
+
+    /// Takes another layout of one job, with the same sites, sizes and optimizer groups: the next stage of a chain.
+    ///
+    /// # Errors
+    /// When a site cannot be described by one row.
+    ///
+    /// # Panics
+    /// When the layout is not of the same size: a bug in the method.
+    pub fn relayout(&mut self, job: usize, layout: &AdapterLayout) -> Result<()> {
+        let span = &self.spans[job];
+        let (offsets, words) = layout.params.gradient_offsets();
+        assert_eq!((layout.params.words, words), (span.values.len(), span.grads.len()), "a stage has the size of the chain");
+        assert_eq!(
+            groups(&layout.params.specs, &offsets, span.values.start, span.grads.start),
+            span.groups,
+            "a stage has the chain's slot"
+        );
+        let (values, grads) = (span.values.start, span.grads.start);
+        for adapter in &layout.sites {
+            let row = site_row(layout, adapter, values, (&offsets, grads)).map_err(|problem| not_one(job, problem))?;
+            let info = self.sites[&adapter.site];
+            assert!(row.rank as usize <= info.r_max && row.train_end as usize <= info.t_max, "a stage fits the chain's buffers");
+            self.rows[info.index * self.job_count + job] = row;
+        }
+        Ok(())
+    }
+
+    /// Writes the tables, after allocation and after changes.
     ///
     /// # Errors
     /// [`Error::Gpu`] if the buffers were not allocated.
     pub fn upload(&self, gpu: &Gpu, store: &Store) -> Result<()> {
+        self.modules.upload(gpu, store)?;
         store.write(gpu, self.tables.sites, &self.rows)
     }
 

@@ -5,6 +5,7 @@ use super::attention::{self, AttentionShape};
 use super::cross_entropy::{self, Targets};
 use super::lowrank::{self, LowrankSite, LowrankTables};
 use super::matrix::{Matrix, Part};
+use super::multilora::{ModuleRow, Modules};
 use super::optimizer::{self, Group, State};
 use super::rope::Turn;
 use super::{elementwise, embed, matmul, norm, peak, rope, rows};
@@ -51,6 +52,7 @@ fn record_all(rec: &mut Recorder) {
         record_matrices(rec, store, t);
     }
     record_adapters(rec, store);
+    record_modules(rec, store);
     record_attention(rec, store);
     record_small(rec, store);
 }
@@ -83,6 +85,16 @@ fn record_adapters(rec: &mut Recorder, store: &mut Store) {
         let (h, dh) = (tensor(store, t * r_max), tensor(store, t * r_max));
         lowrank::forward(rec, "sample", &site, x, h, y);
         lowrank::backward(rec, "sample", &site, x, y, h, dh, Some(dx));
+    }
+}
+
+fn record_modules(rec: &mut Recorder, store: &mut Store) {
+    let rows = [ModuleRow { outputs: 96, rank: 4, modules: 3, ..ModuleRow::default() }];
+    let (table, values, grads) = (tensor(store, 8), tensor(store, 4096), tensor(store, 4096));
+    for scalar in [false, true] {
+        let modules = Modules { table, first: 0, rows: &rows, scalar };
+        modules.expand(rec, values);
+        modules.gradient(rec, values, grads);
     }
 }
 

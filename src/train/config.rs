@@ -3,6 +3,7 @@
 use serde::{Serialize, Serializer};
 use serde_json::Value;
 
+use super::chain::check_steps;
 use super::mixture::Shares;
 use super::schedule::{Decay, Schedule, Warmup};
 use crate::adapters::AdapterConfig;
@@ -114,7 +115,7 @@ impl TrainConfig {
         let fraction = |x: f64| (0.0..1.0).contains(&x);
         // What every adapter has is read by AdapterConfig, last, because the keys that are then left are the method's own.
         let (steps, epochs) = (s.count_or_none("steps", 1..=u64::MAX)?, s.count_or_none("epochs", 1..=u64::MAX)?);
-        let config = Self {
+        let mut config = Self {
             name: s.text("name")?.unwrap_or_else(|| "main".to_owned()),
             model: s.text("model")?,
             quantize: read_quantize(s)?,
@@ -149,6 +150,7 @@ impl TrainConfig {
             recompute: s.flag("recompute", true)?,
             adapter: AdapterConfig::read(s)?,
         };
+        check_steps(&mut config, (steps.is_some(), epochs.is_some()))?;
         config.check_together()?;
         Ok(config)
     }

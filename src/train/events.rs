@@ -4,6 +4,7 @@
 
 use serde::{Serialize, Serializer};
 
+use super::chain::KnotReport;
 use crate::Error;
 use crate::settings::Map;
 
@@ -53,16 +54,7 @@ pub enum Event {
         worst: Option<String>,
     },
     /// A link of a chain was frozen and the next one begun.
-    Knot {
-        /// The job's name.
-        job: String,
-        /// After this step.
-        step: u64,
-        /// Number of the new link, from 0.
-        link: u64,
-        /// Largest change of a logit by the knot.
-        logit_jump: f64,
-    },
+    Knot(KnotReport),
     /// The whole state was saved.
     Checkpoint {
         /// The job's name.

@@ -1,6 +1,7 @@
 //! Training: the settings, the batches and the state that a run is made of.
 
 pub mod batch;
+pub mod chain;
 pub mod checkpoint;
 pub mod config;
 pub mod data;

@@ -1,6 +1,7 @@
 //! One job from rows to adapter: the loop's body, its state, and how it is saved. The caller drives it and tells the world.
 
 use super::batch::{Batch, Packer};
+use super::chain::{ChainRun, link_ends};
 use super::checkpoint::{self, Buffers, Checkpoint, State, VERSION};
 use super::config::TrainConfig;
 use super::data::Task;
@@ -10,7 +11,10 @@ use super::progress::Progress;
 use super::schedule::Schedule;
 use super::score::{self, HeldOut, Score};
 use super::session::{Hyper, Planned, Session, Shape};
+use super::start::Start;
 use crate::adapters::{AdapterLayout, initial_buffer};
+use crate::config::ModelConfig;
+use crate::export::chain::Chain;
 use crate::export::peft::{File, Note, PeftAdapter};
 use crate::formats::ModelFile;
 use crate::gpu::device::PlanLimits;
@@ -67,7 +71,10 @@ impl TrainPlan {
         let layout = config.adapter.layout(&file.config)?;
         let rows = micro_rows(config, data);
         if let Some(data) = data {
-            data.packer(config, rows)?;
+            let packer = data.packer(config, rows)?;
+            if let Some(chain) = config.adapter.chain()? {
+                link_ends(&chain, total_steps(config, &packer), &packer, config.grad_accum as u64)?;
+            }
         }
         let shape = Shape {
             rows,
@@ -84,13 +91,15 @@ impl TrainPlan {
 
 /// A running job.
 pub struct Trainer {
-    config: TrainConfig,
-    layout: AdapterLayout,
-    session: Session,
+    pub(super) config: TrainConfig,
+    pub(super) model: ModelConfig,
+    pub(super) layout: AdapterLayout,
+    pub(super) session: Session,
+    pub(super) chain: Option<ChainRun>,
     data: TrainData,
     packer: Packer,
     schedule: Schedule,
-    step: u64,
+    pub(super) step: u64,
     tokens: u64,
     /// Best held-out loss and how long ago it was.
     pub progress: Progress,
@@ -101,7 +110,7 @@ pub struct Trainer {
 
 impl Trainer {
     /// Makes `plan` real: measures kernels that `tuner` does not know (unless `measure` is false), allocates, streams the weights
-    /// (`progress` gets bytes done and in all) and initialises the adapter, from `values` if given.
+    /// (`progress` gets bytes done and in all) and initialises the adapter, from `start` if given.
     ///
     /// # Errors
     /// Unusable data, damaged weights, a device that is too small or lost.
@@ -111,23 +120,30 @@ impl Trainer {
         config: TrainConfig,
         data: TrainData,
         mut plan: TrainPlan,
-        values: Option<Vec<f32>>,
+        start: Option<Start>,
         tuner: &mut Tuner,
         measure: bool,
         progress: impl FnMut(u64, u64),
     ) -> Result<Trainer> {
         let packer = data.packer(&config, plan.rows)?;
+        let total = total_steps(&config, &packer);
+        let mut chain = Trainer::begin_chain(&config, &packer, &data.train, total)?;
         if measure {
             plan.planned.tune(gpu, tuner).await?;
         }
         let base_hash = file.content_hash().await?;
         let session = plan.planned.realize(gpu, file, progress).await?;
-        let values = values.unwrap_or_else(|| initial_buffer(&plan.layout.params, config.seed));
+        let Start { values, links } = start.unwrap_or_else(|| initial_buffer(&plan.layout.params, config.seed).into());
         session.write_values(gpu, 0, &values)?;
-        Ok(Trainer {
-            schedule: config.schedule(total_steps(&config, &packer)),
+        if let Some(chain) = chain.as_mut().filter(|_| !links.is_empty()) {
+            chain.inherit(links)?;
+        }
+        let mut trainer = Trainer {
+            schedule: config.schedule(total),
             layout: plan.layout,
+            model: file.config.clone(),
             session,
+            chain,
             packer,
             step: 0,
             tokens: 0,
@@ -137,7 +153,9 @@ impl Trainer {
             data_hash: data.hash(),
             data,
             config,
-        })
+        };
+        trainer.begin_link(gpu, &values).await?;
+        Ok(trainer)
     }
 
     /// Optimizer steps done.
@@ -178,6 +196,7 @@ impl Trainer {
         let saved = Checkpoint::read(file, bytes)?;
         saved.check(&self.base_hash, &self.data_hash)?;
         self.config.check_resume(&saved.state.config)?;
+        self.resume_chain(gpu, saved.state.chain.as_ref())?;
         let buffers = saved.buffers(&self.layout.params)?;
         self.packer = self.data.packer(&self.config, self.session.rows())?.resume(saved.state.cursor)?;
         self.session.write_values(gpu, 0, &buffers.values)?;
@@ -215,13 +234,16 @@ impl Trainer {
             }
         }
         let loss = sum / targets.max(1) as f64;
-        let lr = self.schedule.lr(self.step);
+        let (lr, optimizer_step) = match &self.chain {
+            Some(chain) => (chain.lr(&self.config, &self.schedule, self.step), chain.optimizer_step(number)),
+            None => (self.schedule.lr(self.step), number),
+        };
         let hyper = Hyper {
             lr,
             betas: (self.config.beta1, self.config.beta2),
             eps: self.config.eps,
             weight_decay: self.config.weight_decay,
-            step: number,
+            step: optimizer_step,
         };
         if !loss.is_finite() {
             return Err(self.not_finite("loss", loss as f32, number));
@@ -263,7 +285,11 @@ impl Trainer {
     /// # Errors
     /// A lost device.
     pub async fn evaluate(&mut self, gpu: &Gpu) -> Result<Option<HeldOut>> {
-        score::held_out(&mut self.session, gpu, &self.data, Some(0)).await
+        let found = score::held_out(&mut self.session, gpu, &self.data, Some(0)).await?;
+        if let (Some(chain), Some(found)) = (&mut self.chain, &found) {
+            chain.evaluated(found.loss);
+        }
+        Ok(found)
     }
 
     /// The bytes of a checkpoint: all that [`Trainer::resume`] needs.
@@ -283,6 +309,7 @@ impl Trainer {
             tokens: self.tokens,
             cursor: self.packer.cursor().clone(),
             progress: self.progress,
+            chain: self.chain.as_ref().map(|chain| chain.state.clone()),
         };
         checkpoint::write(&state, &self.layout.params, &buffers)
     }
@@ -299,7 +326,11 @@ impl Trainer {
             steps: self.step,
             config: self.config.to_map(),
         };
-        PeftAdapter::from_layout(&self.layout, &values, Some(self.base_name.clone()), Some(note)).to_files(&self.config.out)
+        let base_name = Some(self.base_name.clone());
+        if self.chain.is_some() {
+            return Chain::from_layout(&self.layout, &values, &self.links(), base_name, Some(note)).to_files(&self.config.out);
+        }
+        PeftAdapter::from_layout(&self.layout, &values, base_name, Some(note)).to_files(&self.config.out)
     }
 }
 

@@ -7,7 +7,7 @@ use weblora::export::peft::File;
 use weblora::formats::ModelFile;
 use weblora::settings::Map;
 use weblora::train::run::OnDevice;
-use weblora::train::start::{fill_in, from_adapter};
+use weblora::train::start::{Start, fill_in, from_adapter};
 use weblora::train::trainer::{TrainPlan, Trainer};
 use weblora::train::{Checkpoint, Event, Progress, Run, TrainConfig};
 
@@ -31,7 +31,7 @@ pub fn run(args: &TrainArgs, output: &mut Output) -> Result<()> {
     }
     let first = TrainConfig::from_map(&map)?;
     let model = pollster::block_on(ModelFile::open_path(needed("model", first.model.as_ref())?))?;
-    let (config, values) = start_values(map, first, &model)?;
+    let (config, start) = start_from(map, first, &model, args.resume)?;
     if let Some(settings) = &begun_with {
         config.check_resume(settings)?; // before the run file is replaced
     }
@@ -51,7 +51,7 @@ pub fn run(args: &TrainArgs, output: &mut Output) -> Result<()> {
     write_run_file(&config, &out)?;
     let stop = Stop::listen()?;
     let Device { gpu, tuner, measure } = &mut device;
-    let trainer = Trainer::new(gpu, &model, config.clone(), data, plan, values, tuner, *measure, |_, _| {});
+    let trainer = Trainer::new(gpu, &model, config.clone(), data, plan, start, tuner, *measure, output.loading());
     let mut trainer = pollster::block_on(trainer)?;
     if let Some((file, bytes)) = &saved {
         trainer.resume(gpu, file, bytes)?;
@@ -73,12 +73,13 @@ fn read_checkpoint(map: &Map) -> Result<(String, Vec<u8>)> {
     Ok((path.display().to_string(), files::read(&path)?))
 }
 
-/// With `init-adapter`: the settings with the adapter's own where none were given, and the adapter's values.
-fn start_values(map: Map, config: TrainConfig, model: &ModelFile) -> Result<(TrainConfig, Option<Vec<f32>>)> {
-    let Some(path) = &config.init_adapter else { return Ok((config, None)) };
+/// With `init-adapter`: the settings with the adapter's own where none were given, and what it brings. A resumed run has all that in its
+/// checkpoint.
+fn start_from(map: Map, config: TrainConfig, model: &ModelFile, resumed: bool) -> Result<(TrainConfig, Option<Start>)> {
+    let Some(path) = config.init_adapter.as_ref().filter(|_| !resumed) else { return Ok((config, None)) };
     let files = AdapterFiles::read(Path::new(path))?;
-    let (config, values) = from_adapter(map, files.folder(), &model.config, &pollster::block_on(model.content_hash())?)?;
-    Ok((config, Some(values)))
+    let (config, start) = from_adapter(map, files.folder(), &model.config, &pollster::block_on(model.content_hash())?)?;
+    Ok((config, Some(start)))
 }
 
 impl Keeper for OnDevice<'_> {

@@ -64,6 +64,7 @@ mod tests {
     use serde_json::json;
     use weblora::settings::Map;
     use weblora::train::StepReport;
+    use weblora::train::chain::KnotReport;
     use weblora::train::score::HeldOut;
 
     /// A trainer whose losses are written down, and which asks to stop after a step.
@@ -97,6 +98,9 @@ mod tests {
         }
         async fn evaluate(&mut self) -> Result<Option<HeldOut>> {
             Ok(Some(HeldOut { loss: self.held_out.remove(0), targets: 5, accuracy: None, tasks: vec![] }))
+        }
+        async fn knot(&mut self, _: &mut Progress) -> Result<Option<KnotReport>> {
+            Ok(None)
         }
     }
 
