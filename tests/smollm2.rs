@@ -99,7 +99,7 @@ fn a_knot_of_a_chain_moves_no_logit() {
     let config = TrainConfig::from_map(map.as_object().unwrap()).unwrap();
     let mut tuner = Tuner::for_device(gpu);
     pollster::block_on(async {
-        let data = TrainData { train: data, held_out: Vec::new() };
+        let data = TrainData { train: data, ..TrainData::default() };
         let plan = TrainPlan::new(&file, &config, Some(&data), gpu.plan_limits(), &tuner).unwrap();
         let mut trainer = Trainer::new(gpu, &file, config, data, plan, None, &mut tuner, false, |_, _| {}).await.unwrap();
         let mut decoder = {
