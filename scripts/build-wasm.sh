@@ -14,7 +14,7 @@ built=$(cargo metadata --no-deps --format-version 1 | sed 's/.*"target_directory
 rm -rf "$out"
 wasm-bindgen --target web --out-dir "$out" "$built"
 raw=$(wc -c <"$out/weblora_bg.wasm")
-www/node_modules/.bin/wasm-opt -O3 --enable-bulk-memory --enable-nontrapping-float-to-int --enable-sign-ext --enable-mutable-globals \
+www/node_modules/.bin/wasm-opt -Os --enable-bulk-memory --enable-nontrapping-float-to-int --enable-sign-ext --enable-mutable-globals \
     --enable-reference-types --enable-multivalue --output "$out/small.wasm" "$out/weblora_bg.wasm"
 mv "$out/small.wasm" "$out/weblora_bg.wasm"
 # The folder is built, not kept: git ignores it from outside, and npm must not.

@@ -117,8 +117,8 @@ fn another_layout_is_refused() {
 
 #[test]
 fn another_version_is_refused_before_its_content_is_looked_at() {
-    let bytes = write(&State { version: 2, ..state() }, &layout(), &buffers(&layout())).expect("a file");
-    refused(Checkpoint::read("c", &bytes), &["version is 2, 1 was expected"]);
+    let bytes = write(&State { version: 3, ..state() }, &layout(), &buffers(&layout())).expect("a file");
+    refused(Checkpoint::read("c", &bytes), &["version is 3, 2 was expected"]);
 }
 
 #[test]

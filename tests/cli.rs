@@ -1,48 +1,14 @@
 //! The command line program, from outside: what it prints where, and its exit codes.
 #![cfg(not(target_arch = "wasm32"))]
 
+#[path = "common/program.rs"]
+mod program;
+
 use std::path::{Path, PathBuf};
-use std::process::{Command, Output};
 
 use serde_json::Value;
 
-fn golden(name: &str) -> String {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden").join(name).display().to_string()
-}
-
-fn weblora(arguments: &[&str]) -> Output {
-    Command::new(env!("CARGO_BIN_EXE_weblora")).args(arguments).output().expect("the program starts")
-}
-
-fn text(bytes: &[u8]) -> String {
-    String::from_utf8(bytes.to_vec()).expect("UTF-8")
-}
-
-/// Runs a verb that succeeds, and gives what it printed on stdout.
-#[track_caller]
-fn succeeds(arguments: &[&str]) -> String {
-    let output = weblora(arguments);
-    assert!(output.status.success(), "{arguments:?}: {}", text(&output.stderr));
-    text(&output.stdout)
-}
-
-/// Runs a verb that fails with one sentence that has these words, and nothing on stdout.
-#[track_caller]
-fn fails(arguments: &[&str], words: &[&str]) {
-    let output = weblora(arguments);
-    let said = text(&output.stderr);
-    assert_eq!(output.status.code(), Some(1), "{said}");
-    assert!(output.stdout.is_empty(), "{}", text(&output.stdout));
-    assert!(said.starts_with("error: ") && said.lines().count() == 1, "{said:?}");
-    for word in words {
-        assert!(said.contains(word), "{said:?} does not mention {word:?}");
-    }
-    let output = weblora(&[arguments, &["--json"]].concat());
-    let events: Vec<Value> = text(&output.stdout).lines().map(|line| serde_json::from_str(line).expect("JSON")).collect();
-    assert_eq!(events.len(), 1);
-    assert_eq!(events[0]["event"], "error");
-    assert!(events[0]["code"].is_string() && said.contains(events[0]["message"].as_str().expect("a message")));
-}
+use program::{fails, golden, succeeds, text, weblora};
 
 #[test]
 fn wrong_arguments_are_wrong_usage() {
@@ -131,7 +97,7 @@ fn settings_that_cannot_work_are_refused_before_anything_is_written() {
 #[test]
 fn a_reader_that_leaves_early_is_no_error() {
     use std::process::Stdio;
-    let mut child = Command::new(env!("CARGO_BIN_EXE_weblora"))
+    let mut child = std::process::Command::new(env!("CARGO_BIN_EXE_weblora"))
         .args(["inspect", &golden("tiny_llama/model.safetensors"), "--tensors"])
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())

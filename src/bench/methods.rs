@@ -10,19 +10,22 @@ use crate::Result;
 use crate::adapters::{AdapterConfig, initial_buffer};
 use crate::settings::Settings;
 
-/// Pairs of settings: the method, and the LoRA that it is measured against.
-const PAIRS: &[(&str, fn() -> (Value, Value))] = &[
-    ("multilora 3 x r8 / lora r24", || (json!({"method": "multilora", "modules": 3, "rank": 8}), json!({"method": "lora", "rank": 24}))),
+/// A pair's name, and the settings of the method and of the LoRA that it is measured against.
+type Pair = (&'static str, Value, Value);
+
+fn pairs() -> [Pair; 2] {
+    let lora = |rank: u32| json!({"method": "lora", "rank": rank});
+    let modules = json!({"method": "multilora", "modules": 3, "rank": 8});
     // The last link of a chain: rank 8 trains beside frozen links of rank 32 together.
-    ("cola 8 + 32 frozen / lora r8", || (json!({"method": "cola", "links": [8, 8, 8, 8, 8]}), json!({"method": "lora", "rank": 8}))),
-];
+    let links = json!({"method": "cola", "links": [8, 8, 8, 8, 8]});
+    [("multilora 3 x r8 / lora r24", modules, lora(24)), ("cola 8 + 32 frozen / lora r8", links, lora(8))]
+}
 
 /// Rounds of which the median is taken; a quick run has fewer.
 const ROUNDS: (usize, usize) = (9, 3);
 
 pub(super) async fn run(bench: &mut Bench<'_>, workload: &Workload) -> Result<()> {
-    for (name, settings) in PAIRS {
-        let (method, baseline) = settings();
+    for (name, method, baseline) in pairs() {
         let mut pair = [open(bench, workload, &method).await?, open(bench, workload, &baseline).await?];
         let mut seconds = [Vec::new(), Vec::new()];
         let mut ratios = Vec::new();

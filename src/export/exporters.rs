@@ -71,6 +71,8 @@ pub struct Exporter {
     pub help: &'static str,
     /// Whether the base model is needed.
     pub needs_model: bool,
+    /// It is one file, not a folder of them.
+    pub single_file: bool,
     /// Writes it.
     pub run: for<'a> fn(&'a Request<'a>, &'a mut dyn Sink) -> LocalFuture<'a, Result<Exported>>,
 }
@@ -81,18 +83,21 @@ pub static EXPORTERS: &[Exporter] = &[
         name: "peft",
         help: "the adapter alone, as a PEFT folder",
         needs_model: false,
+        single_file: false,
         run: |request, sink| Box::pin(async move { peft(request, sink) }),
     },
     Exporter {
         name: "merged-safetensors",
         help: "base and adapter as one float model, a Hugging Face folder (--format f16, bf16 or f32)",
         needs_model: true,
+        single_file: false,
         run: |request, sink| Box::pin(merged::safetensors::export(request, sink)),
     },
     Exporter {
         name: "merged-gguf",
         help: "base and adapter as one GGUF file; changed weights in their own format, or in that of --format",
         needs_model: true,
+        single_file: true,
         run: |request, sink| Box::pin(merged::gguf::export(request, sink)),
     },
 ];

@@ -8,6 +8,7 @@ use super::peft::{Note, PeftAdapter, PeftSite};
 use super::recompress::{Cut, recompress_site};
 use crate::adapters::Site;
 use crate::adapters::patterns::json_number;
+use crate::analysis::Factors;
 use crate::settings::Map;
 use crate::{Error, Result};
 
@@ -37,7 +38,7 @@ pub fn rank_sum(parts: &[Weighted<'_>]) -> Result<PeftAdapter> {
             return Err(Error::config("weights", problem, "give a number other than 0, or leave that adapter out"));
         }
     }
-    let base_hash = one_base(parts)?;
+    let base_hash = check_one_base(parts)?;
     let note = base_hash.map(|base_hash| Note {
         weblora: env!("CARGO_PKG_VERSION").to_owned(),
         base_hash,
@@ -63,16 +64,27 @@ pub fn rank_sum(parts: &[Weighted<'_>]) -> Result<PeftAdapter> {
     })
 }
 
-/// The base hash of all adapters that know theirs.
-fn one_base(parts: &[Weighted<'_>]) -> Result<Option<String>> {
+/// The base hash of those adapters that know theirs.
+///
+/// # Errors
+/// When two know different ones, or a site has another shape than in an adapter before.
+pub fn check_one_base(parts: &[Weighted<'_>]) -> Result<Option<String>> {
+    let error = |name: &str, problem: String| Error::Adapter { adapter: name.to_owned(), problem, hint: "merge adapters of one base only" };
+    let mut shapes: BTreeMap<Site, ((usize, usize), &str)> = BTreeMap::new();
+    for part in parts {
+        for site in &part.adapter.sites {
+            let own = site.factors(part.adapter.rslora)?.shape();
+            let (expected, first) = *shapes.entry(site.site).or_insert((own, part.name));
+            if own != expected {
+                let problem = format!("{} is {} x {}, in {first} it is {} x {}", site.site, own.0, own.1, expected.0, expected.1);
+                return Err(error(part.name, problem));
+            }
+        }
+    }
     let mut known = parts.iter().filter_map(|part| Some((part.name, &part.adapter.note.as_ref()?.base_hash)));
     let Some((first, hash)) = known.next() else { return Ok(None) };
     match known.find(|(_, other)| *other != hash) {
-        Some((name, other)) => Err(Error::Adapter {
-            adapter: name.to_owned(),
-            problem: format!("it was trained on the base {other}, {first} on {hash}"),
-            hint: "merge adapters of one base only",
-        }),
+        Some((name, other)) => Err(error(name, format!("it was trained on the base {other}, {first} on {hash}"))),
         None => Ok(Some(hash.clone())),
     }
 }
@@ -85,30 +97,19 @@ fn history(parts: &[Weighted<'_>]) -> Map {
     map
 }
 
-/// The products of one site side by side.
+/// The products of one site side by side; all of one shape.
 fn join(own: &[(&Weighted<'_>, &PeftSite)]) -> Result<PeftSite> {
-    let mut rank = 0;
-    let mut a = Vec::new();
-    let mut scaled = Vec::with_capacity(own.len());
-    let mut shape = None;
-    for (part, site) in own {
-        let factors = site.factors(part.adapter.rslora)?;
-        let (own, (expected, first)) = (factors.shape(), *shape.get_or_insert((factors.shape(), part.name)));
-        if own != expected {
-            let problem = format!("{} is {} x {}, in {first} it is {} x {}", site.site, own.0, own.1, expected.0, expected.1);
-            return Err(Error::Adapter { adapter: part.name.to_owned(), problem, hint: "merge adapters of one base only" });
-        }
-        rank += site.rank;
-        a.extend_from_slice(&site.a);
-        scaled.push((&site.b, site.rank, factors.scale() * part.weight));
-    }
-    let (out, inputs) = shape.map_or((0, 0), |(shape, _)| shape);
+    let products = own.iter().map(|(part, site)| Ok((site.factors(part.adapter.rslora)?, part.weight))).collect::<Result<Vec<_>>>()?;
+    let (out, inputs) = products[0].0.shape();
     let row = |o: usize| {
-        let product = move |(b, r, scale): &(&Vec<f32>, usize, f64)| -> Vec<f32> {
-            b[o * r..(o + 1) * r].iter().map(|x| (f64::from(*x) * scale) as f32).collect()
+        let product = move |(f, weight): &(Factors<'_>, f64)| -> Vec<f32> {
+            let scale = f.scale() * weight;
+            f.b()[o * f.rank()..(o + 1) * f.rank()].iter().map(|x| (f64::from(*x) * scale) as f32).collect()
         };
-        scaled.iter().flat_map(product).collect::<Vec<f32>>()
+        products.iter().flat_map(product).collect::<Vec<f32>>()
     };
+    let rank: usize = products.iter().map(|(f, _)| f.rank()).sum();
+    let a = products.iter().flat_map(|(f, _)| f.a().iter().copied()).collect();
     let joined = PeftSite { site: own[0].1.site, rank, alpha: rank as f64, a, b: (0..out).flat_map(row).collect() };
     if rank <= out.min(inputs) {
         return Ok(joined);

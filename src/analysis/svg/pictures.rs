@@ -170,7 +170,7 @@ pub fn link_overlap(report: &AdapterReport) -> Option<String> {
     let n = linked().map(|l| l.spectra.len()).max()?;
     let title = format!("Overlap of links: {}", report.name);
     let mut page = Page::new(3, 3, (250.0, 250.0), &title, "means over sites; φ is 1 for the same subspace, 0 for orthogonal ones");
-    let names: Vec<String> = (1..=n).map(|i| i.to_string()).collect();
+    let names: Vec<String> = (0..n).map(|i| i.to_string()).collect();
     type Pick = fn(&crate::analysis::Links) -> &crate::analysis::Grid;
     let kinds: [(&str, Pick, (f64, f64)); 3] = [
         ("φ, outputs (left)", |l| &l.overlap_left, (0.0, 1.0)),

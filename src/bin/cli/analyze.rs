@@ -6,6 +6,7 @@ use clap::Args;
 use serde_json::json;
 use weblora::analysis::report::{AdapterReport, PairReport, compare, median, report};
 use weblora::analysis::svg;
+use weblora::export::chain::Chain;
 use weblora::export::peft::PeftAdapter;
 use weblora::export::update::site_factors;
 use weblora::{Error, Result};
@@ -33,7 +34,8 @@ pub fn run(args: &AnalyzeArgs, output: &mut Output) -> Result<()> {
         OutFolder::check_unused("svg", folder)?;
     }
     let names = names(&args.adapters);
-    let adapters: Vec<Vec<PeftAdapter>> = args.adapters.iter().map(|path| parts(path, args.links)).collect::<Result<_>>()?;
+    let adapters: Vec<Vec<PeftAdapter>> =
+        args.adapters.iter().map(|path| parts(path, args.links, args.adapters.len() == 1)).collect::<Result<_>>()?;
     let factors = adapters.iter().map(|parts| site_factors(parts)).collect::<Result<Vec<_>>>()?;
     let mut pictures = Vec::new();
     for (name, sites) in names.iter().zip(&factors) {
@@ -64,9 +66,16 @@ pub fn run(args: &AnalyzeArgs, output: &mut Output) -> Result<()> {
 }
 
 /// The adapter alone, or its links.
-fn parts(path: &Path, _links: bool) -> Result<Vec<PeftAdapter>> {
+fn parts(path: &Path, links: bool, alone: bool) -> Result<Vec<PeftAdapter>> {
     let files = AdapterFiles::read(path)?;
-    Ok(vec![PeftAdapter::read_alone(files.folder())?])
+    let adapter = PeftAdapter::read_alone(files.folder())?;
+    if !links {
+        return Ok(vec![adapter]);
+    }
+    let name = path.display().to_string();
+    // Beside others a plain adapter is one link; alone it has none to tell apart.
+    let chain = if alone { Chain::read_chain(&name, adapter, files.chain())? } else { Chain::read(&name, adapter, files.chain())? };
+    Ok(chain.split())
 }
 
 /// The folders' last names where those differ, else numbered; fit for file names.
@@ -146,7 +155,7 @@ fn show_links(report: &AdapterReport, output: &mut Output) -> Result<()> {
                 before(|l| &l.overlap_left)
             )
         };
-        output.print(&format!("  link {}: ‖ΔW‖ {norm:.3e}, eff. rank {own:.2}, of the chain so far {sum:.2}{overlap}", i + 1))?;
+        output.print(&format!("  link {i}: ‖ΔW‖ {norm:.3e}, eff. rank {own:.2}, of the chain so far {sum:.2}{overlap}"))?;
     }
     Ok(())
 }

@@ -11,9 +11,11 @@ mod data;
 mod demo;
 mod device;
 mod eval;
+mod export;
 mod files;
 mod generate;
 mod inspect;
+mod merge;
 mod method_args;
 mod output;
 mod plan;
@@ -48,6 +50,8 @@ pub fn main() -> ExitCode {
         Some(Command::Bench(args)) => bench::run(args, &mut output),
         Some(Command::Inspect(args)) => inspect::run(args, &mut output),
         Some(Command::Analyze(args)) => analyze::run(args, &mut output),
+        Some(Command::Merge(args)) => merge::run(args, &mut output),
+        Some(Command::Export(args)) => export::run(args, &mut output),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,

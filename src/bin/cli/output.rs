@@ -69,6 +69,22 @@ impl Output {
         Ok(())
     }
 
+    /// What shows how much of a model is loaded: a bar where stderr is a terminal and people read it.
+    pub fn loading(&self) -> impl FnMut(u64, u64) + use<> {
+        let shown = !self.json && std::io::stderr().is_terminal();
+        let bar = if shown { ProgressBar::new(0) } else { ProgressBar::hidden() };
+        if let Ok(style) = ProgressStyle::with_template("{bar:30} {bytes}/{total_bytes} of weights") {
+            bar.set_style(style);
+        }
+        move |done, total| {
+            bar.set_length(total);
+            bar.set_position(done);
+            if done >= total {
+                bar.finish_and_clear();
+            }
+        }
+    }
+
     /// Starts, moves and ends the bar: only where stderr is a terminal and people read it.
     fn advance(&mut self, event: &Event) {
         match event {

@@ -51,7 +51,7 @@ pub fn run(args: &TrainArgs, output: &mut Output) -> Result<()> {
     write_run_file(&config, &out)?;
     let stop = Stop::listen()?;
     let Device { gpu, tuner, measure } = &mut device;
-    let trainer = Trainer::new(gpu, &model, config.clone(), data, plan, start, tuner, *measure, |_, _| {});
+    let trainer = Trainer::new(gpu, &model, config.clone(), data, plan, start, tuner, *measure, output.loading());
     let mut trainer = pollster::block_on(trainer)?;
     if let Some((file, bytes)) = &saved {
         trainer.resume(gpu, file, bytes)?;

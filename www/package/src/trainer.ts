@@ -6,8 +6,8 @@ import type { Item } from "./protocol.js";
 import { Stream } from "./stream.js";
 import { support } from "./support.js";
 import type {
-  AdapterChoice, AdapterFile, AdapterInfo, Autosave, BaseInfo, BaseSource, CacheEntry, ChatMessage, CreateOptions, DoneEvent, Evaluation,
-  GenerateOptions, LoadOptions, MemoryUse, Plan, Restored, RowPreview, Rows, Setting, Settings, Support, TrainEvent, Training, TrainOptions,
+  AdapterChoice, AdapterFile, AdapterInfo, Analysis, Autosave, BaseInfo, BaseSource, CacheEntry, ChatMessage, CreateOptions, DoneEvent, Evaluation,
+  GenerateOptions, Knot, LoadOptions, MemoryUse, MethodInfo, Plan, Restored, RowPreview, Rows, Setting, Settings, Support, TrainEvent, Training, TrainOptions,
 } from "./types.js";
 
 /** Trains adapters on one base, in a Worker. */
@@ -62,6 +62,16 @@ export class Trainer {
     return this.#caller.call("loadBase", [source, rest], { signal, onProgress });
   }
 
+  /** The methods that an adapter can be trained with. */
+  methods(): Promise<MethodInfo[]> {
+    return this.#caller.call("methods", []);
+  }
+
+  /** The settings under which the embedded model learns the embedded rows in a minute or two. */
+  demoSettings(): Promise<Settings> {
+    return this.#caller.call("demoSettings", []);
+  }
+
   /** The settings that a run of `method` takes. */
   settings(method: string): Promise<Setting[]> {
     return this.#caller.call("settings", [method]);
@@ -80,7 +90,14 @@ export class Trainer {
   /** Starts a run. One at a time: a second one fails with code "busy". */
   train(settings: Settings, rows: Rows, options: TrainOptions = {}): Training {
     const { onProgress, ...rest } = options;
+    // Asked for here, since a Worker may not: without it the browser may clear the storage when the disk gets full.
+    if (rest.autosave !== undefined) void globalThis.navigator?.storage?.persist?.().catch(() => false);
     return new RunningTraining(this.#caller, settings, rows, rest, onProgress);
+  }
+
+  /** Ties a knot now: the link of a chain that trains is frozen, and the next one begins. The event comes in the run's events, too. */
+  mergeLink(): Promise<Knot> {
+    return this.#caller.call("mergeLink", []);
   }
 
   /** Text from the model, piece by piece. While a run trains, its steps wait for the answer. */
@@ -107,9 +124,14 @@ export class Trainer {
     return this.#caller.call("evaluate", [rows, options.adapter ?? "none"], { signal: options.signal });
   }
 
-  /** The adapter being trained, as the files of a PEFT folder. */
-  exportAdapter(): Promise<AdapterFile[]> {
-    return this.#caller.call("exportAdapter", []);
+  /** The adapter being trained, as the files of a PEFT folder; "best": as it was at the lowest held-out loss of a run with `eval-every`. */
+  exportAdapter(which: "current" | "best" = "current"): Promise<AdapterFile[]> {
+    return this.#caller.call("exportAdapter", [which]);
+  }
+
+  /** What an adapter is made of: spectra and effective ranks by layer and projection, and of a chain its links. */
+  analyze(files: AdapterFile[]): Promise<Analysis> {
+    return this.#caller.call("analyze", [files]);
   }
 
   /** The whole state of the run: with it, `train` goes on bit for bit. */
