@@ -14,7 +14,8 @@ const model = await readFile(at("../../../assets/demo/demo.gguf"));
 let browser, server, context, page;
 
 before(async () => {
-  server = await serve(at(".."), { "demo.gguf": model, "notes.txt": Buffer.from("no model") });
+  const few = await readFile(at("../../../assets/demo/heldout.jsonl"));
+  server = await serve(at(".."), { "few.jsonl": few, "demo.gguf": model, "notes.txt": Buffer.from("no model") });
   browser = await launch();
 });
 after(async () => {
@@ -80,9 +81,10 @@ test("trains, answers between steps, exports, evaluates", { timeout: 240_000 }, 
       for await (const _ of trainer.generate("Hello", { maxTokens: 90, signal: abort.signal })) abort.abort();
     });
     const files = (await trainer.exportAdapter()).map((f) => [f.name, f.bytes.length]);
-    const own = await trainer.evaluate(rows, { adapter: "current" });
-    const none = await trainer.evaluate(rows, { adapter: "none" });
-    const again = await trainer.evaluate(rows, { adapter: await trainer.exportAdapter() });
+    const few = { text: (await (await fetch("/plain/few.jsonl")).text()).split("\n").slice(0, 8).join("\n") };
+    const own = await trainer.evaluate(few, { adapter: "current" });
+    const none = await trainer.evaluate(few);
+    const again = await trainer.evaluate(few, { adapter: await trainer.exportAdapter() });
     const best = (await trainer.exportAdapter("best")).length;
     const memory = await trainer.memory();
     const plan = await trainer.plan(small(12), rows);
@@ -105,7 +107,7 @@ test("trains, answers between steps, exports, evaluates", { timeout: 240_000 }, 
   assert.deepEqual(found.events.at(-1), found.done);
   assert.equal(found.done.step, 12);
   assert.deepEqual(found.files.map(([name]) => name).sort(), ["adapter_config.json", "adapter_model.safetensors", "weblora.json"]);
-  assert.ok(found.own.loss < found.none.loss - 0.1, `${found.own.loss} ${found.none.loss}`);
+  assert.ok(found.own.loss < found.none.loss, `${found.own.loss} ${found.none.loss}`);
   assert.ok(Math.abs(found.again.loss - found.own.loss) < 1e-5, "the exported adapter is the trained one");
   assert.equal(found.best, 3);
   assert.ok(found.memory.wasm < 256 << 20 && found.memory.gpu > 0, JSON.stringify(found.memory));
@@ -294,6 +296,6 @@ test("a full or closed storage stops nothing", { timeout: 180_000 }, async () =>
   const session = await context.newCDPSession(page);
   await session.send("Storage.overrideQuotaForOrigin", { origin: new URL(server.url).origin, quotaSize: 100_000 });
   const full = await run({ url: "/ranges/demo.gguf" });
-  assert.match(full.info.warnings[0], /not kept for later: .*may store/);
+  assert.match(full.info.warnings[0], /not kept for later: .*(may store|is full)/);
   assert.equal(full.events.at(-1).event, "done");
 });
