@@ -3,14 +3,18 @@
 pub mod batch;
 pub mod checkpoint;
 pub mod config;
+pub mod data;
+pub mod evaluate;
 pub mod events;
 pub mod progress;
+pub mod run;
 pub mod schedule;
 
 pub use checkpoint::{Checkpoint, State};
 pub use config::TrainConfig;
 pub use events::{Event, StepReport};
 pub use progress::Progress;
+pub use run::Run;
 pub mod score;
 pub mod session;
 pub mod trainer;

@@ -5,10 +5,10 @@ use std::path::Path;
 use weblora::export::peft::{File, PeftAdapter};
 use weblora::formats::ModelFile;
 use weblora::settings::Map;
-use weblora::text::{Dataset, Example, Tokenizer, read_rows};
-use weblora::train::batch::split;
+use weblora::text::Tokenizer;
+use weblora::train::run::OnDevice;
 use weblora::train::trainer::{TrainData, TrainPlan, Trainer};
-use weblora::train::{Checkpoint, Event, Progress, StepReport, TrainConfig};
+use weblora::train::{Checkpoint, Event, Progress, Run, TrainConfig};
 use weblora::{Error, Result};
 
 use super::device::Device;
@@ -16,7 +16,7 @@ use super::files::{self, AdapterFiles, Existing, OutFolder};
 use super::output::Output;
 use super::settings::TrainArgs;
 use super::signals::Stop;
-use super::train::{Engine, Run, needed, write_run_file};
+use super::train::{Keeper, drive, needed, write_run_file};
 
 /// Runs the verb.
 pub fn run(args: &TrainArgs, output: &mut Output) -> Result<()> {
@@ -60,21 +60,13 @@ pub fn run(args: &TrainArgs, output: &mut Output) -> Result<()> {
         trainer.resume(gpu, file, bytes)?;
     }
     device.remember();
-    output.event(&Event::Start {
-        job: config.name.clone(),
-        config: config.to_map(),
-        trainable_parameters: trainer.layout().params.trainable() as u64,
-        planned_bytes: trainer.session().footprint().total(),
-        adapter: device.gpu.facts().name.clone(),
-        steps: trainer.total_steps(),
-        resumed_at: trainer.step_number(),
-    })?;
+    let mut run = Run::of(&trainer);
+    output.event(&run.start_event(&mut trainer, &device.gpu))?;
     for message in warnings {
         output.event(&Event::Warning { job: Some(config.name.clone()), message })?;
     }
-    let (total, done, progress, held_out) = (trainer.total_steps(), trainer.step_number(), trainer.progress, trainer.has_held_out());
-    let mut run = Run { config: &config, total, done, progress, held_out, out: &out };
-    pollster::block_on(run.drive(&mut OnDevice { trainer, device: &device }, output, &stop))
+    let mut engine = OnDevice { trainer: &mut trainer, gpu: &device.gpu };
+    pollster::block_on(drive(&mut run, &mut engine, &out, output, &stop))
 }
 
 /// The checkpoint in the folder that the settings name: its path and bytes.
@@ -103,54 +95,19 @@ fn start_values(mut map: Map, config: TrainConfig, model: &ModelFile) -> Result<
 
 /// The rows to train on and to hold out, and what the user should know about them.
 fn read_data(config: &TrainConfig, model: &ModelFile) -> Result<(TrainData, Vec<String>)> {
-    let tokenizer = Tokenizer::of_model(model)?;
-    let mut warnings = Vec::new();
-    let mut read = |path: &Path| -> Result<Vec<Example>> {
-        let name = path.display().to_string();
-        let rows = read_rows(&name, &files::read(path)?)?;
-        let Dataset { examples, report } = Dataset::build(&name, &rows, &tokenizer, config.data_options())?;
-        let counts = [
-            (report.truncated, "cut to --seq tokens"),
-            (report.dropped, "left out, having no token to train on"),
-            (report.last_turn_only, "trained on the last turn only"),
-            (report.with_control_text, "containing the spelling of a control token"),
-        ];
-        warnings.extend(counts.iter().filter(|(n, _)| *n > 0).map(|(n, what)| format!("{name}: {n} of {} rows {what}", report.rows)));
-        Ok(examples)
-    };
-    let train = read(needed("data", config.data.as_ref())?)?;
-    let data = match &config.eval_data {
-        Some(path) => TrainData { held_out: read(Path::new(path))?, train },
-        None => {
-            let (kept, held) = split(train.len(), config.eval_split, config.seed)?;
-            let pick = |ids: Vec<usize>| ids.into_iter().map(|id| train[id].clone()).collect();
-            TrainData { train: pick(kept), held_out: pick(held) }
-        }
-    };
-    if config.eval_every > 0 && data.held_out.is_empty() {
-        return Err(Error::config("eval-every", "there is nothing to evaluate on", "give --eval-data or --eval-split"));
-    }
-    Ok((data, warnings))
+    let read = |path: &Path| Ok::<_, Error>((path.display().to_string(), files::read(path)?));
+    let (name, bytes) = read(needed("data", config.data.as_ref())?)?;
+    let held_out = config.eval_data.as_ref().map(|path| read(Path::new(path))).transpose()?;
+    let held_out = held_out.as_ref().map(|(name, bytes)| (name.as_str(), bytes.as_slice()));
+    TrainData::read(config, &Tokenizer::of_model(model)?, (&name, &bytes), held_out)
 }
 
-/// A trainer with the device it runs on.
-struct OnDevice<'d> {
-    trainer: Trainer,
-    device: &'d Device,
-}
-
-impl Engine for OnDevice<'_> {
-    async fn step(&mut self) -> Result<StepReport> {
-        self.trainer.step(&self.device.gpu).await
-    }
-    async fn evaluate(&mut self) -> Result<Option<(f64, u64)>> {
-        Ok(self.trainer.evaluate(&self.device.gpu).await?.map(|e| (e.loss, e.targets)))
-    }
+impl Keeper for OnDevice<'_> {
     async fn checkpoint(&mut self, progress: Progress) -> Result<Vec<u8>> {
         self.trainer.progress = progress;
-        self.trainer.checkpoint(&self.device.gpu).await
+        self.trainer.checkpoint(self.gpu).await
     }
     async fn export(&self) -> Result<Vec<File>> {
-        self.trainer.export(&self.device.gpu).await
+        self.trainer.export(self.gpu).await
     }
 }

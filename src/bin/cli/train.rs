@@ -4,93 +4,46 @@ use std::path::Path;
 use std::time::Instant;
 
 use weblora::export::peft::File;
-use weblora::train::{Event, Progress, StepReport, TrainConfig};
+use weblora::train::run::{Engine, Run};
+use weblora::train::{Event, Progress, TrainConfig};
 use weblora::{Error, Result};
 
 use super::files::{CHECKPOINT_FILE, OutFolder, RUN_FILE};
 use super::output::Output;
 use super::signals::Stop;
 
-/// What the loop needs of a trainer.
-pub trait Engine {
-    /// One optimizer step.
-    async fn step(&mut self) -> Result<StepReport>;
-    /// Mean held-out loss in nats and the number of targets, or `None` when nothing is held out.
-    async fn evaluate(&mut self) -> Result<Option<(f64, u64)>>;
+/// What is kept of a run.
+pub trait Keeper {
     /// The bytes of a checkpoint that holds `progress` too.
     async fn checkpoint(&mut self, progress: Progress) -> Result<Vec<u8>>;
     /// The files of the adapter as it is now.
     async fn export(&self) -> Result<Vec<File>>;
 }
 
-/// A run and where it stands.
-pub struct Run<'a> {
-    /// Its settings.
-    pub config: &'a TrainConfig,
-    /// Steps it takes in all.
-    pub total: u64,
-    /// Steps done before it was resumed.
-    pub done: u64,
-    /// Best held-out loss so far.
-    pub progress: Progress,
-    /// Whether there is anything to evaluate on.
-    pub held_out: bool,
-    /// Where everything goes.
-    pub out: &'a OutFolder,
-}
-
-impl Run<'_> {
-    /// Trains to the end. The adapter is in the folder then, and in its `best` the one with the lowest held-out loss when the run
-    /// evaluates as it goes.
-    ///
-    /// An error of the trainer or the disk ends the run at once: the last checkpoint stays as it is.
-    pub async fn drive(&mut self, engine: &mut impl Engine, output: &mut Output, stop: &Stop) -> Result<()> {
-        let begun = Instant::now();
-        let job = self.config.name.clone();
-        let mut last = f64::NAN;
-        while self.done < self.total {
-            let report = engine.step().await?;
-            (self.done, last) = (report.step, report.loss);
-            output.event(&Event::Step(report))?;
-            let due = Progress::due(self.config, self.done, self.total, self.held_out);
-            let ended = due.evaluate && self.evaluate(engine, output).await?;
-            if stop.asked() {
-                self.save(engine, output).await?;
-                return Err(Error::Stopped);
-            }
-            if ended || due.checkpoint {
-                self.save(engine, output).await?;
-            }
-            if ended {
-                break;
-            }
+/// Trains to the end. The adapter is in the folder then, and in its `best` the one with the lowest held-out loss when the run
+/// evaluates as it goes.
+///
+/// An error of the trainer or the disk ends the run at once: the last checkpoint stays as it is.
+pub async fn drive(run: &mut Run, engine: &mut (impl Engine + Keeper), out: &OutFolder, output: &mut Output, stop: &Stop) -> Result<()> {
+    let begun = Instant::now();
+    while !run.is_over() {
+        let after = run.advance(engine, |event| output.event(&event)).await?;
+        if after.best {
+            out.write_best(&engine.export().await?)?;
         }
-        // A resumed run may have had nothing left to do; its adapter is written all the same.
-        self.out.write_adapter(&engine.export().await?)?;
-        let best_eval = self.progress.best.map(|best| best.loss);
-        let out = self.out.path().display().to_string();
-        output.event(&Event::Done { job, step: self.done, loss: last, best_eval, seconds: begun.elapsed().as_secs_f64(), out })
-    }
-
-    /// Evaluates; whether the run is to end early.
-    async fn evaluate(&mut self, engine: &mut impl Engine, output: &mut Output) -> Result<bool> {
-        let Some((loss, tokens)) = engine.evaluate().await? else { return Ok(false) };
-        let verdict = self.progress.evaluated(self.config, self.done, loss);
-        let job = self.config.name.clone();
-        output.event(&Event::Eval { job: job.clone(), step: self.done, loss, tokens, accuracy: None, best: verdict.best })?;
-        if verdict.best && self.config.eval_every > 0 {
-            self.out.write_best(&engine.export().await?)?;
+        let stopping = stop.asked();
+        if after.save || stopping {
+            out.write(CHECKPOINT_FILE, &engine.checkpoint(run.progress).await?)?;
+            let (job, path) = (run.config.name.clone(), out.checkpoint().display().to_string());
+            output.event(&Event::Checkpoint { job, step: run.done, path })?;
         }
-        let Some(reason) = verdict.stop.filter(|_| self.done < self.total) else { return Ok(false) };
-        output.event(&Event::EarlyStop { job, step: self.done, reason })?;
-        Ok(true)
+        if stopping {
+            return Err(Error::Stopped);
+        }
     }
-
-    async fn save(&self, engine: &mut impl Engine, output: &mut Output) -> Result<()> {
-        self.out.write(CHECKPOINT_FILE, &engine.checkpoint(self.progress).await?)?;
-        let (job, path) = (self.config.name.clone(), self.out.checkpoint().display().to_string());
-        output.event(&Event::Checkpoint { job, step: self.done, path })
-    }
+    // A resumed run may have had nothing left to do; its adapter is written all the same.
+    out.write_adapter(&engine.export().await?)?;
+    output.event(&run.done_event(begun.elapsed().as_secs_f64(), out.path().display().to_string()))
 }
 
 /// Writes the settings with every default filled in, so that the run can be started again with `--config`.
@@ -110,6 +63,7 @@ mod tests {
     use super::*;
     use serde_json::json;
     use weblora::settings::Map;
+    use weblora::train::StepReport;
 
     /// A trainer whose losses are written down, and which asks to stop after a step.
     struct Script {
@@ -134,6 +88,9 @@ mod tests {
         async fn evaluate(&mut self) -> Result<Option<(f64, u64)>> {
             Ok(Some((self.held_out.remove(0), 5)))
         }
+    }
+
+    impl Keeper for Script {
         async fn checkpoint(&mut self, progress: Progress) -> Result<Vec<u8>> {
             Ok(format!("{} {:?}", self.at, progress.best.map(|b| b.step)).into_bytes())
         }
@@ -159,9 +116,8 @@ mod tests {
         assert_eq!(TrainConfig::from_map(&again).expect("settings"), config);
         let stop = Stop::default();
         let mut engine = Script { at: 0, held_out: held_out.to_vec(), interrupt_after, stop: stop.clone() };
-        let held_out = !held_out.is_empty();
-        let mut run = Run { config: &config, total, done: 0, progress: Progress::default(), held_out, out: &out };
-        let result = pollster::block_on(run.drive(&mut engine, &mut Output::new(false), &stop));
+        let mut run = Run::new(config, total, 0, Progress::default(), !held_out.is_empty());
+        let result = pollster::block_on(super::drive(&mut run, &mut engine, &out, &mut Output::new(false), &stop));
         let read = |name: &str| std::fs::read_to_string(out.path().join(name)).ok();
         Outcome { result, checkpoint: read(CHECKPOINT_FILE), adapter: read("adapter_config.json"), best: read("best/adapter_config.json") }
     }

@@ -1,0 +1,5 @@
+// The public names of the package.
+
+export { WebloraError } from "./errors.js";
+export { Trainer } from "./trainer.js";
+export type * from "./types.js";

@@ -1,0 +1,48 @@
+// What the page and the Worker say to each other. A request has an id; everything that answers it carries the same id.
+
+import type {
+  AdapterChoice, AdapterFile, AdapterInfo, Autosave, BaseInfo, BaseSource, CacheEntry, ChatMessage, DoneEvent, ErrorCode, Evaluation,
+  GenerateOptions, LoadOptions, MemoryUse, Plan, Progress, Restored, RowPreview, Rows, Setting, Settings, TrainEvent, Training, TrainOptions,
+} from "./types.js";
+
+/** What can be asked of the Worker: arguments and result. Callbacks and signals stay on the page. */
+export interface Calls {
+  create(options: { wasmUrl?: string; maxBytes?: number }): AdapterInfo;
+  loadBase(source: BaseSource, options: Pick<LoadOptions, "quantize">): BaseInfo;
+  settings(method: string): Setting[];
+  preview(rows: Rows, settings: Settings, limit: number): { rows: RowPreview[]; total: number; warnings: string[] };
+  plan(settings: Settings, rows: Rows | undefined): Plan;
+  train(settings: Settings, rows: Rows, options: Omit<TrainOptions, "onProgress">): DoneEvent;
+  pause(): void;
+  resume(): void;
+  stop(): void;
+  save(): void;
+  generate(prompt: string | ChatMessage[], options: Omit<GenerateOptions, "signal" | "onProgress">): string;
+  evaluate(rows: Rows, adapter: AdapterChoice): Evaluation;
+  exportAdapter(): AdapterFile[];
+  checkpoint(): Uint8Array;
+  autosaves(): Autosave[];
+  restore(key: string): Restored;
+  discard(key: string): void;
+  cacheList(): CacheEntry[];
+  cacheRemove(key: string): void;
+  cacheEstimate(): { usage: number; quota: number };
+  memory(): MemoryUse;
+  simulateDeviceLoss(): void;
+  close(): void;
+}
+
+export type Method = keyof Calls;
+
+/** From the page. */
+export type Request = { id: number; method: Method; args: unknown[] } | { abort: number };
+
+/** What a running call tells before its result: a piece of text, an event of a run, or the run's state. */
+export type Item = { piece: string } | { event: TrainEvent } | { state: Training["state"] };
+
+/** From the Worker. */
+export type Reply =
+  | { id: number; result: unknown }
+  | { id: number; error: { code: ErrorCode; message: string; causes: string[] } }
+  | { id: number; progress: Progress }
+  | { id: number; item: Item };

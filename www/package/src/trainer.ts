@@ -1,0 +1,196 @@
+// What a page holds: a Trainer, which owns one Worker, which owns the wasm module and the GPU device.
+
+import { Caller } from "./caller.js";
+import { WebloraError } from "./errors.js";
+import type { Item } from "./protocol.js";
+import { Stream } from "./stream.js";
+import { support } from "./support.js";
+import type {
+  AdapterChoice, AdapterFile, AdapterInfo, Autosave, BaseInfo, BaseSource, CacheEntry, ChatMessage, CreateOptions, DoneEvent, Evaluation,
+  GenerateOptions, LoadOptions, MemoryUse, Plan, Restored, RowPreview, Rows, Setting, Settings, Support, TrainEvent, Training, TrainOptions,
+} from "./types.js";
+
+/** Trains adapters on one base, in a Worker. */
+export class Trainer {
+  /** The GPU in use. */
+  readonly adapter: AdapterInfo;
+  /** Models kept in this origin's storage. */
+  readonly cache: { list(): Promise<CacheEntry[]>; remove(key: string): Promise<void>; estimate(): Promise<{ usage: number; quota: number }> };
+  readonly #caller: Caller;
+  readonly #onHidden: () => void;
+
+  private constructor(caller: Caller, adapter: AdapterInfo) {
+    this.#caller = caller;
+    this.adapter = adapter;
+    this.cache = {
+      list: () => caller.call("cacheList", []),
+      remove: (key) => caller.call("cacheRemove", [key]),
+      estimate: () => caller.call("cacheEstimate", []),
+    };
+    // A hidden page may be closed by the system without another word.
+    this.#onHidden = () => {
+      if (globalThis.document?.visibilityState === "hidden") caller.call("save", []).catch(() => undefined);
+    };
+    globalThis.document?.addEventListener("visibilitychange", this.#onHidden);
+  }
+
+  /** Starts the Worker and opens a GPU device. */
+  static async create(options: CreateOptions = {}): Promise<Trainer> {
+    const found = await support();
+    if (!found.webgpu) throw new WebloraError("no_webgpu", found.reason ?? "this browser has no WebGPU");
+    const caller = new Caller(new Worker(new URL("./worker.js", import.meta.url), { type: "module", name: "weblora" }));
+    const { wasmUrl, maxBytes } = options;
+    try {
+      const adapter = await caller.call("create", [
+        { ...(wasmUrl === undefined ? {} : { wasmUrl: new URL(wasmUrl, globalThis.location?.href).href }), ...(maxBytes === undefined ? {} : { maxBytes }) },
+      ]);
+      return new Trainer(caller, adapter);
+    } catch (error) {
+      caller.terminate();
+      throw error;
+    }
+  }
+
+  /** Whether this browser can train, and why not. */
+  static support(): Promise<Support> {
+    return support();
+  }
+
+  /** Opens a base model: its header, tokenizer and template. Weights go to the GPU when something is done with them. */
+  loadBase(source: BaseSource, options: LoadOptions = {}): Promise<BaseInfo> {
+    const { signal, onProgress, ...rest } = options;
+    return this.#caller.call("loadBase", [source, rest], { signal, onProgress });
+  }
+
+  /** The settings that a run of `method` takes. */
+  settings(method: string): Promise<Setting[]> {
+    return this.#caller.call("settings", [method]);
+  }
+
+  /** The first rows as the model will see them. */
+  preview(rows: Rows, settings: Settings = {}, limit = 20): Promise<{ rows: RowPreview[]; total: number; warnings: string[] }> {
+    return this.#caller.call("preview", [rows, settings, limit]);
+  }
+
+  /** What a run would take on this device; nothing is allocated. */
+  plan(settings: Settings, rows?: Rows): Promise<Plan> {
+    return this.#caller.call("plan", [settings, rows]);
+  }
+
+  /** Starts a run. One at a time: a second one fails with code "busy". */
+  train(settings: Settings, rows: Rows, options: TrainOptions = {}): Training {
+    const { onProgress, ...rest } = options;
+    return new RunningTraining(this.#caller, settings, rows, rest, onProgress);
+  }
+
+  /** Text from the model, piece by piece. While a run trains, its steps wait for the answer. */
+  async *generate(prompt: string | ChatMessage[], options: GenerateOptions = {}): AsyncGenerator<string, void, undefined> {
+    const { signal, onProgress, ...rest } = options;
+    const stop = new AbortController();
+    const stream = new Stream<string>();
+    const onItem = (item: Item) => "piece" in item && stream.push(item.piece);
+    const both = signal ? AbortSignal.any([signal, stop.signal]) : stop.signal;
+    this.#caller.call("generate", [prompt, rest], { signal: both, onProgress, onItem }).then(
+      () => stream.finish(),
+      (error: unknown) => stream.finish(error),
+    );
+    try {
+      yield* stream;
+    } finally {
+      // A reader that stops reading (`break`) stops the model.
+      stop.abort();
+    }
+  }
+
+  /** Mean loss of rows, and accuracy of those with choices. */
+  evaluate(rows: Rows, options: { adapter?: AdapterChoice; signal?: AbortSignal } = {}): Promise<Evaluation> {
+    return this.#caller.call("evaluate", [rows, options.adapter ?? "none"], { signal: options.signal });
+  }
+
+  /** The adapter being trained, as the files of a PEFT folder. */
+  exportAdapter(): Promise<AdapterFile[]> {
+    return this.#caller.call("exportAdapter", []);
+  }
+
+  /** The whole state of the run: with it, `train` goes on bit for bit. */
+  checkpoint(): Promise<Uint8Array> {
+    return this.#caller.call("checkpoint", []);
+  }
+
+  /** Runs saved in this origin's storage, newest first. */
+  autosaves(): Promise<Autosave[]> {
+    return this.#caller.call("autosaves", []);
+  }
+
+  /** A saved run, ready to go on. */
+  restore(key: string): Promise<Restored> {
+    return this.#caller.call("restore", [key]);
+  }
+
+  /** Deletes a saved run. */
+  discard(key: string): Promise<void> {
+    return this.#caller.call("discard", [key]);
+  }
+
+  /** Memory in use. */
+  memory(): Promise<MemoryUse> {
+    return this.#caller.call("memory", []);
+  }
+
+  /** Destroys the GPU device as a driver reset would: for tests of what happens then. */
+  simulateDeviceLoss(): Promise<void> {
+    return this.#caller.call("simulateDeviceLoss", []);
+  }
+
+  /** Saves a run that is autosaved, gives back all memory and ends the Worker. */
+  async free(): Promise<void> {
+    globalThis.document?.removeEventListener("visibilitychange", this.#onHidden);
+    await this.#caller.call("close", []).catch(() => undefined);
+    this.#caller.terminate();
+  }
+}
+
+class RunningTraining implements Training {
+  readonly job: string;
+  readonly done: Promise<DoneEvent>;
+  readonly #events = new Stream<TrainEvent>();
+  readonly #caller: Caller;
+  #state: Training["state"] = "running";
+
+  constructor(caller: Caller, settings: Settings, rows: Rows, options: Omit<TrainOptions, "onProgress">, onProgress: TrainOptions["onProgress"]) {
+    this.#caller = caller;
+    this.job = options.job ?? (typeof settings["name"] === "string" ? settings["name"] : "main");
+    const onItem = (item: Item) => {
+      if ("event" in item) this.#events.push(item.event);
+      if ("state" in item) this.#state = item.state;
+    };
+    this.done = caller.call("train", [settings, rows, options], { onProgress, onItem });
+    this.done.then(
+      () => this.#events.finish(),
+      (error: unknown) => {
+        this.#state = "failed";
+        this.#events.finish(error);
+      },
+    );
+  }
+
+  get state(): Training["state"] {
+    return this.#state;
+  }
+
+  pause(): Promise<void> {
+    return this.#caller.call("pause", []);
+  }
+
+  resume(): Promise<void> {
+    return this.#caller.call("resume", []);
+  }
+
+  stop(): Promise<void> {
+    return this.#caller.call("stop", []);
+  }
+
+  [Symbol.asyncIterator](): AsyncIterator<TrainEvent> {
+    return this.#events[Symbol.asyncIterator]();
+  }
+}

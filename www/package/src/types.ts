@@ -1,0 +1,264 @@
+// Everything that a caller of the package meets. Sizes are bytes, losses are nats per trained token, times are seconds unless said.
+
+/** Where a base model comes from. */
+export type BaseSource =
+  /** The model inside the wasm file: 1 M parameters, works offline. */
+  | { embedded: true }
+  /** A GGUF file that the user picked (a File is a Blob). With `cache` it is copied into this origin's storage, so that a run on it survives a reload. */
+  | { file: Blob; name?: string; cache?: boolean }
+  /** A GGUF file on a server. Kept in this origin's storage unless `cache` is false; then it is read by ranges each time. */
+  | { url: string; cache?: boolean }
+  /** An entry of `Trainer.cache`, by its key. */
+  | { cached: string };
+
+/** How a base is loaded. */
+export interface LoadOptions {
+  /** Quantise float weights on the way to the GPU; default "none". Applies to everything that is done with this base. */
+  quantize?: "none" | "nf4" | "q4_0" | "q8_0";
+  /** Abort: the call rejects with code "aborted". */
+  signal?: AbortSignal;
+  onProgress?: (progress: Progress) => void;
+}
+
+/** Something that takes a while is so far. `done` and `total` are bytes, or shader pipelines in the phase "pipelines". */
+export interface Progress {
+  phase: "download" | "verify" | "header" | "weights" | "pipelines";
+  done: number;
+  total: number;
+}
+
+/** What a loaded base is. */
+export interface BaseInfo {
+  name: string;
+  /** `model_type`: "llama", "mistral". */
+  architecture: string;
+  /** How most of its weights are stored: "q4_1". */
+  format: string;
+  parameters: number;
+  /** Of the weights in the file. */
+  bytes: number;
+  layers: number;
+  hidden: number;
+  vocab: number;
+  /** Longest trained context in tokens. */
+  context: number;
+  /** Identity of the weights, 32 hex digits: what checkpoints and adapters know their base by. */
+  contentHash: string;
+  /** Whether it has a chat template; without one, prompts are plain text. */
+  chatTemplate: boolean;
+  /** Key in `Trainer.cache`, when it is kept there. */
+  cached?: string;
+}
+
+/** Settings of a run: the keys of the command line's run files (kebab-case): method, rank, alpha, targets, steps, batch, seq, lr, ... */
+export type Settings = Record<string, unknown>;
+
+/** One row of the table of settings, from which a form can be made. */
+export interface Setting {
+  key: string;
+  kind: "switch" | "count" | "number" | "counts" | "choice" | "text" | "names" | "patterns";
+  /** null: not set (`steps`), or derived from others (`alpha`: twice the rank). */
+  default: unknown;
+  help: string;
+  /** Only this method has it; absent for settings that every run has. */
+  method?: string;
+  choices?: string[];
+  min?: number;
+  max?: number;
+}
+
+/** Rows to train or evaluate on: JSON lines or a JSON array, or a set inside the wasm file. */
+export type Rows =
+  | { text: string; name?: string; format?: "auto" | "plain" | "chat" | "alpaca" }
+  | { embedded: "train" | "heldout" };
+
+/** A row as the model sees it. */
+export interface RowPreview {
+  /** 1-based number of the row in its text. */
+  index: number;
+  tokens: { text: string; trained: boolean }[];
+  /** It was cut to `seq` tokens. */
+  truncated: boolean;
+}
+
+/** What a run will take, known before anything is allocated. */
+export interface Plan {
+  totalBytes: number;
+  /** weights, adapter, gradients, optimizer, io, activations, params. */
+  byPurpose: Record<string, number>;
+  /** Trainable parameters. */
+  trainable: number;
+  /** Kernel launches of a micro-batch. */
+  dispatches: number;
+  /** Tokens of a micro-batch. */
+  rows: number;
+  /** Optimizer steps of the run, when the rows were given. */
+  steps?: number;
+  fits: boolean;
+  /** Why it does not fit. */
+  reason?: string;
+}
+
+/** What a run tells: exactly the events of the command line's `--json`. */
+export type TrainEvent =
+  | { event: "start"; job: string; config: Settings; trainable_parameters: number; planned_bytes: number; adapter: string; steps: number; resumed_at: number }
+  | { event: "step"; job: string; step: number; loss: number; lr: number; grad_norm: number; tokens: number; tokens_per_s: number }
+  | { event: "eval"; job: string; step: number; loss: number; tokens: number; accuracy?: number; best: boolean }
+  | { event: "knot"; job: string; step: number; link: number; logit_jump: number }
+  | { event: "checkpoint"; job: string; step: number; path: string }
+  | { event: "early_stop"; job: string; step: number; reason: string }
+  | { event: "warning"; job?: string; message: string }
+  | DoneEvent;
+
+/** The last event of a run, also of one that was stopped: `step` says how far it came. */
+export interface DoneEvent {
+  event: "done";
+  job: string;
+  step: number;
+  /** Of the last step; null when the run had nothing left to do. */
+  loss: number | null;
+  best_eval?: number;
+  seconds: number;
+  out: string;
+}
+
+/** A file of an adapter in PEFT layout: adapter_config.json, adapter_model.safetensors, weblora.json. */
+export interface AdapterFile {
+  name: string;
+  bytes: Uint8Array;
+}
+
+/** Which adapter lies over the base: none, the one being trained, or files in PEFT layout. */
+export type AdapterChoice = "none" | "current" | AdapterFile[];
+
+/** A turn of a conversation. */
+export interface ChatMessage {
+  role: "system" | "user" | "assistant";
+  content: string;
+}
+
+/** How a run is started. */
+export interface TrainOptions {
+  heldOut?: Rows;
+  /** Continue from this adapter; settings that are not given are the adapter's. */
+  initAdapter?: AdapterFile[];
+  /** Go on from a checkpoint; settings that are not given are the checkpoint's. */
+  resume?: Uint8Array;
+  /** Name of the job in events; default "main". */
+  job?: string;
+  /** Save the run under this key in the origin's storage: every `save-every` steps, on pause and stop, when the page is hidden, and at
+   *  least every half minute. Deleted by `discard`, not at the end of the run. */
+  autosave?: string;
+  /** Measure which kernels are fastest here when that is not known yet; default: only for models of 20 M parameters and more. */
+  tune?: boolean;
+  onProgress?: (progress: Progress) => void;
+}
+
+/** How text is generated. */
+export interface GenerateOptions {
+  adapter?: AdapterChoice;
+  /** Default 128. */
+  maxTokens?: number;
+  /** 0 (the default) takes the likeliest token. */
+  temperature?: number;
+  topK?: number;
+  topP?: number;
+  repetitionPenalty?: number;
+  seed?: number;
+  signal?: AbortSignal;
+  onProgress?: (progress: Progress) => void;
+}
+
+/** Losses of rows. */
+export interface Evaluation {
+  loss: number;
+  /** Trained tokens that the loss is the mean of. */
+  tokens: number;
+  /** Share of rows with `choices` that were answered right, where there are any. */
+  accuracy?: number;
+}
+
+/** A saved run. */
+export interface Autosave {
+  key: string;
+  /** Name of the base. */
+  base: string;
+  step: number;
+  total: number;
+  /** Milliseconds since 1970. */
+  savedAt: number;
+  settings: Settings;
+}
+
+/** A saved run, ready to go on: `train(settings, rows, { heldOut, resume: checkpoint, autosave: key })`. */
+export interface Restored {
+  settings: Settings;
+  rows: Rows;
+  heldOut?: Rows;
+  checkpoint: Uint8Array;
+  /** Undefined when the base was a file that is not kept: ask the user for it by `baseName`, and compare `contentHash`. */
+  base?: BaseSource;
+  baseName: string;
+  contentHash: string;
+}
+
+/** A model kept in the origin's storage. */
+export interface CacheEntry {
+  key: string;
+  name: string;
+  bytes: number;
+  /** Milliseconds since 1970. */
+  usedAt: number;
+}
+
+/** What this browser can do. */
+export interface Support {
+  webgpu: boolean;
+  /** Why not, in a sentence. */
+  reason?: string;
+  adapter?: string;
+  features: string[];
+  limits: Record<string, number>;
+}
+
+/** The GPU in use. */
+export interface AdapterInfo {
+  name: string;
+  vendor: string;
+  backend: string;
+  features: string[];
+}
+
+/** Memory in use. */
+export interface MemoryUse {
+  /** The wasm module's memory; it never shrinks, so this is also its peak. */
+  wasm: number;
+  /** Buffers of the open training session on the GPU. */
+  gpu: number;
+}
+
+/** How a Trainer is made. */
+export interface CreateOptions {
+  /** Where the wasm file is, when a bundler has moved it. */
+  wasmUrl?: string | URL;
+  /** Refuse plans beyond this many bytes with code "out_of_memory". */
+  maxBytes?: number;
+}
+
+/** The codes of `WebloraError`: those of the crate's `Error::code`, and what only a browser knows. */
+export type ErrorCode =
+  | "io" | "format" | "unsupported" | "config" | "data" | "adapter" | "no_adapter" | "limit" | "out_of_memory" | "device_lost" | "gpu"
+  | "not_finite" | "busy" | "stopped" | "network" | "aborted" | "no_webgpu" | "quota" | "storage_denied" | "panic";
+
+/** A run in the Worker. Iterate over its events, or await `done`; nobody has to do both, or either. */
+export interface Training extends AsyncIterable<TrainEvent> {
+  readonly job: string;
+  readonly state: "running" | "paused" | "stopped" | "done" | "failed";
+  /** Resolves when the step in progress is over and the run is saved. */
+  pause(): Promise<void>;
+  resume(): Promise<void>;
+  /** Ends the run after the step in progress; its adapter stays "current". */
+  stop(): Promise<void>;
+  /** The last event; rejects with a WebloraError when the run failed. */
+  readonly done: Promise<DoneEvent>;
+}
