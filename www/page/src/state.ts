@@ -46,6 +46,8 @@ export interface RowsState {
   status: "idle" | "loading" | "ready" | "failed";
   total: number;
   preview: RowPreview[];
+  /** Rows whose prompts are offered for trying: held out where there are such. */
+  samples: RowPreview[];
   warnings: string[];
   problem: Problem | null;
 }
@@ -181,6 +183,7 @@ const state: State = {
     status: "idle",
     total: 0,
     preview: [],
+    samples: [],
     warnings: [],
     problem: null,
   },

@@ -12,6 +12,9 @@ import { replan } from "./plan";
 /** Rows that are shown as tokens. */
 export const PREVIEW_ROWS = 20;
 
+/** Rows whose prompts are offered for trying. */
+const SAMPLES = 3;
+
 const latest = newest<void>();
 
 /** Takes one of the sets that come with the page. */
@@ -56,6 +59,7 @@ export async function heldOutFromFile(file: File | null): Promise<void> {
   try {
     const heldOut = file ? { text: await rowsText(file), name: file.name } : null;
     update("rows", { heldOut, heldOutName: file?.name ?? "", problem: null });
+    await refreshPreview();
     replan();
   } catch (error) {
     update("rows", { problem: problem(error) });
@@ -94,7 +98,9 @@ export async function refreshPreview(): Promise<void> {
     try {
       const made = await trainer();
       const { rows, total, warnings } = await made.preview(train, runSettings(), PREVIEW_ROWS);
-      update("rows", { status: "ready", preview: rows, total, warnings, problem: null });
+      const { heldOut } = get().rows;
+      const samples = heldOut ? (await made.preview(heldOut, runSettings(), SAMPLES)).rows : rows.slice(0, SAMPLES);
+      update("rows", { status: "ready", preview: rows, samples, total, warnings, problem: null });
     } catch (error) {
       const found = problem(error);
       // A wrong setting is shown at its field by the plan; the rows themselves are fine.

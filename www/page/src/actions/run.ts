@@ -118,7 +118,7 @@ async function attempt(run: Run, options: TrainOptions): Promise<void> {
 async function finish(run: Run): Promise<void> {
   stopClock(run);
   const made = await trainer();
-  run.adapter = run.step > 0 ? await exclusive(() => made.exportAdapter("peft")) : null;
+  run.adapter = run.step > 0 ? await exclusive(() => made.exportAdapter()) : null;
   const ended = run.state === "done" ? "is done" : "was stopped";
   announce(`Run ${run.name} ${ended} after ${plural(run.step, "step")}, loss ${loss(run.series.last("loss"))}.`);
   if (run.adapter) update("trial", { adapter: run.id });
@@ -271,7 +271,7 @@ export function toggleShown(run: Run): void {
 /** The adapter in training, also while it is paused. */
 export async function currentAdapter(): Promise<AdapterFile[]> {
   const made = await trainer();
-  return exclusive(() => made.exportAdapter("peft"));
+  return exclusive(() => made.exportAdapter());
 }
 
 /** Everything needed to go on with the run that is in the Worker. */

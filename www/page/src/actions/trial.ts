@@ -24,12 +24,12 @@ export function chosenAdapter(): AdapterChoice | null {
   if (trial.adapter === "imported") return trial.imported?.files ?? null;
   const run = runs.list.find(({ id }) => id === trial.adapter);
   if (run?.adapter) return run.adapter;
-  return run && run === activeRun() && run.state === "paused" ? "current" : null;
+  return run && run === activeRun() && run.step > 0 ? "current" : null;
 }
 
-/** Lets base and adapter answer, one after the other: they share one GPU. */
+/** Lets base and adapter answer, one after the other: they share one GPU. A run that trains waits meanwhile. */
 export async function compare(prompt: string | ChatMessage[], drawing: Drawing): Promise<void> {
-  if (get().trial.busy || isTraining()) return;
+  if (get().trial.busy || ["starting", "stopping"].includes(activeRun()?.state ?? "")) return;
   const adapter = chosenAdapter();
   abort = new AbortController();
   const sides: ["base" | "tuned", AdapterChoice][] = adapter === null ? [["base", "none"]] : [["base", "none"], ["tuned", adapter]];

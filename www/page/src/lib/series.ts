@@ -15,7 +15,7 @@ export type MetricKey = "loss" | "eval" | "lr" | "grad" | "speed";
 export const METRICS: Record<MetricKey, Metric> = {
   loss: { key: "loss", label: "Training loss", unit: "nats per token", format: loss },
   eval: { key: "eval", label: "Held-out loss", unit: "nats per token", format: loss },
-  lr: { key: "lr", label: "Learning rate", unit: "per step", format: short },
+  lr: { key: "lr", label: "Learning rate", unit: "", format: short },
   grad: { key: "grad", label: "Gradient norm", unit: "before clipping", format: short },
   speed: { key: "speed", label: "Speed", unit: "tokens/s", format: count },
 };
@@ -79,12 +79,14 @@ export function thin(length: number, limit: number): number[] {
   return rows;
 }
 
-/** Exponential moving average, as a reader's eye would draw it; gaps stay gaps. */
-export function smooth(values: (number | null)[], weight: number): (number | null)[] {
-  let mean: number | null = null;
-  return values.map((value) => {
+/** The mean over a window around each value, so that the curve does not lag behind what it smooths; gaps stay gaps. */
+export function smooth(values: (number | null)[]): (number | null)[] {
+  const half = Math.max(1, Math.round(values.length / 60));
+  return values.map((value, at) => {
     if (value === null) return null;
-    mean = mean === null ? value : weight * mean + (1 - weight) * value;
-    return mean;
+    // As far to the left as to the right, or the ends would be bent.
+    const reach = Math.min(half, at, values.length - 1 - at);
+    const window = values.slice(at - reach, at + reach + 1).filter((each) => each !== null);
+    return window.reduce((sum, each) => sum + each, 0) / window.length;
   });
 }
