@@ -41,7 +41,7 @@ export const section = (page: Page, title: string) => page.getByRole("region", {
 
 /** One of the radio buttons that look like tabs. */
 export async function choose(page: Page, group: string, name: string): Promise<void> {
-  await page.getByRole("group", { name: group }).getByText(name, { exact: true }).click();
+  await page.getByRole("group", { name: group }).getByRole("radio", { name, exact: true }).check();
 }
 
 /** Text as a file for an input. */

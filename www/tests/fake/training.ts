@@ -12,6 +12,7 @@ export class FakeTraining implements T.Training {
   state: T.Training["state"] = "running";
   #events = new Stream<T.TrainEvent>();
   #step = 0;
+  #parked = false;
   readonly #total: number;
 
   constructor(
@@ -36,6 +37,8 @@ export class FakeTraining implements T.Training {
 
   async pause(): Promise<void> {
     this.state = "paused";
+    // When the step in progress is over.
+    while (!this.#parked) await wait(5);
     this.#save();
   }
 
@@ -82,8 +85,12 @@ export class FakeTraining implements T.Training {
     if (options.heldOut && this.#step === 0) this.#emit({ event: "eval", job, step: 0, loss: 2.6, tokens: 640, best: true });
     let loss = 0;
     while (this.#step < this.#total && this.state !== "stopped") {
-      while (this.state === "paused") await wait(10);
-      await wait(this.flags.has("slow") ? 250 : 12);
+      while (this.state === "paused") {
+        this.#parked = true;
+        await wait(10);
+      }
+      this.#parked = false;
+      await wait(this.flags.has("slow") ? 120 : 12);
       if (this.flags.has("lost") && this.#step === 20) {
         this.flags.delete("lost");
         this.#save();

@@ -25,7 +25,7 @@ export function header(): HTMLElement {
   return h(
     "header",
     { class: "top" },
-    h("p", { class: "wordmark" }, h("strong", {}, "weblora"), h("span", { class: "muted" }, "fine-tuning in this tab")),
+    h("h1", { class: "wordmark" }, h("strong", {}, "weblora"), h("span", { class: "muted" }, "fine-tuning in this tab")),
     device,
     h("div", { class: "top-tools" }, picker, themePicker()),
   );

@@ -10,7 +10,7 @@ export function hero(): HTMLElement {
   const root = h(
     "section",
     { class: "hero", "aria-labelledby": "hero-title" },
-    h("h1", { id: "hero-title" }, "Teach a small language model something new, in this tab."),
+    h("h2", { id: "hero-title", class: "title" }, "Teach a small language model something new, in this tab."),
     h("p", { class: "lead" }, "Your GPU does the work. The model, your rows and the adapter stay on this machine."),
     h("div", { class: "row" }, button, h("p", { class: "muted small" }, "1 M parameters, 480 rows, 60 steps: it learns what “swap” means. Nothing is downloaded. Or choose your own below.")),
   );

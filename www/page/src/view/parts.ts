@@ -49,9 +49,9 @@ export function problemBox(): { root: HTMLElement; set(problem: Problem | null):
   };
 }
 
-/** With a capital and a full stop. */
+/** With a full stop, and a capital unless it begins with a file's name or the like. */
 export function sentence(text: string): string {
-  const begun = text.charAt(0).toUpperCase() + text.slice(1);
+  const begun = /^[a-z]+[\s,;]/.test(text) ? text.charAt(0).toUpperCase() + text.slice(1) : text;
   return /[.!?]$/.test(begun) ? begun : `${begun}.`;
 }
 

@@ -29,7 +29,7 @@ export function noWebGpu(): HTMLElement {
   return h(
     "main",
     { class: "notice-page", id: "main" },
-    h("h1", {}, "weblora needs WebGPU"),
+    h("h2", { class: "title" }, "weblora needs WebGPU"),
     h("p", { class: "lead" }, short),
     insecure && h("p", {}, "Browsers offer WebGPU to secure pages only: open this page over https, or from localhost."),
     h("p", {}, "It trains language models on this machine's own graphics card. The browser must give pages access to it:"),
