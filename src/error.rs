@@ -19,6 +19,16 @@ pub enum Error {
         /// What the user can do.
         hint: &'static str,
     },
+    /// A server did not give what it was asked for.
+    #[error("{url}: {problem}; {hint}")]
+    Network {
+        /// What was asked for.
+        url: String,
+        /// What happened.
+        problem: String,
+        /// What the user can do.
+        hint: &'static str,
+    },
     /// A file breaks its own format.
     #[error("{file}: {problem}; {hint}")]
     Format {
@@ -139,6 +149,7 @@ impl Error {
     pub fn code(&self) -> &'static str {
         match self {
             Self::Io { .. } => "io",
+            Self::Network { .. } => "network",
             Self::Format { .. } => "format",
             Self::Unsupported { .. } => "unsupported",
             Self::Config { .. } => "config",

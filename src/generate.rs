@@ -77,6 +77,40 @@ impl Sampling {
     }
 }
 
+/// Continues `prompt` with a decoder whose weights are in `store`, until a token of `stop`, `sampling.max_tokens`, a full cache, or `each`
+/// returning false. `adapter` chooses one of the decoder's adapters, `None` the base alone. Returns the new tokens without the stop token.
+///
+/// # Errors
+/// [`Error::Config`] for an empty prompt or one longer than the cache; a lost device.
+pub async fn generate(
+    gpu: &Gpu,
+    store: &Store,
+    decoder: &mut Decoder,
+    prompt: &[u32],
+    sampling: &Sampling,
+    stop: &[u32],
+    adapter: Option<usize>,
+    mut each: impl FnMut(u32) -> bool,
+) -> Result<Vec<u32>> {
+    decoder.reset();
+    let mut history = prompt.to_vec();
+    let mut written = Vec::new();
+    let mut logits = decoder.push(gpu, store, prompt, adapter).await?;
+    for index in 0..sampling.max_tokens as u64 {
+        let token = sampling.draw(&logits, &history, index);
+        if stop.contains(&token) {
+            break;
+        }
+        written.push(token);
+        history.push(token);
+        if !each(token) || decoder.len() >= decoder.max_len() {
+            break;
+        }
+        logits = decoder.push(gpu, store, &[token], adapter).await?;
+    }
+    Ok(written)
+}
+
 /// A model ready to write, with any number of adapters over one base.
 pub struct Generator {
     store: Store,
@@ -129,28 +163,17 @@ impl Generator {
         sampling: &Sampling,
         stop: &[u32],
         adapter: Option<usize>,
-        mut each: impl FnMut(u32) -> bool,
+        each: impl FnMut(u32) -> bool,
     ) -> Result<Vec<u32>> {
         if adapter.is_some_and(|a| a >= self.adapters) {
             return Err(Error::config("adapter", format!("there are only {}", self.adapters), "open the adapter first"));
         }
-        self.decoder.reset();
-        let mut history = prompt.to_vec();
-        let mut written = Vec::new();
-        let mut logits = self.decoder.push(gpu, &self.store, prompt, adapter).await?;
-        for index in 0..sampling.max_tokens as u64 {
-            let token = sampling.draw(&logits, &history, index);
-            if stop.contains(&token) {
-                break;
-            }
-            written.push(token);
-            history.push(token);
-            if !each(token) || self.decoder.len() >= self.decoder.max_len() {
-                break;
-            }
-            logits = self.decoder.push(gpu, &self.store, &[token], adapter).await?;
-        }
-        Ok(written)
+        generate(gpu, &self.store, &mut self.decoder, prompt, sampling, stop, adapter, each).await
+    }
+
+    /// Longest sequence.
+    pub fn max_len(&self) -> usize {
+        self.decoder.max_len()
     }
 
     /// Logits after `tokens`, `[vocab]`: what interoperability checks compare.

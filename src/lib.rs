@@ -16,5 +16,7 @@ pub mod rng;
 pub mod settings;
 pub mod text;
 pub mod train;
+#[cfg(target_arch = "wasm32")]
+pub mod wasm;
 
 pub use error::{Error, Result};

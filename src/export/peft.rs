@@ -87,6 +87,22 @@ pub struct Folder<'a> {
     pub note: Option<&'a [u8]>,
 }
 
+impl<'a> Folder<'a> {
+    /// The folder called `name` that holds `files`; other files than the three are ignored.
+    ///
+    /// # Errors
+    /// When the configuration or the tensors are missing.
+    pub fn of(name: &'a str, files: &'a [(String, Vec<u8>)]) -> Result<Self> {
+        let find = |wanted: &str| files.iter().find(|(file, _)| file == wanted).map(|(_, bytes)| bytes.as_slice());
+        let need = |wanted: &str| {
+            let problem = || format!("it has no {wanted}");
+            let hint = "pass the files of a folder that PEFT or weblora saved";
+            find(wanted).ok_or_else(|| Error::Adapter { adapter: name.to_owned(), problem: problem(), hint })
+        };
+        Ok(Self { name, config: need(CONFIG_FILE)?, weights: need(WEIGHTS_FILE)?, note: find(NOTE_FILE) })
+    }
+}
+
 impl PeftAdapter {
     /// The adapter whose parameters are in `values`, a flat buffer of `layout.params`. A site with several products becomes their
     /// rank sum: A and scaled B side by side, with alpha such that PEFT's scale is 1.

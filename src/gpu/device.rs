@@ -111,7 +111,8 @@ impl Gpu {
             lock(&failed).error.get_or_insert(error.to_string());
         }));
         let facts = Facts {
-            name: info.name.clone(),
+            // Browsers may keep it to themselves.
+            name: if info.name.is_empty() { info.backend.to_str().to_string() } else { info.name.clone() },
             driver: format!("{} {}", info.driver, info.driver_info),
             backend: info.backend.to_str().to_string(),
             is_cpu: info.device_type == wgpu::DeviceType::Cpu,

@@ -1,10 +1,12 @@
 //! A plan made real: arenas, cached bind groups, pipelines. Running it allocates nothing.
 
 use std::collections::VecDeque;
+use std::sync::Arc;
 use std::time::Duration;
 
 use super::clock;
 use super::device::Gpu;
+use super::held::Held;
 use super::plan::{PARAMS_SLOT, Plan};
 use super::recorder::{Candidate, Command, Dispatch};
 use super::store::{Space, Store, Tensor};
@@ -20,7 +22,7 @@ const FIRST_RATE: f64 = 2e9;
 /// The buffers behind transient tensors, shared by all executables of a session (they never run at the same time).
 #[derive(Debug, Default)]
 pub struct Arenas {
-    buffers: Vec<wgpu::Buffer>,
+    buffers: Vec<Arc<Held>>,
 }
 
 impl Arenas {
@@ -33,14 +35,14 @@ impl Arenas {
         let mut buffers = Vec::with_capacity(count);
         for i in 0..count {
             let bytes = plans.iter().filter_map(|p| p.arenas.get(i)).max().copied().unwrap_or(4);
-            buffers.push(gpu.create_storage(&format!("arena {i}"), bytes).await?);
+            buffers.push(Arc::new(Held::new(gpu.create_storage(&format!("arena {i}"), bytes).await?)));
         }
         Ok(Arenas { buffers })
     }
 
     /// Bytes allocated.
     pub fn bytes(&self) -> u64 {
-        self.buffers.iter().map(wgpu::Buffer::size).sum()
+        self.buffers.iter().map(|b| b.size()).sum()
     }
 }
 
@@ -57,8 +59,8 @@ pub struct Executable {
     /// Label, kernel and flops of each command, for profiles.
     pub(super) names: Vec<(String, &'static str, u64)>,
     places: Vec<Option<super::plan::Place>>,
-    arenas: Vec<wgpu::Buffer>,
-    params: wgpu::Buffer,
+    arenas: Vec<Arc<Held>>,
+    params: Held,
     /// Measured cost units per second.
     rate: f64,
     /// Optional groups below this number run.
@@ -82,7 +84,7 @@ impl Executable {
             names: Vec::with_capacity(plan.commands.len()),
             places: plan.places,
             arenas: arenas.buffers.clone(),
-            params,
+            params: Held::new(params),
             rate: FIRST_RATE,
             groups: u32::MAX,
         };
@@ -131,7 +133,7 @@ impl Executable {
             Space::Persistent => Ok((store.buffer(tensor)?.clone(), offset)),
             Space::Transient => {
                 let place = self.places.get(tensor.index as usize).copied().flatten();
-                let found = place.and_then(|p| self.arenas.get(p.arena).map(|b| (b.clone(), p.offset + offset)));
+                let found = place.and_then(|p| self.arenas.get(p.arena).map(|b| ((***b).clone(), p.offset + offset)));
                 found.ok_or_else(|| Error::Gpu { what: format!("transient {}", tensor.index), message: "has no place in the plan".into() })
             }
         }

@@ -6,8 +6,10 @@
 pub mod clock;
 pub mod device;
 pub mod executable;
+mod held;
 pub mod kernel;
 pub mod plan;
+mod prewarm;
 pub mod readback;
 pub mod recorder;
 pub mod shader;

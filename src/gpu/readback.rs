@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll, Waker};
 
 use super::device::Gpu;
+use super::held::Held;
 use super::store::{Store, Tensor};
 use crate::{Error, Result};
 
@@ -105,12 +106,12 @@ impl Gpu {
         Ok(bytemuck::pod_collect_to_vec(&bytes))
     }
 
-    pub(super) fn staging(&self, bytes: u64) -> wgpu::Buffer {
-        self.device.create_buffer(&wgpu::BufferDescriptor {
+    pub(super) fn staging(&self, bytes: u64) -> Held {
+        Held::new(self.device.create_buffer(&wgpu::BufferDescriptor {
             label: Some("staging"),
             size: bytes,
             usage: wgpu::BufferUsages::MAP_READ | wgpu::BufferUsages::COPY_DST,
             mapped_at_creation: false,
-        })
+        }))
     }
 }

@@ -3,6 +3,7 @@
 use std::ops::Range;
 
 use super::device::Gpu;
+use super::held::Held;
 use crate::{Error, Result};
 
 /// What a persistent buffer is for; the plan reports bytes by class.
@@ -85,7 +86,7 @@ pub struct Entry {
     pub class: Class,
     /// Size; a multiple of 4, at least 4.
     pub bytes: u64,
-    pub(super) buffer: Option<wgpu::Buffer>,
+    pub(super) buffer: Option<Held>,
 }
 
 /// All persistent buffers of a run. Declaring costs nothing: a plan needs no device. [`Store::allocate`] makes them real.
@@ -137,7 +138,7 @@ impl Store {
     /// [`Error::Limit`] for a buffer larger than the device binds, [`Error::OutOfMemory`] if the driver refuses.
     pub async fn allocate(&mut self, gpu: &Gpu) -> Result<()> {
         for entry in self.entries.iter_mut().filter(|e| e.buffer.is_none()) {
-            entry.buffer = Some(gpu.create_storage(&entry.label, entry.bytes).await?);
+            entry.buffer = Some(Held::new(gpu.create_storage(&entry.label, entry.bytes).await?));
         }
         Ok(())
     }
@@ -154,7 +155,7 @@ impl Store {
         self.entries
             .get(tensor.index as usize)
             .filter(|_| tensor.space == Space::Persistent)
-            .and_then(|e| e.buffer.as_ref())
+            .and_then(|e| e.buffer.as_deref())
             .ok_or_else(|| Error::Gpu { what: format!("buffer {}", tensor.index), message: "used before it was allocated".into() })
     }
 

@@ -28,6 +28,16 @@ pub struct ChatTemplate {
     pad_token: Option<String>,
 }
 
+/// The tokens of a conversation that ends where the assistant is to speak.
+///
+/// # Errors
+/// When the model has no chat template, or its template refuses the conversation.
+pub fn prompt(tokenizer: &Tokenizer, messages: &[Value]) -> Result<Vec<u32>> {
+    let text = ChatTemplate::of(tokenizer)?.render(messages, None, true)?;
+    // The template has written whatever special tokens the model wants.
+    tokenizer.encode(&text, false)
+}
+
 /// A rendered conversation and the bytes of it that the assistant wrote.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Rendered {

@@ -89,7 +89,7 @@ const FORMATS: &[(&str, Format)] = &[("auto", Format::Auto), ("plain", Format::P
 const OVERLONG: &[(&str, Overlong)] = &[("truncate", Overlong::Truncate), ("refuse", Overlong::Refuse)];
 
 /// Rows of a micro-batch are numbered in 32 bits, with room for products.
-const MAX_ROWS: usize = 1 << 24;
+pub(super) const MAX_ROWS: usize = 1 << 24;
 
 /// Keys that a resumed run may give anew: they change where things are or when the run looks at itself, or make it longer.
 const MAY_CHANGE: &[&str] =
@@ -171,6 +171,21 @@ impl TrainConfig {
         }
     }
 
+    /// The format that a value of `quantize` names; `None` for "none".
+    ///
+    /// # Errors
+    /// When nothing can be quantised to it.
+    pub fn quantize_format(name: &str) -> Result<Option<&'static quant::QuantFormat>> {
+        let found = encodable().find(|format| format.name == name);
+        match found {
+            None if name != NO_FORMAT => {
+                let names: Vec<&str> = encodable().map(|f| f.name).chain([NO_FORMAT]).collect();
+                Err(Error::config("quantize", format!("is \"{name}\""), format!("give {}", one_of(&names))))
+            }
+            found => Ok(found),
+        }
+    }
+
     /// The schedule of a run of `total` optimizer steps.
     pub fn schedule(&self, total: u64) -> Schedule {
         Schedule { lr: self.lr, decay: self.schedule, warmup: self.warmup.steps(total), total }
@@ -199,13 +214,15 @@ impl TrainConfig {
     }
 }
 
+/// `quantize` when nothing is.
+const NO_FORMAT: &str = "none";
+
+/// The block formats that can be encoded.
+fn encodable() -> impl Iterator<Item = &'static quant::QuantFormat> {
+    quant::FORMATS.iter().copied().filter(|f| f.encode.is_some() && f.block > 1)
+}
+
 fn read_quantize(s: &mut Settings<'_>) -> Result<String> {
-    let name = s.text("quantize")?.unwrap_or_else(|| "none".to_owned());
-    let mut names: Vec<&str> = quant::FORMATS.iter().filter(|f| f.encode.is_some() && f.block > 1).map(|f| f.name).collect();
-    names.push("none");
-    if names.contains(&name.as_str()) {
-        Ok(name)
-    } else {
-        Err(Error::config("quantize", format!("is \"{name}\""), format!("give {}", one_of(&names))))
-    }
+    let name = s.text("quantize")?.unwrap_or_else(|| NO_FORMAT.to_owned());
+    TrainConfig::quantize_format(&name).map(|_| name)
 }

@@ -117,6 +117,14 @@ impl Planned {
         Ok(untuned.len())
     }
 
+    /// Compiles what the session will need, so that [`Planned::realize`] finds it. `progress` gets pipelines done and in all.
+    ///
+    /// # Errors
+    /// A refused shader, a lost device.
+    pub async fn prewarm(&self, gpu: &Gpu, progress: impl FnMut(usize, usize)) -> Result<()> {
+        gpu.prewarm(&[&self.plans.micro, &self.plans.update, &self.plans.eval], progress).await
+    }
+
     /// Allocates, streams the weights, compiles. `progress` gets (bytes done, bytes in all) of the weights.
     ///
     /// # Errors

@@ -46,7 +46,21 @@ fn micro_rows(config: &TrainConfig, data: Option<&TrainData>) -> usize {
     asked.min(all.next_multiple_of(8))
 }
 
+/// Optimizer steps of a run over the packed rows.
+fn total_steps(config: &TrainConfig, packer: &Packer) -> u64 {
+    let micro = config.epochs.map_or(0, |epochs| packer.steps_in(epochs));
+    config.steps.unwrap_or_else(|| micro.div_ceil(config.grad_accum as u64)).max(1)
+}
+
 impl TrainPlan {
+    /// Optimizer steps that the run will take over `data`.
+    ///
+    /// # Errors
+    /// Rows that cannot be packed.
+    pub fn steps(&self, config: &TrainConfig, data: &TrainData) -> Result<u64> {
+        Ok(total_steps(config, &Packer::new(&data.train, self.rows, config.seed, config.shuffle)?))
+    }
+
     /// Plans a run of `config` on the model in `file` within `limits`. Without data the full `batch · seq` is planned.
     ///
     /// # Errors
@@ -114,10 +128,8 @@ impl Trainer {
         let session = plan.planned.realize(gpu, file, progress).await?;
         let values = values.unwrap_or_else(|| initial_buffer(&plan.layout.params, config.seed));
         session.write_values(gpu, 0, &values)?;
-        let micro = config.epochs.map_or(0, |epochs| packer.steps_in(epochs));
-        let total = config.steps.unwrap_or_else(|| micro.div_ceil(config.grad_accum as u64)).max(1);
         Ok(Trainer {
-            schedule: config.schedule(total),
+            schedule: config.schedule(total_steps(&config, &packer)),
             layout: plan.layout,
             session,
             packer,

@@ -37,16 +37,17 @@ const BIN: &str = "src/bin/";
 const CLOCK: &str = "src/gpu/clock.rs";
 /// The web API.
 const WASM: &str = "src/wasm.rs";
+const WASM_PARTS: &str = "src/wasm/";
 
 /// Paths that only some files may name: (path, files or folders, why).
 const CONFINED: &[(&str, &[&str], &str)] = &[
     ("wgpu", &["src/gpu/"], "only src/gpu knows the GPU API"),
-    ("wasm_bindgen", &[WASM, CLOCK], "only the web API and the clock know JavaScript"),
-    ("wasm_bindgen_futures", &[WASM, CLOCK], "only the web API and the clock know JavaScript"),
-    ("serde_wasm_bindgen", &[WASM, CLOCK], "only the web API and the clock know JavaScript"),
-    ("console_error_panic_hook", &[WASM], "only the web API knows JavaScript"),
-    ("js_sys", &[WASM, CLOCK], "only the web API and the clock know JavaScript"),
-    ("web_sys", &[WASM, CLOCK], "only the web API and the clock know JavaScript"),
+    ("wasm_bindgen", &[WASM, WASM_PARTS, CLOCK], "only the web API and the clock know JavaScript"),
+    ("wasm_bindgen_futures", &[WASM, WASM_PARTS, CLOCK], "only the web API and the clock know JavaScript"),
+    ("serde_wasm_bindgen", &[WASM, WASM_PARTS, CLOCK], "only the web API and the clock know JavaScript"),
+    ("console_error_panic_hook", &[WASM, WASM_PARTS], "only the web API knows JavaScript"),
+    ("js_sys", &[WASM, WASM_PARTS, CLOCK], "only the web API and the clock know JavaScript"),
+    ("web_sys", &[WASM, WASM_PARTS, CLOCK], "only the web API and the clock know JavaScript"),
     ("std::fs", &[BIN, "src/formats/source.rs"], "the library reads through a ByteSource and returns bytes to write"),
     ("std::net", &[BIN], "the library does not open sockets"),
     ("std::process", &[BIN], "the library starts no programs and never exits"),

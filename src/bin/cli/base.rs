@@ -2,13 +2,11 @@
 
 use std::path::{Path, PathBuf};
 
-use weblora::adapters::{AdapterConfig, AdapterLayout};
-use weblora::export::peft::PeftAdapter;
+use weblora::Result;
+use weblora::adapters::AdapterLayout;
 use weblora::formats::ModelFile;
-use weblora::quant::{self, QuantFormat};
-use weblora::settings::Settings;
 use weblora::text::Tokenizer;
-use weblora::{Error, Result};
+use weblora::train::start::open_adapter;
 
 use super::files::AdapterFiles;
 
@@ -34,22 +32,9 @@ impl Base {
         for path in adapters {
             let name = path.display().to_string();
             let files = AdapterFiles::read(path)?;
-            let adapter = PeftAdapter::read(files.folder(), &base.file.config)?;
-            adapter.check_base(&name, &hash)?;
-            let layout = AdapterConfig::read(&mut Settings::new(&adapter.settings()))?.layout(&base.file.config)?;
-            let values = adapter.to_buffer(&name, &layout)?;
-            base.adapters.push((layout, values));
+            base.adapters.push(open_adapter(files.folder(), &base.file.config, &hash)?);
             base.names.push(name);
         }
         Ok(base)
     }
-}
-
-/// The format that `--quantize` names; `None` for "none".
-pub fn quantize(name: &str) -> Result<Option<&'static QuantFormat>> {
-    if name == "none" {
-        return Ok(None);
-    }
-    let found = quant::by_name(name).filter(|f| f.encode.is_some());
-    found.map(Some).ok_or_else(|| Error::config("quantize", format!("`{name}` is no format to quantise to"), "use nf4, q4_0, q8_0 or none"))
 }

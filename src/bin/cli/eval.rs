@@ -2,12 +2,13 @@
 
 use serde_json::json;
 use weblora::text::DataOptions;
+use weblora::train::TrainConfig;
 use weblora::train::evaluate::{self, EvalRows, EvalShape};
 use weblora::train::score;
 use weblora::{Error, Result};
 
 use super::args::EvalArgs;
-use super::base::{Base, quantize};
+use super::base::Base;
 use super::device::Device;
 use super::files;
 use super::output::Output;
@@ -17,7 +18,11 @@ pub fn run(args: &EvalArgs, output: &mut Output) -> Result<()> {
     let base = Base::open(&args.model, &args.adapter)?;
     let rows = read(args, &base)?;
     let mut device = Device::open(&args.device)?;
-    let how = EvalShape { tokens: args.batch as usize * args.seq as usize, quantize: quantize(&args.quantize)?, measure: device.measure };
+    let how = EvalShape {
+        tokens: args.batch as usize * args.seq as usize,
+        quantize: TrainConfig::quantize_format(&args.quantize)?,
+        measure: device.measure,
+    };
     let Device { gpu, tuner, .. } = &mut device;
     let mut session = pollster::block_on(evaluate::open(gpu, &base.file, &base.adapters, &rows, how, tuner))?;
     device.remember();

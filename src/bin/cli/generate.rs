@@ -2,18 +2,19 @@
 
 use serde_json::json;
 use weblora::generate::{Generator, Sampling};
-use weblora::text::{ChatTemplate, StreamDecoder};
+use weblora::text::{StreamDecoder, chat};
+use weblora::train::TrainConfig;
 use weblora::{Error, Result};
 
 use super::args::GenerateArgs;
-use super::base::{Base, quantize};
+use super::base::Base;
 use super::device::Device;
 use super::output::Output;
 
 /// Runs the verb.
 pub fn run(args: &GenerateArgs, output: &mut Output) -> Result<()> {
     let base = Base::open(&args.model, &args.adapter)?;
-    let format = quantize(&args.quantize)?;
+    let format = TrainConfig::quantize_format(&args.quantize)?;
     let prompt = prompt_tokens(args, &base)?;
     let max_len = prompt.len() + args.max_tokens as usize;
     let context = base.file.config.max_position_embeddings;
@@ -53,9 +54,7 @@ fn prompt_tokens(args: &GenerateArgs, base: &Base) -> Result<Vec<u32>> {
         messages.push(json!({"role": "system", "content": system}));
     }
     messages.push(json!({"role": "user", "content": args.prompt}));
-    let text = ChatTemplate::of(&base.tokenizer)?.render(&messages, None, true)?;
-    // The template has written whatever special tokens the model wants.
-    base.tokenizer.encode(&text, false)
+    chat::prompt(&base.tokenizer, &messages)
 }
 
 /// Writes one answer: streamed in words, or as one event.

@@ -2,11 +2,12 @@
 
 use std::path::Path;
 
-use weblora::export::peft::{File, PeftAdapter};
+use weblora::export::peft::File;
 use weblora::formats::ModelFile;
 use weblora::settings::Map;
 use weblora::text::Tokenizer;
 use weblora::train::run::OnDevice;
+use weblora::train::start::{fill_in, from_adapter};
 use weblora::train::trainer::{TrainData, TrainPlan, Trainer};
 use weblora::train::{Checkpoint, Event, Progress, Run, TrainConfig};
 use weblora::{Error, Result};
@@ -26,11 +27,7 @@ pub fn run(args: &TrainArgs, output: &mut Output) -> Result<()> {
     if let Some((file, bytes)) = &saved {
         // What the run was started with, where the command line says nothing else.
         let settings = &*begun_with.insert(Checkpoint::read(file, bytes)?.state.config);
-        for (key, value) in settings.clone() {
-            if !(map.contains_key(&key) || key == "steps" && map.contains_key("epochs") || key == "epochs" && map.contains_key("steps")) {
-                map.insert(key, value);
-            }
-        }
+        fill_in(&mut map, settings);
     }
     let first = TrainConfig::from_map(&map)?;
     let model = pollster::block_on(ModelFile::open_path(needed("model", first.model.as_ref())?))?;
@@ -77,19 +74,10 @@ fn read_checkpoint(map: &Map) -> Result<(String, Vec<u8>)> {
 }
 
 /// With `init-adapter`: the settings with the adapter's own where none were given, and the adapter's values.
-fn start_values(mut map: Map, config: TrainConfig, model: &ModelFile) -> Result<(TrainConfig, Option<Vec<f32>>)> {
+fn start_values(map: Map, config: TrainConfig, model: &ModelFile) -> Result<(TrainConfig, Option<Vec<f32>>)> {
     let Some(path) = &config.init_adapter else { return Ok((config, None)) };
     let files = AdapterFiles::read(Path::new(path))?;
-    let adapter = PeftAdapter::read(files.folder(), &model.config)?;
-    adapter.check_base(path, &pollster::block_on(model.content_hash())?)?;
-    for (key, value) in adapter.settings() {
-        if !map.contains_key(&key) {
-            map.insert(key, value);
-        }
-    }
-    let path = path.clone();
-    let config = TrainConfig::from_map(&map)?;
-    let values = adapter.to_buffer(&path, &config.adapter.layout(&model.config)?)?;
+    let (config, values) = from_adapter(map, files.folder(), &model.config, &pollster::block_on(model.content_hash())?)?;
     Ok((config, Some(values)))
 }
 

@@ -2,13 +2,15 @@
 
 import type {
   AdapterChoice, AdapterFile, AdapterInfo, Autosave, BaseInfo, BaseSource, CacheEntry, ChatMessage, DoneEvent, ErrorCode, Evaluation,
-  GenerateOptions, LoadOptions, MemoryUse, Plan, Progress, Restored, RowPreview, Rows, Setting, Settings, TrainEvent, Training, TrainOptions,
+  GenerateOptions, LoadOptions, MemoryUse, MethodInfo, Plan, Progress, Restored, RowPreview, Rows, Setting, Settings, TrainEvent, Training, TrainOptions,
 } from "./types.js";
 
 /** What can be asked of the Worker: arguments and result. Callbacks and signals stay on the page. */
 export interface Calls {
   create(options: { wasmUrl?: string; maxBytes?: number }): AdapterInfo;
   loadBase(source: BaseSource, options: Pick<LoadOptions, "quantize">): BaseInfo;
+  methods(): MethodInfo[];
+  demoSettings(): Settings;
   settings(method: string): Setting[];
   preview(rows: Rows, settings: Settings, limit: number): { rows: RowPreview[]; total: number; warnings: string[] };
   plan(settings: Settings, rows: Rows | undefined): Plan;
@@ -19,7 +21,7 @@ export interface Calls {
   save(): void;
   generate(prompt: string | ChatMessage[], options: Omit<GenerateOptions, "signal" | "onProgress">): string;
   evaluate(rows: Rows, adapter: AdapterChoice): Evaluation;
-  exportAdapter(): AdapterFile[];
+  exportAdapter(which: "current" | "best"): AdapterFile[];
   checkpoint(): Uint8Array;
   autosaves(): Autosave[];
   restore(key: string): Restored;

@@ -7,7 +7,7 @@ import { Stream } from "./stream.js";
 import { support } from "./support.js";
 import type {
   AdapterChoice, AdapterFile, AdapterInfo, Autosave, BaseInfo, BaseSource, CacheEntry, ChatMessage, CreateOptions, DoneEvent, Evaluation,
-  GenerateOptions, LoadOptions, MemoryUse, Plan, Restored, RowPreview, Rows, Setting, Settings, Support, TrainEvent, Training, TrainOptions,
+  GenerateOptions, LoadOptions, MemoryUse, MethodInfo, Plan, Restored, RowPreview, Rows, Setting, Settings, Support, TrainEvent, Training, TrainOptions,
 } from "./types.js";
 
 /** Trains adapters on one base, in a Worker. */
@@ -62,6 +62,16 @@ export class Trainer {
     return this.#caller.call("loadBase", [source, rest], { signal, onProgress });
   }
 
+  /** The methods that an adapter can be trained with. */
+  methods(): Promise<MethodInfo[]> {
+    return this.#caller.call("methods", []);
+  }
+
+  /** The settings under which the embedded model learns the embedded rows in a minute or two. */
+  demoSettings(): Promise<Settings> {
+    return this.#caller.call("demoSettings", []);
+  }
+
   /** The settings that a run of `method` takes. */
   settings(method: string): Promise<Setting[]> {
     return this.#caller.call("settings", [method]);
@@ -80,6 +90,8 @@ export class Trainer {
   /** Starts a run. One at a time: a second one fails with code "busy". */
   train(settings: Settings, rows: Rows, options: TrainOptions = {}): Training {
     const { onProgress, ...rest } = options;
+    // Asked for here, since a Worker may not: without it the browser may clear the storage when the disk gets full.
+    if (rest.autosave !== undefined) void globalThis.navigator?.storage?.persist?.().catch(() => false);
     return new RunningTraining(this.#caller, settings, rows, rest, onProgress);
   }
 
@@ -107,9 +119,9 @@ export class Trainer {
     return this.#caller.call("evaluate", [rows, options.adapter ?? "none"], { signal: options.signal });
   }
 
-  /** The adapter being trained, as the files of a PEFT folder. */
-  exportAdapter(): Promise<AdapterFile[]> {
-    return this.#caller.call("exportAdapter", []);
+  /** The adapter being trained, as the files of a PEFT folder; "best": as it was at the lowest held-out loss of a run with `eval-every`. */
+  exportAdapter(which: "current" | "best" = "current"): Promise<AdapterFile[]> {
+    return this.#caller.call("exportAdapter", [which]);
   }
 
   /** The whole state of the run: with it, `train` goes on bit for bit. */

@@ -48,10 +48,18 @@ export interface BaseInfo {
   chatTemplate: boolean;
   /** Key in `Trainer.cache`, when it is kept there. */
   cached?: string;
+  /** What the user should know, such as that it could not be kept. */
+  warnings: string[];
 }
 
 /** Settings of a run: the keys of the command line's run files (kebab-case): method, rank, alpha, targets, steps, batch, seq, lr, ... */
 export type Settings = Record<string, unknown>;
+
+/** A way of training an adapter. */
+export interface MethodInfo {
+  name: string;
+  help: string;
+}
 
 /** One row of the table of settings, from which a form can be made. */
 export interface Setting {

@@ -1,0 +1,104 @@
+//! A session that only evaluates: rows and labelled rows under a base and any number of adapters.
+
+use super::score::{self, Accuracy, Evaluation};
+use super::session::{Planned, Session, Shape};
+use crate::adapters::AdapterLayout;
+use crate::formats::ModelFile;
+use crate::gpu::{Gpu, Tuner};
+use crate::model::llama::Recompute;
+use crate::quant::QuantFormat;
+use crate::text::{DataOptions, Dataset, Example, Labelled, Tokenizer, read_rows};
+use crate::{Error, Result};
+
+/// What is scored.
+#[derive(Debug, Clone, Default)]
+pub struct EvalRows {
+    /// Rows whose mean loss is taken.
+    pub examples: Vec<Example>,
+    /// Rows with choices.
+    pub labelled: Vec<Labelled>,
+}
+
+impl EvalRows {
+    /// Reads the rows of a file; `name` names it in errors.
+    ///
+    /// # Errors
+    /// Unusable rows.
+    pub fn read(name: &str, bytes: &[u8], tokenizer: &Tokenizer, options: DataOptions) -> Result<Self> {
+        let rows = read_rows(name, bytes)?;
+        let labelled = Dataset::labelled(name, &rows, tokenizer, options)?;
+        Ok(Self { examples: Dataset::build(name, &rows, tokenizer, options)?.examples, labelled })
+    }
+
+    /// Tokens of the longest row, at least 2.
+    pub fn longest(&self) -> usize {
+        self.labelled.iter().flat_map(|l| &l.candidates).chain(&self.examples).map(|e| e.tokens.len()).max().unwrap_or(2).max(2)
+    }
+}
+
+/// How an evaluation is made.
+#[derive(Debug, Clone, Copy)]
+pub struct EvalShape {
+    /// Tokens of a pass; fewer where all rows together are shorter, more where one row is longer.
+    pub tokens: usize,
+    /// Re-encode float projections at load.
+    pub quantize: Option<&'static QuantFormat>,
+    /// Measure kernels that the tuner does not know.
+    pub measure: bool,
+}
+
+/// Opens a session for `rows` with `adapters`, which become jobs 0, 1, ….
+///
+/// # Errors
+/// A row longer than the model's context; what the device makes impossible.
+pub async fn open(
+    gpu: &Gpu,
+    file: &ModelFile,
+    adapters: &[(AdapterLayout, Vec<f32>)],
+    rows: &EvalRows,
+    how: EvalShape,
+    tuner: &mut Tuner,
+) -> Result<Session> {
+    let (longest, context) = (rows.longest(), file.config.max_position_embeddings);
+    if longest > context {
+        let problem = format!("a row of {longest} tokens exceeds the model's context of {context}");
+        return Err(Error::config("seq", problem, format!("use --seq {context} or less")));
+    }
+    let all: usize = rows.examples.iter().map(|e| e.tokens.len()).sum();
+    let mut layouts: Vec<AdapterLayout> = adapters.iter().map(|(layout, _)| layout.clone()).collect();
+    layouts.iter_mut().for_each(AdapterLayout::freeze);
+    let shape = Shape {
+        rows: how.tokens.min(all.next_multiple_of(8)).max(longest),
+        positions: longest,
+        recompute: Recompute::Off,
+        clip: 0.0,
+        quantize: how.quantize,
+        training: false,
+    };
+    let mut planned = Planned::new(file, &layouts.iter().collect::<Vec<_>>(), shape, gpu.plan_limits(), tuner)?;
+    if how.measure {
+        planned.tune(gpu, tuner).await?;
+    }
+    let session = planned.realize(gpu, file, |_, _| {}).await?;
+    for (job, (_, values)) in adapters.iter().enumerate() {
+        session.write_values(gpu, job, values)?;
+    }
+    Ok(session)
+}
+
+/// Mean loss and, where there are labelled rows, accuracy, with the adapter of `job` or with the base alone.
+///
+/// # Errors
+/// A lost device.
+pub async fn evaluate(
+    session: &mut Session,
+    gpu: &Gpu,
+    rows: &EvalRows,
+    job: Option<usize>,
+) -> Result<(Option<Evaluation>, Option<Accuracy>)> {
+    let loss = score::mean(session, gpu, &rows.examples, job).await?;
+    if rows.labelled.is_empty() {
+        return Ok((loss, None));
+    }
+    Ok((loss, Some(score::accuracy(session, gpu, &rows.labelled, job).await?)))
+}

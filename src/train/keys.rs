@@ -1,0 +1,216 @@
+//! The table of a run's settings: what a form shows and a program may ask for. `TrainConfig` reads them; a test keeps the two equal.
+//! Paths, names and the base's `quantize` are left out: they are no choices of a form.
+
+use serde::Serialize;
+use serde_json::Value;
+
+use crate::Result;
+use crate::adapters::config::MAX_RANK;
+use crate::adapters::{Method, OptionKind, OptionSpec};
+
+/// What the value of a setting looks like.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub enum Kind {
+    /// As the settings of methods.
+    Option(OptionKind),
+    /// A list of names.
+    Names,
+    /// An object of numbers by name or regular expression.
+    Patterns,
+}
+
+/// A setting that every run has.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Key {
+    /// Kebab-case name.
+    pub key: &'static str,
+    /// What its value looks like.
+    pub kind: Kind,
+    /// Its value when it is not given, as JSON; `null` when it is not set or follows from others.
+    pub default: &'static str,
+    /// One line.
+    pub help: &'static str,
+}
+
+const fn count(key: &'static str, min: u64, max: u64, default: &'static str, help: &'static str) -> Key {
+    Key { key, kind: Kind::Option(OptionKind::Count { min, max }), default, help }
+}
+const fn number(key: &'static str, min: f64, max: f64, default: &'static str, help: &'static str) -> Key {
+    Key { key, kind: Kind::Option(OptionKind::Number { min, max }), default, help }
+}
+const fn choice(key: &'static str, names: &'static [&'static str], default: &'static str, help: &'static str) -> Key {
+    Key { key, kind: Kind::Option(OptionKind::Choice(names)), default, help }
+}
+const fn switch(key: &'static str, default: &'static str, help: &'static str) -> Key {
+    Key { key, kind: Kind::Option(OptionKind::Switch), default, help }
+}
+
+/// Largest whole number that JavaScript and JSON agree on.
+const MANY: u64 = (1 << 53) - 1;
+const ROWS: u64 = super::config::MAX_ROWS as u64;
+
+/// Every setting of a run but the method's own, in the order of a form.
+#[rustfmt::skip] // one row a setting
+pub const KEYS: &[Key] = &[
+    count("rank", 1, MAX_RANK as u64, "8", "Rank of the adapter"),
+    number("alpha", 0.0, f64::MAX, "null", "Numerator of the scale alpha / rank; twice the rank when not given"),
+    Key { key: "targets", kind: Kind::Names, default: r#"["q","k","v","o","gate","up","down"]"#, help: "Layers to adapt: q, k, v, o, gate, up, down, or a module path" },
+    Key { key: "rank-pattern", kind: Kind::Patterns, default: "null", help: "Another rank for the layers that a name or regular expression covers" },
+    Key { key: "alpha-pattern", kind: Kind::Patterns, default: "null", help: "Another alpha for the layers that a name or regular expression covers" },
+    number("dropout", 0.0, 1.0, "0", "Probability that an element of an adapter's input is dropped"),
+    count("steps", 1, MANY, "null", "Optimizer steps; excludes epochs"),
+    count("epochs", 1, MANY, "1", "Passes over the rows, when there is no number of steps"),
+    count("batch", 1, ROWS, "4", "Sequences in a micro-batch"),
+    count("seq", 2, ROWS, "512", "Longest row in tokens"),
+    count("grad-accum", 1, 1 << 16, "1", "Micro-batches of one optimizer step"),
+    number("lr", 0.0, f64::MAX, "0.0005", "Peak learning rate"),
+    choice("schedule", &["constant", "linear", "cosine"], r#""linear""#, "What the learning rate does after the warm-up"),
+    number("warmup", 0.0, f64::MAX, "0.03", "Steps of warm-up, or a share of all steps below 1"),
+    number("clip", 0.0, f64::MAX, "1", "Largest norm of the gradients; 0 clips nothing"),
+    number("weight-decay", 0.0, f64::MAX, "0", "AdamW's weight decay"),
+    number("beta1", 0.0, 1.0, "0.9", "AdamW's decay of the first moment"),
+    number("beta2", 0.0, 1.0, "0.999", "AdamW's decay of the second moment"),
+    number("eps", 0.0, f64::MAX, "1e-8", "AdamW's epsilon"),
+    count("seed", 0, MANY, "0", "Seed of everything random"),
+    switch("shuffle", "true", "Shuffle the rows anew in every epoch"),
+    choice("format", &["auto", "plain", "chat", "alpaca"], r#""auto""#, "How rows become text"),
+    switch("train-on-prompt", "false", "Train on prompts too"),
+    choice("overlong", &["truncate", "refuse"], r#""truncate""#, "Rows longer than seq"),
+    number("eval-split", 0.0, 1.0, "0", "Share of the rows to hold out when no held-out rows are given"),
+    count("eval-every", 0, MANY, "0", "Steps between evaluations; 0 evaluates at the end only"),
+    count("patience", 0, MANY, "0", "Stop after this many evaluations without a lower loss; 0 never"),
+    count("save-every", 0, MANY, "100", "Steps between checkpoints; 0 saves at the end and when interrupted only"),
+    switch("recompute", "true", "Compute activations again in the backward pass instead of keeping them: slower, less memory"),
+];
+
+/// A setting as a form needs it.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Described {
+    key: &'static str,
+    kind: &'static str,
+    default: Value,
+    help: &'static str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    method: Option<&'static str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    choices: Option<&'static [&'static str]>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    min: Option<f64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    max: Option<f64>,
+}
+
+impl Described {
+    fn new(key: &'static str, kind: Kind, default: Value, help: &'static str) -> Self {
+        let mut made = Self { key, kind: "", default, help, method: None, choices: None, min: None, max: None };
+        let bounds = |min: f64, max: f64| (Some(min), Some(max).filter(|max| *max < f64::MAX));
+        made.kind = match kind {
+            Kind::Names => "names",
+            Kind::Patterns => "patterns",
+            Kind::Option(OptionKind::Switch) => "switch",
+            Kind::Option(OptionKind::Counts) => "counts",
+            Kind::Option(OptionKind::Number { min, max }) => {
+                (made.min, made.max) = bounds(min, max);
+                "number"
+            }
+            Kind::Option(OptionKind::Count { min, max }) => {
+                (made.min, made.max) = bounds(min as f64, max as f64);
+                "count"
+            }
+            Kind::Option(OptionKind::Choice(names)) => {
+                made.choices = Some(names);
+                "choice"
+            }
+        };
+        made
+    }
+}
+
+/// The settings of a run with `method`: the method's own first, then those of every run.
+///
+/// # Errors
+/// When there is no such method.
+pub fn describe(method: &str) -> Result<Vec<Described>> {
+    let method = Method::by_name(method)?;
+    let own = |spec: &'static OptionSpec| -> Result<Described> {
+        Ok(Described {
+            method: Some(method.name),
+            ..Described::new(spec.key, Kind::Option(spec.kind), spec.parse(spec.default)?, spec.help)
+        })
+    };
+    let mut all: Vec<Described> = method.options.iter().map(own).collect::<Result<_>>()?;
+    all.extend(KEYS.iter().map(|k| Described::new(k.key, k.kind, serde_json::from_str(k.default).unwrap_or_default(), k.help)));
+    Ok(all)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::settings::{Map, one_of};
+    use crate::train::TrainConfig;
+    use serde_json::json;
+
+    /// Settings that are paths, names, or the base's.
+    const PLACES: &[&str] = &["name", "model", "quantize", "data", "eval-data", "init-adapter", "out"];
+
+    fn read(key: &str, value: Value) -> Result<TrainConfig> {
+        let mut map = Map::from_iter([(key.to_owned(), value)]);
+        if key == "patience" {
+            map.insert("eval-every".into(), 1.into());
+        }
+        TrainConfig::from_map(&map)
+    }
+
+    #[test]
+    fn the_table_has_every_setting_with_its_default() {
+        let config = TrainConfig::from_map(&Map::new()).expect("defaults");
+        let map = config.to_map();
+        let own: Vec<&str> = Method::by_name(&config.adapter.method).expect("the default").options.iter().map(|o| o.key).collect();
+        for key in map.keys().map(String::as_str).filter(|k| !PLACES.contains(k) && !own.contains(k) && *k != "method") {
+            assert!(KEYS.iter().any(|k| k.key == key), "no row for `{key}`");
+        }
+        for key in KEYS {
+            let default: Value = serde_json::from_str(key.default).expect("JSON");
+            match map.get(key.key) {
+                Some(value) if default.is_number() => assert_eq!(value.as_f64(), default.as_f64(), "{}", key.key),
+                Some(value) if key.key != "alpha" => assert_eq!(*value, default, "{}", key.key),
+                _ => assert_eq!(default, Value::Null, "{}", key.key),
+            }
+        }
+    }
+
+    #[test]
+    fn the_table_has_the_bounds_that_are_read() {
+        for Key { key, kind, .. } in KEYS {
+            match *kind {
+                Kind::Option(OptionKind::Count { min, max }) => {
+                    read(key, json!(min)).expect(key);
+                    assert!(min == 0 || read(key, json!(min - 1)).is_err(), "{key} below {min}");
+                    assert!(max == MANY || read(key, json!(max + 1)).is_err(), "{key} above {max}");
+                }
+                Kind::Option(OptionKind::Number { min, max }) => {
+                    read(key, json!((min + max.min(1.0)) / 2.0)).expect(key);
+                    assert!(read(key, json!(min - 0.1)).is_err(), "{key} below {min}");
+                    assert!(max == f64::MAX || read(key, json!(max + 0.1)).is_err(), "{key} above {max}");
+                }
+                Kind::Option(OptionKind::Choice(names)) => {
+                    names.iter().for_each(|name| assert!(read(key, json!(name)).is_ok(), "{key} {name}"));
+                    let error = read(key, json!("?")).expect_err("unknown").to_string();
+                    assert!(error.contains(&one_of(names)), "{error}");
+                }
+                Kind::Option(OptionKind::Switch) => assert!(read(key, json!("?")).is_err() && read(key, json!(true)).is_ok(), "{key}"),
+                Kind::Names | Kind::Patterns | Kind::Option(OptionKind::Counts) => assert!(read(key, json!(7)).is_err(), "{key}"),
+            }
+        }
+    }
+
+    #[test]
+    fn a_form_gets_the_methods_own_settings_first() {
+        let rows = serde_json::to_value(describe("lora").expect("a method")).expect("JSON");
+        assert_eq!(rows[0]["key"], "rslora");
+        assert_eq!(rows[0]["method"], "lora");
+        let rank = rows.as_array().expect("a list").iter().find(|r| r["key"] == "rank").expect("rank");
+        assert_eq!(*rank, json!({"key": "rank", "kind": "count", "default": 8, "help": "Rank of the adapter", "min": 1.0, "max": 4096.0}));
+        assert_eq!(describe("nothing").expect_err("no method").code(), "config");
+    }
+}

@@ -1,0 +1,132 @@
+//! The loop of a run, one step at a time: what happens after a step, in which order, and when it is over. The caller keeps what is to
+//! be kept and tells the events on: the binary to files and a terminal, the web API to a page.
+
+use super::config::TrainConfig;
+use super::events::{Event, StepReport};
+use super::progress::Progress;
+use super::trainer::Trainer;
+use crate::gpu::Gpu;
+use crate::{Error, Result};
+
+/// What the loop needs of a trainer.
+pub trait Engine {
+    /// One optimizer step.
+    fn step(&mut self) -> impl Future<Output = Result<StepReport>>;
+    /// Mean held-out loss in nats and the number of targets, or `None` when nothing is held out.
+    fn evaluate(&mut self) -> impl Future<Output = Result<Option<(f64, u64)>>>;
+}
+
+/// A trainer with the device it runs on.
+pub struct OnDevice<'d> {
+    /// The trainer.
+    pub trainer: &'d mut Trainer,
+    /// Its device.
+    pub gpu: &'d Gpu,
+}
+
+impl Engine for OnDevice<'_> {
+    async fn step(&mut self) -> Result<StepReport> {
+        self.trainer.step(self.gpu).await
+    }
+    async fn evaluate(&mut self) -> Result<Option<(f64, u64)>> {
+        Ok(self.trainer.evaluate(self.gpu).await?.map(|e| (e.loss, e.targets)))
+    }
+}
+
+/// A run and where it stands.
+#[derive(Debug, Clone)]
+pub struct Run {
+    /// Its settings.
+    pub config: TrainConfig,
+    /// Steps it takes in all.
+    pub total: u64,
+    /// Steps done.
+    pub done: u64,
+    /// Best held-out loss so far.
+    pub progress: Progress,
+    /// Whether there is anything to evaluate on.
+    pub held_out: bool,
+    ended: bool,
+    last: f64,
+}
+
+/// What is to be kept after a step.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct After {
+    /// The whole state.
+    pub save: bool,
+    /// The adapter, as the best so far.
+    pub best: bool,
+}
+
+impl Run {
+    /// A run of `total` steps of which `done` are done.
+    pub fn new(config: TrainConfig, total: u64, done: u64, progress: Progress, held_out: bool) -> Self {
+        Self { config, total, done, progress, held_out, ended: false, last: f64::NAN }
+    }
+
+    /// The run of a trainer, fresh or resumed.
+    pub fn of(trainer: &Trainer) -> Self {
+        Self::new(trainer.config().clone(), trainer.total_steps(), trainer.step_number(), trainer.progress, trainer.has_held_out())
+    }
+
+    /// No step is left, or the run has ended early.
+    pub fn is_over(&self) -> bool {
+        self.ended || self.done >= self.total
+    }
+
+    /// One step and what falls due after it. `tell` gets its events in order.
+    ///
+    /// # Errors
+    /// Those of the engine and of `tell`. The run can go on from its last checkpoint.
+    pub async fn advance(&mut self, engine: &mut impl Engine, mut tell: impl FnMut(Event) -> Result<()>) -> Result<After> {
+        let report = engine.step().await?;
+        (self.done, self.last) = (report.step, report.loss);
+        tell(Event::Step(report))?;
+        let due = Progress::due(&self.config, self.done, self.total, self.held_out);
+        let mut after = After { save: due.checkpoint, best: false };
+        if due.evaluate
+            && let Some((loss, tokens)) = engine.evaluate().await?
+        {
+            let verdict = self.progress.evaluated(&self.config, self.done, loss);
+            let (job, step) = (self.config.name.clone(), self.done);
+            tell(Event::Eval { job: job.clone(), step, loss, tokens, accuracy: None, best: verdict.best })?;
+            after.best = verdict.best && self.config.eval_every > 0;
+            if let Some(reason) = verdict.stop.filter(|_| self.done < self.total) {
+                tell(Event::EarlyStop { job, step, reason })?;
+                (self.ended, after.save) = (true, true);
+            }
+        }
+        Ok(after)
+    }
+
+    /// The event with which a run begins or goes on; `planned_bytes` on `adapter`.
+    pub fn start_event(&self, trainer: &mut Trainer, gpu: &Gpu) -> Event {
+        Event::Start {
+            job: self.config.name.clone(),
+            config: self.config.to_map(),
+            trainable_parameters: trainer.layout().params.trainable() as u64,
+            planned_bytes: trainer.session().footprint().total(),
+            adapter: gpu.facts().name.clone(),
+            steps: self.total,
+            resumed_at: self.done,
+        }
+    }
+
+    /// The event with which it ends after `seconds`, its adapter being in `out`.
+    pub fn done_event(&self, seconds: f64, out: String) -> Event {
+        let (job, best_eval) = (self.config.name.clone(), self.progress.best.map(|best| best.loss));
+        Event::Done { job, step: self.done, loss: self.last, best_eval, seconds, out }
+    }
+
+    /// Refuses settings that wait for evaluations when there is nothing to evaluate on.
+    ///
+    /// # Errors
+    /// Names the setting.
+    pub fn check_held_out(config: &TrainConfig, held_out: bool) -> Result<()> {
+        if config.eval_every > 0 && !held_out {
+            return Err(Error::config("eval-every", "there is nothing to evaluate on", "give --eval-data or --eval-split"));
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,259 @@
+//! The web API: one [`Engine`] over the library, for a Worker. Everything that takes time is a promise; a call that comes while another
+//! runs is refused with the code `busy`. Nothing of the method or the loop is here: see `train`, `generate`, `formats`.
+
+mod convert;
+mod jobs;
+mod options;
+mod source;
+mod state;
+mod types;
+mod writing;
+
+use std::cell::{Cell, RefCell};
+use std::rc::Rc;
+
+use wasm_bindgen::prelude::*;
+
+use crate::adapters::METHODS;
+use crate::gpu::{Gpu, GpuOptions, Tuner};
+use crate::train::keys;
+use crate::{Error, Result};
+
+use convert::{from_js, thrown, to_js};
+use source::JsByteSource;
+use state::State;
+
+/// Called by the module itself when it is loaded: a panic tells where it was.
+#[wasm_bindgen(start)]
+pub fn start() {
+    console_error_panic_hook::set_once();
+}
+
+/// A GPU device with at most one base and one run on it.
+#[wasm_bindgen]
+pub struct Engine {
+    /// Empty while a call runs, and for good after `close`.
+    state: RefCell<Option<State>>,
+    running: Cell<Option<&'static str>>,
+    abort: Rc<Cell<bool>>,
+}
+
+impl Engine {
+    /// Takes the state for a call named `what`, or says which call has it.
+    fn take(&self, what: &'static str) -> Result<State> {
+        if let Some(running) = self.running.get() {
+            return Err(Error::Busy { running });
+        }
+        let state = self.state.borrow_mut().take().ok_or(Error::Stopped)?;
+        self.running.set(Some(what));
+        self.abort.set(false);
+        Ok(state)
+    }
+
+    fn give_back(&self, state: State) {
+        self.running.set(None);
+        *self.state.borrow_mut() = Some(state);
+    }
+
+    /// Runs one call alone.
+    async fn alone<T>(&self, what: &'static str, work: impl AsyncFnOnce(&mut State) -> Result<T>) -> Result<T, JsValue> {
+        let mut state = self.take(what).map_err(|e| thrown(&e))?;
+        let done = work(&mut state).await;
+        self.give_back(state);
+        done.map_err(|e| thrown(&e))
+    }
+
+    /// Runs one call that does not wait for anything.
+    fn at_once<T>(&self, what: &'static str, work: impl FnOnce(&mut State) -> Result<T>) -> Result<T, JsValue> {
+        let mut state = self.take(what).map_err(|e| thrown(&e))?;
+        let done = work(&mut state);
+        self.give_back(state);
+        done.map_err(|e| thrown(&e))
+    }
+}
+
+#[wasm_bindgen]
+impl Engine {
+    /// Opens the strongest GPU. Plans beyond `max_bytes` are refused with `out_of_memory`; without it only the device refuses.
+    pub async fn open(max_bytes: Option<f64>) -> Result<Engine, JsValue> {
+        let gpu = Gpu::open(&GpuOptions::default()).await.map_err(|e| thrown(&e))?;
+        let abort = Rc::new(Cell::new(false));
+        let state = State::new(gpu, max_bytes.map(|bytes| bytes as u64), abort.clone());
+        Ok(Engine { state: RefCell::new(Some(state)), running: Cell::new(None), abort })
+    }
+
+    /// What the GPU is.
+    #[wasm_bindgen(unchecked_return_type = "DeviceFacts")]
+    pub fn facts(&self) -> Result<JsValue, JsValue> {
+        self.at_once("facts", |state| to_js(&state.facts()))
+    }
+
+    /// Opens a GGUF model: header, tokenizer, template. `quantize` as in run files. What was done on another base is dropped.
+    #[wasm_bindgen(js_name = loadBase, unchecked_return_type = "BaseInfo")]
+    pub async fn load_base(&self, source: JsByteSource, quantize: Option<String>) -> Result<JsValue, JsValue> {
+        self.alone("loadBase", async |state| to_js(&state.load(Some(source), quantize).await?)).await
+    }
+
+    /// Opens the model inside this module.
+    #[wasm_bindgen(js_name = loadEmbedded, unchecked_return_type = "BaseInfo")]
+    pub async fn load_embedded(&self, quantize: Option<String>) -> Result<JsValue, JsValue> {
+        self.alone("loadEmbedded", async |state| to_js(&state.load(None, quantize).await?)).await
+    }
+
+    /// The methods that an adapter can be trained with.
+    #[wasm_bindgen(unchecked_return_type = "{ name: string; help: string }[]")]
+    pub fn methods() -> Result<JsValue, JsValue> {
+        let rows: Vec<_> = METHODS.iter().map(|m| serde_json::json!({ "name": m.name, "help": m.help })).collect();
+        to_js(&rows).map_err(|e| thrown(&e))
+    }
+
+    /// The settings that a run of `method` takes.
+    #[wasm_bindgen(unchecked_return_type = "Setting[]")]
+    pub fn settings(method: &str) -> Result<JsValue, JsValue> {
+        keys::describe(method).and_then(|rows| to_js(&rows)).map_err(|e| thrown(&e))
+    }
+
+    /// The settings of the embedded demo.
+    #[wasm_bindgen(js_name = demoSettings, unchecked_return_type = "Settings")]
+    pub fn demo_settings() -> Result<JsValue, JsValue> {
+        to_js(&crate::demo::settings()).map_err(|e| thrown(&e))
+    }
+
+    /// The first `limit` rows as the model will see them.
+    #[wasm_bindgen(unchecked_return_type = "Preview")]
+    pub fn preview(
+        &self,
+        #[wasm_bindgen(unchecked_param_type = "Rows")] rows: JsValue,
+        #[wasm_bindgen(unchecked_param_type = "Settings")] settings: JsValue,
+        limit: u32,
+    ) -> Result<JsValue, JsValue> {
+        self.at_once("preview", |state| to_js(&state.preview(&from_js(rows, "rows")?, from_js(settings, "settings")?, limit as usize)?))
+    }
+
+    /// What a run would take; nothing is allocated.
+    #[wasm_bindgen(unchecked_return_type = "Plan")]
+    pub fn plan(
+        &self,
+        #[wasm_bindgen(unchecked_param_type = "Settings")] settings: JsValue,
+        #[wasm_bindgen(unchecked_param_type = "Rows | undefined")] rows: JsValue,
+    ) -> Result<JsValue, JsValue> {
+        self.at_once("plan", |state| to_js(&state.plan(from_js(settings, "settings")?, from_js(rows, "rows")?)?))
+    }
+
+    /// Prepares a run and returns its first events. `progress` is called with a phase, what is done and the total.
+    #[wasm_bindgen(unchecked_return_type = "TrainEvent[]")]
+    pub async fn start(
+        &self,
+        #[wasm_bindgen(unchecked_param_type = "StartOptions")] options: JsValue,
+        #[wasm_bindgen(unchecked_param_type = "OnProgress | undefined")] progress: JsValue,
+    ) -> Result<JsValue, JsValue> {
+        self.alone("start", async |state| {
+            let options = options::Start::read(&options)?;
+            to_js(&state.start(options, &options::Callback::new(progress)).await?)
+        })
+        .await
+    }
+
+    /// One optimizer step and what falls due after it.
+    #[wasm_bindgen(unchecked_return_type = "StepResult")]
+    pub async fn step(&self) -> Result<JsValue, JsValue> {
+        self.alone("step", async |state| to_js(&state.step().await?)).await
+    }
+
+    /// The event with which the run ends after `seconds`.
+    #[wasm_bindgen(unchecked_return_type = "DoneEvent")]
+    pub fn done(&self, seconds: f64) -> Result<JsValue, JsValue> {
+        self.at_once("done", |state| to_js(&state.done(seconds)?))
+    }
+
+    /// The whole state of the run.
+    pub async fn checkpoint(&self) -> Result<Vec<u8>, JsValue> {
+        self.alone("checkpoint", async |state| state.checkpoint().await).await
+    }
+
+    /// The adapter of the run, as the files of a PEFT folder.
+    #[wasm_bindgen(js_name = exportAdapter, unchecked_return_type = "AdapterFile[]")]
+    pub async fn export_adapter(&self) -> Result<JsValue, JsValue> {
+        self.alone("exportAdapter", async |state| options::adapter_to_js(&state.export().await?)).await
+    }
+
+    /// Mean loss of rows, and accuracy of those with choices, under an adapter.
+    #[wasm_bindgen(unchecked_return_type = "Evaluation")]
+    pub async fn evaluate(
+        &self,
+        #[wasm_bindgen(unchecked_param_type = "Rows")] rows: JsValue,
+        #[wasm_bindgen(unchecked_param_type = "AdapterChoice")] adapter: JsValue,
+    ) -> Result<JsValue, JsValue> {
+        self.alone("evaluate", async |state| to_js(&state.evaluate(&from_js(rows, "rows")?, options::Adapter::read(&adapter)?).await?))
+            .await
+    }
+
+    /// Continues a prompt: a text as it is, or messages in the model's chat template. `piece` is called with the text as it comes.
+    /// Returns the whole text.
+    pub async fn generate(
+        &self,
+        #[wasm_bindgen(unchecked_param_type = "string | ChatMessage[]")] prompt: JsValue,
+        #[wasm_bindgen(unchecked_param_type = "WriteOptions")] options: JsValue,
+        #[wasm_bindgen(unchecked_param_type = "((text: string) => void) | undefined")] piece: JsValue,
+        #[wasm_bindgen(unchecked_param_type = "OnProgress | undefined")] progress: JsValue,
+    ) -> Result<String, JsValue> {
+        self.alone("generate", async |state| {
+            let adapter = options::Adapter::read(&convert::field(&options, "adapter")?)?;
+            let prompt = options::Prompt::read(prompt)?;
+            let how: options::Write = from_js(options, "options")?;
+            state.generate(&prompt, adapter, &how, &options::Callback::new(piece), &options::Callback::new(progress)).await
+        })
+        .await
+    }
+
+    /// Makes the running `loadBase`, `start` or `generate` fail with `stopped` soon.
+    pub fn abort(&self) {
+        self.abort.set(true);
+    }
+
+    /// Bytes of this module's memory and of the run's buffers on the GPU.
+    #[wasm_bindgen(unchecked_return_type = "MemoryUse")]
+    pub fn memory(&self) -> Result<JsValue, JsValue> {
+        let wasm = wasm_bindgen::memory().unchecked_into::<js_sys::WebAssembly::Memory>().buffer();
+        let wasm = wasm.unchecked_into::<js_sys::ArrayBuffer>().byte_length();
+        let gpu = self.state.borrow_mut().as_mut().map_or(0, State::gpu_bytes);
+        to_js(&serde_json::json!({ "wasm": wasm, "gpu": gpu })).map_err(|e| thrown(&e))
+    }
+
+    /// What was measured about kernels on this GPU, as text to keep.
+    pub fn tuning(&self) -> Result<String, JsValue> {
+        self.at_once("tuning", |state| Ok(state.tuner.to_json()))
+    }
+
+    /// Takes over what was measured earlier; text of another GPU or version, or damaged text, is ignored.
+    #[wasm_bindgen(js_name = absorbTuning)]
+    pub fn absorb_tuning(&self, text: &str) -> Result<(), JsValue> {
+        self.at_once("absorbTuning", |state| {
+            state.tuner.absorb_json(text);
+            Ok(())
+        })
+    }
+
+    /// Destroys the device as a driver reset would, for tests of what happens then.
+    #[wasm_bindgen(js_name = destroyDevice)]
+    pub fn destroy_device(&self) -> Result<(), JsValue> {
+        self.at_once("destroyDevice", |state| {
+            state.gpu.destroy();
+            Ok(())
+        })
+    }
+
+    /// Gives back all memory; every later call fails with `stopped`.
+    pub fn close(&self) -> Result<(), JsValue> {
+        drop(self.take("close").map_err(|e| thrown(&e))?);
+        self.running.set(None);
+        Ok(())
+    }
+}
+
+impl State {
+    fn new(gpu: Gpu, max_bytes: Option<u64>, abort: Rc<Cell<bool>>) -> Self {
+        let tuner = Tuner::for_device(&gpu);
+        State { gpu, tuner, base: None, job: None, writer: None, max_bytes, abort }
+    }
+}

@@ -1,0 +1,158 @@
+//! The run of an engine: started, stepped, saved, evaluated.
+
+use serde_json::{Value, json};
+
+use super::options::{Adapter, AdapterFiles, Callback, Rows, Start};
+use super::state::{Base, State, loaded};
+use crate::adapters::AdapterLayout;
+use crate::export::peft::{File, Folder};
+use crate::model::decoder::Decoder;
+use crate::train::data::RowFile;
+use crate::train::evaluate::{self, EvalRows, EvalShape};
+use crate::train::run::OnDevice;
+use crate::train::start::{fill_in, from_adapter, open_adapter};
+use crate::train::trainer::{TrainData, TrainPlan, Trainer};
+use crate::train::{Checkpoint, Event, Run, TrainConfig};
+use crate::{Error, Result};
+
+/// What errors call a checkpoint that came as bytes.
+const CHECKPOINT: &str = "the checkpoint";
+/// What errors call an adapter that came as files.
+const ADAPTER: &str = "the given files";
+/// Tokens of a pass of `evaluate`.
+const EVAL_TOKENS: usize = 1024;
+
+/// A run with what was built beside it.
+pub struct Job {
+    /// The trainer.
+    pub trainer: Trainer,
+    /// Where it stands.
+    pub run: Run,
+    /// Generates with the run's own weights, once asked for.
+    pub decoder: Option<Decoder>,
+}
+
+/// The run that has to be there.
+pub fn running(job: &mut Option<Job>) -> Result<&mut Job> {
+    job.as_mut().ok_or_else(|| Error::config("adapter", "no run has been started", "call train first"))
+}
+
+/// The adapter of `files` on `base`.
+pub fn opened(files: &AdapterFiles, base: &Base) -> Result<(AdapterLayout, Vec<f32>)> {
+    open_adapter(Folder::of(ADAPTER, files)?, &base.file.config, &base.hash)
+}
+
+fn row_file(rows: &Rows) -> Result<RowFile<'_>> {
+    Ok((rows.name(), rows.bytes()?))
+}
+
+impl State {
+    /// Prepares a run; its first events.
+    pub async fn start(&mut self, options: Start, progress: &Callback) -> Result<Vec<Event>> {
+        let base = loaded(&self.base)?;
+        let Start { mut settings, rows, held_out, init_adapter, resume, tune } = options;
+        rows.settle(&mut settings);
+        settings.insert("quantize".into(), base.quantize.as_str().into());
+        let saved = resume.as_deref().map(|bytes| Checkpoint::read(CHECKPOINT, bytes)).transpose()?;
+        if let Some(saved) = &saved {
+            fill_in(&mut settings, &saved.state.config);
+        }
+        let (config, values) = match &init_adapter {
+            None => (TrainConfig::from_map(&settings)?, None),
+            Some(files) => {
+                let (config, values) = from_adapter(settings, Folder::of(ADAPTER, files)?, &base.file.config, &base.hash)?;
+                (config, Some(values))
+            }
+        };
+        if let Some(saved) = &saved {
+            config.check_resume(&saved.state.config)?;
+        }
+        let held_out = held_out.as_ref().map(row_file).transpose()?;
+        let (data, warnings) = TrainData::read(&config, &base.tokenizer, row_file(&rows)?, held_out)?;
+        let mut plan = TrainPlan::new(&base.file, &config, Some(&data), self.gpu.plan_limits(), &self.tuner)?;
+        self.check_size(plan.planned.footprint().total())?;
+        // Everything that can be wrong with the settings has been found: the earlier run makes room.
+        (self.job, self.writer) = (None, None);
+        if tune {
+            plan.planned.tune(&self.gpu, &mut self.tuner).await?;
+        }
+        let count = |phase: &'static str| move |done: u64, total: u64| progress.progress(phase, done, total);
+        let pipelines = count("pipelines");
+        plan.planned.prewarm(&self.gpu, |done, total| pipelines(done as u64, total as u64)).await?;
+        let job = config.name.clone();
+        let (gpu, weights) = (&self.gpu, count("weights"));
+        let mut trainer = Trainer::new(gpu, &base.file, config, data, plan, values, &mut self.tuner, false, weights).await?;
+        if let Some(bytes) = &resume {
+            trainer.resume(gpu, CHECKPOINT, bytes)?;
+        }
+        let run = Run::of(&trainer);
+        let mut events = vec![run.start_event(&mut trainer, gpu)];
+        events.extend(warnings.into_iter().map(|message| Event::Warning { job: Some(job.clone()), message }));
+        self.job = Some(Job { trainer, run, decoder: None });
+        Ok(events)
+    }
+
+    /// One step and what falls due after it: `StepResult` of the package.
+    pub async fn step(&mut self) -> Result<Value> {
+        let Job { trainer, run, .. } = running(&mut self.job)?;
+        let mut events = Vec::new();
+        let mut save = (false, false);
+        if !run.is_over() {
+            let mut tell = |event: Event| {
+                events.push(event);
+                Ok(())
+            };
+            let after = run.advance(&mut OnDevice { trainer, gpu: &self.gpu }, &mut tell).await?;
+            trainer.progress = run.progress;
+            save = (after.save, after.best);
+        }
+        let (step, total) = (run.done, run.total);
+        Ok(json!({ "events": events, "save": save.0, "best": save.1, "over": run.is_over(), "step": step, "total": total }))
+    }
+
+    /// The event with which the run ends.
+    pub fn done(&mut self, seconds: f64) -> Result<Event> {
+        Ok(running(&mut self.job)?.run.done_event(seconds, "memory".into()))
+    }
+
+    /// The bytes of a checkpoint.
+    pub async fn checkpoint(&mut self) -> Result<Vec<u8>> {
+        running(&mut self.job)?.trainer.checkpoint(&self.gpu).await
+    }
+
+    /// The files of the adapter.
+    pub async fn export(&mut self) -> Result<Vec<File>> {
+        running(&mut self.job)?.trainer.export(&self.gpu).await
+    }
+
+    /// `Evaluation` of the package.
+    pub async fn evaluate(&mut self, rows: &Rows, adapter: Adapter) -> Result<Value> {
+        let base = loaded(&self.base)?;
+        let mut settings = crate::settings::Map::new();
+        rows.settle(&mut settings);
+        // Rows are cut where the run would cut them.
+        let seq = self.job.as_ref().map_or(base.file.config.max_position_embeddings, |job| job.run.config.seq);
+        let config = TrainConfig { seq, ..TrainConfig::from_map(&settings)? };
+        let (name, bytes) = row_file(rows)?;
+        let rows = EvalRows::read(name, bytes, &base.tokenizer, config.data_options())?;
+        let adapters = match &adapter {
+            Adapter::None => Vec::new(),
+            Adapter::Files(files) => vec![opened(files, base)?],
+            Adapter::Current => {
+                let trainer = &mut running(&mut self.job)?.trainer;
+                let layout = trainer.layout().clone();
+                vec![(layout, trainer.session().read_values(&self.gpu, 0).await?)]
+            }
+        };
+        let how = EvalShape { tokens: EVAL_TOKENS, quantize: base.format()?, measure: false };
+        let mut session = evaluate::open(&self.gpu, &base.file, &adapters, &rows, how, &mut self.tuner).await?;
+        let job = (!adapters.is_empty()).then_some(0);
+        let (loss, accuracy) = evaluate::evaluate(&mut session, &self.gpu, &rows, job).await?;
+        let loss = loss.ok_or_else(|| Error::config("rows", "there is nothing to evaluate", "give at least one row"))?;
+        let mut answer = json!({ "loss": loss.loss, "tokens": loss.targets });
+        if let Some(accuracy) = accuracy {
+            answer["accuracy"] = (accuracy.right as f64 / accuracy.rows.max(1) as f64).into();
+        }
+        Ok(answer)
+    }
+}

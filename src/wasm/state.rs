@@ -1,0 +1,194 @@
+//! What an engine holds: the device, a base, a run, a writer.
+
+use std::cell::Cell;
+use std::collections::BTreeMap;
+use std::rc::Rc;
+
+use serde_json::{Value, json};
+
+use super::jobs::Job;
+use super::options::Rows;
+use super::source::{Foreign, JsByteSource};
+use super::writing::Writer;
+use crate::formats::{ByteSource, ModelFile};
+use crate::gpu::{Gpu, Tuner};
+use crate::quant::QuantFormat;
+use crate::settings::Map;
+use crate::text::inspect::RowView;
+use crate::text::{DataOptions, Dataset, Tokenizer, read_rows};
+use crate::train::TrainConfig;
+use crate::train::trainer::{TrainData, TrainPlan};
+use crate::{Error, Result, demo};
+
+/// Rows that a preview tokenises at most: enough to warn, quick enough to wait for.
+const PREVIEWED: usize = 1000;
+
+/// An opened model.
+pub struct Base {
+    /// Header and sources.
+    pub file: ModelFile,
+    /// Its tokenizer.
+    pub tokenizer: Tokenizer,
+    /// `ModelFile::content_hash`.
+    pub hash: String,
+    /// The setting `quantize` of everything done with it.
+    pub quantize: String,
+}
+
+impl Base {
+    /// The format that float weights are quantised to.
+    pub fn format(&self) -> Result<Option<&'static QuantFormat>> {
+        TrainConfig::quantize_format(&self.quantize)
+    }
+}
+
+/// All that an engine holds.
+pub struct State {
+    /// The device.
+    pub gpu: Gpu,
+    /// What was measured on it.
+    pub tuner: Tuner,
+    /// The base, once loaded.
+    pub base: Option<Base>,
+    /// The run, once started.
+    pub job: Option<Job>,
+    /// What generates text without the run.
+    pub writer: Option<Writer>,
+    /// Plans beyond this are refused.
+    pub max_bytes: Option<u64>,
+    /// Set from outside to end the running call.
+    pub abort: Rc<Cell<bool>>,
+}
+
+/// The base that has to be there. A function of the field, so that the others can be borrowed beside it.
+pub fn loaded(base: &Option<Base>) -> Result<&Base> {
+    base.as_ref().ok_or_else(|| Error::config("model", "no base is loaded", "call loadBase first"))
+}
+
+impl State {
+    /// What the GPU is.
+    pub fn facts(&self) -> Value {
+        let (facts, limits) = (self.gpu.facts(), self.gpu.plan_limits());
+        json!({
+            "name": facts.name, "backend": facts.backend, "isCpu": facts.is_cpu,
+            "maxBinding": limits.max_binding, "maxBuffer": limits.max_buffer,
+        })
+    }
+
+    /// Bytes of the run's buffers on the GPU.
+    pub fn gpu_bytes(&mut self) -> u64 {
+        self.job.as_mut().map_or(0, |job| job.trainer.session().allocated_bytes())
+    }
+
+    /// Opens a source, or the embedded model.
+    pub async fn load(&mut self, source: Option<JsByteSource>, quantize: Option<String>) -> Result<Value> {
+        let quantize = quantize.unwrap_or_else(|| "none".to_owned());
+        TrainConfig::quantize_format(&quantize)?;
+        let file = match source {
+            None => demo::model().await?,
+            Some(source) => {
+                let source: Box<dyn ByteSource> = Box::new(Foreign::new(source, self.abort.clone()));
+                ModelFile::open_gguf(vec![source]).await?
+            }
+        };
+        let tokenizer = Tokenizer::of_model(&file)?;
+        let hash = file.content_hash().await?;
+        // The old base stays until the new one is known to be good.
+        (self.job, self.writer) = (None, None);
+        let base = self.base.insert(Base { file, tokenizer, hash, quantize });
+        Ok(describe(base))
+    }
+
+    /// The first `limit` rows as the model will see them.
+    pub fn preview(&self, rows: &Rows, settings: Option<Map>, limit: usize) -> Result<Value> {
+        let base = loaded(&self.base)?;
+        let mut settings = settings.unwrap_or_default();
+        rows.settle(&mut settings);
+        let options = TrainConfig::from_map(&settings)?.data_options();
+        let mut all = read_rows(rows.name(), rows.bytes()?)?;
+        let total = all.len();
+        all.truncate(PREVIEWED);
+        let mut warnings = Dataset::build(rows.name(), &all, &base.tokenizer, options)?.report.warnings(rows.name());
+        if total > PREVIEWED {
+            warnings.push(format!("{}: only the first {PREVIEWED} of {total} rows were looked at", rows.name()));
+        }
+        all.truncate(limit);
+        let whole = DataOptions { context: usize::MAX, ..options };
+        let mut shown = Vec::with_capacity(all.len());
+        for mut example in Dataset::build(rows.name(), &all, &base.tokenizer, whole)?.examples {
+            let truncated = example.tokens.len() > options.context;
+            example.tokens.truncate(options.context);
+            example.targets.truncate(options.context);
+            let view = RowView::new(&example, &base.tokenizer);
+            let tokens: Vec<Value> = view.pieces.iter().map(|p| json!({ "text": p.text, "trained": p.is_target })).collect();
+            shown.push(json!({ "index": view.row, "tokens": tokens, "truncated": truncated }));
+        }
+        Ok(json!({ "rows": shown, "total": total, "warnings": warnings }))
+    }
+
+    /// What a run would take.
+    pub fn plan(&self, settings: Option<Map>, rows: Option<Rows>) -> Result<Value> {
+        let base = loaded(&self.base)?;
+        let mut settings = settings.unwrap_or_default();
+        settings.insert("quantize".into(), base.quantize.as_str().into());
+        let mut data = None;
+        if let Some(rows) = rows {
+            rows.settle(&mut settings);
+            let config = TrainConfig { eval_every: 0, ..TrainConfig::from_map(&settings)? };
+            data = Some(TrainData::read(&config, &base.tokenizer, (rows.name(), rows.bytes()?), None)?.0);
+        }
+        let config = TrainConfig::from_map(&settings)?;
+        let plan = match TrainPlan::new(&base.file, &config, data.as_ref(), self.gpu.plan_limits(), &self.tuner) {
+            Ok(plan) => plan,
+            // What the device cannot hold is an answer, not a failure.
+            Err(error @ Error::Limit { .. }) => {
+                let layout = config.adapter.layout(&base.file.config)?;
+                return Ok(json!({
+                    "totalBytes": 0, "byPurpose": {}, "trainable": layout.params.trainable(), "dispatches": 0,
+                    "rows": config.batch * config.seq, "fits": false, "reason": error.to_string(),
+                }));
+            }
+            Err(error) => return Err(error),
+        };
+        let footprint = plan.planned.footprint();
+        let mut by_purpose: BTreeMap<&str, u64> = footprint.persistent.clone();
+        by_purpose.extend([("activations", footprint.arenas), ("params", footprint.params)]);
+        let refused = self.check_size(footprint.total()).err();
+        let mut answer = json!({
+            "totalBytes": footprint.total(), "byPurpose": by_purpose, "trainable": plan.layout.params.trainable(),
+            "dispatches": plan.planned.dispatches().0, "rows": plan.rows, "fits": refused.is_none(),
+        });
+        if let Some(error) = refused {
+            answer["reason"] = error.to_string().into();
+        }
+        if let Some(data) = &data {
+            answer["steps"] = plan.steps(&config, data)?.into();
+        }
+        Ok(answer)
+    }
+
+    /// Refuses plans beyond the caller's limit.
+    pub fn check_size(&self, bytes: u64) -> Result<()> {
+        match self.max_bytes {
+            Some(most) if bytes > most => Err(Error::OutOfMemory { what: format!("a run within {most} bytes"), bytes }),
+            _ => Ok(()),
+        }
+    }
+}
+
+/// `BaseInfo` of the package.
+fn describe(base: &Base) -> Value {
+    let (file, config) = (&base.file, &base.file.config);
+    let mut by_format: BTreeMap<&str, u64> = BTreeMap::new();
+    for tensor in file.tensors() {
+        *by_format.entry(tensor.format.name).or_default() += tensor.bytes;
+    }
+    let most = by_format.iter().max_by_key(|(_, bytes)| **bytes).map_or("", |(name, _)| *name);
+    json!({
+        "name": file.name(), "architecture": config.model_type, "format": most,
+        "parameters": file.tensors().map(|t| t.shape.iter().product::<usize>() as u64).sum::<u64>(),
+        "bytes": by_format.values().sum::<u64>(),
+        "layers": config.num_hidden_layers, "hidden": config.hidden_size, "vocab": config.vocab_size,
+        "context": config.max_position_embeddings, "contentHash": base.hash, "chatTemplate": base.tokenizer.chat_template().is_some(),
+    })
+}

@@ -1,0 +1,31 @@
+//! TypeScript's side of the API: what `wasm-bindgen` cannot tell from Rust types.
+
+use wasm_bindgen::prelude::*;
+
+#[wasm_bindgen(typescript_custom_section)]
+const TYPES: &str = r#"
+import type {
+  AdapterChoice, AdapterFile, BaseInfo, ChatMessage, DoneEvent, Evaluation, GenerateOptions, MemoryUse, Plan, Progress, RowPreview, Rows,
+  Setting, Settings, TrainEvent,
+} from "../src/types.js";
+
+/** Bytes that can be read by range. `read` gives exactly `length` bytes. */
+export interface ByteSource {
+  readonly name: string;
+  readonly size: number;
+  read(offset: number, length: number): Promise<Uint8Array>;
+}
+export type OnProgress = (phase: Progress["phase"], done: number, total: number) => void;
+export interface DeviceFacts { name: string; backend: string; isCpu: boolean; maxBinding: number; maxBuffer: number }
+export interface Preview { rows: RowPreview[]; total: number; warnings: string[] }
+export interface StartOptions {
+  settings: Settings;
+  rows: Rows;
+  heldOut?: Rows | undefined;
+  initAdapter?: AdapterFile[] | undefined;
+  resume?: Uint8Array | undefined;
+  tune: boolean;
+}
+export interface StepResult { events: TrainEvent[]; save: boolean; best: boolean; over: boolean; step: number; total: number }
+export type WriteOptions = Omit<GenerateOptions, "signal" | "onProgress">;
+"#;

@@ -1,0 +1,119 @@
+//! Text from the base, from the run's adapter, or from an adapter's files.
+
+use super::jobs::{opened, running};
+use super::options::{Adapter, AdapterFiles, Callback, Prompt, Write};
+use super::state::{Base, State, loaded};
+use crate::generate::{Generator, generate};
+use crate::model::decoder::Decoder;
+use crate::rng::{FNV_OFFSET, fnv1a_bytes};
+use crate::text::{StreamDecoder, chat};
+use crate::{Error, Result};
+
+/// A decoder's cache begins with room for this many tokens and doubles, since its buffers stay until the run goes.
+const FIRST_CACHE: usize = 256;
+
+/// A model that generates without a run.
+pub struct Writer {
+    generator: Generator,
+    /// Which adapter's files it was opened with.
+    adapter: Option<u64>,
+}
+
+/// Identity of an adapter's files.
+fn identity(files: &AdapterFiles) -> u64 {
+    files.iter().fold(FNV_OFFSET, |hash, (name, bytes)| fnv1a_bytes(fnv1a_bytes(hash, name.as_bytes()), bytes))
+}
+
+/// Tokens of room for sequences of `needed`, within the model's context.
+fn room(needed: usize, context: usize) -> usize {
+    needed.max(FIRST_CACHE).next_power_of_two().min(context)
+}
+
+impl State {
+    /// Continues a prompt; `piece` gets the text as it comes. The whole text.
+    pub async fn generate(
+        &mut self,
+        prompt: &Prompt,
+        adapter: Adapter,
+        how: &Write,
+        piece: &Callback,
+        progress: &Callback,
+    ) -> Result<String> {
+        let base = loaded(&self.base)?;
+        let tokens = match prompt {
+            Prompt::Text(text) => base.tokenizer.encode(text, true)?,
+            Prompt::Messages(messages) => chat::prompt(&base.tokenizer, messages)?,
+        };
+        let sampling = how.sampling()?;
+        let (needed, context) = (tokens.len() + sampling.max_tokens, base.file.config.max_position_embeddings);
+        if needed > context {
+            let problem = format!("{} prompt tokens and {} new ones exceed the context of {context}", tokens.len(), sampling.max_tokens);
+            return Err(Error::config("maxTokens", problem, "generate fewer tokens or shorten the prompt"));
+        }
+        let (mut stream, mut text) = (StreamDecoder::new(true), String::new());
+        let abort = self.abort.clone();
+        let mut each = |token: u32| {
+            let new = stream.push(&base.tokenizer, token);
+            if !new.is_empty() {
+                piece.text(&new);
+                text.push_str(&new);
+            }
+            !abort.get()
+        };
+        let stop = base.tokenizer.stop_ids();
+        let own = matches!(adapter, Adapter::Current) || (matches!(adapter, Adapter::None) && self.job.is_some());
+        if own {
+            let job = running(&mut self.job)?;
+            let choice = matches!(adapter, Adapter::Current).then_some(0);
+            let (store, model, tables) = job.trainer.session().parts();
+            if job.decoder.as_ref().is_none_or(|d| d.max_len() < needed) {
+                job.decoder = None;
+                let made = Decoder::new(&self.gpu, store, model, Some(tables), room(needed, context), &mut self.tuner, false).await?;
+                job.decoder = Some(made);
+            }
+            if let Some(decoder) = &mut job.decoder {
+                generate(&self.gpu, store, decoder, &tokens, &sampling, stop, choice, &mut each).await?;
+            }
+        } else {
+            let writer = writer(&mut self.writer, &self.gpu, base, &mut self.tuner, &adapter, needed, progress).await?;
+            let choice = matches!(adapter, Adapter::Files(_)).then_some(0);
+            writer.generator.generate(&self.gpu, &tokens, &sampling, stop, choice, &mut each).await?;
+        }
+        if abort.get() {
+            return Err(Error::Stopped);
+        }
+        let rest = stream.finish();
+        piece.text(&rest);
+        text.push_str(&rest);
+        Ok(text)
+    }
+}
+
+/// The writer for `adapter`, opened anew where the last one does not fit.
+async fn writer<'w>(
+    slot: &'w mut Option<Writer>,
+    gpu: &crate::gpu::Gpu,
+    base: &Base,
+    tuner: &mut crate::gpu::Tuner,
+    adapter: &Adapter,
+    needed: usize,
+    progress: &Callback,
+) -> Result<&'w mut Writer> {
+    let wanted = match adapter {
+        Adapter::Files(files) => Some(identity(files)),
+        Adapter::None | Adapter::Current => None,
+    };
+    // Without an adapter any writer will do.
+    let kept = slot.take().filter(|w| w.generator.max_len() >= needed && (wanted.is_none() || w.adapter == wanted));
+    if let Some(kept) = kept {
+        return Ok(slot.insert(kept));
+    }
+    let adapters = match adapter {
+        Adapter::Files(files) => vec![opened(files, base)?],
+        Adapter::None | Adapter::Current => Vec::new(),
+    };
+    let max_len = room(needed, base.file.config.max_position_embeddings);
+    let weights = |done, total| progress.progress("weights", done, total);
+    let generator = Generator::open(gpu, &base.file, &adapters, base.format()?, max_len, tuner, false, weights).await?;
+    Ok(slot.insert(Writer { generator, adapter: wanted }))
+}

@@ -1,0 +1,71 @@
+//! Ten training steps of the tiny LLaMA against PyTorch: every kernel of a step, on this browser's implementation of WebGPU.
+
+use serde_json::Value;
+use wasm_bindgen_test::{console_log, wasm_bindgen_test};
+use weblora::adapters::{AdapterConfig, initial_buffer};
+use weblora::formats::{ByteSource, Bytes, ModelFile};
+use weblora::gpu::{Gpu, GpuOptions, Tuner};
+use weblora::kernels::lowrank::JobRow;
+use weblora::model::inputs::HostBatch;
+use weblora::model::llama::Recompute;
+use weblora::settings::{Map, Settings};
+use weblora::train::session::{Hyper, Planned, Shape};
+
+const GGUF: &[u8] = include_bytes!("../golden/tiny_llama/model.gguf");
+const GOLDEN: &str = include_str!("../golden/tiny_llama/golden.json");
+/// Relative to the curve in f64, which the native curve is held to as well (`tests/golden.rs`): so the two differ by less than 1e-4.
+const TOLERANCE: f64 = 5e-5;
+
+fn ints(value: &Value) -> Vec<i64> {
+    value.as_array().expect("a list").iter().map(|v| v.as_i64().expect("a whole number")).collect()
+}
+
+fn batch(value: &Value, rows: usize) -> HostBatch {
+    let (tokens, labels) = (ints(&value["tokens"]), ints(&value["labels"]));
+    let (mut doc_start, mut positions) = (Vec::new(), Vec::new());
+    for length in ints(&value["lengths"]) {
+        let start = doc_start.len() as u32;
+        doc_start.extend((0..length).map(|_| start));
+        positions.extend(0..length as u32);
+    }
+    let mut ids: Vec<u32> = tokens.iter().map(|t| *t as u32).collect();
+    let mut targets: Vec<i32> = labels[1..].iter().map(|l| (*l).max(-1) as i32).collect();
+    targets.push(-1);
+    while ids.len() < rows {
+        doc_start.push(ids.len() as u32);
+        positions.push(0);
+        ids.push(0);
+        targets.push(-1);
+    }
+    let count = targets.iter().filter(|t| **t >= 0).count();
+    HostBatch::new(&ids, &targets, &doc_start, &positions, 1.0 / count as f32)
+}
+
+#[wasm_bindgen_test]
+async fn ten_steps_equal_pytorch() {
+    let golden: Value = serde_json::from_str(GOLDEN).expect("the golden file");
+    let case = &golden["curves"]["lora"];
+    let gpu = Gpu::open(&GpuOptions::default()).await.expect("a WebGPU adapter");
+    console_log!("{:?}", gpu.facts());
+    let source: Box<dyn ByteSource> = Box::new(Bytes::new("model.gguf", GGUF));
+    let file = ModelFile::open_gguf(vec![source]).await.expect("the golden model");
+    let map: Map = serde_json::from_value(serde_json::json!({ "rank": 4, "alpha": 8 })).expect("settings");
+    let layout = AdapterConfig::read(&mut Settings::new(&map)).expect("settings").layout(&file.config).expect("a layout");
+    let batches = golden["batches"].as_array().expect("batches");
+    let rows = batches.iter().map(|b| b["tokens"].as_array().map_or(0, Vec::len)).max().expect("a batch");
+    let shape = Shape { rows, positions: 64, recompute: Recompute::Blocks, clip: 0.0, quantize: None, training: true };
+    let planned = Planned::new(&file, &[&layout], shape, gpu.plan_limits(), &Tuner::for_device(&gpu)).expect("a plan");
+    let mut session = planned.realize(&gpu, &file, |_, _| {}).await.expect("a session");
+    session.write_values(&gpu, 0, &initial_buffer(&layout.params, 0)).expect("written");
+    for step in 0..10 {
+        let host = batch(&batches[step % batches.len()], rows);
+        let losses = session.accumulate(&gpu, &host, &[JobRow::new(0..rows)]).await.expect("a step");
+        let loss = losses.iter().map(|l| f64::from(*l)).sum::<f64>() / losses.len() as f64;
+        let hyper = Hyper { lr: 1e-3, betas: (0.9, 0.999), eps: 1e-8, weight_decay: 0.0, step: step as u64 + 1 };
+        let norm = f64::from(session.update(&gpu, &[hyper]).await.expect("an update")[0]);
+        let want = |key: &str| case["f64"][key][step].as_f64().expect("a number");
+        console_log!("step {}: loss {loss} ({}), norm {norm} ({})", step + 1, want("loss"), want("grad_norm"));
+        assert!((loss - want("loss")).abs() <= TOLERANCE * want("loss"), "loss of step {}", step + 1);
+        assert!((norm - want("grad_norm")).abs() <= 10.0 * TOLERANCE * want("grad_norm"), "norm of step {}", step + 1);
+    }
+}

@@ -1,0 +1,138 @@
+// What the Worker does for a page: one device, one base, one run. Calls that use the device wait for their turn; a run's steps are such calls,
+// so a question to the model is answered between two of them.
+
+import { Engine } from "../wasm/weblora.js";
+import { openBase } from "./base.js";
+import { WebloraError } from "./errors.js";
+import { Device } from "./gpu.js";
+import type { Calls, Item, Method } from "./protocol.js";
+import { Queue } from "./queue.js";
+import { Run } from "./run.js";
+import { listModels, removeModel } from "./storage/models.js";
+import { discardRun, listRuns, restoreRun } from "./storage/runs.js";
+import type { Progress } from "./types.js";
+
+/** What accompanies a call. */
+export interface Call {
+  signal: AbortSignal;
+  progress: (progress: Progress) => void;
+  item: (item: Item) => void;
+}
+
+type Handlers = { [M in Method]: (call: Call, ...args: Parameters<Calls[M]>) => ReturnType<Calls[M]> | Promise<ReturnType<Calls[M]>> };
+
+export class Host {
+  #device: Device | undefined;
+  #run: Run | undefined;
+  #finished: Promise<unknown> = Promise.resolve();
+  readonly #queue = new Queue();
+
+  call(method: string, args: unknown[], call: Call): Promise<unknown> {
+    const handler = Object.hasOwn(this.#handlers, method) ? (this.#handlers[method as Method] as (call: Call, ...args: unknown[]) => unknown) : undefined;
+    if (!handler) return Promise.reject(new WebloraError("config", `there is no call ${method}; the page and its Worker are of different versions, reload the page`));
+    return Promise.resolve().then(() => handler(call, ...args));
+  }
+
+  get #open(): Device {
+    if (!this.#device) throw new WebloraError("stopped", "no device is open; create a Trainer first");
+    return this.#device;
+  }
+
+  get #training(): boolean {
+    return this.#run?.state === "running" || this.#run?.state === "paused";
+  }
+
+  /** Runs `work` on the engine in turn. A lost device is replaced, and the call made again unless it has told something already. */
+  #use<T>(call: Call, work: (engine: Engine) => T | Promise<T>, repeatable: () => boolean = () => true): Promise<T> {
+    return this.#queue.run(async () => {
+      const device = this.#open;
+      for (let again = false; ; again = true) {
+        if (call.signal.aborted) throw new WebloraError("aborted", "aborted by request");
+        const { engine } = device;
+        const abort = () => engine.abort();
+        call.signal.addEventListener("abort", abort, { once: true });
+        try {
+          return await work(engine);
+        } catch (error) {
+          if (WebloraError.from(error).code !== "device_lost" || again) throw error;
+          await device.replace();
+          if (this.#run && this.#run.state !== "failed") await this.#run.restart();
+          if (!repeatable()) throw error;
+        } finally {
+          call.signal.removeEventListener("abort", abort);
+        }
+      }
+    });
+  }
+
+  #handlers: Handlers = {
+    create: async (_, { wasmUrl, maxBytes }) => {
+      this.#device = await Device.open(wasmUrl, maxBytes);
+      return this.#device.info;
+    },
+    loadBase: async (call, source, { quantize }) => {
+      if (this.#training) throw new WebloraError("busy", "a run is training; stop it before another base is loaded");
+      const open = await openBase(source, call.signal, call.progress);
+      try {
+        call.progress({ phase: "header", done: 0, total: 1 });
+        const info = await this.#use(call, () => this.#open.load(open, quantize));
+        call.progress({ phase: "header", done: 1, total: 1 });
+        this.#run = undefined;
+        return info;
+      } catch (error) {
+        open.release();
+        throw error;
+      }
+    },
+    methods: () => Engine.methods(),
+    demoSettings: () => Engine.demoSettings(),
+    settings: (_, method) => Engine.settings(method),
+    preview: (call, rows, settings, limit) => this.#use(call, (engine) => engine.preview(rows, settings, limit)),
+    plan: (call, settings, rows) => this.#use(call, (engine) => engine.plan(settings, rows)),
+    train: (call, settings, rows, options) => {
+      if (this.#training) throw new WebloraError("busy", "another run is training; stop it first");
+      const progress = (phase: Progress["phase"], done: number, total: number) => call.progress({ phase, done, total });
+      this.#run = new Run(this.#open, this.#queue, settings, rows, options, call.item, progress);
+      const done = this.#run.run();
+      this.#finished = done.catch(() => undefined);
+      return done;
+    },
+    pause: () => this.#run?.pause(),
+    resume: () => this.#run?.resume(),
+    stop: () => this.#run?.stop(),
+    save: () => this.#run?.saveSoon(),
+    generate: (call, prompt, options) => {
+      let told = false;
+      const piece = (text: string) => {
+        told = true;
+        call.item({ piece: text });
+      };
+      const progress = (phase: Progress["phase"], done: number, total: number) => call.progress({ phase, done, total });
+      return this.#use(call, (engine) => engine.generate(prompt, options, piece, progress), () => !told);
+    },
+    evaluate: (call, rows, adapter) => this.#use(call, (engine) => engine.evaluate(rows, adapter)),
+    exportAdapter: (call, which) => {
+      if (which === "best" && this.#run?.best) return this.#run.best.map(({ name, bytes }) => ({ name, bytes: bytes.slice() }));
+      return this.#use(call, (engine) => engine.exportAdapter());
+    },
+    checkpoint: (call) => this.#use(call, (engine) => engine.checkpoint()),
+    autosaves: () => listRuns(),
+    restore: (_, key) => restoreRun(key),
+    discard: (_, key) => discardRun(key),
+    cacheList: () => listModels(),
+    cacheRemove: (_, key) => removeModel(key),
+    cacheEstimate: async () => {
+      const { usage = 0, quota = 0 } = await navigator.storage.estimate();
+      return { usage, quota };
+    },
+    memory: (call) => this.#use(call, (engine) => engine.memory()),
+    simulateDeviceLoss: (call) => this.#use(call, (engine) => engine.destroyDevice()),
+    close: async () => {
+      this.#run?.stop();
+      // After the step in progress and the save that stopping brings.
+      await this.#finished;
+      await this.#queue.run(async () => this.#device?.close());
+      this.#device = undefined;
+    },
+  };
+}

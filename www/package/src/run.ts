@@ -1,0 +1,210 @@
+// A run in the Worker: steps, saves, pauses, and goes on where it was when the device was lost. What happens after which step is decided
+// by the library; here is only what a tab adds to it.
+
+import { WebloraError } from "./errors.js";
+import type { Device } from "./gpu.js";
+import type { Item } from "./protocol.js";
+import type { Queue } from "./queue.js";
+import { RunStore } from "./storage/runs.js";
+import type { AdapterFile, DoneEvent, Progress, Rows, Settings, TrainEvent, Training, TrainOptions } from "./types.js";
+
+/** A run is saved at least this often, in milliseconds: what a lost device or a closed tab can cost. */
+const SAVE_AT_LEAST = 30_000;
+/** Losses of the device without a step in between, after which it is no use. */
+const PATIENCE = 3;
+
+type Options = Omit<TrainOptions, "onProgress">;
+
+export class Run {
+  state: Training["state"] = "running";
+  readonly #device: Device;
+  readonly #queue: Queue;
+  readonly #settings: Settings;
+  readonly #rows: Rows;
+  readonly #options: Options;
+  readonly #tell: (item: Item) => void;
+  readonly #progress: (phase: Progress["phase"], done: number, total: number) => void;
+  #store: RunStore | undefined;
+  #wish: "run" | "pause" | "stop" = "run";
+  #saveSoon = false;
+  #wake: (() => void) | undefined;
+  #paused: (() => void)[] = [];
+  #checkpoint: Uint8Array<ArrayBuffer> | undefined;
+  #savedAt = 0;
+  #name = "main";
+  #step = 0;
+  #total = 0;
+  best: AdapterFile[] | undefined;
+
+  constructor(
+    device: Device, queue: Queue, settings: Settings, rows: Rows, options: Options, tell: (item: Item) => void,
+    progress: (phase: Progress["phase"], done: number, total: number) => void,
+  ) {
+    [this.#device, this.#queue, this.#rows, this.#options] = [device, queue, rows, options];
+    this.#settings = options.job === undefined ? settings : { ...settings, name: options.job };
+    this.#tell = tell;
+    this.#progress = progress;
+    this.#checkpoint = options.resume as Uint8Array<ArrayBuffer> | undefined;
+  }
+
+  async run(): Promise<DoneEvent> {
+    const begun = performance.now();
+    try {
+      const started = await this.#queue.run(() => this.#start(this.#options.tune ?? this.#device.worthTuning));
+      if (this.#options.autosave !== undefined) await this.#openStore(this.#options.autosave, started);
+      await this.#train();
+      const done = await this.#queue.run(async () => this.#device.engine.done((performance.now() - begun) / 1000));
+      this.#event(done);
+      this.#become(this.#wish === "stop" && this.#step < this.#total ? "stopped" : "done");
+      return done;
+    } catch (error) {
+      this.#become("failed");
+      throw error;
+    } finally {
+      this.#wish = "stop";
+      this.#releasePauses();
+      this.#store?.close();
+    }
+  }
+
+  pause(): Promise<void> {
+    if (this.state !== "running") return Promise.resolve();
+    this.#wish = "pause";
+    return new Promise((paused) => this.#paused.push(paused));
+  }
+
+  resume(): void {
+    this.#wish = "run";
+    this.#wake?.();
+  }
+
+  stop(): void {
+    this.#wish = "stop";
+    this.#wake?.();
+  }
+
+  /** Saves after the step in progress. */
+  saveSoon(): void {
+    this.#saveSoon = true;
+  }
+
+  /** On a new device: the run as it was last saved. */
+  async restart(): Promise<void> {
+    const events = await this.#begin(false);
+    this.#event({ event: "warning", job: this.#name, message: `the GPU device was lost; going on after step ${this.#step} on a new one` });
+    events.forEach((event) => this.#event(event));
+  }
+
+  #event(event: TrainEvent): void {
+    this.#tell({ event });
+  }
+
+  #become(state: Training["state"]): void {
+    this.state = state;
+    this.#tell({ state });
+  }
+
+  #releasePauses(): void {
+    for (const paused of this.#paused.splice(0)) paused();
+  }
+
+  async #start(tune: boolean): Promise<TrainEvent[]> {
+    const events = await this.#begin(tune);
+    if (tune) await this.#device.remember();
+    events.forEach((event) => this.#event(event));
+    return events;
+  }
+
+  async #begin(tune: boolean): Promise<TrainEvent[]> {
+    const { heldOut, initAdapter } = this.#options;
+    const events = await this.#device.engine.start(
+      { settings: this.#settings, rows: this.#rows, heldOut, initAdapter, resume: this.#checkpoint, tune },
+      this.#progress,
+    );
+    const start = events.find((event) => event.event === "start");
+    if (start) [this.#step, this.#total, this.#name] = [start.resumed_at, start.steps, start.job];
+    return events;
+  }
+
+  /** Storage that fails takes nothing from the run but being saved. */
+  async #openStore(key: string, started: TrainEvent[]): Promise<void> {
+    const { base } = this.#device;
+    const start = started.find((event) => event.event === "start");
+    if (!base || !start) return;
+    const { open, info } = base;
+    try {
+      this.#store = await RunStore.open({
+        key, settings: start.config, rows: this.#rows, baseName: info.name, contentHash: info.contentHash,
+        ...(this.#options.heldOut ? { heldOut: this.#options.heldOut } : {}),
+        ...(open.again ? { base: open.again } : {}), ...(open.url === undefined ? {} : { url: open.url }),
+      });
+    } catch (error) {
+      const known = WebloraError.from(error);
+      // Two tabs on one run is a mistake to be told, not a storage that fails.
+      if (known.code === "busy") throw known;
+      this.#event({ event: "warning", job: this.#name, message: `this run is not saved: ${known.message}` });
+    }
+  }
+
+  async #train(): Promise<void> {
+    let losses = 0;
+    this.#savedAt = performance.now();
+    let over = false;
+    while (!over) {
+      const { engine } = this.#device;
+      try {
+        if (this.#wish === "pause") await this.#wait();
+        if (this.#wish === "stop") break;
+        over = await this.#queue.run(() => this.#advance());
+        losses = 0;
+      } catch (error) {
+        const known = WebloraError.from(error);
+        if (known.code !== "device_lost" || ++losses > PATIENCE) throw known;
+        await this.#queue.run(() => this.#recover(engine));
+      }
+    }
+    if (this.#wish === "stop") await this.#queue.run(() => this.#save());
+  }
+
+  async #recover(lost: Device["engine"]): Promise<void> {
+    // Another call may have met the loss before and made a new one.
+    if (this.#device.engine !== lost) return;
+    await this.#device.replace();
+    await this.restart();
+  }
+
+  async #advance(): Promise<boolean> {
+    const { engine } = this.#device;
+    const result = await engine.step();
+    [this.#step, this.#total] = [result.step, result.total];
+    result.events.forEach((event) => this.#event(event));
+    if (result.best) this.best = await engine.exportAdapter();
+    if (result.save || this.#saveSoon || performance.now() - this.#savedAt > SAVE_AT_LEAST) await this.#save();
+    return result.over;
+  }
+
+  async #save(): Promise<void> {
+    this.#saveSoon = false;
+    this.#checkpoint = (await this.#device.engine.checkpoint()) as Uint8Array<ArrayBuffer>;
+    this.#savedAt = performance.now();
+    let path = "memory";
+    if (this.#store) {
+      try {
+        await this.#store.save(this.#step, this.#total, this.#checkpoint);
+        path = this.#store.key;
+      } catch (error) {
+        const { message } = WebloraError.from(error);
+        this.#event({ event: "warning", job: this.#name, message: `step ${this.#step} is not saved: ${message}` });
+      }
+    }
+    this.#event({ event: "checkpoint", job: this.#name, step: this.#step, path });
+  }
+
+  async #wait(): Promise<void> {
+    await this.#queue.run(() => this.#save());
+    this.#become("paused");
+    this.#releasePauses();
+    while (this.#wish === "pause") await new Promise<void>((wake) => (this.#wake = wake));
+    if (this.#wish === "run") this.#become("running");
+  }
+}
