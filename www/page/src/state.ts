@@ -7,6 +7,7 @@ import type {
   BaseInfo,
   BaseSource,
   CacheEntry,
+  MethodInfo,
   Plan,
   Progress,
   RowPreview,
@@ -59,6 +60,7 @@ export interface FormState {
   /** Only what differs from the defaults. */
   changed: Settings;
   table: Setting[];
+  methods: MethodInfo[];
   /** A PEFT adapter that the run starts from. */
   init: { name: string; files: AdapterFile[] } | null;
   /** A checkpoint that the run goes on from. */
@@ -93,6 +95,8 @@ export interface Run {
   trainable: number;
   plannedBytes: number;
   usedBytes: number;
+  /** The wasm module's memory. */
+  wasmBytes: number;
   series: Series;
   log: { time: number; text: string }[];
   startedAt: number;
@@ -105,9 +109,10 @@ export interface Run {
   /** Seconds of a step, as the last ones took. */
   stepSeconds: number | null;
   adapter: AdapterFile[] | null;
+  /** As the adapter was at the lowest held-out loss, when that is not its end. */
+  best: AdapterFile[] | null;
+  bestStep: number | null;
   problem: Problem | null;
-  /** The device was lost so many times. */
-  recoveries: number;
 }
 
 /** All runs of this visit. At most one of them trains. */
@@ -187,7 +192,7 @@ const state: State = {
     warnings: [],
     problem: null,
   },
-  form: { method: "lora", recipe: "defaults", changed: {}, table: [], init: null, resume: null },
+  form: { method: "lora", recipe: "defaults", changed: {}, table: [], methods: [], init: null, resume: null },
   plan: { status: "idle", plan: null, problem: null, measuring: false, stepSeconds: null },
   runs: { list: [], active: null },
   trial: { busy: false, adapter: "", imported: null, base: idle(), tuned: idle(), scores: null, scoring: false, problem: null },
@@ -237,8 +242,8 @@ export const activeRun = (): Run | null => state.runs.list.find((run) => run.id 
 /** The run that the page is about: the active one, else the last. */
 export const shownRun = (): Run | null => activeRun() ?? state.runs.list.at(-1) ?? null;
 
-/** Whether the Worker is training, or about to. */
-export const isTraining = (): boolean => ["starting", "running", "stopping"].includes(activeRun()?.state ?? "");
+/** Whether a run is under way, be it paused: the set-up is locked then. */
+export const isTraining = (): boolean => state.runs.active !== null;
 
 /** An answer that has not begun. */
 export const noAnswer = idle;

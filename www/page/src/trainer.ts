@@ -26,14 +26,6 @@ async function create(): Promise<Trainer> {
   }
 }
 
-/** Gives up the Trainer and its device; the next use makes new ones. The base must be loaded again. */
-export async function restart(): Promise<void> {
-  const old = current;
-  current = null;
-  // A lost device may leave nothing that answers.
-  await old?.then((made) => made.free()).catch(() => undefined);
-}
-
 /** Asks the browser whether it has WebGPU. */
 export async function checkSupport(): Promise<void> {
   try {

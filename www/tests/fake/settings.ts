@@ -2,8 +2,14 @@
 
 import type * as T from "../../package/src/types";
 
+export const METHODS: T.MethodInfo[] = [
+  { name: "lora", help: "one low-rank product B A at every target" },
+  { name: "cola", help: "a chain of low-rank products, trained one after the other" },
+  { name: "multilora", help: "several low-rank products side by side" },
+];
+
 export const SETTINGS: T.Setting[] = [
-  { key: "method", kind: "choice", default: "lora", help: "How the adapter is made", choices: ["lora", "cola", "multilora"] },
+  { key: "method", kind: "choice", default: "lora", help: "How the adapter is made", choices: METHODS.map(({ name }) => name) },
   { key: "rank", kind: "count", default: 8, help: "Rank of every site that no pattern covers", min: 1, max: 4096 },
   { key: "alpha", kind: "number", default: null, help: "Numerator of the scale; twice the rank when not given" },
   { key: "targets", kind: "names", default: ["q", "k", "v", "o", "gate", "up", "down"], help: "Layers to adapt", choices: ["q", "k", "v", "o", "gate", "up", "down"] },

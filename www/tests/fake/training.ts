@@ -94,7 +94,9 @@ export class FakeTraining implements T.Training {
       if (this.flags.has("lost") && this.#step === 20) {
         this.flags.delete("lost");
         this.#save();
-        throw new WebloraError("device_lost", "the GPU device was lost (driver reset); restart with --resume to go on from the last checkpoint");
+        this.#step = 15;
+        this.#emit({ event: "warning", job, message: "the GPU device was lost; going on after step 15 on a new one" });
+        this.#emit({ ...start, steps: this.#total, resumed_at: this.#step });
       }
       if (this.flags.has("nan") && this.#step === 20) throw new WebloraError("not_finite", `loss became NaN at step 21 of job ${job}; lower --lr, raise --warmup or set --clip 1`);
       this.#step += 1;

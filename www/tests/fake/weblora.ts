@@ -6,7 +6,7 @@
 import { WebloraError } from "../../package/src/errors";
 import type * as T from "../../package/src/types";
 import { Saves } from "./saves";
-import { SETTINGS, defaults } from "./settings";
+import { METHODS, SETTINGS, defaults } from "./settings";
 import { FakeTraining } from "./training";
 import { peftFiles, tokenise, wait } from "./world";
 
@@ -66,6 +66,7 @@ export class Trainer {
       context: embedded ? 128 : 8192,
       contentHash: embedded ? "0".repeat(32) : "1".repeat(32),
       chatTemplate: true,
+      warnings: [],
     };
     if ("url" in source) this.#cached = [{ key: "c2", name: source.url.split("/").at(-1) ?? "", bytes: total, usedAt: Date.now() }];
     return this.#base;
@@ -73,6 +74,14 @@ export class Trainer {
 
   async settings(method: string): Promise<T.Setting[]> {
     return SETTINGS.filter((row) => !row.method || row.method === method);
+  }
+
+  async methods(): Promise<T.MethodInfo[]> {
+    return METHODS;
+  }
+
+  async demoSettings(): Promise<T.Settings> {
+    return { name: "demo", method: "lora", rank: 8, alpha: 16, lr: 2e-3, warmup: 5, steps: 60, batch: 16, seq: 64, "eval-every": 20, recompute: false, out: "x" };
   }
 
   async preview(rows: T.Rows, settings: T.Settings = {}, limit = 20): Promise<{ rows: T.RowPreview[]; total: number; warnings: string[] }> {

@@ -6,7 +6,7 @@ import { bytes, parameters } from "../lib/format";
 import { isAbort, problem } from "../lib/problem";
 import { exclusive } from "../lib/queue";
 import { get, isTraining, update } from "../state";
-import { report, restart, trainer } from "../trainer";
+import { report, trainer } from "../trainer";
 import { applyRecipe, loadTable } from "./form";
 import { chooseSet, refreshPreview } from "./rows";
 import { replan } from "./plan";
@@ -61,7 +61,7 @@ async function prepareForm(source: BaseSource): Promise<void> {
   else await refreshPreview();
   const { recipe, changed } = get().form;
   const untouched = recipe === "defaults" && Object.keys(changed).length === 0;
-  if (untouched || (recipe === "demo" && !embedded)) applyRecipe(embedded ? "demo" : "balanced");
+  if (untouched || (recipe === "demo" && !embedded)) await applyRecipe(embedded ? "demo" : "balanced");
   else replan();
 }
 
@@ -89,12 +89,4 @@ export async function removeCached(key: string, name: string): Promise<void> {
     report(error);
   }
   await refreshStorage();
-}
-
-/** After a lost device: a new one, with the same base. */
-export async function reloadBase(source: BaseSource): Promise<void> {
-  await restart();
-  const made = await trainer();
-  const info = await exclusive(() => made.loadBase(source, { onProgress: (progress) => update("base", { progress }) }));
-  update("base", { status: "ready", source, info, progress: null, problem: null });
 }

@@ -3,7 +3,7 @@
 import type { TrainEvent } from "weblora";
 import { announce } from "../lib/announce";
 import { count, duration, loss, plural, short } from "../lib/format";
-import { touch, type Run } from "../state";
+import { touch, update, type Run } from "../state";
 import { remember } from "./plan";
 
 /** How slowly the estimate of a step's time follows the last step. */
@@ -21,6 +21,7 @@ export function take(run: Run, event: TrainEvent): void {
     case "eval": {
       run.series.put(event.step, { eval: event.loss });
       const best = event.best ? ", the lowest so far" : "";
+      if (event.best) run.bestStep = event.step;
       note(run, `Held-out loss ${loss(event.loss)} at step ${count(event.step)}, over ${plural(event.tokens, "token")}${best}.`);
       break;
     }
@@ -37,6 +38,8 @@ export function take(run: Run, event: TrainEvent): void {
       break;
     case "warning":
       note(run, `Warning: ${event.message}`);
+      update("notice", { kind: "info", text: event.message, detail: [] });
+      announce(event.message);
       break;
     case "done":
       run.step = event.step;

@@ -30,6 +30,14 @@ export async function saveAdapter(run: Run): Promise<void> {
   });
 }
 
+/** Saves the adapter as it was at the lowest held-out loss. */
+export async function saveBest(run: Run): Promise<void> {
+  await guarded(async () => {
+    if (run.best) save(`${stem(run)}-best.zip`, await pack(run.best), "application/zip");
+    announce("The best adapter was saved.");
+  });
+}
+
 /** Saves the checkpoint. */
 export async function saveCheckpoint(run: Run): Promise<void> {
   await guarded(async () => {
@@ -75,7 +83,7 @@ async function guarded(work: () => Promise<void>): Promise<void> {
 /** Takes files that were picked or dropped anywhere, each for what it is. */
 export async function importFiles(files: File[]): Promise<void> {
   if (files.length === 0) return;
-  if (isTraining()) return void report(new PageError("busy", "A run is training; pause or stop it before bringing in files."));
+  if (isTraining()) return void report(new PageError("busy", "A run is under way; stop it before bringing in files."));
   await guarded(async () => {
     // The two files of a PEFT folder come together.
     if (files.some(({ name }) => name === "adapter_config.json")) return takeAdapter("the dropped adapter", await Promise.all(files.map(read)));
@@ -147,7 +155,7 @@ export function startFromImported(on: boolean): void {
 /** The run whose results are taken home. */
 export function exportable(): Run | null {
   const active = activeRun();
-  if (active) return active.state === "paused" && active.step > 0 ? active : null;
+  if (active) return active.step > 0 && active.state !== "stopping" ? active : null;
   return get().runs.list.findLast((run) => run.adapter !== null) ?? null;
 }
 

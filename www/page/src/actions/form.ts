@@ -20,8 +20,8 @@ const NOT_IN_FORM = ["model", "data", "eval-data", "init-adapter", "out", "name"
 export async function loadTable(method: string): Promise<void> {
   try {
     const made = await trainer();
-    const table = await exclusive(() => made.settings(method));
-    update("form", { method, table });
+    const [table, methods] = await exclusive(async () => [await made.settings(method), await made.methods()] as const);
+    update("form", { method, table, methods });
   } catch (error) {
     report(error);
   }
@@ -29,12 +29,6 @@ export async function loadTable(method: string): Promise<void> {
 
 /** The rows of the table that are shown. */
 export const visibleSettings = () => get().form.table.filter(({ key }) => !NOT_IN_FORM.includes(key));
-
-/** The names of all methods, from the table. */
-export function methods(): string[] {
-  const choices = get().form.table.find(({ key }) => key === "method")?.choices;
-  return choices?.length ? choices : ["lora"];
-}
 
 /** Changes the method; settings that only the old one had are dropped. */
 export async function setMethod(method: string): Promise<void> {
@@ -59,10 +53,11 @@ export function setSetting(key: string, value: unknown): void {
 }
 
 /** Starts from a recipe; what was changed before is forgotten. */
-export function applyRecipe(id: string): void {
+export async function applyRecipe(id: string): Promise<void> {
   const recipe = RECIPES.find((each) => each.id === id);
   if (!recipe) return;
-  const settings = { ...recipe.settings };
+  const { method, ...settings } = onlyInForm(recipe.settings === "demo" ? await demoSettings() : recipe.settings);
+  if (typeof method === "string" && method !== get().form.method) await loadTable(method);
   // The rows bring their own held-out set: a split would be a second one.
   if (get().rows.heldOut) delete settings["eval-split"];
   update("form", { recipe: id, changed: settings });
@@ -72,9 +67,7 @@ export function applyRecipe(id: string): void {
 
 /** Takes all settings from somewhere else: a run file, a checkpoint, a saved run. */
 export async function takeSettings(settings: Settings): Promise<void> {
-  const { method, ...rest } = settings;
-  const known = (key: string) => !NOT_IN_FORM.includes(key);
-  const changed = Object.fromEntries(Object.entries(rest).filter(([key, value]) => known(key) && value !== null));
+  const { method, ...changed } = onlyInForm(settings);
   if (typeof method === "string" && method !== get().form.method) await loadTable(method);
   update("form", { changed: withoutDefaults(changed), recipe: "custom" });
   await refreshPreview();
@@ -85,6 +78,17 @@ export async function takeSettings(settings: Settings): Promise<void> {
 export async function importRunFile(file: File): Promise<void> {
   await takeSettings(readRunFile(await file.text(), file.name));
   announce(`Settings taken from ${file.name}.`);
+}
+
+/** How the crate itself runs its demo. */
+async function demoSettings(): Promise<Settings> {
+  const made = await trainer();
+  return exclusive(() => made.demoSettings());
+}
+
+function onlyInForm(settings: Settings): Settings {
+  const fits = (key: string, value: unknown) => key === "method" || (!NOT_IN_FORM.includes(key) && value !== null);
+  return Object.fromEntries(Object.entries(settings).filter(([key, value]) => fits(key, value)));
 }
 
 function withoutDefaults(settings: Settings): Settings {

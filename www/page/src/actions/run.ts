@@ -8,14 +8,11 @@ import { exclusive } from "../lib/queue";
 import { Series } from "../lib/series";
 import { activeRun, get, isTraining, runSettings, touch, update, type Run } from "../state";
 import { dismissNotice, report, trainer } from "../trainer";
-import { loadBase, refreshStorage, reloadBase } from "./base";
+import { loadBase, refreshStorage } from "./base";
 import { applyRecipe, takeSettings } from "./form";
 import { note, take } from "./events";
 import { replan } from "./plan";
 import { chooseSet, restoreRows } from "./rows";
-
-/** After so many lost devices in one run, the GPU will not do it. */
-const MAX_RECOVERIES = 3;
 
 let training: Training | null = null;
 let numbered = 0;
@@ -39,7 +36,7 @@ export async function startDemo(): Promise<void> {
     if (!(await loadBase({ embedded: true }))) return;
   }
   await chooseSet("swap");
-  applyRecipe("demo");
+  await applyRecipe("demo");
   await start();
 }
 
@@ -61,6 +58,7 @@ function newRun(settings: Settings, rows: Run["rows"], id?: string): Run {
     trainable: get().plan.plan?.trainable ?? 0,
     plannedBytes: get().plan.plan?.totalBytes ?? 0,
     usedBytes: 0,
+    wasmBytes: 0,
     series: new Series(),
     log: [],
     startedAt: Date.now(),
@@ -69,12 +67,13 @@ function newRun(settings: Settings, rows: Run["rows"], id?: string): Run {
     firstStep: null,
     stepSeconds: null,
     adapter: null,
+    best: null,
+    bestStep: null,
     problem: null,
-    recoveries: 0,
   };
 }
 
-/** Trains a run to its end, over lost devices. */
+/** Trains a run to its end. A lost device is the package's business: it goes on from the last save and says so in a warning. */
 async function drive(run: Run, options: TrainOptions): Promise<void> {
   dismissNotice();
   const { list } = get().runs;
@@ -87,7 +86,7 @@ async function drive(run: Run, options: TrainOptions): Promise<void> {
     await attempt(run, options);
     await finish(run);
   } catch (error) {
-    if (!(await recover(run, error))) fail(run, error);
+    fail(run, error);
   } finally {
     clearInterval(watch);
     stopClock(run);
@@ -111,14 +110,15 @@ async function attempt(run: Run, options: TrainOptions): Promise<void> {
   for await (const event of current) take(run, event);
   const last = await current.done;
   take(run, last);
-  run.state = last.step >= run.total && current.state !== "stopped" ? "done" : "stopped";
-  if (run.log.some(({ text }) => text.startsWith("Ended early"))) run.state = "done";
+  run.state = current.state === "stopped" ? "stopped" : "done";
 }
 
 async function finish(run: Run): Promise<void> {
   stopClock(run);
   const made = await trainer();
   run.adapter = run.step > 0 ? await exclusive(() => made.exportAdapter()) : null;
+  const better = run.bestStep !== null && run.bestStep > 0 && run.bestStep < run.step && Number(run.config["eval-every"]) > 0;
+  run.best = better ? await exclusive(() => made.exportAdapter("best")) : null;
   const ended = run.state === "done" ? "is done" : "was stopped";
   announce(`Run ${run.name} ${ended} after ${plural(run.step, "step")}, loss ${loss(run.series.last("loss"))}.`);
   if (run.adapter) update("trial", { adapter: run.id });
@@ -137,30 +137,6 @@ function fail(run: Run, error: unknown): void {
   run.problem = found;
   note(run, found.message);
   alertUser(`Run ${run.name} failed: ${found.message}`);
-}
-
-/** After a lost device: a new one, the same base, and on from the last save. Whether that was begun. */
-async function recover(run: Run, error: unknown): Promise<boolean> {
-  if (problem(error).code !== "device_lost" || run.recoveries >= MAX_RECOVERIES) return false;
-  run.recoveries += 1;
-  stopClock(run);
-  update("device", { status: "lost" });
-  const text = "The GPU was lost; the run goes on from its last save.";
-  note(run, text);
-  update("notice", { kind: "info", text, detail: [problem(error).message] });
-  alertUser(text);
-  try {
-    await reloadBase(run.base.source);
-    const made = await trainer();
-    const saved = (await exclusive(() => made.autosaves())).some(({ key }) => key === run.id);
-    const options: TrainOptions = saved ? { resume: (await exclusive(() => made.restore(run.id))).checkpoint } : {};
-    if (!saved) run.series.cutAfter(0);
-    await drive(run, options);
-    return true;
-  } catch (again) {
-    fail(run, again);
-    return true;
-  }
 }
 
 /** Pauses after the step in progress; the run is saved then. */
@@ -213,8 +189,9 @@ export async function continueRun(run: Run): Promise<void> {
   try {
     if (get().base.info?.contentHash !== run.base.hash && !(await loadBase(run.base.source))) return;
     const made = await trainer();
-    const saved = await exclusive(() => made.restore(run.id));
-    await drive(run, { resume: saved.checkpoint });
+    // Where nothing can be saved, the Worker itself may still have the run.
+    const resume = await exclusive(() => made.restore(run.id).then(({ checkpoint }) => checkpoint, () => made.checkpoint()));
+    await drive(run, { resume });
   } catch (error) {
     report(error);
   }
@@ -268,7 +245,7 @@ export function toggleShown(run: Run): void {
   touch("runs");
 }
 
-/** The adapter in training, also while it is paused. */
+/** The adapter in training, between two of its steps. */
 export async function currentAdapter(): Promise<AdapterFile[]> {
   const made = await trainer();
   return exclusive(() => made.exportAdapter());
@@ -283,8 +260,9 @@ export async function currentCheckpoint(): Promise<Uint8Array> {
 async function readMemory(run: Run): Promise<void> {
   if (run.state !== "running") return;
   try {
-    const { gpu } = await (await trainer()).memory();
+    const { gpu, wasm } = await (await trainer()).memory();
     run.usedBytes = gpu;
+    run.wasmBytes = wasm;
     touch("runs");
   } catch {
     // Busy, or lost: the next tick or the run's own error tells more.

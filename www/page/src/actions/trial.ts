@@ -5,7 +5,7 @@ import { announce } from "../lib/announce";
 import { loss } from "../lib/format";
 import { isAbort, problem } from "../lib/problem";
 import { exclusive } from "../lib/queue";
-import { activeRun, get, isTraining, noAnswer, touch, update, type Answer } from "../state";
+import { activeRun, get, noAnswer, touch, update, type Answer } from "../state";
 import { trainer } from "../trainer";
 
 /** How answers are drawn. */
@@ -22,6 +22,8 @@ let abort: AbortController | null = null;
 export function chosenAdapter(): AdapterChoice | null {
   const { trial, runs } = get();
   if (trial.adapter === "imported") return trial.imported?.files ?? null;
+  const best = runs.list.find(({ id }) => `${id}:best` === trial.adapter);
+  if (best) return best.best;
   const run = runs.list.find(({ id }) => id === trial.adapter);
   if (run?.adapter) return run.adapter;
   return run && run === activeRun() && run.step > 0 ? "current" : null;
@@ -77,7 +79,7 @@ export function stopCompare(): void {
 /** Measures the loss of held-out rows without and with the adapter. */
 export async function score(rows: Rows, name: string): Promise<void> {
   const adapter = chosenAdapter();
-  if (get().trial.busy || isTraining() || adapter === null) return;
+  if (get().trial.busy || adapter === null) return;
   update("trial", { busy: true, scoring: true, scores: null, problem: null });
   try {
     const made = await trainer();

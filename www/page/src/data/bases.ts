@@ -48,7 +48,7 @@ export const BASE_PRESETS: BasePreset[] = [
     bytes: 638e6,
     licence: "Apache-2.0",
     url: hub("TheBloke/TinyLlama-1.1B-Chat-v1.0-GGUF", "tinyllama-1.1b-chat-v1.0.Q4_0.gguf"),
-    note: "wants about 2 GB of GPU memory",
+    note: "chats; wants a GPU with memory to spare",
   },
   {
     name: "Llama 3.2 1B Instruct",
@@ -57,7 +57,7 @@ export const BASE_PRESETS: BasePreset[] = [
     bytes: 808e6,
     licence: "Llama 3.2",
     url: hub("bartowski/Llama-3.2-1B-Instruct-GGUF", "Llama-3.2-1B-Instruct-Q4_K_M.gguf"),
-    note: "wants about 2 GB of GPU memory",
+    note: "chats; wants a GPU with memory to spare",
   },
 ];
 

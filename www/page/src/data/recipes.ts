@@ -6,7 +6,8 @@ export interface Recipe {
   id: string;
   name: string;
   help: string;
-  settings: Settings;
+  /** "demo": the crate says how. */
+  settings: Settings | "demo";
 }
 
 export const RECIPES: Recipe[] = [
@@ -14,18 +15,7 @@ export const RECIPES: Recipe[] = [
     id: "demo",
     name: "Demo",
     help: "As tuned for the built-in model and its rows: 60 short steps.",
-    settings: {
-      rank: 8,
-      alpha: 16,
-      lr: 2e-3,
-      schedule: "linear",
-      warmup: 5,
-      steps: 60,
-      batch: 16,
-      seq: 32,
-      "eval-every": 20,
-      recompute: false,
-    },
+    settings: "demo",
   },
   { id: "look", name: "Quick look", help: "20 steps on the attention's q and v only: does it fit, how fast is it?", settings: { rank: 4, targets: ["q", "v"], steps: 20, batch: 2, seq: 256 } },
   { id: "balanced", name: "Balanced", help: "Rank 8 on all seven projections, one pass over the rows. A sound first run.", settings: { rank: 8, epochs: 1, seq: 512, "eval-split": 0.05 } },

@@ -28,9 +28,10 @@ export function parameters(n: number): string {
 /** `1 row`, `12 rows`. */
 export const plural = (n: number, one: string, many = `${one}s`): string => `${count(n)} ${n === 1 ? one : many}`;
 
-/** `43 s`, `2 min 5 s`, `3 h 20 min`. */
+/** `118 ms`, `43 s`, `2 min 5 s`, `3 h 20 min`. */
 export function duration(seconds: number): string {
   if (!Number.isFinite(seconds)) return "–";
+  if (seconds > 0 && seconds < 0.9995) return `${Math.max(1, Math.round(seconds * 1000))} ms`;
   if (seconds < 9.95) return `${Math.max(0, seconds).toFixed(1)} s`;
   const s = Math.round(seconds);
   if (s < 60) return `${s} s`;

@@ -29,7 +29,8 @@ export function baseSection(): HTMLElement {
   const problem = problemBox();
   const cancel = h("button", { type: "button", onclick: cancelLoad }, "Cancel");
   const loaded = h("div", { class: "loaded", hidden: true });
-  body.append(tabs.root, ...Object.values(panels), progress.root, cancel, problem.root, loaded);
+  const warnings = h("ul", { class: "warnings", hidden: true });
+  body.append(tabs.root, ...Object.values(panels), progress.root, cancel, problem.root, loaded, warnings);
 
   watch(["base", "runs"], () => {
     const { status, progress: at, info, problem: found } = get().base;
@@ -42,6 +43,8 @@ export function baseSection(): HTMLElement {
     for (const button of body.querySelectorAll<HTMLButtonElement>(".load")) button.disabled = loading || isTraining();
     show(loaded, info !== null);
     setText(aside, info ? `${info.name} · ${parameters(info.parameters)}` : loading ? "loading…" : "");
+    fill(warnings, ...(info?.warnings ?? []).map((text) => h("li", {}, text)));
+    show(warnings, (info?.warnings.length ?? 0) > 0);
     if (info) {
       fill(
         loaded,

@@ -124,7 +124,7 @@ function plotOptions(options: ChartOptions, data: () => ChartData, log: boolean,
   return {
     width,
     height: options.height,
-    padding: [8, 8, 0, 0],
+    padding: [8, 14, 0, 0],
     legend: { show: false },
     cursor: { y: false, drag: { x: false, y: false }, points: { size: 6 } },
     scales: { x: { time: false }, y: log ? { distr: 3 } : { range } },

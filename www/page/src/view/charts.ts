@@ -32,10 +32,11 @@ export function chartsView(): HTMLElement {
   );
   const root = h("div", { class: "charts", hidden: true }, options, main.root, h("div", { class: "small-charts" }, ...small.map(([, each]) => each.root)));
 
+  // One chart a task: four at once, the first time above all, would hold the page up.
   const draw = () => {
     const runs = get().runs.list.filter((run) => run.shown && run.series.step.length > 0);
     main.set(lossData(runs, smoothed));
-    for (const [key, each] of small) each.set(metricData(runs, key));
+    small.forEach(([key, each], i) => setTimeout(() => each.set(metricData(runs, key)), 16 * (i + 1)));
   };
   let due = 0;
   let drawn = "";

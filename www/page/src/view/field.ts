@@ -59,13 +59,16 @@ function make(row: Setting, id: string): Control {
     case "choice":
       return select(row, id);
     case "names":
-      return row.choices?.length ? chips(row) : line(row, id);
+      return named(row).length ? chips(row, named(row)) : line(row, id);
     case "patterns":
       return patterns(row, id);
     default:
       return line(row, id);
   }
 }
+
+/** The names that a list is made of, as far as the table tells. */
+const named = (row: Setting): string[] => row.choices ?? (Array.isArray(row.default) ? row.default.map(String) : []);
 
 function toggle(row: Setting, id: string): Control {
   const input = h("input", { id, type: "checkbox", class: "switch", role: "switch" });
@@ -97,25 +100,27 @@ function line(row: Setting, id: string): Control {
   };
 }
 
-function chips(row: Setting): Control {
-  const names = row.choices ?? [];
+/** Names to switch on and off, and a line for others, such as the path of one layer. */
+function chips(row: Setting, names: string[]): Control {
   const boxes = names.map((name) => h("input", { type: "checkbox", value: name }));
+  const other = h("input", { type: "text", class: "other-names", "aria-label": `Other ${row.key}`, placeholder: "others, by path", autocomplete: "off", spellcheck: "false" });
   const change = () => {
-    const chosen = boxes.filter((box) => box.checked).map((box) => box.value);
+    const others = other.value.split(",").map((name) => name.trim()).filter(Boolean);
+    const chosen = [...boxes.filter((box) => box.checked).map((box) => box.value), ...others];
     setSetting(row.key, JSON.stringify(chosen) === JSON.stringify(row.default) ? undefined : chosen);
   };
-  const labels = names.map((name, i) => {
-    boxes[i]?.addEventListener("change", change);
-    return h("label", { class: "chip" }, boxes[i], h("span", {}, name));
-  });
-  const element = h("div", { class: "chips", role: "group" }, labels);
+  const labels = names.map((name, i) => h("label", { class: "chip" }, boxes[i], h("span", {}, name)));
+  for (const input of [...boxes, other]) input.addEventListener("input", change);
+  const element = h("div", { class: "chips", role: "group" }, labels, other);
   return {
     element,
     input: element,
     group: true,
     set: (value) => {
-      const chosen = Array.isArray(value ?? row.default) ? ((value ?? row.default) as string[]) : [];
+      const given = value ?? row.default;
+      const chosen = Array.isArray(given) ? given.map(String) : typeof given === "string" ? given.split(",").map((name) => name.trim()) : [];
       for (const box of boxes) box.checked = chosen.includes(box.value);
+      if (document.activeElement !== other) other.value = chosen.filter((name) => !names.includes(name)).join(", ");
     },
   };
 }

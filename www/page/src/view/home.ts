@@ -1,8 +1,8 @@
 /** Section 6: files out, files in. */
 
-import { exportable, hasCheckpoint, importFiles, saveAdapter, saveCheckpoint, saveEverything, saveRunFile, startFromImported } from "../actions/files";
+import { exportable, hasCheckpoint, importFiles, saveAdapter, saveBest, saveCheckpoint, saveEverything, saveRunFile, startFromImported } from "../actions/files";
 import { h, setDisabled, setText, show } from "../lib/dom";
-import { get, isTraining, watch, type Run } from "../state";
+import { get, watch, type Run } from "../state";
 import { dropTarget, filePicker, section } from "./parts";
 
 /** The section. */
@@ -17,18 +17,20 @@ export function homeSection(): HTMLElement {
     return { button, root: h("li", {}, button, h("span", { class: "muted small" }, help)) };
   };
   const adapter = item("PEFT adapter (.zip)", "Loads in Hugging Face PEFT as it is.", saveAdapter);
+  const best = item("Best PEFT adapter (.zip)", "As it was at its lowest held-out loss.", saveBest);
   const checkpoint = item("Checkpoint", "Goes on bit for bit, here or with weblora train --resume.", saveCheckpoint);
   const runFile = item("Run file (.toml)", "All settings, for weblora train --config.", saveRunFile);
   const everything = item("Everything (.zip)", "Adapter, checkpoint, run file and rows; drop it here to go on.", saveEverything);
-  const list = h("ul", { class: "exports" }, adapter.root, checkpoint.root, runFile.root, everything.root);
+  const list = h("ul", { class: "exports" }, adapter.root, best.root, checkpoint.root, runFile.root, everything.root);
   const hint = h("p", { class: "muted" });
   body.append(hint, list, importZone());
   watch(["runs", "trial"], () => {
     const run = exportable();
     const busy = get().trial.busy;
     setText(aside, run ? `run ${run.name}` : "");
-    setText(hint, isTraining() ? "Pause the run to save what it has so far." : run ? "" : "Results appear here when a run has ended or is paused.");
-    show(hint, hint.textContent !== "");
+    setText(hint, "The results of a run, from its first step on.");
+    show(hint, run === null);
+    show(best.root, run !== null && run.best !== null);
     for (const each of [adapter, runFile, everything]) setDisabled(each.button, run === null || busy);
     setDisabled(checkpoint.button, run === null || busy || !hasCheckpoint(run), "Only the last run still has its whole state");
   });

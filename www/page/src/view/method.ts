@@ -1,6 +1,6 @@
 /** Section 3: method and settings. */
 
-import { applyRecipe, methods, setMethod, visibleSettings } from "../actions/form";
+import { applyRecipe, setMethod, visibleSettings } from "../actions/form";
 import { FOREMOST, RECIPES } from "../data/recipes";
 import { fill, h, setText, show, uniqueId } from "../lib/dom";
 import { plural } from "../lib/format";
@@ -57,7 +57,7 @@ function recipePicker(): HTMLElement {
   const id = uniqueId("recipe");
   const help = h("p", { class: "muted small", id: `${id}-help` });
   const custom = h("option", { value: "custom" }, "Custom");
-  const select = h("select", { id, "aria-describedby": `${id}-help`, onchange: () => applyRecipe(select.value) }, ...RECIPES.map((recipe) => h("option", { value: recipe.id }, recipe.name)), custom);
+  const select = h("select", { id, "aria-describedby": `${id}-help`, onchange: () => void applyRecipe(select.value) }, ...RECIPES.map((recipe) => h("option", { value: recipe.id }, recipe.name)), custom);
   watch(["form"], () => {
     const { recipe } = get().form;
     select.value = recipe;
@@ -69,15 +69,18 @@ function recipePicker(): HTMLElement {
 
 function methodPicker(): HTMLElement {
   const id = uniqueId("method");
-  const select = h("select", { id, onchange: () => void setMethod(select.value) });
+  const help = h("p", { class: "muted small", id: `${id}-help` });
+  const select = h("select", { id, "aria-describedby": `${id}-help`, onchange: () => void setMethod(select.value) });
   let drawn = "";
   watch(["form"], () => {
-    const names = methods();
+    const { methods, method } = get().form;
+    const names = methods.map(({ name }) => name);
     if (drawn !== names.join()) fill(select, ...names.map((name) => h("option", { value: name }, name)));
     drawn = names.join();
-    select.value = get().form.method;
+    select.value = method;
+    setText(help, methods.find(({ name }) => name === method)?.help ?? "");
   });
-  return h("div", { class: "field" }, h("label", { for: id, class: "label" }, "Method"), select);
+  return h("div", { class: "field" }, h("label", { for: id, class: "label" }, "Method"), select, help);
 }
 
 /** What the next run starts from, when that is not from nothing. */

@@ -80,8 +80,10 @@ const FIGURES: [string, (run: Run) => string][] = [
   ["Time left", (run) => (run.state === "done" || run.state === "stopped" ? "–" : duration(secondsLeft(run) ?? NaN))],
   ["Learning rate", (run) => short(run.series.last("lr"))],
   ["Gradient norm", (run) => short(run.series.last("grad"))],
-  ["Memory planned", (run) => bytes(run.plannedBytes)],
-  ["Memory in use", (run) => (run.usedBytes > 0 ? bytes(run.usedBytes) : "–")],
+  ["GPU memory planned", (run) => bytes(run.plannedBytes)],
+  ["GPU memory in use", (run) => (run.usedBytes > 0 ? bytes(run.usedBytes) : "–")],
+  ["Wasm memory", (run) => (run.wasmBytes > 0 ? bytes(run.wasmBytes) : "–")],
+  ["Trained for", (run) => duration(run.seconds + (run.clock > 0 ? (Date.now() - run.clock) / 1000 : 0))],
 ];
 
 function figures(): HTMLElement {

@@ -4,7 +4,7 @@ import type { ChatMessage, RowPreview } from "weblora";
 import { chosenAdapter, compare, score, stopCompare, type Drawing } from "../actions/trial";
 import { fill, h, setDisabled, setText, show, uniqueId } from "../lib/dom";
 import { count, duration, loss, plural } from "../lib/format";
-import { activeRun, get, isTraining, update, watch, type Answer } from "../state";
+import { activeRun, get, update, watch, type Answer } from "../state";
 import { choices, problemBox, section } from "./parts";
 
 /** The section. */
@@ -87,7 +87,10 @@ function adapterPicker(): HTMLElement {
   watch(["runs", "trial"], () => {
     const { runs, trial } = get();
     const usable = runs.list.filter((run) => run.adapter || (run.id === runs.active && run.step > 0));
-    const options: [string, string][] = usable.map((run) => [run.id, run.adapter ? run.name : `${run.name}, in training`]);
+    const options: [string, string][] = usable.flatMap((run) => {
+      const own: [string, string][] = [[run.id, run.adapter ? run.name : `${run.name}, in training`]];
+      return run.best ? [...own, [`${run.id}:best`, `${run.name}, best (step ${run.bestStep ?? 0})`]] : own;
+    });
     if (trial.imported) options.push(["imported", trial.imported.name]);
     const now = JSON.stringify(options);
     show(root, options.length > 0);
@@ -196,7 +199,7 @@ function scoring(): HTMLElement {
   watch(["trial", "rows", "runs"], () => {
     const { trial, rows } = get();
     show(root, chosenAdapter() !== null && rows.train !== null);
-    setDisabled(button, trial.busy || isTraining(), "Not while training");
+    setDisabled(button, trial.busy);
     setText(button, trial.scoring ? "Scoring…" : rows.heldOut ? "Score the held-out rows" : "Score the training rows");
     const { scores } = trial;
     setText(text, scores ? `${scores.name}: loss ${loss(scores.base)} without, ${loss(scores.tuned)} with the adapter (${count(scores.tokens)} tokens).` : "");
