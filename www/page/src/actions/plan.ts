@@ -12,13 +12,17 @@ import { trainer } from "../trainer";
 
 const latest = newest<void>();
 
-/** Plans again, a moment after the last change. */
-export const replan = debounce(() => void planNow(), 200);
+/** Plans again, a moment after the last change. Nothing can be started meanwhile: what is shown is of other settings. */
+export function replan(): void {
+  if (get().base.status === "ready" && !isTraining()) update("plan", { status: "busy" });
+  soon();
+}
+
+const soon = debounce(() => void planNow(), 200);
 
 async function planNow(): Promise<void> {
   const { base, rows } = get();
   if (base.status !== "ready" || isTraining()) return;
-  update("plan", { status: "busy" });
   await latest(async () => {
     try {
       const made = await trainer();

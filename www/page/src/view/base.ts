@@ -118,8 +118,9 @@ function presetRow(preset: BasePreset, load: (url: string) => void): HTMLElement
 function keptPanel(): HTMLElement {
   const list = h("ul", { class: "presets" });
   const text = h("p", { class: "muted small" });
-  watch(["storage"], () => {
+  watch(["storage", "base"], () => {
     const { cached, usage, quota, problem } = get().storage;
+    const inUse = get().base.info?.cached;
     const room = quota > 0 ? ` ${bytes(usage)} of ${bytes(quota)} in use.` : "";
     setText(text, problem ? "This browser keeps nothing for this page (a private window?)." : cached.length ? `Kept in this browser, for this page only.${room}` : `No models are kept yet.${room}`);
     fill(
@@ -133,7 +134,7 @@ function keptPanel(): HTMLElement {
             "div",
             { class: "row" },
             h("button", { type: "button", class: "load", "aria-label": `Load ${name}`, onclick: () => void loadBase({ cached: key }) }, "Load"),
-            h("button", { type: "button", "aria-label": `Remove ${name}`, onclick: () => void removeCached(key, name) }, "Remove"),
+            key === inUse ? h("span", { class: "muted small" }, "in use") : h("button", { type: "button", "aria-label": `Remove ${name}`, onclick: () => void removeCached(key, name) }, "Remove"),
           ),
         ),
       ),
