@@ -12,6 +12,8 @@ const server = await serve(fileURLToPath(new URL("..", import.meta.url)));
 const browser = await launch();
 try {
   const page = await open(browser, server.url);
+  // Progress to people, the result to whoever reads it.
+  page.on("console", (message) => message.type() === "log" && console.error(message.text()));
   await page.evaluate(() => {
     // Tasks of the page's own thread that are longer than a person should notice.
     globalThis.long = [];
@@ -46,6 +48,7 @@ try {
     for await (const event of training) {
       if (event.event !== "step") continue;
       marks.firstStep ??= clock();
+      console.log(`step ${event.step}: loss ${event.loss.toFixed(4)} after ${clock().toFixed(1)} s`);
       steps.push([event.loss, event.tokens_per_s]);
     }
     marks.trained = clock();
