@@ -5,11 +5,11 @@
 #import index
 #import reduce
 
-struct Params { rows: u32, vocab: u32, first: u32, pad: u32 }              // `first`: number of the first row in the whole list
+struct Params { rows: u32, vocab: u32, first: u32, stride: u32 }           // `first`: number of the first row in the whole list
 @group(0) @binding(0) var<uniform> p: Params;
 @group(0) @binding(1) var<storage, read> target_ids: array<i32>;           // [all rows]
 @group(0) @binding(2) var<storage, read> weight: array<f32>;               // [all rows], 1 / targets of the row's job
-@group(0) @binding(3) var<storage, read_write> logits: array<f32>;         // [rows, vocab]
+@group(0) @binding(3) var<storage, read_write> logits: array<f32>;         // [rows, vocab], rows `stride` apart
 @group(0) @binding(4) var<storage, read_write> loss: array<f32>;           // [all rows]
 
 @compute @workgroup_size(WG)
@@ -17,7 +17,7 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) groups
         @builtin(local_invocation_index) lane: u32) {
     let row = flat_workgroup(group, groups);
     let safe = min(row, p.rows - 1u);
-    let base = safe * p.vocab;
+    let base = safe * p.stride;
     var high = logits[base];
     for (var v = lane; v < p.vocab; v += WG) {
         high = max(high, logits[base + v]);

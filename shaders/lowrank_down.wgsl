@@ -4,7 +4,8 @@
 // One lane owns GROUPS rows and eight ranks: an element of x is loaded once and used eight times, and no sum crosses lanes, so that the
 // sum runs over k in order in every variant and a row's bits do not depend on its place in a tile. SUBGROUPS: a lane loads one k of M
 // and eight lanes hand it round, since on adapters that execute loads lane by lane even a uniform load costs as much as a gather.
-// Rows of a tile that belong to several jobs are walked segment by segment.
+// Rows of a tile that belong to several jobs are walked segment by segment. Dropout masks the input of trainable ranks only: frozen links
+// of a chain are part of the base.
 
 struct Params {
     rows: u32,
@@ -85,6 +86,10 @@ fn main(
             let more = min(vec4(r0) + vec4(4u, 5u, 6u, 7u), vec4(rank - 1u));
             let lo = site.matrix[p.matrix] + ranks * p.width;
             let hi = site.matrix[p.matrix] + more * p.width;
+#ifdef DROPOUT
+            let lo_train = trains(site, r0);
+            let hi_train = trains(site, r0 + 4u);
+#endif
 #ifdef SUBGROUPS
             for (var k0 = 0u; k0 < shared_width; k0 += 8u) {
                 let mine_lo = column(lo, k0 + eighth);
@@ -94,12 +99,15 @@ fn main(
                     let a_hi = subgroupShuffle(mine_hi, base + i);
                     for (var g = 0u; g < GROUPS; g++) {
                         let row = clamp(first + g * WG + lane, begin, stop - 1u);
-                        var value = x[row * p.width + k0 + i];
+                        let value = x[row * p.width + k0 + i];
 #ifdef DROPOUT
-                        value *= job_dropout(job, row, k0 + i);
-#endif
+                        let kept = value * job_dropout(job, row, k0 + i);
+                        acc_lo[g] = fma(select(vec4(value), vec4(kept), lo_train), a_lo, acc_lo[g]);
+                        acc_hi[g] = fma(select(vec4(value), vec4(kept), hi_train), a_hi, acc_hi[g]);
+#else
                         acc_lo[g] = fma(vec4(value), a_lo, acc_lo[g]);
                         acc_hi[g] = fma(vec4(value), a_hi, acc_hi[g]);
+#endif
                     }
                 }
             }
@@ -109,12 +117,15 @@ fn main(
                 let a_hi = column(hi, k);
                 for (var g = 0u; g < GROUPS; g++) {
                     let row = clamp(first + g * WG + lane, begin, stop - 1u);
-                    var value = x[row * p.width + k];
+                    let value = x[row * p.width + k];
 #ifdef DROPOUT
-                    value *= job_dropout(job, row, k);
-#endif
+                    let kept = value * job_dropout(job, row, k);
+                    acc_lo[g] = fma(select(vec4(value), vec4(kept), lo_train), a_lo, acc_lo[g]);
+                    acc_hi[g] = fma(select(vec4(value), vec4(kept), hi_train), a_hi, acc_hi[g]);
+#else
                     acc_lo[g] = fma(vec4(value), a_lo, acc_lo[g]);
                     acc_hi[g] = fma(vec4(value), a_hi, acc_hi[g]);
+#endif
                 }
             }
             let c = select(1.0, site.scale, p.scaled == 1u);

@@ -2,7 +2,7 @@
 //
 // A workgroup owns ROWS rows and eight ranks, one output a lane (WG = ROWS * 8). It stages 32 columns of x and of M at a time,
 // neighbouring lanes loading neighbouring columns. Workgroup memory: (ROWS + 8) * 33 words, one word of padding a row against bank
-// conflicts.
+// conflicts; with DROPOUT as much again for the input that trainable ranks see.
 
 struct Params {
     rows: u32,
@@ -30,6 +30,9 @@ const STRIDE: u32 = 33u;
 const WG: u32 = ROWS * 8u;
 var<workgroup> x_tile: array<f32, ROWS * STRIDE>;
 var<workgroup> m_tile: array<f32, 8u * STRIDE>;
+#ifdef DROPOUT
+var<workgroup> kept_tile: array<f32, ROWS * STRIDE>;
+#endif
 
 @compute @workgroup_size(WG)
 fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index) lane: u32) {
@@ -51,6 +54,9 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
         if (r0 < rank) {
             let job = load_job(id);
             let site = load_site(id);
+#ifdef DROPOUT
+            let my_rank_trains = r0 + my_rank >= site.train.x && r0 + my_rank < site.train.y;
+#endif
             for (var k0 = 0u; k0 < p.width; k0 += STAGE) {
                 let count = min(STAGE, p.width - k0);
                 workgroupBarrier();
@@ -58,11 +64,11 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
                     let row = first + i / STAGE;
                     let k = k0 + i % STAGE;
                     if (row >= begin && row < stop && k < p.width) {
-                        var value = x[row * p.width + k];
-#ifdef DROPOUT
-                        value *= job_dropout(job, row, k);
-#endif
+                        let value = x[row * p.width + k];
                         x_tile[(i / STAGE) * STRIDE + i % STAGE] = value;
+#ifdef DROPOUT
+                        kept_tile[(i / STAGE) * STRIDE + i % STAGE] = value * job_dropout(job, row, k);
+#endif
                     }
                 }
                 for (var i = lane; i < 8u * STAGE; i += WG) {
@@ -74,7 +80,11 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
                 }
                 workgroupBarrier();
                 for (var i = 0u; i < count; i++) {
-                    sum = fma(x_tile[my_row * STRIDE + i], m_tile[my_rank * STRIDE + i], sum);
+                    var value = x_tile[my_row * STRIDE + i];
+#ifdef DROPOUT
+                    value = select(value, kept_tile[my_row * STRIDE + i], my_rank_trains);
+#endif
+                    sum = fma(value, m_tile[my_rank * STRIDE + i], sum);
                 }
             }
             sum = select(0.0, select(1.0, site.scale, p.scaled == 1u) * sum, r0 + my_rank < rank);

@@ -44,7 +44,7 @@ fn main(
     let job = load_job(group.z);
     let site = load_site(group.z);
     let r0 = site.train.x + group.y * 8u;
-    if (site.rank == 0u || r0 >= site.train.y) {
+    if (site.rank == 0u || r0 >= site.train.y || site.gradient[p.matrix] == NO_GRADIENT) {
         return;
     }
     let last = site.train.y - 1u;

@@ -39,7 +39,7 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
     let job = load_job(group.z);
     let site = load_site(group.z);
     let r0 = site.train.x + group.y * 8u;
-    if (site.rank == 0u || r0 >= site.train.y) {
+    if (site.rank == 0u || r0 >= site.train.y || site.gradient[p.matrix] == NO_GRADIENT) {
         return;
     }
     let last = site.train.y - 1u;

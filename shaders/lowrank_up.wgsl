@@ -1,4 +1,5 @@
-// y[t, n] += c * mask * sum_r h[t, r] * M[r, n], out of the rank: M = Bt, c = scale forward; M = A with the dropout mask for dx.
+// y[t, n] += c * sum_r mask * h[t, r] * M[r, n], out of the rank: M = Bt, c = scale, no mask forward; M = A for dx, where trainable ranks
+// have the dropout mask of element (t, n) of the input and frozen ones have none.
 // h [rows, r_max], M [rank, width] of the row's job, y [rows, width].
 //
 // Lanes lie along n, so that M and y are read and written side by side; a lane owns COLS columns WG apart. Eight ranks of M stay in
@@ -117,6 +118,15 @@ fn main(
                         hi = ranks_of(row, r0 + 4u, rank);
 #endif
                         for (var j = 0u; j < COLS; j++) {
+#ifdef DROPOUT
+                            if (r0 < site.train.y && r0 + 8u > site.train.x) {
+                                let mask = vec4(job_dropout(job, row, n0 + j * WG));
+                                let lo_kept = select(lo, lo * mask, trains(site, r0));
+                                let hi_kept = select(hi, hi * mask, trains(site, r0 + 4u));
+                                sums[i * COLS + j] = dot_in_order(hi_kept, m_hi[j], dot_in_order(lo_kept, m_lo[j], sums[i * COLS + j]));
+                                continue;
+                            }
+#endif
                             sums[i * COLS + j] = dot_in_order(hi, m_hi[j], dot_in_order(lo, m_lo[j], sums[i * COLS + j]));
                         }
                     }
@@ -126,12 +136,8 @@ fn main(
                         let row = t0 + i;
                         let n = n0 + j * WG;
                         if (row < stop && n < p.width) {
-                            var factor = c;
-#ifdef DROPOUT
-                            factor *= job_dropout(job, row, n);
-#endif
                             let at = row * p.width + n;
-                            y[at] = fma(factor, sums[i * COLS + j], y[at]);
+                            y[at] = fma(c, sums[i * COLS + j], y[at]);
                         }
                     }
                 }

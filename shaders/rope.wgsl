@@ -1,14 +1,24 @@
 // Rotary embedding in place, the half-rotation of Hugging Face: for pair (i, i + hd/2) of every head of row t at position[t]
 //   x[i]        ← x[i] · cos − x[i + hd/2] · sin
 //   x[i + hd/2] ← x[i + hd/2] · cos + x[i] · sin
-// `sign` −1 rotates back: the backward pass. One lane per pair.
+// `sign` −1 rotates back: the backward pass. One lane per pair, or with VEC4 per four neighbouring pairs.
 #import index
 
+#ifdef VEC4
+alias Lane = vec4<f32>;
+// Two (cos, sin) pairs.
+alias Turns = vec4<f32>;
+#else
+alias Lane = f32;
+alias Turns = vec2<f32>;
+#endif
+
+// `half` counts lanes: hd/2, or hd/8 with VEC4.
 struct Params { rows: u32, heads: u32, half: u32, sign: f32 }
 @group(0) @binding(0) var<uniform> p: Params;
-@group(0) @binding(1) var<storage, read> table: array<vec2<f32>>;      // [positions, hd/2] (cos, sin)
-@group(0) @binding(2) var<storage, read> position: array<u32>;         // [rows]
-@group(0) @binding(3) var<storage, read_write> x: array<f32>;          // [rows, heads · hd]
+@group(0) @binding(1) var<storage, read> table: array<Turns>;           // [positions, hd/2] (cos, sin)
+@group(0) @binding(2) var<storage, read> position: array<u32>;          // [rows]
+@group(0) @binding(3) var<storage, read_write> x: array<Lane>;          // [rows, heads · hd]
 
 @compute @workgroup_size(64)
 fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) groups: vec3<u32>,
@@ -23,10 +33,18 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) groups
     let head = pair / p.half;
     let i = pair % p.half;
     let at = row * per_row * 2u + head * p.half * 2u + i;
-    let turn = table[position[row] * p.half + i];
+    let turn = position[row] * p.half + i;
+#ifdef VEC4
+    let first = table[2u * turn];
+    let second = table[2u * turn + 1u];
+    let cos = vec4(first.xz, second.xz);
+    let sin = vec4(first.yw, second.yw) * p.sign;
+#else
+    let cos = table[turn].x;
+    let sin = table[turn].y * p.sign;
+#endif
     let a = x[at];
     let b = x[at + p.half];
-    let sin = turn.y * p.sign;
-    x[at] = a * turn.x - b * sin;
-    x[at + p.half] = b * turn.x + a * sin;
+    x[at] = a * cos - b * sin;
+    x[at + p.half] = b * cos + a * sin;
 }

@@ -1,6 +1,7 @@
 //! Fine-tune low-rank adapters on small quantised LLaMA models with wgpu, natively and in the browser.
 
 pub mod adapters;
+pub mod analysis;
 pub mod bench;
 pub mod config;
 pub mod demo;

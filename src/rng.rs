@@ -5,6 +5,7 @@
 //! z_i   = splitmix64 finaliser of (seed + i * 0x9E3779B97F4A7C15),  i = 1, 2, …
 //! k     = z_i >> 41                                     (the top 23 bits)
 //! value = (2k + 1 - 2^23) * 2^-23 * bound               (in f64, rounded once to f32)
+//! normal = sqrt(-2 ln u) cos(2 pi w) * deviation,  u and w = ((z >> 11) + 1) * 2^-53 of z_{2i-1} and z_{2i}
 //! index = (z_i * n) >> 64                               (an integer below n, from the 128-bit product)
 //! ```
 //!
@@ -47,6 +48,16 @@ pub fn fill_uniform(seed_key: &str, n: usize, bound: f64) -> Vec<f32> {
 fn uniform_from(seed: u64, i: u64, bound: f64) -> f32 {
     let k = (bits(seed, i) >> 41) as i64;
     ((2 * k + 1 - (1 << 23)) as f64 * (0.5f64).powi(23) * bound) as f32
+}
+
+/// The first `n` elements of the tensor named by `seed_key`, normal around zero with that deviation.
+///
+/// Logarithm and cosine are the platform's: across platforms the last bit may differ.
+pub fn fill_normal(seed_key: &str, n: usize, deviation: f64) -> Vec<f32> {
+    let seed = fnv1a(seed_key);
+    let unit = |i: u64| ((bits(seed, i) >> 11) + 1) as f64 * (0.5f64).powi(53);
+    let value = |i: u64| (-2.0 * unit(2 * i - 1).ln()).sqrt() * (std::f64::consts::TAU * unit(2 * i)).cos() * deviation;
+    (1..=n as u64).map(|i| value(i) as f32).collect()
 }
 
 /// The numbers `0..n` in the order of a Fisher–Yates shuffle keyed by `seed_key`.

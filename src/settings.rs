@@ -31,6 +31,11 @@ impl<'a> Settings<'a> {
         self.map.get(key).filter(|value| !value.is_null())
     }
 
+    /// The value of a key that somebody else will ask for.
+    pub fn peek(&self, key: &str) -> Option<&'a Value> {
+        self.map.get(key)
+    }
+
     fn typed<T>(&mut self, key: &'static str, expected: &str, cast: impl Fn(&'a Value) -> Option<T>) -> Result<Option<T>> {
         let Some(value) = self.value(key) else { return Ok(None) };
         cast(value).map(Some).ok_or_else(|| Error::config(key, format!("is {}", shorten(value)), format!("give {expected}")))
@@ -101,6 +106,37 @@ impl<'a> Settings<'a> {
                 _ => return None,
             };
             (!names.is_empty() && names.iter().all(|name| !name.is_empty())).then_some(names)
+        })
+    }
+
+    /// A list of paths; a single text is one path, commas and all.
+    ///
+    /// # Errors
+    /// When the value is neither, or empty, or holds an empty text.
+    pub fn paths(&mut self, key: &'static str) -> Result<Vec<String>> {
+        let paths = self.typed(key, "a path, or a list of paths", |value| {
+            let paths: Vec<String> = match value {
+                Value::String(path) => vec![path.clone()],
+                Value::Array(items) => items.iter().map(|item| item.as_str().map(str::to_owned)).collect::<Option<_>>()?,
+                _ => return None,
+            };
+            (!paths.is_empty() && paths.iter().all(|path| !path.is_empty())).then_some(paths)
+        })?;
+        Ok(paths.unwrap_or_default())
+    }
+
+    /// A list of finite numbers that `allowed` accepts; `expected` says which those are.
+    ///
+    /// # Errors
+    /// When the value is no such list, or empty.
+    pub fn numbers(&mut self, key: &'static str, expected: &str, allowed: impl Fn(f64) -> bool) -> Result<Option<Vec<f64>>> {
+        self.typed(key, expected, |value| {
+            let number = |x: &Value| x.as_f64().filter(|x| x.is_finite() && allowed(*x));
+            let numbers: Vec<f64> = match value {
+                Value::Array(items) => items.iter().map(number).collect::<Option<_>>()?,
+                one => vec![number(one)?],
+            };
+            (!numbers.is_empty()).then_some(numbers)
         })
     }
 

@@ -20,6 +20,8 @@ fn layout() -> ParamLayout {
             shape,
             transposed,
             offset: 0,
+            follows: false,
+            spare: 0,
             init: Init::Zeros,
             lr_multiplier: 1.0,
             weight_decay: true,
@@ -32,7 +34,7 @@ fn layout() -> ParamLayout {
 fn state() -> State {
     let config = TrainConfig::from_map(&json!({"rank": 3, "lr": 1e-4}).as_object().expect("an object").clone()).expect("settings");
     State {
-        version: 1,
+        version: 2,
         weblora: "0.1.0".into(),
         base_hash: "base".into(),
         data_hash: "rows".into(),
@@ -41,6 +43,7 @@ fn state() -> State {
         tokens: 12345,
         cursor: Cursor { epoch: 2, next: 9, waiting: vec![4, 8] },
         progress: Progress { best: Some(Best { step: 3, loss: 0.1 + 0.2 }), stale: 1 },
+        chain: None,
     }
 }
 
@@ -114,8 +117,8 @@ fn another_layout_is_refused() {
 
 #[test]
 fn another_version_is_refused_before_its_content_is_looked_at() {
-    let bytes = write(&State { version: 2, ..state() }, &layout(), &buffers(&layout())).expect("a file");
-    refused(Checkpoint::read("c", &bytes), &["version is 2, 1 was expected"]);
+    let bytes = write(&State { version: 3, ..state() }, &layout(), &buffers(&layout())).expect("a file");
+    refused(Checkpoint::read("c", &bytes), &["version is 3, 2 was expected"]);
 }
 
 #[test]

@@ -1,48 +1,14 @@
 //! The command line program, from outside: what it prints where, and its exit codes.
 #![cfg(not(target_arch = "wasm32"))]
 
+#[path = "common/program.rs"]
+mod program;
+
 use std::path::{Path, PathBuf};
-use std::process::{Command, Output};
 
 use serde_json::Value;
 
-fn golden(name: &str) -> String {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden").join(name).display().to_string()
-}
-
-fn weblora(arguments: &[&str]) -> Output {
-    Command::new(env!("CARGO_BIN_EXE_weblora")).args(arguments).output().expect("the program starts")
-}
-
-fn text(bytes: &[u8]) -> String {
-    String::from_utf8(bytes.to_vec()).expect("UTF-8")
-}
-
-/// Runs a verb that succeeds, and gives what it printed on stdout.
-#[track_caller]
-fn succeeds(arguments: &[&str]) -> String {
-    let output = weblora(arguments);
-    assert!(output.status.success(), "{arguments:?}: {}", text(&output.stderr));
-    text(&output.stdout)
-}
-
-/// Runs a verb that fails with one sentence that has these words, and nothing on stdout.
-#[track_caller]
-fn fails(arguments: &[&str], words: &[&str]) {
-    let output = weblora(arguments);
-    let said = text(&output.stderr);
-    assert_eq!(output.status.code(), Some(1), "{said}");
-    assert!(output.stdout.is_empty(), "{}", text(&output.stdout));
-    assert!(said.starts_with("error: ") && said.lines().count() == 1, "{said:?}");
-    for word in words {
-        assert!(said.contains(word), "{said:?} does not mention {word:?}");
-    }
-    let output = weblora(&[arguments, &["--json"]].concat());
-    let events: Vec<Value> = text(&output.stdout).lines().map(|line| serde_json::from_str(line).expect("JSON")).collect();
-    assert_eq!(events.len(), 1);
-    assert_eq!(events[0]["event"], "error");
-    assert!(events[0]["code"].is_string() && said.contains(events[0]["message"].as_str().expect("a message")));
-}
+use program::{fails, golden, succeeds, text, weblora};
 
 #[test]
 fn wrong_arguments_are_wrong_usage() {
@@ -125,13 +91,13 @@ fn settings_that_cannot_work_are_refused_before_anything_is_written() {
     assert_eq!(weblora(&["train", "--lora-plus", "0"]).status.code(), Some(2));
     assert!(!Path::new(&out).exists());
     let help = succeeds(&["train", "--help"]);
-    assert!(help.contains("--lora-plus") && help.contains("[lora]") && help.contains("Examples:"), "{help}");
+    assert!(help.contains("--lora-plus") && help.contains("[lora, cola") && help.contains("Examples:"), "{help}");
 }
 
 #[test]
 fn a_reader_that_leaves_early_is_no_error() {
     use std::process::Stdio;
-    let mut child = Command::new(env!("CARGO_BIN_EXE_weblora"))
+    let mut child = std::process::Command::new(env!("CARGO_BIN_EXE_weblora"))
         .args(["inspect", &golden("tiny_llama/model.safetensors"), "--tensors"])
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())
@@ -224,4 +190,65 @@ fn a_run_survives_sigterm_and_sigkill_bit_for_bit() {
     assert_eq!(bytes("whole"), bytes("parts"));
     // An output folder is not overwritten by accident.
     assert_eq!(train(&path("whole"), false, |_, _| {}), Some(1));
+}
+
+/// Two files with weights, held-out rows with choices, MultiLoRA: what is told by file, what is written, and what goes on from it.
+#[test]
+fn a_mixture_trains_multilora_and_tells_of_every_file() {
+    if !has_gpu() {
+        return;
+    }
+    let folder = tempfile::tempdir().expect("a folder");
+    let path = |name: &str| folder.path().join(name).display().to_string();
+    let lists: String = (0..12).map(|i| format!("{{\"prompt\": \"Copy: cat dog {i} =\", \"completion\": \" cat dog {i}.\"}}\n")).collect();
+    std::fs::write(path("copy.jsonl"), lists).expect("written");
+    let kind = |word: &str, answer: &str| {
+        format!(
+            "{{\"prompt\": \"Is {word} an animal or a fruit?\", \"completion\": \"{answer}\", \"choices\": [\" an animal.\", \" a fruit.\"]}}\n"
+        )
+    };
+    let kinds: String = ["cat", "dog", "fox", "cow"]
+        .iter()
+        .map(|w| kind(w, " an animal."))
+        .chain(["plum", "pear"].iter().map(|w| kind(w, " a fruit.")))
+        .collect();
+    std::fs::write(path("kind.jsonl"), &kinds).expect("written");
+    let (model, out, copy, kind) = (asset("demo.gguf"), path("out"), path("copy.jsonl"), path("kind.jsonl"));
+    let base = ["--json", "train", "--model", &model, "--out", &out, "--no-tune"];
+    let run =
+        ["--data", &copy, "--data", &kind, "--data-weights", "1,2", "--eval-split", "0.4", "--batch", "2", "--seq", "32", "--steps", "3"];
+    let method = ["--method", "multilora", "--rank", "2", "--modules", "2"];
+    let printed = succeeds(&[&base[..], &run, &method].concat());
+    let events: Vec<Value> = printed.lines().map(|line| serde_json::from_str(line).expect("an event")).collect();
+    let of = |kind: &str| events.iter().filter(|e| e["event"] == kind).collect::<Vec<_>>();
+    assert!(of("step").iter().all(|e| e["tasks"].as_object().is_some_and(|tasks| !tasks.is_empty())), "{printed}");
+    let eval = of("eval")[0];
+    assert!(eval["tasks"]["copy"]["loss"].is_f64() && eval["tasks"]["copy"]["accuracy"].is_null(), "{eval}");
+    assert!(eval["tasks"]["kind"]["accuracy"].is_f64() && eval["accuracy"] == eval["tasks"]["kind"]["accuracy"], "{eval}");
+    assert!(["copy", "kind"].contains(&eval["worst"].as_str().unwrap_or_default()), "{eval}");
+    let run_file = std::fs::read_to_string(folder.path().join("out/run.toml")).expect("run.toml");
+    assert!(run_file.contains("data-weights = [1.0, 2.0]") && run_file.contains("method = \"multilora\""), "{run_file}");
+    // Four more steps from the checkpoint; other weights are another run.
+    assert!(succeeds(&[&base[..], &["--resume", "--steps", "4"]].concat()).contains("\"resumed_at\":3"));
+    fails(&[&base[1..], &["--resume", "--data-weights", "2,1"]].concat(), &["data-weights", "without --resume"]);
+    // The export is plain LoRA of rank 4: LoRA goes on from it, MultiLoRA cannot take it apart.
+    let more = |name: &str| {
+        vec![
+            "train".to_owned(),
+            "--model".into(),
+            model.clone(),
+            "--out".into(),
+            path(name),
+            "--no-tune".into(),
+            "--data".into(),
+            copy.clone(),
+            "--init-adapter".into(),
+            out.clone(),
+        ]
+    };
+    let with = |name: &str, rest: &[&str]| more(name).into_iter().chain(rest.iter().map(|s| (*s).to_owned())).collect::<Vec<_>>();
+    let text = |words: &[String]| succeeds(&words.iter().map(String::as_str).collect::<Vec<_>>());
+    text(&with("more", &["--steps", "1"]));
+    let refused = with("again", &["--method", "multilora", "--modules", "2"]);
+    fails(&refused.iter().map(String::as_str).collect::<Vec<_>>(), &["sum of its modules", "--method lora"]);
 }

@@ -34,11 +34,11 @@ fn settings(more: serde_json::Value) -> Map {
 fn trainer(gpu: &Gpu, more: serde_json::Value, values: Option<Vec<f32>>) -> (Trainer, Tokenizer) {
     let file = block(demo::model()).unwrap();
     let tokenizer = Tokenizer::of_model(&file).unwrap();
-    let data = TrainData { train: rows(&tokenizer, demo::TRAIN), held_out: rows(&tokenizer, demo::HELD_OUT) };
+    let data = TrainData { train: rows(&tokenizer, demo::TRAIN), held_out: rows(&tokenizer, demo::HELD_OUT), ..TrainData::default() };
     let config = TrainConfig::from_map(&settings(more)).unwrap();
     let mut tuner = Tuner::for_device(gpu);
     let plan = TrainPlan::new(&file, &config, Some(&data), gpu.plan_limits(), &tuner).unwrap();
-    let trainer = block(Trainer::new(gpu, &file, config, data, plan, values, &mut tuner, false, |_, _| {})).unwrap();
+    let trainer = block(Trainer::new(gpu, &file, config, data, plan, values.map(Into::into), &mut tuner, false, |_, _| {})).unwrap();
     (trainer, tokenizer)
 }
 
@@ -58,7 +58,8 @@ fn it_learns_and_the_adapter_survives_the_file() {
     let files = block(trainer.export(gpu)).unwrap();
     let get = |name: &str| files.iter().find(|(n, _)| *n == name).map(|(_, bytes)| bytes.as_slice()).unwrap();
     let file = block(demo::model()).unwrap();
-    let folder = Folder { name: "demo", config: get("adapter_config.json"), weights: get("adapter_model.safetensors"), note: None };
+    let folder =
+        Folder { name: "demo", config: get("adapter_config.json"), weights: get("adapter_model.safetensors"), note: None, chain: None };
     let adapter = PeftAdapter::read(folder, &file.config).unwrap();
     let layout = AdapterConfig::read(&mut Settings::new(&adapter.settings())).unwrap().layout(&file.config).unwrap();
     let values = adapter.to_buffer("demo", &layout).unwrap();

@@ -4,8 +4,9 @@
 
 mod common;
 
-use common::{Bench, assert_close, gpu, gradcheck, noise};
+use common::{Bench, assert_close, gpu, gradcheck, noise, spread};
 use weblora::gpu::Tuner;
+use weblora::kernels::matmul::Rows;
 use weblora::kernels::optimizer::{Group, State};
 use weblora::kernels::rope::Turn;
 use weblora::kernels::{cross_entropy, elementwise, norm, optimizer, rope, rows};
@@ -143,16 +144,20 @@ fn cross_entropy_matches_its_twin() {
         let (loss, gradient) = cross_entropy::cross_entropy_twin(&targets, &weight, &logits);
         let mut b = Bench::new();
         let ids = b.put("targets", &targets);
+        // Between rows lies what would win every maximum.
+        let (gap, fill) = (n, 1e9);
+        let spaced = spread(&logits, vocab, gap, fill);
         let (weight, lost, z, kept) =
-            (b.put("weight", &weight), b.put("loss", &vec![9f32; n]), b.put("logits", &logits), b.put("kept", &logits));
+            (b.put("weight", &weight), b.put("loss", &vec![9f32; n]), b.put("logits", &spaced), b.put("kept", &spaced));
         let t = cross_entropy::Targets { ids, weight, loss: lost };
+        let rows = |tensor| Rows { tensor, stride: vocab + gap };
         let got = b.run(gpu, &Tuner::none(), &[lost, z, kept], |rec| {
-            cross_entropy::cross_entropy(rec, "ce", t, z, 0, n, true);
-            cross_entropy::cross_entropy(rec, "ce", t, kept, 0, n, false);
+            cross_entropy::cross_entropy(rec, "ce", t, rows(z), vocab, (0, n), true);
+            cross_entropy::cross_entropy(rec, "ce", t, rows(kept), vocab, (0, n), false);
         });
         assert_close("loss", &got[0], &loss, 1e-4, 1e-5);
-        assert_close("dlogits", &got[1], &gradient, 1e-6, 1e-4);
-        assert_eq!(got[2], logits, "without backward the logits stay");
+        assert_close("dlogits", &got[1], &spread(&gradient, vocab, gap, fill), 1e-6, 1e-4);
+        assert_eq!(got[2], spaced, "without backward the logits stay");
     }
 }
 

@@ -6,7 +6,7 @@ mod common;
 
 use common::{Bench, assert_close, close, gradcheck, noise};
 use weblora::gpu::{Candidate, Gpu, Recorder, Tensor, Tuner};
-use weblora::kernels::lowrank::{self, JobRow, LowrankSite, LowrankTables, SiteRow};
+use weblora::kernels::lowrank::{self, JobRow, LowrankSite, LowrankTables, NO_GRADIENT, SiteRow};
 use weblora::kernels::lowrank_twin::{TwinGrads, TwinSite, lowrank_backward_twin, lowrank_forward_twin};
 use weblora::kernels::real::Real;
 
@@ -92,6 +92,9 @@ impl Case {
         self.x.extend(noise(41, rows * self.k));
         self.dy.extend(noise(42, rows * self.n));
     }
+    fn t_max(&self) -> usize {
+        self.sites.iter().map(|s| (s.train_end - s.train_begin) as usize).max().unwrap().max(1)
+    }
     fn rows(&self) -> usize {
         self.row_job.len()
     }
@@ -147,8 +150,17 @@ fn prepare(case: &Case) -> (Bench, LowrankSite, [Tensor; 6]) {
         grads: bench.put("grads", &vec![START; case.grads_len]),
     };
     let rows = case.rows();
-    let site =
-        LowrankSite { rows, k: case.k, n: case.n, r_max: case.r_max, site: SITE, jobs: case.jobs.len(), dropout: case.dropout(), tables };
+    let site = LowrankSite {
+        rows,
+        k: case.k,
+        n: case.n,
+        r_max: case.r_max,
+        t_max: case.t_max(),
+        site: SITE,
+        jobs: case.jobs.len(),
+        dropout: case.dropout(),
+        tables,
+    };
     let x = bench.put("x", &case.x);
     let dy = bench.put("dy", &case.dy);
     // h and dh must be written wholly, whatever was there.
@@ -323,6 +335,40 @@ fn rows_have_the_same_bits_alone_and_together() {
     }
 }
 
+/// Dropout of a link that trains leaves the frozen links of its chain alone: what they add, forward and back, is what they add without it.
+#[test]
+fn frozen_ranks_see_all_inputs_and_have_no_gradient() {
+    let Some(gpu) = common::gpu() else { return };
+    let spec = JobSpec { dropout: 0.5, train: 0..3, seed: 9, ..job(40, 21) };
+    let dropping = Case::new(std::slice::from_ref(&spec), (52, 44), 1);
+    // Without the trainable ranks' factors only the frozen ones count.
+    let silent = |mut case: Case| {
+        let site = case.sites[0];
+        for (at, width) in [(site.a_offset as usize, case.k), (site.b_offset as usize, case.n)] {
+            case.adapter[at..at + 3 * width].fill(0.0);
+        }
+        case
+    };
+    let keeping = silent(Case::new(&[JobSpec { dropout: 0.0, ..spec.clone() }], (52, 44), 1));
+    let silent_and_dropping = silent(Case::new(std::slice::from_ref(&spec), (52, 44), 1));
+    for i in 0..most_candidates(gpu, &dropping) {
+        check(&format!("candidate {i}"), &dropping, &run(gpu, &dropping, &forced(gpu, &dropping, i)));
+        let (one, other) =
+            (run(gpu, &silent_and_dropping, &forced(gpu, &silent_and_dropping, i)), run(gpu, &keeping, &forced(gpu, &keeping, i)));
+        assert_eq!((one.h, one.y), (other.h, other.y), "forward of frozen ranks, candidate {i}");
+        assert_eq!(one.grads.dx, other.grads.dx, "dx of frozen ranks, candidate {i}");
+    }
+    // A factor that does not train gets no gradient, and the other one is unmoved by that.
+    for half in 0..2 {
+        let mut lame = Case::new(std::slice::from_ref(&spec), (52, 44), 1);
+        let offset = |c: &mut Case| if half == 0 { c.sites[0].grad_a_offset = NO_GRADIENT } else { c.sites[0].grad_b_offset = NO_GRADIENT };
+        offset(&mut lame);
+        for i in 0..most_candidates(gpu, &lame) {
+            check(&format!("candidate {i} without half {half}"), &lame, &run(gpu, &lame, &forced(gpu, &lame, i)));
+        }
+    }
+}
+
 /// Each of these changes must be seen by the comparison above.
 #[test]
 fn comparisons_see_a_wrong_job_a_wrong_mask_and_a_wrong_transpose() {
@@ -341,6 +387,7 @@ fn comparisons_see_a_wrong_job_a_wrong_mask_and_a_wrong_transpose() {
     assert!(differs(&|c| c.jobs[0].dropout_seed ^= 1), "another dropout seed");
     assert!(differs(&|c| c.jobs[2].row_begin += 1), "a row of another job");
     assert!(differs(&|c| (c.sites[2].train_begin, c.sites[2].train_end) = (7, 16)), "other ranks that train");
+    assert!(differs(&|c| c.sites[0].train_begin = 0), "dropout where frozen ranks look");
     assert!(differs(&|c| c.sites[0].scale *= 1.01), "another scale");
     assert!(differs(&|c| c.sites[2].b_offset -= 1), "a shifted factor");
     assert!(differs(&|c| c.dy.swap(c.pad * c.n, c.pad * c.n + 1)), "swapped columns of dy");

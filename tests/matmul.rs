@@ -5,10 +5,10 @@
 
 mod common;
 
-use common::{Bench, assert_close, close, gpu, gradcheck, noise};
+use common::{Bench, assert_close, close, gpu, gradcheck, noise, spread};
 use weblora::gpu::{Candidate, Gpu, Recorder, Tensor, Tuner};
 use weblora::kernels::embed;
-use weblora::kernels::matmul::{self, Direction, matmul_backward_twin, matmul_twin};
+use weblora::kernels::matmul::{self, Direction, Rows, matmul_backward_twin, matmul_twin};
 use weblora::kernels::matrix::{Matrix, Part};
 use weblora::quant::{self, FORMATS, FloatKind, QuantFormat};
 
@@ -49,6 +49,10 @@ fn matrix(bench: &mut Bench, format: &'static QuantFormat, rows: usize, cols: us
     (Matrix { format, rows, cols, parts }, format.decode_vec(&bytes))
 }
 
+/// Elements between rows of x and y: vectors stay aligned.
+const GAP: usize = 4;
+const SENTINEL: f32 = -77.0;
+
 /// One product by one form: GPU result and twin.
 struct Case {
     format: &'static QuantFormat,
@@ -66,9 +70,10 @@ impl Case {
         let (w, decoded) = matrix(&mut bench, self.format, n, k, self.split);
         let (inner, width) = if self.direction == Direction::Forward { (k, n) } else { (n, k) };
         let (x_host, before) = (noise(3, t * inner), noise(4, t * width));
-        let x = bench.put("x", &x_host);
-        let y = bench.put("y", &before);
-        let got = bench.run(gpu, &Tuner::for_device(gpu), &[y], |rec: &mut Recorder| {
+        // Rows are spaced out by what must not be read and must stay.
+        let x = Rows { tensor: bench.put("x", &spread(&x_host, inner, GAP, f32::NAN)), stride: inner + GAP };
+        let y = Rows { tensor: bench.put("y", &spread(&before, width, GAP, SENTINEL)), stride: width + GAP };
+        let got = bench.run(gpu, &Tuner::for_device(gpu), &[y.tensor], |rec: &mut Recorder| {
             for (i, part) in w.parts.iter().enumerate() {
                 let adds = self.accumulate || (self.direction == Direction::Backward && i > 0);
                 let mut all = matmul::forms(rec, self.direction, t, &w, part, adds);
@@ -82,7 +87,8 @@ impl Case {
             Direction::Forward => matmul_twin(&wide(&x_host), &wide(&decoded), self.sizes, &mut want, self.accumulate),
             Direction::Backward => matmul_backward_twin(&wide(&x_host), &wide(&decoded), self.sizes, &mut want, self.accumulate),
         }
-        (got.into_iter().next().unwrap(), want.iter().map(|&v| v as f32).collect())
+        let want: Vec<f32> = want.iter().map(|&v| v as f32).collect();
+        (got.into_iter().next().unwrap(), spread(&want, width, GAP, SENTINEL))
     }
 
     fn check(&self, gpu: &Gpu, pick: &dyn Fn(&[Candidate]) -> usize) {

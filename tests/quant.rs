@@ -4,7 +4,7 @@
 
 use proptest::prelude::*;
 use safetensors::SafeTensors;
-use weblora::quant::{self, FORMATS, NF4, NF4_CODE, Q4_0, Q8_0, QuantFormat};
+use weblora::quant::{self, FORMATS, NF4, NF4_CODE, Q4_0, Q4_1, Q5_0, Q5_1, Q8_0, QuantFormat};
 
 const GOLDEN: &[u8] = include_bytes!("golden/quant.safetensors");
 
@@ -62,10 +62,12 @@ fn the_comparator_sees_one_flipped_bit() {
 #[test]
 fn encoding_matches_the_reference_byte_for_byte() {
     let file = SafeTensors::deserialize(GOLDEN).unwrap();
-    for name in ["q4_0", "q8_0", "f16", "bf16", "nf4"] {
+    let later = SafeTensors::deserialize(include_bytes!("golden/encode.safetensors")).unwrap();
+    for name in ["q4_0", "q8_0", "f16", "bf16", "nf4", "q4_1", "q5_0", "q5_1"] {
         let format = quant::by_name(name).unwrap();
-        let expected = if name == "nf4" { nf4_blocks(&file) } else { golden(&file, &format!("{name}.encode_blocks")) };
-        let weights = golden_f32(&file, &format!("{name}.encode_input"));
+        let file = if later.tensor(&format!("{name}.encode_input")).is_ok() { &later } else { &file };
+        let expected = if name == "nf4" { nf4_blocks(file) } else { golden(file, &format!("{name}.encode_blocks")) };
+        let weights = golden_f32(file, &format!("{name}.encode_input"));
         let mut blocks = Vec::new();
         (format.encode.unwrap())(&weights, &mut blocks);
         let bad = blocks.chunks(format.block_bytes).zip(expected.chunks(format.block_bytes)).position(|(a, b)| a != b);
@@ -157,9 +159,11 @@ fn worst_error(format: &QuantFormat, weights: &[f32]) -> f32 {
         .fold(0.0, f32::max)
 }
 
-/// An eighth for the side of q4_0 that ends at code 15 (7 steps of 1/8), half of nf4's widest gap (-1 to -0.696), half of 1/127; each with one
+/// Half a step of the range (at most two of the largest magnitude) for the affine formats, and for q5_0 a sixteenth, as for q4_0:
+/// an eighth for the side of q4_0 that ends at code 15 (7 steps of 1/8), half of nf4's widest gap (-1 to -0.696), half of 1/127; each with one
 /// part in two thousand for the rounding of the f16 scale.
-const BOUNDS: [(&QuantFormat, f32); 3] = [(&Q4_0, 0.1255), (&NF4, 0.1521), (&Q8_0, 0.0045)];
+const BOUNDS: [(&QuantFormat, f32); 6] =
+    [(&Q4_0, 0.1255), (&NF4, 0.1521), (&Q8_0, 0.0045), (&Q4_1, 0.0677), (&Q5_0, 0.0629), (&Q5_1, 0.0333)];
 
 proptest! {
     #[test]

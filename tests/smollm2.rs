@@ -13,6 +13,7 @@ use weblora::generate::{Generator, Sampling};
 use weblora::gpu::Tuner;
 use weblora::gpu::device::PlanLimits;
 use weblora::kernels::lowrank::JobRow;
+use weblora::model::decoder::Decoder;
 use weblora::model::llama::Recompute;
 use weblora::settings::{Map, Settings};
 use weblora::text::{ChatTemplate, DataOptions, Dataset, Tokenizer, read_rows};
@@ -20,7 +21,7 @@ use weblora::train::TrainConfig;
 use weblora::train::batch::Batch;
 use weblora::train::score;
 use weblora::train::session::{Hyper, Planned, Shape};
-use weblora::train::trainer::{TrainPlan, host_batch};
+use weblora::train::trainer::{TrainData, TrainPlan, Trainer, host_batch};
 
 const GOLDEN: &str = include_str!("golden/smollm2_curve.json");
 const ROWS: &[u8] = include_bytes!("golden/smollm2_rows.jsonl");
@@ -83,6 +84,46 @@ fn forward_loss_and_the_ten_step_curve_equal_the_references() {
             );
         }
         assert!(got.last() < got.first(), "the loss falls");
+    });
+}
+
+/// A knot changes no logit: measured on the logits themselves, on a quantised base.
+#[test]
+fn a_knot_of_a_chain_moves_no_logit() {
+    let (Some(file), Some(gpu)) = (model(), common::gpu()) else { return };
+    let tokenizer = Tokenizer::of_model(&file).unwrap();
+    let data = Dataset::build("rows", &read_rows("rows", ROWS).unwrap(), &tokenizer, DataOptions::new(120)).unwrap().examples;
+    let prompt = tokenizer.encode("The capital of France is", false).unwrap();
+    let map = serde_json::json!({ "method": "cola", "links": [4, 2, 4], "link-alphas": [8, 4, 9], "knots": [2, 4], "steps": 5, "batch": 1,
+        "seq": 120, "lr": 2e-3, "knot-probes": 0, "warmup": 0, "schedule": "constant" });
+    let config = TrainConfig::from_map(map.as_object().unwrap()).unwrap();
+    let mut tuner = Tuner::for_device(gpu);
+    pollster::block_on(async {
+        let data = TrainData { train: data, ..TrainData::default() };
+        let plan = TrainPlan::new(&file, &config, Some(&data), gpu.plan_limits(), &tuner).unwrap();
+        let mut trainer = Trainer::new(gpu, &file, config, data, plan, None, &mut tuner, false, |_, _| {}).await.unwrap();
+        let mut decoder = {
+            let (store, model, tables) = trainer.session().parts();
+            Decoder::new(gpu, store, model, Some(tables), 64, &mut Tuner::for_device(gpu), false).await.unwrap()
+        };
+        let mut logits = async |trainer: &mut Trainer| {
+            decoder.reset();
+            let (store, ..) = trainer.session().parts();
+            decoder.push(gpu, store, &prompt, Some(0)).await.unwrap()
+        };
+        let base = logits(&mut trainer).await;
+        for (knot, bound) in [(1, 0.0), (2, 1e-4)] {
+            trainer.step(gpu).await.unwrap();
+            trainer.step(gpu).await.unwrap();
+            let before = logits(&mut trainer).await;
+            let report = trainer.tie_if_due(gpu).await.unwrap().unwrap();
+            let after = logits(&mut trainer).await;
+            let most = |a: &[f32], b: &[f32]| a.iter().zip(b).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
+            let jump = most(&before, &after);
+            eprintln!("knot {knot}: largest change of a logit {jump:.2e}, of a log-probability {:.2e}", report.logit_jump);
+            assert!(jump <= bound && report.logit_jump <= f64::from(bound), "knot {knot}: {jump} {report:?}");
+            assert!(most(&base, &after) > 1e-2, "the links have no effect");
+        }
     });
 }
 

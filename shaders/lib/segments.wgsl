@@ -4,7 +4,10 @@
 //   jobs:  8 words a job:         [row_begin, row_end, dropout seed of this step, dropout threshold p*2^32, 1/(1-p) as f32, 0, 0, 0]
 //   sites: 8 words a (site, job): [rank, A offset, Bt offset, grad A offset, grad Bt offset, train_begin, train_end, scale as f32]
 //
-// A is [rank, k] and Bt (B transposed) is [rank, n], both row-major, at word offsets of one buffer. Rank 0: no adapter here.
+// A is [rank, k] and Bt (B transposed) is [rank, n], both row-major, at word offsets of one buffer. Rank 0: no adapter here. A gradient's
+// offset is NO_GRADIENT where its factor does not train.
+
+const NO_GRADIENT: u32 = 0xffffffffu;
 
 struct Job {
     row_begin: u32,
@@ -43,4 +46,10 @@ fn load_site(job: u32) -> Site {
 // The factor of element (row, column) of a job's input; `row` counts in the packed batch, the mask does not.
 fn job_dropout(job: Job, row: u32, column: u32) -> f32 {
     return dropout_scale(job.seed, row - job.row_begin, column, job.threshold, job.keep);
+}
+
+// Which of the ranks r0..r0+3 train: the input of the others is never dropped.
+fn trains(site: Site, r0: u32) -> vec4<bool> {
+    let ranks = vec4(r0) + vec4(0u, 1u, 2u, 3u);
+    return (ranks >= vec4(site.train.x)) & (ranks < vec4(site.train.y));
 }

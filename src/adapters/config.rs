@@ -3,11 +3,12 @@
 use serde::{Serialize, Serializer};
 use serde_json::Value;
 
+use super::chain::ChainConfig;
 use super::layout::AdapterLayout;
 use super::method::Method;
 use super::patterns::{Patterns, json_number};
 use crate::config::ModelConfig;
-use crate::settings::{Map, Settings};
+use crate::settings::{Map, Settings, whole};
 use crate::{Error, Result};
 
 /// Largest rank that is taken; kernels and files have no reason to see more.
@@ -53,7 +54,9 @@ impl AdapterConfig {
     /// Names the key that is unknown or has a value that cannot work.
     pub fn read(settings: &mut Settings<'_>) -> Result<Self> {
         let method = settings.text("method")?.unwrap_or_else(|| "lora".to_owned());
-        let rank = settings.size("rank", 8, 1..=MAX_RANK)?;
+        // A chain is as large as its first link where nothing else is said.
+        let first = settings.peek(super::cola::LINKS.key).and_then(|list| whole(list.as_array()?.first()?)).map_or(8, |n| n as usize);
+        let rank = settings.size("rank", first, 1..=MAX_RANK)?;
         let alpha = settings.number("alpha", 2.0 * rank as f64, "a positive number", |x| x > 0.0)?;
         let targets = settings.list("targets")?.unwrap_or_else(|| ["q", "k", "v", "o", "gate", "up", "down"].map(str::to_owned).to_vec());
         let mut patterns = |key: &'static str| settings.value(key).map_or(Ok(Patterns::default()), |value| Patterns::from_json(key, value));
@@ -87,7 +90,23 @@ impl AdapterConfig {
         self.options.get(key).and_then(Value::as_f64).ok_or_else(|| self.missing(key))
     }
 
-    fn missing(&self, key: &'static str) -> Error {
+    /// One of the method's own names.
+    ///
+    /// # Errors
+    /// When the method has no such setting.
+    pub fn text(&self, key: &'static str) -> Result<&str> {
+        self.options.get(key).and_then(Value::as_str).ok_or_else(|| self.missing(key))
+    }
+
+    /// The chain, where the method is one whose layout changes at knots.
+    ///
+    /// # Errors
+    /// Names the setting that cannot work.
+    pub fn chain(&self) -> Result<Option<ChainConfig>> {
+        Method::by_name(&self.method)?.chain.map(|read| read(self)).transpose()
+    }
+
+    pub(super) fn missing(&self, key: &'static str) -> Error {
         Error::config(
             key,
             format!("method `{}` needs it", self.method),

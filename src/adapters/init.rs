@@ -10,7 +10,9 @@ use crate::rng;
 pub fn initial_values(spec: &ParamSpec, seed: u64) -> Vec<f32> {
     match spec.init {
         Init::Zeros => vec![0.0; spec.len()],
+        Init::Ones => vec![1.0; spec.len()],
         Init::Uniform { bound } => rng::fill_uniform(&format!("{seed}/{}", spec.name), spec.len(), bound),
+        Init::Normal { deviation } => rng::fill_normal(&format!("{seed}/{}", spec.name), spec.len(), deviation),
     }
 }
 

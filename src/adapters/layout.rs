@@ -10,10 +10,17 @@ pub const ALIGN: usize = 64;
 pub enum Init {
     /// All zero.
     Zeros,
+    /// All one.
+    Ones,
     /// Uniform in the open interval `(-bound, bound)`, from the counter generator; `1/sqrt(in)` is Kaiming-uniform with a = sqrt 5.
     Uniform {
         /// The interval's end.
         bound: f64,
+    },
+    /// Normal around zero, from the counter generator.
+    Normal {
+        /// The standard deviation.
+        deviation: f64,
     },
 }
 
@@ -26,8 +33,12 @@ pub struct ParamSpec {
     pub shape: Vec<usize>,
     /// The buffer holds the matrix transposed: B as `[rank, out]`, so that every factor is `rank` rows.
     pub transposed: bool,
-    /// First word in the adapter's buffer, a multiple of [`ALIGN`].
+    /// First word in the adapter's buffer; that of a stack is a multiple of [`ALIGN`].
     pub offset: usize,
+    /// It goes on where the parameter before it ends: further rows of one stack, which the kernels read as one matrix.
+    pub follows: bool,
+    /// Words left unused before it, among the values and among the gradients: rows of a slot that it does not fill.
+    pub spare: usize,
     /// How it starts.
     pub init: Init,
     /// Its learning rate is the run's times this (LoRA+ gives B more).
@@ -111,8 +122,9 @@ pub struct ParamLayout {
 impl ParamLayout {
     /// Appends a parameter, giving it the next free offset, and returns its index.
     pub fn push(&mut self, mut spec: ParamSpec) -> usize {
-        spec.offset = self.words;
-        self.words += spec.len().next_multiple_of(ALIGN);
+        let before = self.specs.last().filter(|_| spec.follows).map(|last| last.range().end);
+        spec.offset = before.unwrap_or(self.words) + spec.spare;
+        self.words = self.words.max(spec.range().end.next_multiple_of(ALIGN));
         self.specs.push(spec);
         self.specs.len() - 1
     }
@@ -123,16 +135,22 @@ impl ParamLayout {
     }
 
     /// First word of every parameter in the buffers of gradients and moments, which hold the trainable parameters only, and the length
-    /// of those buffers. A parameter that is not trainable has an empty place.
+    /// of those buffers. A parameter that is not trainable has an empty place; trainable neighbours of a stack stay neighbours.
     pub fn gradient_offsets(&self) -> (Vec<usize>, usize) {
-        let mut words = 0;
+        let mut end = 0;
+        let mut neighbour = false;
         let offset = |spec: &ParamSpec| {
-            let here = words;
-            words += if spec.trainable { spec.len().next_multiple_of(ALIGN) } else { 0 };
-            here
+            let begin = if spec.follows && neighbour { end } else { usize::next_multiple_of(end, ALIGN) };
+            neighbour = spec.trainable;
+            if spec.trainable {
+                end = begin + spec.spare + spec.len();
+                begin + spec.spare
+            } else {
+                begin
+            }
         };
         let offsets = self.specs.iter().map(offset).collect();
-        (offsets, words)
+        (offsets, end.next_multiple_of(ALIGN))
     }
 
     /// Index of the parameter of that name.
@@ -161,8 +179,24 @@ pub struct Slice {
 pub struct SiteAdapter {
     /// Where.
     pub site: Site,
-    /// Its products; plain LoRA has one.
+    /// Its products, the trainable ones side by side; plain LoRA has one. Their A are consecutive rows of one stack and their B of
+    /// another, so that the kernels see one product of the ranks' sum.
     pub slices: Vec<Slice>,
+    /// The learnable scale of each slice, `[out]` or `[1]`, as an index into the layout; empty where slices have none. They are rows of one
+    /// stack, too.
+    pub scalings: Vec<usize>,
+    /// The largest sum of ranks that there will be here: the slices', or more where a chain will grow.
+    pub max_rank: usize,
+    /// The largest sum of trainable ranks that there will be here.
+    pub max_trained: usize,
+}
+
+impl SiteAdapter {
+    /// A site whose slices stay as they are.
+    pub fn new(site: Site, slices: Vec<Slice>) -> Self {
+        let rank = slices.iter().map(|slice| slice.rank).sum();
+        Self { site, slices, scalings: Vec::new(), max_rank: rank, max_trained: rank }
+    }
 }
 
 /// A whole adapter: its parameters and where they act.

@@ -27,7 +27,8 @@ pub const LORA_PLUS: OptionSpec = OptionSpec {
 };
 
 /// Row of the method table.
-pub const LORA: Method = Method { name: "lora", help: "one low-rank product B A at every target", options: &[RSLORA, LORA_PLUS], build };
+pub const LORA: Method =
+    Method { name: "lora", help: "one low-rank product B A at every target", options: &[RSLORA, LORA_PLUS], build, chain: None };
 
 fn build(config: &AdapterConfig, model: &ModelConfig) -> Result<AdapterLayout> {
     let (rslora, ratio) = (config.switch(RSLORA.key)?, config.number(LORA_PLUS.key)?);
@@ -35,7 +36,7 @@ fn build(config: &AdapterConfig, model: &ModelConfig) -> Result<AdapterLayout> {
     let mut sites = Vec::new();
     for (site, rank, alpha) in ranked_sites(config, model)? {
         let slice = push_pair(&mut params, "", site, model, Rank { rank, alpha, rslora }, ratio);
-        sites.push(SiteAdapter { site, slices: vec![slice] });
+        sites.push(SiteAdapter::new(site, vec![slice]));
     }
     Ok(AdapterLayout { sites, params, dropout: config.dropout as f32, rslora, blocks: model.num_hidden_layers })
 }
@@ -67,6 +68,8 @@ pub fn push_pair(params: &mut ParamLayout, prefix: &str, site: Site, model: &Mod
         shape: vec![rank.rank, inputs],
         transposed: false,
         offset: 0,
+        follows: false,
+        spare: 0,
         init: Init::Uniform { bound: 1.0 / (inputs as f64).sqrt() },
         lr_multiplier: 1.0,
         weight_decay: true,

@@ -3,6 +3,7 @@
 use serde_json::Value;
 
 use super::METHODS;
+use super::chain::ChainConfig;
 use super::config::AdapterConfig;
 use super::layout::AdapterLayout;
 use super::patterns::json_number;
@@ -18,8 +19,10 @@ pub struct Method {
     pub help: &'static str,
     /// Settings of this method; two methods may share one.
     pub options: &'static [OptionSpec],
-    /// Lays the adapter out for a model.
+    /// Lays the adapter out for a model, as it is at the start of a run.
     pub build: fn(&AdapterConfig, &ModelConfig) -> Result<AdapterLayout>,
+    /// The chain of a method whose layout changes at knots.
+    pub chain: Option<fn(&AdapterConfig) -> Result<ChainConfig>>,
 }
 
 /// A setting of a method: a key of run files and a flag of the command line.
@@ -56,6 +59,8 @@ pub enum OptionKind {
     },
     /// A list of whole numbers, each at least 1, separated by commas.
     Counts,
+    /// A list of numbers, separated by commas.
+    Numbers,
     /// One of some names.
     Choice(&'static [&'static str]),
 }
@@ -69,7 +74,8 @@ impl OptionSpec {
         let value = match self.kind {
             OptionKind::Switch => text.parse().map(Value::Bool).ok(),
             OptionKind::Number { .. } | OptionKind::Count { .. } => text.trim().parse::<f64>().ok().map(json_number),
-            OptionKind::Counts if text.trim().is_empty() => Some(Value::Array(Vec::new())),
+            OptionKind::Counts | OptionKind::Numbers if text.trim().is_empty() => Some(Value::Array(Vec::new())),
+            OptionKind::Numbers => text.split(',').map(|n| n.trim().parse::<f64>().ok().map(json_number)).collect(),
             OptionKind::Counts => text.split(',').map(|n| n.trim().parse::<u64>().ok().map(Value::from)).collect(),
             OptionKind::Choice(_) => Some(Value::from(text)),
         };
@@ -94,6 +100,10 @@ impl OptionSpec {
             OptionKind::Counts => {
                 let fits = value.as_array().is_some_and(|list| list.iter().all(|n| whole(n).is_some_and(|n| n >= 1)));
                 (fits, "a list of whole numbers such as [8, 4, 2]".to_owned())
+            }
+            OptionKind::Numbers => {
+                let fits = value.as_array().is_some_and(|list| list.iter().all(Value::is_number));
+                (fits, "a list of numbers such as [16, 8]".to_owned())
             }
             OptionKind::Choice(names) => (value.as_str().is_some_and(|name| names.contains(&name)), one_of(names)),
         };

@@ -3,15 +3,20 @@
 //! Pure CPU: the kernels see only an [`AdapterLayout`]. To add a method: a file here that turns an [`AdapterConfig`] into a layout,
 //! and a row in [`METHODS`]; its settings become keys of run files and flags of the command line by themselves.
 
+pub mod chain;
+pub mod cola;
 pub mod config;
 pub mod init;
 pub mod layout;
 pub mod lora;
 pub mod method;
+mod modules;
+pub mod multilora;
 pub mod patterns;
 pub mod site;
 pub mod tables;
 
+pub use chain::ChainConfig;
 pub use config::AdapterConfig;
 pub use init::initial_buffer;
 pub use layout::{AdapterLayout, Init, ParamLayout, ParamSpec, SiteAdapter, Slice};
@@ -20,4 +25,4 @@ pub use patterns::Patterns;
 pub use site::{Projection, Site};
 
 /// Every method that an adapter can be trained with.
-pub static METHODS: &[Method] = &[lora::LORA];
+pub static METHODS: &[Method] = &[lora::LORA, cola::COLA, multilora::MULTILORA];

@@ -4,6 +4,7 @@
 //! other work, or one that changes its clock, the fraction stands where the bare rate does not. Nothing is timed before its result is
 //! checked.
 
+mod methods;
 mod parts;
 mod peak;
 mod peers;
@@ -13,7 +14,7 @@ mod record;
 mod scene;
 mod step;
 
-pub use record::{AdapterRecord, KernelRecord, MatmulRecord, PeakRecord, ProfileRecord, Record, StepRecord};
+pub use record::{AdapterRecord, CompareRecord, KernelRecord, MatmulRecord, PeakRecord, ProfileRecord, Record, StepRecord};
 pub use step::Workload;
 
 use crate::Result;
@@ -29,6 +30,8 @@ pub struct Options {
     pub quick: bool,
     /// GPU time of every workload's step by kernel and by label.
     pub profile: bool,
+    /// Of every workload not the step, but what methods cost beside plain LoRA of the same size.
+    pub methods: bool,
     /// Measure which kernel variants are fastest where that is not known yet.
     pub tune: bool,
 }
@@ -73,7 +76,11 @@ pub async fn run(
         parts::run(&mut bench).await?;
     }
     for workload in workloads {
-        step::run(&mut bench, workload).await?;
+        if options.methods {
+            methods::run(&mut bench, &workload).await?;
+        } else {
+            step::run(&mut bench, workload).await?;
+        }
     }
     Ok(())
 }

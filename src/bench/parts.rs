@@ -9,6 +9,7 @@ use crate::gpu::{Recorder, Tensor};
 use crate::kernels::attention::{self, AttentionShape};
 use crate::kernels::cross_entropy::{Targets, cross_entropy};
 use crate::kernels::lowrank::{self, JobRow, LowrankSite, LowrankTables, SiteRow};
+use crate::kernels::matmul::Rows;
 use crate::kernels::{elementwise, norm};
 
 /// Rows, width and feed-forward width of SmolLM2-135M at 4 × 128 tokens.
@@ -81,7 +82,7 @@ fn low_rank_scene(r: usize, k: usize, n: usize) -> Result<(Scene, LowrankSite, [
         adapter: scene.noise("adapter", r * (k + n))?,
         grads: scene.zeros("grads", r * (k + n))?,
     };
-    let site = LowrankSite { rows: ROWS, k, n, r_max: r, site: 0, jobs: 1, dropout: false, tables };
+    let site = LowrankSite { rows: ROWS, k, n, r_max: r, t_max: r, site: 0, jobs: 1, dropout: false, tables };
     let x = scene.noise("x", ROWS * k)?;
     let dy = scene.noise("dy", ROWS * n)?;
     let h = scene.noise("h", ROWS * r)?;
@@ -155,8 +156,8 @@ async fn head_loss(bench: &mut Bench<'_>) -> Result<()> {
         weight: scene.words("weight", vec![1f32.to_bits(); HEAD_ROWS])?,
         loss: scene.zeros("loss", HEAD_ROWS)?,
     };
-    let logits = scene.zeros("logits", HEAD_ROWS * VOCAB)?;
+    let logits = Rows { tensor: scene.zeros("logits", HEAD_ROWS * VOCAB)?, stride: VOCAB };
     let text = format!("t {HEAD_ROWS}, v {VOCAB}");
-    let body = |rec: &mut Recorder| cross_entropy(rec, "loss", targets, logits, 0, HEAD_ROWS, true);
+    let body = |rec: &mut Recorder| cross_entropy(rec, "loss", targets, logits, VOCAB, (0, HEAD_ROWS), true);
     measure(bench, "cross-entropy and gradient", &text, scene, &body).await
 }

@@ -23,6 +23,9 @@ pub enum Record {
     /// A whole training step.
     #[serde(rename = "bench_step")]
     Step(StepRecord),
+    /// A method's step beside another's.
+    #[serde(rename = "bench_compare")]
+    Compare(CompareRecord),
     /// A row of a step's profile.
     #[serde(rename = "bench_profile")]
     Profile(ProfileRecord),
@@ -156,6 +159,31 @@ pub struct StepRecord {
     pub losses: Vec<f64>,
     /// Whether `losses` were compared with what other programs get from the same weights, and agree.
     pub losses_checked: bool,
+}
+
+/// Steps of two methods on one model, in turns.
+#[derive(Debug, Clone, Serialize)]
+pub struct CompareRecord {
+    /// The workload.
+    pub config: String,
+    /// The method and what it is measured against.
+    pub pair: &'static str,
+    /// Tokens of a step.
+    pub tokens: usize,
+    /// Median over rounds of the method's time divided by the other's in the same round.
+    pub ratio: f64,
+    /// The fastest of the method's steps divided by the fastest of the other's: what is left when the machine does other work, too.
+    pub of_fastest: f64,
+    /// Smallest ratio of a round.
+    pub least: f64,
+    /// Largest ratio of a round.
+    pub most: f64,
+    /// Median time of the method's step in milliseconds.
+    pub ms: f64,
+    /// Median time of the other's.
+    pub baseline_ms: f64,
+    /// Rounds, after a warm-up.
+    pub rounds: usize,
 }
 
 /// GPU time of one step that goes to one kernel, or to one place in the model with all its layers together.

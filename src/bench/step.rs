@@ -61,7 +61,15 @@ impl Workload {
         Ok(Self { name: peer.name.into(), file: peer.open().await?, batch: 1, seq: 128, peer: Some(peer) })
     }
 
-    fn rows(&self) -> usize {
+    pub(super) fn name(&self) -> &str {
+        &self.name
+    }
+
+    pub(super) fn model(&self) -> &ModelConfig {
+        &self.file.config
+    }
+
+    pub(super) fn rows(&self) -> usize {
         self.batch * self.seq
     }
 
@@ -109,16 +117,43 @@ fn step_count(quick: bool, seconds: f64) -> usize {
 }
 
 /// A workload on the device.
-struct Running {
-    session: Session,
+pub(super) struct Running {
+    pub(super) session: Session,
     batch: HostBatch,
     job: JobRow,
     done: u64,
 }
 
+/// What is known once a workload is on the device.
+pub(super) struct Opened {
+    dispatches: (usize, usize),
+    model_flops: u64,
+    tune_s: f64,
+    load_s: f64,
+}
+
 impl Running {
+    /// Plans, tunes, loads; the adapter's values are still to be written.
+    pub(super) async fn open(bench: &mut Bench<'_>, workload: &Workload, layout: &AdapterLayout) -> Result<(Self, Opened)> {
+        let gpu = bench.gpu;
+        let (rows, positions) = (workload.rows(), workload.seq);
+        let shape = Shape { rows, positions, recompute: Recompute::Off, clip: 0.0, quantize: None, training: true };
+        let began = clock::now();
+        let mut planned = Planned::new(&workload.file, &[layout], shape, gpu.plan_limits(), bench.tuner)?;
+        if bench.options.tune {
+            planned.tune(gpu, bench.tuner).await?;
+        }
+        let tuned = clock::now();
+        let (dispatches, model_flops) = (planned.dispatches(), planned.model_flops_per_token() * rows as u64);
+        let session = planned.realize(gpu, &workload.file, |_, _| ()).await?;
+        gpu.flush().await?;
+        let (tune_s, load_s) = ((tuned - began).as_secs_f64(), (clock::now() - tuned).as_secs_f64());
+        let running = Self { session, batch: workload.tokens(), job: JobRow::new(0..rows), done: 0 };
+        Ok((running, Opened { dispatches, model_flops, tune_s, load_s }))
+    }
+
     /// One optimizer step; returns its time in seconds and the loss before it.
-    async fn step(&mut self, gpu: &Gpu) -> Result<(f64, f64)> {
+    pub(super) async fn step(&mut self, gpu: &Gpu) -> Result<(f64, f64)> {
         let began = clock::now();
         let losses = self.session.accumulate(gpu, &self.batch, &[self.job]).await?;
         self.done += 1;
@@ -130,23 +165,10 @@ impl Running {
 }
 
 pub(super) async fn run(bench: &mut Bench<'_>, workload: Workload) -> Result<()> {
-    let gpu = bench.gpu;
     let layout = layout(&workload.file.config)?;
-    let shape =
-        Shape { rows: workload.rows(), positions: workload.seq, recompute: Recompute::Off, clip: 0.0, quantize: None, training: true };
-    let began = clock::now();
-    let mut planned = Planned::new(&workload.file, &[&layout], shape, gpu.plan_limits(), bench.tuner)?;
-    if bench.options.tune {
-        planned.tune(gpu, bench.tuner).await?;
-    }
-    let tuned = clock::now();
-    let (dispatches, update_dispatches) = planned.dispatches();
-    let model_flops = planned.model_flops_per_token() * workload.rows() as u64;
-    let session = planned.realize(gpu, &workload.file, |_, _| ()).await?;
-    session.write_values(gpu, 0, &workload.values(&layout))?;
-    gpu.flush().await?;
-    let loaded = clock::now();
-    let mut running = Running { session, batch: workload.tokens(), job: JobRow::new(0..workload.rows()), done: 0 };
+    let (mut running, opened) = Running::open(bench, &workload, &layout).await?;
+    running.session.write_values(bench.gpu, 0, &workload.values(&layout))?;
+    let Opened { dispatches: (dispatches, update_dispatches), model_flops, tune_s, load_s } = opened;
     let (first_step_s, mut losses, rounds) = rounds(bench, &mut running).await?;
     losses.truncate(4);
     let losses_checked = workload.check(&losses)?;
@@ -168,8 +190,8 @@ pub(super) async fn run(bench: &mut Bench<'_>, workload: Workload) -> Result<()>
         submits: micro + update,
         planned_bytes: running.session.footprint().total(),
         allocated_bytes: running.session.allocated_bytes(),
-        tune_s: (tuned - began).as_secs_f64(),
-        load_s: (loaded - tuned).as_secs_f64(),
+        tune_s,
+        load_s,
         first_step_s,
         losses,
         losses_checked,

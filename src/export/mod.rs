@@ -1,4 +1,11 @@
-//! Adapters in the files of other programs, as bytes: the caller decides where they go.
+//! Adapters in the files of other programs, as bytes: the caller decides where they go. [`exporters`] has the table.
 
+pub mod chain;
+pub mod exporters;
+pub mod merged;
 pub mod peft;
 pub mod peft_config;
+pub mod rank_sum;
+pub mod recompress;
+pub mod retention;
+pub mod update;

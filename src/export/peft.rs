@@ -10,9 +10,10 @@ use safetensors::tensor::{Dtype, SafeTensors, TensorView};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
+use super::chain::CHAIN_FILE;
 use super::peft_config::{CONFIG_FILE, PeftConfig};
 use crate::adapters::patterns::json_number;
-use crate::adapters::{AdapterLayout, Patterns, Projection, Site};
+use crate::adapters::{AdapterLayout, Patterns, Projection, Site, Slice};
 use crate::config::ModelConfig;
 use crate::settings::Map;
 use crate::{Error, Result, quant};
@@ -42,6 +43,14 @@ pub struct PeftSite {
     pub a: Vec<f32>,
     /// B, `[out, rank]`.
     pub b: Vec<f32>,
+}
+
+impl PeftSite {
+    /// What multiplies B A x: alpha / rank, or alpha / sqrt(rank).
+    pub fn scale(&self, rslora: bool) -> f64 {
+        let rank = self.rank as f64;
+        self.alpha / if rslora { rank.sqrt() } else { rank }
+    }
 }
 
 /// A plain LoRA adapter, ready to be written, or read and checked against a model.
@@ -85,10 +94,12 @@ pub struct Folder<'a> {
     pub weights: &'a [u8],
     /// `weblora.json`, where there is one.
     pub note: Option<&'a [u8]>,
+    /// `chain.json`, where there is one.
+    pub chain: Option<&'a [u8]>,
 }
 
 impl<'a> Folder<'a> {
-    /// The folder called `name` that holds `files`; other files than the three are ignored.
+    /// The folder called `name` that holds `files`; other files than these are ignored.
     ///
     /// # Errors
     /// When the configuration or the tensors are missing.
@@ -99,25 +110,40 @@ impl<'a> Folder<'a> {
             let hint = "pass the files of a folder that PEFT or weblora saved";
             find(wanted).ok_or_else(|| Error::Adapter { adapter: name.to_owned(), problem: problem(), hint })
         };
-        Ok(Self { name, config: need(CONFIG_FILE)?, weights: need(WEIGHTS_FILE)?, note: find(NOTE_FILE) })
+        Ok(Self { name, config: need(CONFIG_FILE)?, weights: need(WEIGHTS_FILE)?, note: find(NOTE_FILE), chain: find(CHAIN_FILE) })
     }
 }
 
 impl PeftAdapter {
     /// The adapter whose parameters are in `values`, a flat buffer of `layout.params`. A site with several products becomes their
-    /// rank sum: A and scaled B side by side, with alpha such that PEFT's scale is 1.
+    /// rank sum: A and scaled B side by side, with alpha such that PEFT's scale is 1. Modules with learnable scales have those in B, and an
+    /// alpha that keeps their common scale, so that B is bit for bit what the kernels read.
     pub fn from_layout(layout: &AdapterLayout, values: &[f32], base_name: Option<String>, note: Option<Note>) -> Self {
         let hf = |index: usize| layout.params.specs[index].to_hf(values);
         let site = |adapter: &crate::adapters::SiteAdapter| {
-            if let [slice] = adapter.slices[..] {
+            if let (&[slice], true) = (&adapter.slices[..], adapter.scalings.is_empty()) {
                 return PeftSite { site: adapter.site, rank: slice.rank, alpha: slice.alpha, a: hf(slice.a), b: hf(slice.b) };
             }
             let rank: usize = adapter.slices.iter().map(|slice| slice.rank).sum();
             let a = adapter.slices.iter().flat_map(|slice| hf(slice.a)).collect();
-            let parts: Vec<(Vec<f32>, usize, f32)> = adapter.slices.iter().map(|slice| (hf(slice.b), slice.rank, slice.scale)).collect();
+            // What multiplies each row of a product's B: one number, or one per output.
+            let factors = |(i, slice): (usize, &Slice)| adapter.scalings.get(i).map_or_else(|| vec![slice.scale], |s| hf(*s));
+            let parts: Vec<(Vec<f32>, usize, Vec<f32>)> =
+                adapter.slices.iter().enumerate().map(|(i, slice)| (hf(slice.b), slice.rank, factors((i, slice)))).collect();
             let out = parts.first().map_or(0, |(b, rank, _)| b.len() / rank);
-            let row = |o: usize| parts.iter().flat_map(move |(b, r, scale)| b[o * r..(o + 1) * r].iter().map(move |x| x * scale));
-            let alpha = if layout.rslora { (rank as f64).sqrt() } else { rank as f64 };
+            let row = |o: usize| {
+                parts.iter().flat_map(move |(b, r, factors)| {
+                    let factor = factors[if factors.len() == 1 { 0 } else { o }];
+                    b[o * r..(o + 1) * r].iter().map(move |x| factor * x)
+                })
+            };
+            let products = adapter.slices.len() as f64;
+            let alpha = match (adapter.scalings.first().and(adapter.slices.first()), layout.rslora) {
+                (Some(slice), true) => slice.alpha * products.sqrt(),
+                (Some(slice), false) => slice.alpha * products,
+                (None, true) => (rank as f64).sqrt(),
+                (None, false) => rank as f64,
+            };
             PeftSite { site: adapter.site, rank, alpha, a, b: (0..out).flat_map(row).collect() }
         };
         let sites = layout.sites.iter().map(site).collect();
@@ -136,6 +162,13 @@ impl PeftAdapter {
             problem,
             hint: "leave out --rank, --alpha, --targets and --rslora to take the adapter's own",
         };
+        if let Some(site) = layout.sites.iter().find(|site| !site.scalings.is_empty()) {
+            return Err(Error::Adapter {
+                adapter: name.to_owned(),
+                problem: format!("it has only the sum of its modules, and the run trains {} at {}", site.slices.len(), site.site),
+                hint: "go on from the checkpoint of its run with --resume, or from this adapter with --method lora",
+            });
+        }
         let mut buffer = vec![0.0; layout.params.words];
         if self.sites.len() != layout.sites.len() {
             return Err(differs(format!("it has {} sites, the run has {}", self.sites.len(), layout.sites.len())));
@@ -235,6 +268,18 @@ impl PeftAdapter {
     /// When a file is damaged, when the configuration switches on what plain LoRA has not, when a tensor is no A or B of a linear
     /// layer of this model, lacks its other half, has another shape than model and configuration say, or holds a NaN or infinity.
     pub fn read(folder: Folder<'_>, model: &ModelConfig) -> Result<Self> {
+        Self::read_with(folder, Some(model))
+    }
+
+    /// Reads an adapter folder without its model: shapes are the tensors' own.
+    ///
+    /// # Errors
+    /// As [`Self::read`], without what needs a model.
+    pub fn read_alone(folder: Folder<'_>) -> Result<Self> {
+        Self::read_with(folder, None)
+    }
+
+    fn read_with(folder: Folder<'_>, model: Option<&ModelConfig>) -> Result<Self> {
         let config = PeftConfig::parse(folder.name, folder.config)?;
         let damaged = |file: &str, problem: String| Error::Adapter {
             adapter: folder.name.to_owned(),
@@ -248,9 +293,10 @@ impl PeftAdapter {
         let mut named = tensors.tensors();
         named.sort_by(|a, b| a.0.cmp(&b.0));
         for (key, view) in named {
-            let Some((site, half)) = parse_key(&key).filter(|(site, _)| site.layer < model.num_hidden_layers) else {
-                let problem =
-                    format!("tensor `{key}` is no lora_A or lora_B of a linear layer of this model ({} blocks)", model.num_hidden_layers);
+            let blocks = model.map_or(usize::MAX, |model| model.num_hidden_layers);
+            let Some((site, half)) = parse_key(&key).filter(|(site, _)| site.layer < blocks) else {
+                let of = model.map_or(String::new(), |_| format!(" of this model ({blocks} blocks)"));
+                let problem = format!("tensor `{key}` is no lora_A or lora_B of a linear layer{of}");
                 return Err(Error::Adapter { adapter: folder.name.to_owned(), problem, hint: HINT_FIT });
             };
             pairs.entry(site).or_default()[half] = Some(view);
@@ -267,7 +313,10 @@ impl PeftAdapter {
             };
             let module = site.module();
             let rank = ranks.find(&module)?.unwrap_or(config.r as f64);
-            let (out, inputs) = site.projection.shape(model);
+            let (out, inputs) = match model {
+                Some(model) => site.projection.shape(model),
+                None => (b.shape().first().copied().unwrap_or(0), a.shape().last().copied().unwrap_or(0)),
+            };
             // A rank is compared as it stands in the file: one that is no whole number fits no tensor.
             let values = |which: &str, view: &TensorView<'_>, shape: [f64; 2]| {
                 if view.shape().iter().map(|&n| n as f64).ne(shape) {
@@ -282,7 +331,14 @@ impl PeftAdapter {
         }
         let parse_note = |bytes| serde_json::from_slice(bytes).map_err(|e| damaged(NOTE_FILE, format!("cannot be read: {e}")));
         let note = folder.note.map(parse_note).transpose()?;
-        let blocks = model.num_hidden_layers;
+        let blocks = match model {
+            Some(model) => model.num_hidden_layers,
+            // Names of projections mean all blocks; where paths are named, how many blocks there are is not known.
+            None if config.target_modules.iter().all(|name| !name.contains('.')) => {
+                sites.iter().map(|s| s.site.layer + 1).max().unwrap_or(0)
+            }
+            None => usize::MAX,
+        };
         let base_name = config.base_model_name_or_path;
         Ok(Self { sites, rslora: config.use_rslora, blocks, dropout: config.lora_dropout, base_name, note })
     }
@@ -339,7 +395,7 @@ fn by_pattern(sites: &[PeftSite], general: f64, number: impl Fn(&PeftSite) -> f6
 /// Names of projections when each of them has an adapter in all blocks; else whole paths.
 fn target_modules(sites: &[Site], blocks: usize) -> Vec<String> {
     let projections: Vec<Projection> = Projection::ALL.into_iter().filter(|p| sites.iter().any(|site| site.projection == *p)).collect();
-    if sites.len() == blocks * projections.len() {
+    if blocks.checked_mul(projections.len()) == Some(sites.len()) {
         return projections.into_iter().map(|p| p.hf_name().to_owned()).collect();
     }
     sites.iter().map(|site| site.module()).collect()

@@ -7,6 +7,7 @@ mod check;
 pub mod gguf;
 mod gguf_config;
 mod gguf_value;
+pub mod gguf_write;
 mod hash;
 mod header;
 mod hf_config;

@@ -1,7 +1,7 @@
 //! One view of a model, whatever container it came in: a configuration, named tensors, and rows of them on demand.
 
 use super::check::{check_config, check_tensors};
-use super::gguf::Gguf;
+use super::gguf::{Gguf, GgufTensor};
 use super::gguf_config::{ROPE_TENSORS, read_config};
 use super::gguf_value::Metadata;
 use super::hash::Fnv128;
@@ -75,6 +75,7 @@ pub struct ModelFile {
     tensors: BTreeMap<String, TensorInfo>,
     sources: Vec<Box<dyn ByteSource>>,
     metadata: Metadata,
+    config_tensors: Vec<GgufTensor>,
     side: SideFiles,
 }
 
@@ -88,9 +89,11 @@ impl ModelFile {
         let config = read_config(&gguf, &sources).await?;
         check_config(file, &config)?;
         let mut tensors = BTreeMap::new();
+        let mut config_tensors = Vec::new();
         for t in gguf.tensors {
             if ROPE_TENSORS.contains(&t.name.as_str()) {
-                continue; // already part of the configuration
+                config_tensors.push(t);
+                continue;
             }
             let Some(name) = hf_name(&t.name) else {
                 return Err(Error::Unsupported {
@@ -114,7 +117,7 @@ impl ModelFile {
             tensors.insert(name, info);
         }
         check_tensors(file, &config, &tensors)?;
-        Ok(Self { config, tensors, sources, metadata: gguf.metadata, side: SideFiles::default() })
+        Ok(Self { config, tensors, sources, metadata: gguf.metadata, config_tensors, side: SideFiles::default() })
     }
 
     /// Opens safetensors weights: one file, or all shards in any order with the text of `model.safetensors.index.json`.
@@ -149,12 +152,23 @@ impl ModelFile {
             check_index(text, &shards, &tensors)?;
         }
         check_tensors(shards.first().map_or("model", |s| s.name()), &config, &tensors)?;
-        Ok(Self { config, tensors, sources: shards, metadata: Metadata::default(), side })
+        Ok(Self { config, tensors, sources: shards, metadata: Metadata::default(), config_tensors: Vec::new(), side })
     }
 
     /// Metadata of a GGUF file; empty for safetensors.
     pub fn metadata(&self) -> &Metadata {
         &self.metadata
+    }
+
+    /// Tensors of a GGUF file that are part of the configuration (RoPE divisors), for who writes the file again; empty for safetensors.
+    pub fn config_tensors(&self) -> &[GgufTensor] {
+        &self.config_tensors
+    }
+
+    /// The stored bytes of one of [`Self::config_tensors`].
+    pub async fn read_config_tensor(&self, tensor: &GgufTensor) -> Result<Vec<u8>> {
+        // Read once already, and small.
+        self.sources[tensor.source].read(tensor.offset, tensor.bytes as usize).await
     }
 
     /// Side files of a safetensors folder; empty for GGUF.

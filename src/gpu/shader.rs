@@ -12,6 +12,7 @@ const LIBRARY: &[(&str, &str)] = &[
     ("index", include_str!("../../shaders/lib/index.wgsl")),
     ("random", include_str!("../../shaders/lib/random.wgsl")),
     ("segments", include_str!("../../shaders/lib/segments.wgsl")),
+    ("modules", include_str!("../../shaders/lib/modules.wgsl")),
 ];
 
 /// The final WGSL of a kernel variant. `enable_subgroups` puts `enable subgroups;` first, which Tint needs and naga does not know.

@@ -2,6 +2,7 @@
 
 use bytemuck::{Pod, Zeroable};
 
+use super::matmul::Rows;
 use super::real::Real;
 use crate::gpu::{Access, Dispatch, KernelSpec, Recorder, Tensor, Variant, grid_1d};
 
@@ -11,7 +12,7 @@ struct Params {
     rows: u32,
     vocab: u32,
     first: u32,
-    pad: u32,
+    stride: u32,
 }
 
 /// targets, weight, logits (become their gradient), loss.
@@ -34,10 +35,22 @@ pub struct Targets {
 
 /// Records the loss of rows `first..first + rows` of `targets` from `logits[rows, vocab]`; with `backward` the logits become
 /// their gradient.
-pub fn cross_entropy(rec: &mut Recorder, label: &str, targets: Targets, logits: Tensor, first: usize, rows: usize, backward: bool) {
-    let vocab = logits.len / rows as u32;
-    let params = Params { rows: rows as u32, vocab, first: first as u32, pad: 0 };
-    let what = Dispatch::new(label, &params, &[targets.ids, targets.weight, logits, targets.loss], 8 * u64::from(logits.len));
+///
+/// # Panics
+/// If the logits are too few: a bug in a recording.
+pub fn cross_entropy(
+    rec: &mut Recorder,
+    label: &str,
+    targets: Targets,
+    logits: Rows,
+    vocab: usize,
+    (first, rows): (usize, usize),
+    backward: bool,
+) {
+    let Rows { tensor, stride } = logits;
+    assert!(stride >= vocab && tensor.len as usize >= rows * stride, "{label}: {rows} rows of {vocab} do not fit the logits");
+    let params = Params { rows: rows as u32, vocab: vocab as u32, first: first as u32, stride: stride as u32 };
+    let what = Dispatch::new(label, &params, &[targets.ids, targets.weight, tensor, targets.loss], 8 * (rows * vocab) as u64);
     let variant = Variant::new().with("WG", 256).flag_if("BACKWARD", backward);
     rec.dispatch(&CROSS_ENTROPY, variant, grid_1d(rows as u32), what);
 }

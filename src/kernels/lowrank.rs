@@ -9,6 +9,7 @@
 //! | `dh = scale · dy Btᵀ`, `dx += mask ⊙ (dh A)` | down, up |
 //! | `dBt += scale · hᵀ dy`, `dA += dhᵀ drop(x)` | grad |
 //!
+//! `drop` and `mask` concern the ranks that train; frozen ones, the earlier links of a chain, see every input.
 //! `h` and `dh` are `[rows, r_max]`, zero past a job's rank. A row of `h`, `y` and `dx` has the same bits in every variant and whatever
 //! else is in the batch; gradients sum the job's rows in an order counted from its first row.
 
@@ -51,6 +52,9 @@ impl JobRow {
     }
 }
 
+/// Place of the gradient of a factor that does not train.
+pub const NO_GRADIENT: u32 = u32::MAX;
+
 /// One job's adapter at one site, a row of the sites table `[sites, jobs]`. Offsets count words from the start of the bound tensor.
 #[repr(C)]
 #[derive(Debug, Clone, Copy, PartialEq, Default, Pod, Zeroable)]
@@ -61,11 +65,11 @@ pub struct SiteRow {
     pub a_offset: u32,
     /// `Bt` `[rank, n]`.
     pub b_offset: u32,
-    /// `dA` `[train_end - train_begin, k]`.
+    /// `dA` `[train_end - train_begin, k]`, or [`NO_GRADIENT`].
     pub grad_a_offset: u32,
-    /// `dBt` `[train_end - train_begin, n]`.
+    /// `dBt` `[train_end - train_begin, n]`, or [`NO_GRADIENT`].
     pub grad_b_offset: u32,
-    /// First trainable rank: the frozen links of a chain come first.
+    /// First trainable rank. Only the inputs of trainable ranks are ever dropped: frozen links of a chain are part of the base.
     pub train_begin: u32,
     /// One past the last trainable rank, at most `rank`.
     pub train_end: u32,
@@ -119,6 +123,8 @@ pub struct LowrankSite {
     pub n: usize,
     /// Largest rank of any job here, at least 1: the row stride of `h`.
     pub r_max: usize,
+    /// Most trainable ranks of any job here, at most `r_max`.
+    pub t_max: usize,
     /// Row of the sites table; keys dropout, so a job must meet the same number alone and among others.
     pub site: usize,
     /// Jobs in the tables.
@@ -209,8 +215,7 @@ impl LowrankSite {
     /// What candidates are measured on: all rows belong to the first job, with the largest rank.
     fn sample(&self, dropout: bool) -> (JobRow, SiteRow) {
         let job = JobRow::new(0..self.rows).with_dropout(if dropout { 0.1 } else { 0.0 }, 1, 1);
-        let rank = self.r_max as u32;
-        (job, SiteRow { rank, train_end: rank, scale: 1.0, ..SiteRow::default() })
+        (job, SiteRow { rank: self.r_max as u32, train_end: self.t_max as u32, scale: 1.0, ..SiteRow::default() })
     }
 
     fn key(&self, name: &str, product: Product) -> String {
@@ -235,7 +240,9 @@ impl LowrankSite {
         let t = self.tables;
         let what = self.dispatch(label, product, &[t.jobs, t.sites, g, z, t.grads], 0);
         let candidates = grad_candidates(self, self.width(product.factor), product.dropout, Lanes::of(rec));
-        rec.dispatch_tuned(self.key("lowrank_grad", product), candidates, what);
+        // Only as many ranks as train make work.
+        let site = Self { r_max: self.t_max, ..*self };
+        rec.dispatch_tuned(site.key("lowrank_grad", product), candidates, what);
     }
 }
 
@@ -319,7 +326,7 @@ fn up_candidates(site: &LowrankSite, width: usize, dropout: bool, lanes: Lanes) 
 }
 
 fn grad_candidates(site: &LowrankSite, width: usize, dropout: bool, lanes: Lanes) -> Vec<Candidate> {
-    let blocks = site.r_max.div_ceil(BLOCK);
+    let blocks = site.t_max.div_ceil(BLOCK);
     let mut all = Vec::new();
     for (wide, slices) in [(32, 8), (16, 16)] {
         let grid = [width.div_ceil(wide), blocks, site.jobs];

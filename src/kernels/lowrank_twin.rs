@@ -1,6 +1,6 @@
 //! The low-rank products as three obvious loops, to compare with and to differentiate numerically.
 
-use super::lowrank::{JobRow, SiteRow, dropout_factor};
+use super::lowrank::{JobRow, NO_GRADIENT, SiteRow, dropout_factor};
 use super::real::Real;
 
 /// One site as the twins see it: tables, sizes and adapter values.
@@ -30,8 +30,11 @@ pub struct TwinGrads<R> {
 }
 
 impl<R: Real> TwinSite<'_, R> {
-    fn factor(&self, job: usize, row: usize, column: usize) -> R {
-        R::of(f64::from(dropout_factor(&self.jobs[job], self.site, row as u32, column as u32)))
+    /// The mask of an element of the input as rank `r` sees it: frozen ranks see all.
+    fn factor(&self, job: usize, r: usize, row: usize, column: usize) -> R {
+        let trains = (self.sites[job].train_begin..self.sites[job].train_end).contains(&(r as u32));
+        let mask = if trains { dropout_factor(&self.jobs[job], self.site, row as u32, column as u32) } else { 1.0 };
+        R::of(f64::from(mask))
     }
     fn a(&self, job: usize, r: usize, k: usize) -> R {
         self.adapter[self.sites[job].a_offset as usize + r * self.sizes[1] + k]
@@ -59,7 +62,7 @@ pub fn lowrank_forward_twin<R: Real>(s: &TwinSite<R>, x: &[R]) -> (Vec<R>, Vec<R
     s.each_row(|job, t, scale| {
         for r in 0..s.sites[job].rank as usize {
             for k in 0..width {
-                h[t * r_max + r] += s.factor(job, t, k) * x[t * width + k] * s.a(job, r, k);
+                h[t * r_max + r] += s.factor(job, r, t, k) * x[t * width + k] * s.a(job, r, k);
             }
             for n in 0..outputs {
                 y[t * outputs + n] += scale * h[t * r_max + r] * s.bt(job, r, n);
@@ -84,13 +87,13 @@ pub fn lowrank_backward_twin<R: Real>(s: &TwinSite<R>, x: &[R], dy: &[R], h: &[R
             let trained = r.wrapping_sub(site.train_begin as usize);
             let dh = out.dh[t * r_max + r];
             for k in 0..width {
-                out.dx[t * width + k] += s.factor(job, t, k) * dh * s.a(job, r, k);
-                if trains {
-                    out.grads[site.grad_a_offset as usize + trained * width + k] += dh * s.factor(job, t, k) * x[t * width + k];
+                out.dx[t * width + k] += s.factor(job, r, t, k) * dh * s.a(job, r, k);
+                if trains && site.grad_a_offset != NO_GRADIENT {
+                    out.grads[site.grad_a_offset as usize + trained * width + k] += dh * s.factor(job, r, t, k) * x[t * width + k];
                 }
             }
             for n in 0..outputs {
-                if trains {
+                if trains && site.grad_b_offset != NO_GRADIENT {
                     out.grads[site.grad_b_offset as usize + trained * outputs + n] += scale * h[t * r_max + r] * dy[t * outputs + n];
                 }
             }

@@ -35,10 +35,33 @@ impl Direction {
             Direction::Backward => "BACKWARD",
         }
     }
+
+    /// Inputs and outputs of the product.
+    fn widths(self, w: &Matrix) -> (usize, usize) {
+        match self {
+            Direction::Forward => (w.cols, w.rows),
+            Direction::Backward => (w.rows, w.cols),
+        }
+    }
+}
+
+/// A matrix of activations whose rows begin `stride` elements apart.
+#[derive(Debug, Clone, Copy)]
+pub struct Rows {
+    /// Where.
+    pub tensor: Tensor,
+    /// Elements from a row to the next, at least its length.
+    pub stride: usize,
 }
 
 /// `y[t_rows, w.rows] (+)= x[t_rows, w.cols] Wᵀ`; adds when `accumulate`.
 pub fn forward(rec: &mut Recorder, label: &str, x: Tensor, t_rows: usize, w: &Matrix, y: Tensor, accumulate: bool) {
+    forward_rows(rec, label, x, t_rows, w, Rows { tensor: y, stride: w.rows }, accumulate);
+}
+
+/// As [`forward`], into rows with a stride of their own.
+pub fn forward_rows(rec: &mut Recorder, label: &str, x: Tensor, t_rows: usize, w: &Matrix, y: Rows, accumulate: bool) {
+    let x = Rows { tensor: x, stride: w.cols };
     for part in &w.parts {
         record(rec, label, Direction::Forward, (x, y), t_rows, w, part, accumulate);
     }
@@ -46,6 +69,12 @@ pub fn forward(rec: &mut Recorder, label: &str, x: Tensor, t_rows: usize, w: &Ma
 
 /// `dx[t_rows, w.cols] (+)= dy[t_rows, w.rows] W`; adds when `accumulate`. Parts add up one after the other.
 pub fn backward(rec: &mut Recorder, label: &str, dy: Tensor, t_rows: usize, w: &Matrix, dx: Tensor, accumulate: bool) {
+    backward_rows(rec, label, Rows { tensor: dy, stride: w.rows }, t_rows, w, dx, accumulate);
+}
+
+/// As [`backward`], from rows with a stride of their own.
+pub fn backward_rows(rec: &mut Recorder, label: &str, dy: Rows, t_rows: usize, w: &Matrix, dx: Tensor, accumulate: bool) {
+    let dx = Rows { tensor: dx, stride: w.cols };
     for (i, part) in w.parts.iter().enumerate() {
         record(rec, label, Direction::Backward, (dy, dx), t_rows, w, part, accumulate || i > 0);
     }
@@ -55,7 +84,7 @@ fn record(
     rec: &mut Recorder,
     label: &str,
     direction: Direction,
-    (x, y): (Tensor, Tensor),
+    (x, y): (Rows, Rows),
     t: usize,
     w: &Matrix,
     part: &Part,
@@ -69,12 +98,12 @@ fn record(
 ///
 /// # Panics
 /// If a tensor is too small: a bug in a recording.
-pub fn product(label: &str, direction: Direction, (x, y): (Tensor, Tensor), t: usize, w: &Matrix, part: &Part) -> Dispatch {
-    let (ldx, ldy) = match direction {
-        Direction::Forward => (w.cols, w.rows),
-        Direction::Backward => (w.rows, w.cols),
-    };
-    assert!(x.len as usize >= t * ldx && y.len as usize >= t * ldy, "{label}: {t} rows of {ldx} and {ldy} do not fit the tensors");
+pub fn product(label: &str, direction: Direction, (x, y): (Rows, Rows), t: usize, w: &Matrix, part: &Part) -> Dispatch {
+    let (inputs, outputs) = direction.widths(w);
+    let (ldx, ldy) = (x.stride, y.stride);
+    assert!(ldx >= inputs && ldy >= outputs, "{label}: rows of {inputs} and {outputs} overlap at strides of {ldx} and {ldy}");
+    let fits = |r: Rows| r.tensor.len as usize >= t * r.stride;
+    assert!(fits(x) && fits(y), "{label}: {t} rows of {ldx} and {ldy} do not fit the tensors");
     let params = Params {
         t: t as u32,
         n: part.rows as u32,
@@ -85,7 +114,7 @@ pub fn product(label: &str, direction: Direction, (x, y): (Tensor, Tensor), t: u
         rows: w.rows as u32,
         pad: 0,
     };
-    Dispatch::new(label, &params, &[x, part.tensor, y], 2 * (t * part.rows * w.cols) as u64)
+    Dispatch::new(label, &params, &[x.tensor, part.tensor, y.tensor], 2 * (t * part.rows * w.cols) as u64)
 }
 
 /// Names a tunable case: direction, format, sizes, whether it adds.
@@ -127,10 +156,10 @@ pub fn forms(rec: &Recorder, direction: Direction, t: usize, w: &Matrix, part: &
     let lanes = if largest == 8 { NARROW_LANES } else { LANES };
     // Eight inputs go round by broadcast, so a subgroup must hold whole octets.
     if facts.is_some_and(|f| f.subgroups) && smallest >= 8 && smallest.is_multiple_of(8) {
-        all.extend(rows_of(w, t, vectors).iter().map(|&rows| registers(&base, lanes, rows, true, t, width)));
+        all.extend(rows_of(w, t, vectors).iter().map(|&rows| registers(&base, direction, lanes, rows, true, t, width)));
     }
     // More than four rows of unshared loads gain nothing.
-    all.push(registers(&base, lanes, 4, false, t, width));
+    all.push(registers(&base, direction, lanes, 4, false, t, width));
     all
 }
 
@@ -151,7 +180,7 @@ fn tile(base: &Variant, size: usize, t: usize, width: usize) -> Candidate {
     Candidate { spec: &MATMUL_TILE, variant: base.clone().with("TILE", size as u32), grid }
 }
 
-fn registers(base: &Variant, lanes: usize, rows: usize, subgroups: bool, t: usize, width: usize) -> Candidate {
+fn registers(base: &Variant, direction: Direction, lanes: usize, rows: usize, subgroups: bool, t: usize, width: usize) -> Candidate {
     let variant = base
         .clone()
         .with("WG", lanes as u32)
@@ -160,7 +189,9 @@ fn registers(base: &Variant, lanes: usize, rows: usize, subgroups: bool, t: usiz
         .flag_if("ROWS16", rows >= 16)
         .flag_if("ROWS32", rows >= 32)
         .flag_if("SUBGROUPS", subgroups);
-    Candidate { spec: &MATMUL, variant, grid: [width.div_ceil(8 * lanes) as u32, t.div_ceil(rows) as u32, 1] }
+    let (columns, rows) = (width.div_ceil(8 * lanes) as u32, t.div_ceil(rows) as u32);
+    let grid = if direction == Direction::Forward { [rows, columns, 1] } else { [columns, rows, 1] };
+    Candidate { spec: &MATMUL, variant, grid }
 }
 
 /// The forward product, three loops: `y[t, n] (+)= Σ_k x[t, k] w[n, k]`.

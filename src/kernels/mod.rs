@@ -12,6 +12,7 @@ pub mod lowrank_twin;
 pub mod matmul;
 pub mod matrix;
 pub mod matvec;
+pub mod multilora;
 pub mod norm;
 pub mod optimizer;
 pub mod peak;
@@ -43,6 +44,9 @@ pub const KERNELS: &[&KernelSpec] = &[
     &lowrank::UP,
     &lowrank::GRAD,
     &lowrank::GRAD_SLICED,
+    &multilora::EXPAND,
+    &multilora::GRADIENT,
+    &multilora::GRADIENT_SCALAR,
     &norm::FORWARD,
     &norm::BACKWARD,
     &rope::ROPE,

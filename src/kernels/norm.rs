@@ -5,8 +5,9 @@ use bytemuck::{Pod, Zeroable};
 use super::real::Real;
 use crate::gpu::{Access, Dispatch, KernelSpec, Recorder, Tensor, Variant, grid_1d};
 
-/// Lanes per row.
+/// Lanes per row, and on adapters whose lanes are the eight of one vector register, where each barrier between more of them costs.
 const LANES: u32 = 64;
+const NARROW_LANES: u32 = 8;
 
 /// Uniform parameters of both kernels.
 #[repr(C)]
@@ -32,16 +33,18 @@ pub const BACKWARD: KernelSpec = KernelSpec {
     bindings: &[Access::ReadWrite, Access::Read, Access::ReadWrite, Access::ReadWrite, Access::ReadWrite],
 };
 
-/// Rows of whole vectors are read four elements at a time.
-fn lanes(cols: u32) -> Variant {
-    Variant::new().with("WG", LANES).flag_if("VEC4", cols.is_multiple_of(4))
+/// Rows of whole vectors are read four elements at a time. The number of lanes fixes the order of the sum, so it follows from the adapter and
+/// is not measured: a run must not change with the cache of choices.
+fn lanes(rec: &Recorder, cols: u32) -> Variant {
+    let narrow = rec.facts().is_some_and(|f| f.is_cpu);
+    Variant::new().with("WG", if narrow { NARROW_LANES } else { LANES }).flag_if("VEC4", cols.is_multiple_of(4))
 }
 
 /// Records `y[t,d] = rmsnorm(x[t,d]) · w[d]` and keeps `rstd[t]`.
 pub fn forward(rec: &mut Recorder, label: &str, x: Tensor, w: Tensor, y: Tensor, rstd: Tensor, eps: f32) {
     let (rows, cols) = (rstd.len, w.len);
     let what = Dispatch::new(label, &Params { rows, cols, eps, pad: 0 }, &[x, w, y, rstd], 4 * u64::from(rows) * u64::from(cols));
-    rec.dispatch(&FORWARD, lanes(cols), grid_1d(rows), what);
+    rec.dispatch(&FORWARD, lanes(rec, cols), grid_1d(rows), what);
 }
 
 /// Records the gradient to x; `accumulate` adds to `dx` instead of overwriting it.
@@ -49,7 +52,7 @@ pub fn backward(rec: &mut Recorder, label: &str, x: Tensor, w: Tensor, rstd: Ten
     let (rows, cols) = (rstd.len, w.len);
     let params = Params { rows, cols, eps: 0.0, pad: 0 };
     let what = Dispatch::new(label, &params, &[x, w, rstd, dy, dx], 10 * u64::from(rows) * u64::from(cols));
-    rec.dispatch(&BACKWARD, lanes(cols).flag_if("ACCUMULATE", accumulate), grid_1d(rows), what);
+    rec.dispatch(&BACKWARD, lanes(rec, cols).flag_if("ACCUMULATE", accumulate), grid_1d(rows), what);
 }
 
 /// The twin of [`forward`]: returns (y, rstd).

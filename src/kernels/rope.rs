@@ -32,12 +32,13 @@ pub enum Turn {
 
 /// Records the rotation of `x[rows, heads · head_dim]` by `table[positions, head_dim/2]` (cos, sin) at `position[rows]`.
 pub fn rotate(rec: &mut Recorder, label: &str, table: Tensor, position: Tensor, x: Tensor, heads: usize, head_dim: usize, turn: Turn) {
-    let half = (head_dim / 2) as u32;
-    let pairs = x.len / 2;
-    let rows = pairs / (heads as u32 * half);
+    let vectors = head_dim.is_multiple_of(8);
+    let half = (head_dim / if vectors { 8 } else { 2 }) as u32;
+    let lanes = x.len / if vectors { 8 } else { 2 };
+    let rows = lanes / (heads as u32 * half);
     let sign = if turn == Turn::Forward { 1.0 } else { -1.0 };
-    let what = Dispatch::new(label, &Params { rows, heads: heads as u32, half, sign }, &[table, position, x], 6 * u64::from(pairs));
-    rec.dispatch(&ROPE, Variant::new(), grid_1d(pairs.div_ceil(64)), what);
+    let what = Dispatch::new(label, &Params { rows, heads: heads as u32, half, sign }, &[table, position, x], 3 * u64::from(x.len));
+    rec.dispatch(&ROPE, Variant::new().flag_if("VEC4", vectors), grid_1d(lanes.div_ceil(64)), what);
 }
 
 /// The twin of [`rotate`]. `table` holds (cos, sin) pairs.

@@ -5,6 +5,7 @@ use super::attention::{self, AttentionShape};
 use super::cross_entropy::{self, Targets};
 use super::lowrank::{self, LowrankSite, LowrankTables};
 use super::matrix::{Matrix, Part};
+use super::multilora::{ModuleRow, Modules};
 use super::optimizer::{self, Group, State};
 use super::rope::Turn;
 use super::{elementwise, embed, matmul, norm, peak, rope, rows};
@@ -51,6 +52,7 @@ fn record_all(rec: &mut Recorder) {
         record_matrices(rec, store, t);
     }
     record_adapters(rec, store);
+    record_modules(rec, store);
     record_attention(rec, store);
     record_small(rec, store);
 }
@@ -78,11 +80,21 @@ fn record_adapters(rec: &mut Recorder, store: &mut Store) {
             adapter: tensor(store, r_max * (k + n)),
             grads: tensor(store, r_max * (k + n)),
         };
-        let site = LowrankSite { rows: t, k, n, r_max, site: 0, jobs: 1, dropout, tables };
+        let site = LowrankSite { rows: t, k, n, r_max, t_max: r_max, site: 0, jobs: 1, dropout, tables };
         let (x, y, dx) = (tensor(store, t * k), tensor(store, t * n), tensor(store, t * k));
         let (h, dh) = (tensor(store, t * r_max), tensor(store, t * r_max));
         lowrank::forward(rec, "sample", &site, x, h, y);
         lowrank::backward(rec, "sample", &site, x, y, h, dh, Some(dx));
+    }
+}
+
+fn record_modules(rec: &mut Recorder, store: &mut Store) {
+    let rows = [ModuleRow { outputs: 96, rank: 4, modules: 3, ..ModuleRow::default() }];
+    let (table, values, grads) = (tensor(store, 8), tensor(store, 4096), tensor(store, 4096));
+    for scalar in [false, true] {
+        let modules = Modules { table, first: 0, rows: &rows, scalar };
+        modules.expand(rec, values);
+        modules.gradient(rec, values, grads);
     }
 }
 
@@ -125,8 +137,9 @@ fn record_rows(rec: &mut Recorder, store: &mut Store, d: usize) {
     rows::scatter(rec, "sample", list, ids, x, y);
     rows::append(rec, "sample", list, x, y);
     let targets = Targets { ids, weight: list, loss: column };
-    cross_entropy::cross_entropy(rec, "sample", targets, x, 0, t, true);
-    cross_entropy::cross_entropy(rec, "sample", targets, x, 0, t, false);
+    let logits = matmul::Rows { tensor: x, stride: d };
+    cross_entropy::cross_entropy(rec, "sample", targets, logits, d, (0, t), true);
+    cross_entropy::cross_entropy(rec, "sample", targets, logits, d, (0, t), false);
     let state = State { values: x, grads: y, m: z, v: square(store), hyper: w, norms: column };
     let group = Group { begin: 0, grad_begin: 0, len: t * d, lr_multiplier: 1.0, decay: 0.0 };
     optimizer::step(rec, "sample", state, 0, 0..t * d, 1.0, &[group]);

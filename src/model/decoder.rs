@@ -166,6 +166,9 @@ impl Decoder {
 
 fn record(rec: &mut Recorder, model: &Llama, adapters: Option<&AdapterTables>, inputs: &Inputs, cache: &Cache, logits: Tensor) {
     let d = model.config.hidden_size;
+    if let Some(adapters) = adapters {
+        adapters.record_derived(rec);
+    }
     let mut x = model.embed(rec, inputs);
     for layer in 0..model.config.num_hidden_layers {
         x = rec.scoped(format!("layers.{layer}"), |rec| {

@@ -1,9 +1,8 @@
 //! q4_0: 32 weights, one scale. `y = d * (q - 8)`. Fields: d f16, qs[16].
 
-use super::bytes::{decode_blocks, encode_blocks, half_at, split_nibbles};
+use super::bytes::{decode_blocks, encode_blocks, half_at, join_nibbles, split_nibbles, symmetric};
 use super::format::{FloatField, QuantFormat};
 use super::packed::{Fields, GpuLayout, Plane, nibble_codes, u16_at};
-use half::f16;
 
 const BLOCK: usize = 32;
 const QS: usize = 2;
@@ -33,20 +32,11 @@ fn decode_block(b: &[u8; BYTES], y: &mut [f32; BLOCK]) {
     split_nibbles(&b[QS..], y, |q| d * (f32::from(q) - 8.0));
 }
 
-/// The weight of largest magnitude (the first of equals) becomes code 0, that is -8 d; the others round to nearest with the f32 scale,
-/// as the reference does, although decoding will use the scale rounded to f16.
 fn encode_block(x: &[f32; BLOCK]) -> [u8; BYTES] {
-    let extreme = x.iter().fold(0.0f32, |best, &v| if v.abs() > best.abs() { v } else { best });
-    let d = extreme / -8.0;
-    let inverse = 1.0 / d;
-    // A zero or subnormal scale has no finite inverse, and is zero in f16 anyway.
-    let inverse = if inverse.is_finite() { inverse } else { 0.0 };
-    let code = |v: f32| ((v * inverse + 8.5).trunc() as u8).min(15);
+    let (head, codes) = symmetric(x, 8);
     let mut b = [0; BYTES];
-    b[..QS].copy_from_slice(&f16::from_f32(d).to_le_bytes());
-    for j in 0..BLOCK / 2 {
-        b[QS + j] = code(x[j]) | code(x[j + BLOCK / 2]) << 4;
-    }
+    b[..QS].copy_from_slice(&head);
+    join_nibbles(&codes, &mut b[QS..]);
     b
 }
 

@@ -1,6 +1,6 @@
 //! q4_1: 32 weights, scale and minimum. `y = d * q + m`. Fields: d f16, m f16, qs[16].
 
-use super::bytes::{decode_blocks, half_at, split_nibbles};
+use super::bytes::{affine, decode_blocks, encode_blocks, half_at, join_nibbles, split_nibbles};
 use super::format::{FloatField, QuantFormat};
 use super::packed::{Fields, GpuLayout, Plane, nibble_codes, u32_at};
 
@@ -18,7 +18,7 @@ pub static Q4_1: QuantFormat = QuantFormat {
     block_bytes: BYTES,
     floats: &[FloatField::f16(0), FloatField::f16(2)],
     decode: |bytes, out| decode_blocks::<BYTES, BLOCK>(bytes, out, decode_block),
-    encode: None,
+    encode: Some(|weights, out| encode_blocks::<BYTES, BLOCK>(weights, out, encode_block)),
     gpu: GpuLayout {
         wgsl: include_str!("../../shaders/quant/q4_1.wgsl"),
         planes: &[Plane::new(8, 32), Plane::new(32, 32)],
@@ -30,6 +30,14 @@ pub static Q4_1: QuantFormat = QuantFormat {
 fn decode_block(b: &[u8; BYTES], y: &mut [f32; BLOCK]) {
     let (d, m) = (half_at(b, 0), half_at(b, 2));
     split_nibbles(&b[QS..], y, |q| d * f32::from(q) + m);
+}
+
+fn encode_block(x: &[f32; BLOCK]) -> [u8; BYTES] {
+    let (head, codes) = affine(x, 15);
+    let mut b = [0; BYTES];
+    b[..QS].copy_from_slice(&head);
+    join_nibbles(&codes, &mut b[QS..]);
+    b
 }
 
 fn pack(b: &[u8], out: &mut Fields) {

@@ -4,6 +4,7 @@ pub mod chat;
 pub mod dataset;
 pub mod generation_tags;
 pub mod gguf_vocab;
+mod hf_files;
 pub mod inspect;
 pub mod json_vocab;
 pub mod of_model;

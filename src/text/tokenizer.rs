@@ -247,6 +247,16 @@ impl Tokenizer {
         &self.before
     }
 
+    /// Tokens that `add_special` puts after a text.
+    pub fn suffix(&self) -> &[u32] {
+        &self.after
+    }
+
+    /// The rules and the vocabulary as `tokenizer.json` has them, without what stands around a text.
+    pub(super) fn to_json(&self) -> tokenizers::Result<String> {
+        self.inner.to_string(false)
+    }
+
     /// The model's Jinja chat template, as its file gives it.
     pub fn chat_template(&self) -> Option<&str> {
         self.chat_template.as_deref()

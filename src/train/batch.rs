@@ -2,7 +2,8 @@
 //!
 //! A step has a static number of rows T = batch * seq, so that it is recorded and planned once. Every epoch visits the
 //! documents in its own shuffled order. The next [`LOOK_AHEAD`] documents of that order wait in a window; each step takes from it, oldest
-//! first, whatever still fits, so the oldest one is always taken and every document is trained exactly once per epoch. A
+//! first, whatever still fits, so the oldest one is always taken and every document is trained exactly once per epoch (several files can
+//! have other shares: [`super::mixture`]). A
 //! step never mixes two epochs: the rows left over at the end of one carry no target.
 //!
 //! Attention must not look across documents: `doc_start` gives every row the first row of its own document. A row left over is a
@@ -12,6 +13,7 @@ use std::collections::VecDeque;
 
 use serde::{Deserialize, Serialize};
 
+use super::mixture::Mixture;
 use crate::rng;
 use crate::text::Example;
 use crate::{Error, Result};
@@ -56,6 +58,7 @@ pub struct Packer {
     rows: usize,
     seed: u64,
     shuffle: bool,
+    mixture: Option<Mixture>,
     order: Vec<u32>,
     cursor: Cursor,
 }
@@ -76,9 +79,21 @@ impl Packer {
             return Err(Error::config("seq", problem, "raise --seq or --batch, or let longer rows be truncated"));
         }
         let lengths = examples.iter().map(|e| e.tokens.len() as u32).collect();
-        let mut packer = Self { lengths, rows, seed, shuffle, order: Vec::new(), cursor: Cursor::default() };
+        let mut packer = Self { lengths, rows, seed, shuffle, mixture: None, order: Vec::new(), cursor: Cursor::default() };
         packer.order = packer.epoch_order(0);
         Ok(packer)
+    }
+
+    /// Deals the examples out in the shares of `mixture`, whose files they are one after the other, from the start of epoch 0.
+    ///
+    /// # Panics
+    /// If the mixture is of other examples.
+    pub fn mixed(mut self, mixture: Mixture) -> Self {
+        assert_eq!(mixture.quotas().iter().sum::<usize>(), self.lengths.len(), "a mixture of the packer's examples");
+        self.mixture = Some(mixture);
+        self.order = self.epoch_order(0);
+        self.cursor = Cursor::default();
+        self
     }
 
     /// Continues from a saved cursor, with the same examples, rows, seed and shuffling as when it was saved.
@@ -157,6 +172,9 @@ impl Packer {
     }
 
     fn epoch_order(&self, epoch: u64) -> Vec<u32> {
+        if let Some(mixture) = &self.mixture {
+            return mixture.order(self.seed, epoch, self.shuffle);
+        }
         let n = self.lengths.len();
         if self.shuffle { rng::shuffled(&format!("{}/shuffle/{epoch}", self.seed), n) } else { (0..n as u32).collect() }
     }

@@ -10,6 +10,7 @@ use safetensors::tensor::{Dtype, SafeTensors, TensorView};
 use serde::{Deserialize, Serialize};
 
 use super::batch::Cursor;
+use super::chain::ChainState;
 use super::progress::Progress;
 use crate::adapters::{ParamLayout, ParamSpec};
 use crate::rng::{FNV_OFFSET, fnv1a_bytes};
@@ -18,7 +19,7 @@ use crate::text::Example;
 use crate::{Error, Result};
 
 /// Version of the file; another one is refused.
-pub const VERSION: u32 = 1;
+pub const VERSION: u32 = 2;
 
 const META: &str = "weblora";
 const KINDS: [&str; 3] = ["param", "exp_avg", "exp_avg_sq"];
@@ -47,6 +48,8 @@ pub struct State {
     pub cursor: Cursor,
     /// Best held-out loss and how long ago it was.
     pub progress: Progress,
+    /// Where the chain stands, if the run has one.
+    pub chain: Option<ChainState>,
 }
 
 /// The flat buffers of a run, laid out by a [`ParamLayout`].

@@ -1,8 +1,10 @@
 //! The settings of a training run, with the names of the command line's flags.
 
-use serde::Serialize;
+use serde::{Serialize, Serializer};
 use serde_json::Value;
 
+use super::chain::check_steps;
+use super::mixture::Shares;
 use super::schedule::{Decay, Schedule, Warmup};
 use crate::adapters::AdapterConfig;
 use crate::quant;
@@ -21,12 +23,18 @@ pub struct TrainConfig {
     pub model: Option<String>,
     /// Format that float weights are quantised to when loaded: `none` (the default) or a block format that can be encoded.
     pub quantize: String,
-    /// Rows to train on.
+    /// Files of rows to train on; with several, each is a task with its own losses.
+    #[serde(skip_serializing_if = "Vec::is_empty", serialize_with = "one_or_list")]
+    pub data: Vec<String>,
+    /// How much of each file an epoch gets, one number a file; excludes `data_temperature`. Without either every row comes once an epoch.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub data: Option<String>,
-    /// Rows to evaluate on.
+    pub data_weights: Option<Vec<f64>>,
+    /// Files of n rows get shares in proportion to n^(1/T).
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub eval_data: Option<String>,
+    pub data_temperature: Option<f64>,
+    /// Files of rows to evaluate on; as many as `data`, or any number.
+    #[serde(skip_serializing_if = "Vec::is_empty", serialize_with = "one_or_list")]
+    pub eval_data: Vec<String>,
     /// A PEFT folder whose adapter the run starts from.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub init_adapter: Option<String>,
@@ -107,12 +115,14 @@ impl TrainConfig {
         let fraction = |x: f64| (0.0..1.0).contains(&x);
         // What every adapter has is read by AdapterConfig, last, because the keys that are then left are the method's own.
         let (steps, epochs) = (s.count_or_none("steps", 1..=u64::MAX)?, s.count_or_none("epochs", 1..=u64::MAX)?);
-        let config = Self {
+        let mut config = Self {
             name: s.text("name")?.unwrap_or_else(|| "main".to_owned()),
             model: s.text("model")?,
             quantize: read_quantize(s)?,
-            data: s.text("data")?,
-            eval_data: s.text("eval-data")?,
+            data: s.paths("data")?,
+            data_weights: s.numbers("data-weights", "positive numbers, one a file, such as [2, 1]", positive)?,
+            data_temperature: s.numbers("data-temperature", "a positive number, such as 2", positive)?.map(|t| t[0]),
+            eval_data: s.paths("eval-data")?,
             init_adapter: s.text("init-adapter")?,
             out: s.text("out")?.unwrap_or_else(|| "adapter".to_owned()),
             steps,
@@ -140,6 +150,7 @@ impl TrainConfig {
             recompute: s.flag("recompute", true)?,
             adapter: AdapterConfig::read(s)?,
         };
+        check_steps(&mut config, (steps.is_some(), epochs.is_some()))?;
         config.check_together()?;
         Ok(config)
     }
@@ -153,7 +164,10 @@ impl TrainConfig {
             let problem = format!("batch {} x seq {} is more than {MAX_ROWS} tokens", self.batch, self.seq);
             return Err(Error::config("batch", problem, "use a smaller --batch and more --grad-accum"));
         }
-        if self.eval_data.is_some() && self.eval_split > 0.0 {
+        if self.data_weights.is_some() && self.data_temperature.is_some() {
+            return Err(Error::config("data-temperature", "given together with `data-weights`", "give one of the two"));
+        }
+        if !self.eval_data.is_empty() && self.eval_split > 0.0 {
             return Err(Error::config("eval-split", "given together with `eval-data`", "give one of the two"));
         }
         if self.patience > 0 && self.eval_every == 0 {
@@ -191,6 +205,12 @@ impl TrainConfig {
         Schedule { lr: self.lr, decay: self.schedule, warmup: self.warmup.steps(total), total }
     }
 
+    /// How much of each data file an epoch gets, where that is not simply every row once.
+    pub fn shares(&self) -> Option<Shares> {
+        let weights = self.data_weights.clone().map(Shares::Weights);
+        weights.or_else(|| self.data_temperature.map(Shares::Temperature))
+    }
+
     /// How rows become examples.
     pub fn data_options(&self) -> DataOptions {
         DataOptions { format: self.format, train_on_prompt: self.train_on_prompt, overlong: self.overlong, ..DataOptions::new(self.seq) }
@@ -211,6 +231,14 @@ impl TrainConfig {
             }
         }
         Ok(())
+    }
+}
+
+/// One path as a text, several as a list.
+fn one_or_list<S: Serializer>(paths: &[String], serializer: S) -> std::result::Result<S::Ok, S::Error> {
+    match paths {
+        [only] => only.serialize(serializer),
+        many => many.serialize(serializer),
     }
 }
 

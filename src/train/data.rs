@@ -1,56 +1,111 @@
-//! From the bytes of row files to the rows of a run, with what the user should know about them.
+//! The rows of a run: one file, or several that are tasks of their own.
 
-use super::batch::split;
+use std::ops::Range;
+
+use super::batch::Packer;
+use super::checkpoint;
 use super::config::TrainConfig;
-use super::run::Run;
-use super::trainer::TrainData;
+use super::mixture::{Mixture, ranges};
 use crate::Result;
-use crate::text::{DataReport, Dataset, Example, Tokenizer, read_rows};
+use crate::rng::{FNV_OFFSET, fnv1a_bytes};
+use crate::text::{Example, Labelled};
 
-/// A file of rows: what errors call it, and its bytes.
-pub type RowFile<'a> = (&'a str, &'a [u8]);
+/// The rows of a run, tokenised.
+#[derive(Debug, Clone, Default)]
+pub struct TrainData {
+    /// Rows to train on, file after file.
+    pub train: Vec<Example>,
+    /// Rows that are only evaluated, file after file.
+    pub held_out: Vec<Example>,
+    /// The files, in the order of their rows. Empty stands for one nameless file.
+    pub tasks: Vec<Task>,
+}
 
-impl TrainData {
-    /// Tokenises `train` and, where given, `held_out`; without it, `eval-split` of the rows is held out. Also returns warnings.
-    ///
-    /// # Errors
-    /// Unusable rows; settings that wait for evaluations when nothing is held out.
-    pub fn read(
-        config: &TrainConfig,
-        tokenizer: &Tokenizer,
-        train: RowFile<'_>,
-        held_out: Option<RowFile<'_>>,
-    ) -> Result<(Self, Vec<String>)> {
-        let mut warnings = Vec::new();
-        let mut read = |(name, bytes): RowFile<'_>| -> Result<Vec<Example>> {
-            let Dataset { examples, report } = Dataset::build(name, &read_rows(name, bytes)?, tokenizer, config.data_options())?;
-            warnings.extend(report.warnings(name));
-            Ok(examples)
-        };
-        let train = read(train)?;
-        let data = match held_out {
-            Some(file) => Self { held_out: read(file)?, train },
-            None => {
-                let (kept, held) = split(train.len(), config.eval_split, config.seed)?;
-                let pick = |ids: Vec<usize>| ids.into_iter().map(|id| train[id].clone()).collect();
-                Self { train: pick(kept), held_out: pick(held) }
-            }
-        };
-        Run::check_held_out(config, !data.held_out.is_empty())?;
-        Ok((data, warnings))
+/// One data file among several: what its rows are called and how many there are.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Task {
+    /// Name in events.
+    pub name: String,
+    /// Rows to train on.
+    pub train: usize,
+    /// Rows held out.
+    pub held_out: usize,
+    /// Those of the held-out rows that have `choices`, for the accuracy.
+    pub labelled: Vec<Labelled>,
+}
+
+/// The rows of one file.
+#[derive(Debug, Clone, Default)]
+pub struct TaskRows {
+    /// Name in events.
+    pub name: String,
+    /// Rows to train on.
+    pub train: Vec<Example>,
+    /// Rows held out.
+    pub held_out: Vec<Example>,
+    /// Held-out rows with `choices`.
+    pub labelled: Vec<Labelled>,
+}
+
+impl FromIterator<TaskRows> for TrainData {
+    fn from_iter<I: IntoIterator<Item = TaskRows>>(files: I) -> Self {
+        let mut data = Self::default();
+        for file in files {
+            let TaskRows { name, train, held_out, labelled } = file;
+            data.tasks.push(Task { name, train: train.len(), held_out: held_out.len(), labelled });
+            data.train.extend(train);
+            data.held_out.extend(held_out);
+        }
+        data
     }
 }
 
-impl DataReport {
-    /// One sentence for everything about the rows of `file` that the user should know.
-    pub fn warnings(&self, file: &str) -> Vec<String> {
-        let counts = [
-            (self.truncated, "cut to --seq tokens"),
-            (self.dropped, "left out, having no token to train on"),
-            (self.last_turn_only, "trained on the last turn only"),
-            (self.with_control_text, "containing the spelling of a control token"),
-        ];
-        let sentence = |(n, what): (usize, &str)| (n > 0).then(|| format!("{file}: {n} of {} rows {what}", self.rows));
-        counts.into_iter().filter_map(sentence).collect()
+impl TrainData {
+    /// Whether there is more than one task to tell apart.
+    pub fn is_mixture(&self) -> bool {
+        self.tasks.len() > 1
+    }
+
+    /// Where each task's rows lie in `train`.
+    pub fn train_ranges(&self) -> Vec<Range<usize>> {
+        ranges(self.tasks.iter().map(|task| task.train))
+    }
+
+    /// Where each task's rows lie in `held_out`.
+    pub fn held_out_ranges(&self) -> Vec<Range<usize>> {
+        ranges(self.tasks.iter().map(|task| task.held_out))
+    }
+
+    /// Tokens of the longest row that is only evaluated.
+    pub fn longest_held_out(&self) -> usize {
+        let candidates = self.tasks.iter().flat_map(|task| &task.labelled).flat_map(|row| &row.candidates);
+        self.held_out.iter().chain(candidates).map(|example| example.tokens.len()).max().unwrap_or(0)
+    }
+
+    /// What deals the training rows out in steps of `rows` tokens: in the settings' shares, else every row once an epoch.
+    ///
+    /// # Errors
+    /// As [`Packer::new`] and [`Mixture::new`].
+    pub fn packer(&self, config: &TrainConfig, rows: usize) -> Result<Packer> {
+        let packer = Packer::new(&self.train, rows, config.seed, config.shuffle)?;
+        let Some(shares) = config.shares() else { return Ok(packer) };
+        let mut files: Vec<&Task> = self.tasks.iter().filter(|task| task.train > 0).collect();
+        let nameless = Task { name: "data".into(), train: self.train.len(), ..Task::default() };
+        if files.is_empty() {
+            files.push(&nameless);
+        }
+        let names: Vec<&str> = files.iter().map(|task| task.name.as_str()).collect();
+        let sizes: Vec<usize> = files.iter().map(|task| task.train).collect();
+        Ok(packer.mixed(Mixture::new(&names, &sizes, &shares)?))
+    }
+
+    /// Identity of the training rows and of how they are cut into files.
+    pub fn hash(&self) -> String {
+        let hash = checkpoint::data_hash(&self.train);
+        if !self.is_mixture() {
+            return hash;
+        }
+        let cut = self.tasks.iter().fold(FNV_OFFSET, |hash, task| fnv1a_bytes(hash, &(task.train as u64).to_le_bytes()));
+        format!("{hash}-{cut:016x}")
     }
 }

@@ -47,7 +47,7 @@ pub struct EvalShape {
     pub measure: bool,
 }
 
-/// Opens a session for `rows` with `adapters`, which become jobs 0, 1, ….
+/// Opens a session for `rows` with `adapters`, which become jobs 0, 1, …. `progress` gets bytes of weights done and in all.
 ///
 /// # Errors
 /// A row longer than the model's context; what the device makes impossible.
@@ -58,6 +58,7 @@ pub async fn open(
     rows: &EvalRows,
     how: EvalShape,
     tuner: &mut Tuner,
+    progress: impl FnMut(u64, u64),
 ) -> Result<Session> {
     let (longest, context) = (rows.longest(), file.config.max_position_embeddings);
     if longest > context {
@@ -79,7 +80,7 @@ pub async fn open(
     if how.measure {
         planned.tune(gpu, tuner).await?;
     }
-    let session = planned.realize(gpu, file, |_, _| {}).await?;
+    let session = planned.realize(gpu, file, progress).await?;
     for (job, (_, values)) in adapters.iter().enumerate() {
         session.write_values(gpu, job, values)?;
     }

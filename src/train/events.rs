@@ -2,8 +2,9 @@
 //!
 //! `{"event":"step","job":"main","step":1,"loss":2.31,…}`. A number that is not finite is `null`, as JSON has no other way.
 
-use serde::Serialize;
+use serde::{Serialize, Serializer};
 
+use super::chain::KnotReport;
 use crate::Error;
 use crate::settings::Map;
 
@@ -45,18 +46,15 @@ pub enum Event {
         accuracy: Option<f64>,
         /// No earlier loss of this run was as low.
         best: bool,
+        /// The same by task, where there is more than one.
+        #[serde(skip_serializing_if = "Vec::is_empty", serialize_with = "by_task")]
+        tasks: Vec<TaskReport>,
+        /// The task that does worst: of the lowest accuracy where every task has one, else of the highest loss.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        worst: Option<String>,
     },
     /// A link of a chain was frozen and the next one begun.
-    Knot {
-        /// The job's name.
-        job: String,
-        /// After this step.
-        step: u64,
-        /// Number of the new link, from 0.
-        link: u64,
-        /// Largest change of a logit by the knot.
-        logit_jump: f64,
-    },
+    Knot(KnotReport),
     /// The whole state was saved.
     Checkpoint {
         /// The job's name.
@@ -125,6 +123,34 @@ pub struct StepReport {
     pub tokens: u64,
     /// Those, per second of this step.
     pub tokens_per_s: f64,
+    /// Mean loss of each task that the step had rows of, where there is more than one.
+    #[serde(skip_serializing_if = "Vec::is_empty", serialize_with = "losses_by_task")]
+    pub tasks: Vec<(String, f64)>,
+}
+
+/// How one task's held-out rows did.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct TaskReport {
+    /// The task.
+    #[serde(skip)]
+    pub name: String,
+    /// Mean loss in nats over its targets.
+    pub loss: f64,
+    /// Targets it is the mean of.
+    pub tokens: u64,
+    /// Share of its labelled rows answered right, where there are any.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub accuracy: Option<f64>,
+}
+
+/// `{name: report}`.
+fn by_task<S: Serializer>(tasks: &[TaskReport], serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.collect_map(tasks.iter().map(|task| (&task.name, task)))
+}
+
+/// `{name: loss}`.
+fn losses_by_task<S: Serializer>(tasks: &[(String, f64)], serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.collect_map(tasks.iter().map(|(name, loss)| (name, loss)))
 }
 
 impl Event {

@@ -109,6 +109,7 @@ impl Described {
             Kind::Patterns => "patterns",
             Kind::Option(OptionKind::Switch) => "switch",
             Kind::Option(OptionKind::Counts) => "counts",
+            Kind::Option(OptionKind::Numbers) => "numbers",
             Kind::Option(OptionKind::Number { min, max }) => {
                 (made.min, made.max) = bounds(min, max);
                 "number"
@@ -199,7 +200,9 @@ mod tests {
                     assert!(error.contains(&one_of(names)), "{error}");
                 }
                 Kind::Option(OptionKind::Switch) => assert!(read(key, json!("?")).is_err() && read(key, json!(true)).is_ok(), "{key}"),
-                Kind::Names | Kind::Patterns | Kind::Option(OptionKind::Counts) => assert!(read(key, json!(7)).is_err(), "{key}"),
+                Kind::Names | Kind::Patterns | Kind::Option(OptionKind::Counts | OptionKind::Numbers) => {
+                    assert!(read(key, json!(7)).is_err(), "{key}")
+                }
             }
         }
     }

@@ -1,13 +1,16 @@
 //! Training: the settings, the batches and the state that a run is made of.
 
 pub mod batch;
+pub mod chain;
 pub mod checkpoint;
 pub mod config;
 pub mod data;
 pub mod evaluate;
 pub mod events;
 pub mod keys;
+pub mod mixture;
 pub mod progress;
+pub mod read;
 pub mod run;
 pub mod schedule;
 

@@ -1,9 +1,11 @@
 //! The loop of a run, one step at a time: what happens after a step, in which order, and when it is over. The caller keeps what is to
 //! be kept and tells the events on: the binary to files and a terminal, the web API to a page.
 
+use super::chain::KnotReport;
 use super::config::TrainConfig;
 use super::events::{Event, StepReport};
 use super::progress::Progress;
+use super::score::HeldOut;
 use super::trainer::Trainer;
 use crate::gpu::Gpu;
 use crate::{Error, Result};
@@ -12,8 +14,10 @@ use crate::{Error, Result};
 pub trait Engine {
     /// One optimizer step.
     fn step(&mut self) -> impl Future<Output = Result<StepReport>>;
-    /// Mean held-out loss in nats and the number of targets, or `None` when nothing is held out.
-    fn evaluate(&mut self) -> impl Future<Output = Result<Option<(f64, u64)>>>;
+    /// How the held-out rows do, or `None` when nothing is held out.
+    fn evaluate(&mut self) -> impl Future<Output = Result<Option<HeldOut>>>;
+    /// Ends the link of a chain if that is due; `progress` is the run's, and what it is after a knot.
+    fn knot(&mut self, progress: &mut Progress) -> impl Future<Output = Result<Option<KnotReport>>>;
 }
 
 /// A trainer with the device it runs on.
@@ -28,8 +32,14 @@ impl Engine for OnDevice<'_> {
     async fn step(&mut self) -> Result<StepReport> {
         self.trainer.step(self.gpu).await
     }
-    async fn evaluate(&mut self) -> Result<Option<(f64, u64)>> {
-        Ok(self.trainer.evaluate(self.gpu).await?.map(|e| (e.loss, e.targets)))
+    async fn evaluate(&mut self) -> Result<Option<HeldOut>> {
+        self.trainer.evaluate(self.gpu).await
+    }
+    async fn knot(&mut self, progress: &mut Progress) -> Result<Option<KnotReport>> {
+        self.trainer.progress = *progress;
+        let knot = self.trainer.tie_if_due(self.gpu).await?;
+        *progress = self.trainer.progress;
+        Ok(knot)
     }
 }
 
@@ -85,17 +95,26 @@ impl Run {
         tell(Event::Step(report))?;
         let due = Progress::due(&self.config, self.done, self.total, self.held_out);
         let mut after = After { save: due.checkpoint, best: false };
+        let mut stop = None;
         if due.evaluate
-            && let Some((loss, tokens)) = engine.evaluate().await?
+            && let Some(found) = engine.evaluate().await?
         {
+            let worst = found.worst().map(|task| task.name.clone());
+            let HeldOut { loss, targets, accuracy, tasks } = found;
             let verdict = self.progress.evaluated(&self.config, self.done, loss);
             let (job, step) = (self.config.name.clone(), self.done);
-            tell(Event::Eval { job: job.clone(), step, loss, tokens, accuracy: None, best: verdict.best })?;
+            tell(Event::Eval { job, step, loss, tokens: targets, accuracy, best: verdict.best, tasks, worst })?;
             after.best = verdict.best && self.config.eval_every > 0;
-            if let Some(reason) = verdict.stop.filter(|_| self.done < self.total) {
-                tell(Event::EarlyStop { job, step, reason })?;
-                (self.ended, after.save) = (true, true);
-            }
+            stop = verdict.stop.filter(|_| self.done < self.total);
+        }
+        if let Some(knot) = engine.knot(&mut self.progress).await? {
+            // The chain goes on with another link where a run would end.
+            stop = None;
+            tell(Event::Knot(knot))?;
+        }
+        if let Some(reason) = stop {
+            tell(Event::EarlyStop { job: self.config.name.clone(), step: self.done, reason })?;
+            (self.ended, after.save) = (true, true);
         }
         Ok(after)
     }

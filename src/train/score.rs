@@ -1,6 +1,8 @@
 //! Losses of rows under a session's present parameters: held-out loss, perplexity of text, choices by likelihood.
 
 use super::batch::Packer;
+use super::data::TrainData;
+use super::events::TaskReport;
 use super::session::Session;
 use super::trainer::host_batch;
 use crate::Result;
@@ -17,6 +19,28 @@ pub struct Evaluation {
     pub targets: u64,
 }
 
+/// How the held-out rows of a run did.
+#[derive(Debug, Clone, PartialEq)]
+pub struct HeldOut {
+    /// Mean loss in nats over all targets.
+    pub loss: f64,
+    /// Number of targets.
+    pub targets: u64,
+    /// Share of all labelled rows answered right, where there are any.
+    pub accuracy: Option<f64>,
+    /// The same by task, where there is more than one.
+    pub tasks: Vec<TaskReport>,
+}
+
+impl HeldOut {
+    /// The task that does worst: of the lowest accuracy where every task has one, else of the highest loss. Of equals the first.
+    pub fn worst(&self) -> Option<&TaskReport> {
+        let labelled = self.tasks.iter().all(|task| task.accuracy.is_some());
+        let badness = |task: &TaskReport| if labelled { -task.accuracy.unwrap_or_default() } else { task.loss };
+        self.tasks.iter().rev().max_by(|a, b| badness(a).total_cmp(&badness(b)))
+    }
+}
+
 /// What one row scored.
 #[derive(Debug, Clone, Copy, PartialEq, Default)]
 pub struct Score {
@@ -27,12 +51,19 @@ pub struct Score {
 }
 
 /// How labelled rows were answered.
-#[derive(Debug, Clone, Copy, PartialEq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Accuracy {
     /// Rows whose right choice was the likeliest.
     pub right: u64,
     /// Rows.
     pub rows: u64,
+}
+
+impl Accuracy {
+    /// Rows answered right over all rows; `None` without any.
+    pub fn share(self) -> Option<f64> {
+        (self.rows > 0).then(|| self.right as f64 / self.rows as f64)
+    }
 }
 
 /// Scores every example, in order, with the adapter of `job`, or with the base alone.
@@ -67,9 +98,40 @@ pub async fn mean(session: &mut Session, gpu: &Gpu, examples: &[Example], job: O
     if examples.is_empty() {
         return Ok(None);
     }
-    let scores = score(session, gpu, examples, job).await?;
-    let targets: u64 = scores.iter().map(|s| s.targets as u64).sum();
-    Ok(Some(Evaluation { loss: scores.iter().map(|s| s.nll).sum::<f64>() / targets.max(1) as f64, targets }))
+    Ok(Some(Evaluation::of(&score(session, gpu, examples, job).await?)))
+}
+
+impl Evaluation {
+    fn of(scores: &[Score]) -> Self {
+        let targets: u64 = scores.iter().map(|s| s.targets as u64).sum();
+        Self { loss: scores.iter().map(|s| s.nll).sum::<f64>() / targets.max(1) as f64, targets }
+    }
+}
+
+/// Mean loss and accuracy of a run's held-out rows, together and by task; `None` without any.
+///
+/// # Errors
+/// As [`score`].
+pub async fn held_out(session: &mut Session, gpu: &Gpu, data: &TrainData, job: Option<usize>) -> Result<Option<HeldOut>> {
+    if data.held_out.is_empty() {
+        return Ok(None);
+    }
+    let scores = score(session, gpu, &data.held_out, job).await?;
+    let Evaluation { loss, targets } = Evaluation::of(&scores);
+    let mut tasks = Vec::new();
+    let mut all = Accuracy::default();
+    for (task, range) in data.tasks.iter().zip(data.held_out_ranges()) {
+        let own = accuracy(session, gpu, &task.labelled, job).await?;
+        all = Accuracy { right: all.right + own.right, rows: all.rows + own.rows };
+        if !range.is_empty() {
+            let Evaluation { loss, targets } = Evaluation::of(&scores[range]);
+            tasks.push(TaskReport { name: task.name.clone(), loss, tokens: targets, accuracy: own.share() });
+        }
+    }
+    if !data.is_mixture() {
+        tasks.clear();
+    }
+    Ok(Some(HeldOut { loss, targets, accuracy: all.share(), tasks }))
 }
 
 /// Answers labelled rows with the choice of the highest log-likelihood.
@@ -77,6 +139,9 @@ pub async fn mean(session: &mut Session, gpu: &Gpu, examples: &[Example], job: O
 /// # Errors
 /// As [`score`].
 pub async fn accuracy(session: &mut Session, gpu: &Gpu, rows: &[Labelled], job: Option<usize>) -> Result<Accuracy> {
+    if rows.is_empty() {
+        return Ok(Accuracy::default());
+    }
     let candidates: Vec<Example> = rows.iter().flat_map(|r| r.candidates.iter().cloned()).collect();
     let scores = score(session, gpu, &candidates, job).await?;
     let mut at = 0;

@@ -9,7 +9,7 @@ use crate::gpu::plan::Footprint;
 use crate::gpu::recorder::Untuned;
 use crate::gpu::timing::Timing;
 use crate::gpu::{Executable, Gpu, Plan, Recorder, Store, Tuner};
-use crate::kernels::lowrank::JobRow;
+use crate::kernels::lowrank::{JobRow, SiteRow};
 use crate::kernels::optimizer;
 use crate::model::inputs::HostBatch;
 use crate::model::llama::{Recompute, check_tokens};
@@ -171,14 +171,19 @@ impl Plans {
         };
         let micro = plan(&|rec| {
             if shape.training {
+                adapters.record_derived(rec);
                 model.record_train(rec, adapters, inputs, shape.recompute);
             }
         })?;
-        let eval = plan(&|rec| model.record_eval(rec, Some(adapters), inputs))?;
+        let eval = plan(&|rec| {
+            adapters.record_derived(rec);
+            model.record_eval(rec, Some(adapters), inputs);
+        })?;
         let update = plan(&|rec| {
             if !shape.training {
                 return;
             }
+            adapters.record_gradients(rec);
             for (job, span) in adapters.spans.iter().enumerate() {
                 optimizer::step(rec, &format!("jobs.{job}"), adapters.state, job, span.grads.clone(), shape.clip, &span.groups);
             }
@@ -259,6 +264,38 @@ impl Session {
     /// [`Error::Gpu`] if the buffers were not allocated.
     pub fn write_values(&self, gpu: &Gpu, job: usize, values: &[f32]) -> Result<()> {
         self.store.write(gpu, self.adapters.state.values.slice(self.adapters.spans[job].values.clone()), values)
+    }
+
+    /// Takes another stage of a job's chain: the tables change, nothing is recorded anew.
+    ///
+    /// # Errors
+    /// A layout that cannot be described; [`Error::Gpu`] if the buffers were not allocated.
+    pub fn relayout(&mut self, gpu: &Gpu, job: usize, layout: &AdapterLayout) -> Result<()> {
+        self.adapters.relayout(job, layout)?;
+        self.adapters.upload(gpu, &self.store)
+    }
+
+    /// A job's rows of the sites table.
+    pub fn site_rows(&self, job: usize) -> Vec<SiteRow> {
+        self.adapters.rows(job)
+    }
+
+    /// Replaces a job's rows of the sites table.
+    ///
+    /// # Errors
+    /// [`Error::Gpu`] if the buffers were not allocated.
+    pub fn set_site_rows(&mut self, gpu: &Gpu, job: usize, rows: &[SiteRow]) -> Result<()> {
+        self.adapters.set_rows(job, rows);
+        self.adapters.upload(gpu, &self.store)
+    }
+
+    /// Forgets a job's accumulated gradients.
+    ///
+    /// # Errors
+    /// [`Error::Gpu`] if the buffers were not allocated.
+    pub fn clear_grads(&self, gpu: &Gpu, job: usize) -> Result<()> {
+        let range = self.adapters.spans[job].grads.clone();
+        self.store.write(gpu, self.adapters.state.grads.slice(range.clone()), &vec![0.0f32; range.len()])
     }
 
     /// Writes a job's moments.

@@ -4,6 +4,7 @@ use super::config::TrainConfig;
 use crate::Result;
 use crate::adapters::{AdapterConfig, AdapterLayout};
 use crate::config::ModelConfig;
+use crate::export::chain::{Chain, Link};
 use crate::export::peft::{Folder, PeftAdapter};
 use crate::settings::{Map, Settings};
 
@@ -21,21 +22,47 @@ pub fn fill_in(map: &mut Map, begun_with: &Map) {
     }
 }
 
-/// Settings and values of a run that starts from the adapter in `folder`: what `map` does not say is the adapter's.
+/// What a run's adapter starts from, where not from random numbers.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Start {
+    /// The values, laid out for the run's first stage.
+    pub values: Vec<f32>,
+    /// The frozen links that a chain goes on from, oldest first.
+    pub links: Vec<Link>,
+}
+
+impl From<Vec<f32>> for Start {
+    fn from(values: Vec<f32>) -> Self {
+        Self { values, links: Vec::new() }
+    }
+}
+
+/// Settings and values of a run that starts from the adapter in `folder`: what `map` does not say is the adapter's. A method with a chain
+/// goes on from its links (or from the whole of it as one link) with a new one; other methods train the adapter itself on.
 ///
 /// # Errors
 /// A damaged adapter, one of another base or model, or settings that it does not fit.
-pub fn from_adapter(mut map: Map, folder: Folder<'_>, model: &ModelConfig, base_hash: &str) -> Result<(TrainConfig, Vec<f32>)> {
+pub fn from_adapter(mut map: Map, folder: Folder<'_>, model: &ModelConfig, base_hash: &str) -> Result<(TrainConfig, Start)> {
     let adapter = PeftAdapter::read(folder, model)?;
     adapter.check_base(folder.name, base_hash)?;
-    for (key, value) in adapter.settings() {
-        if !map.contains_key(&key) {
-            map.insert(key, value);
+    let is_chain = TrainConfig::from_map(&map)?.adapter.chain()?.is_some();
+    let mut config_with = |settings: Map| {
+        for (key, value) in settings {
+            if !map.contains_key(&key) {
+                map.insert(key, value);
+            }
         }
+        TrainConfig::from_map(&map)
+    };
+    if !is_chain {
+        let config = config_with(adapter.settings())?;
+        let values = adapter.to_buffer(folder.name, &config.adapter.layout(model)?)?;
+        return Ok((config, values.into()));
     }
-    let config = TrainConfig::from_map(&map)?;
-    let values = adapter.to_buffer(folder.name, &config.adapter.layout(model)?)?;
-    Ok((config, values))
+    let chain = Chain::read(folder.name, adapter, folder.chain)?;
+    let config = config_with(chain.settings())?;
+    let values = chain.to_buffer(folder.name, &config.adapter.layout(model)?, config.seed)?;
+    Ok((config, Start { values, links: chain.manifest().links }))
 }
 
 /// The adapter in `folder` as it is used for inference: its layout and values.

@@ -1,14 +1,20 @@
 //! One job from rows to adapter: the loop's body, its state, and how it is saved. The caller drives it and tells the world.
 
 use super::batch::{Batch, Packer};
+use super::chain::{ChainRun, link_ends};
 use super::checkpoint::{self, Buffers, Checkpoint, State, VERSION};
 use super::config::TrainConfig;
+use super::data::Task;
+pub use super::data::TrainData;
 use super::events::StepReport;
 use super::progress::Progress;
 use super::schedule::Schedule;
-use super::score::{self, Evaluation};
+use super::score::{self, HeldOut, Score};
 use super::session::{Hyper, Planned, Session, Shape};
+use super::start::Start;
 use crate::adapters::{AdapterLayout, initial_buffer};
+use crate::config::ModelConfig;
+use crate::export::chain::Chain;
 use crate::export::peft::{File, Note, PeftAdapter};
 use crate::formats::ModelFile;
 use crate::gpu::device::PlanLimits;
@@ -17,17 +23,7 @@ use crate::kernels::lowrank::JobRow;
 use crate::model::inputs::HostBatch;
 use crate::model::llama::Recompute;
 use crate::quant;
-use crate::text::Example;
 use crate::{Error, Result, rng};
-
-/// The rows of a run, tokenised.
-#[derive(Debug, Clone, Default)]
-pub struct TrainData {
-    /// Rows to train on.
-    pub train: Vec<Example>,
-    /// Rows that are only evaluated.
-    pub held_out: Vec<Example>,
-}
 
 /// What a run will be, known before a device is opened.
 pub struct TrainPlan {
@@ -43,7 +39,8 @@ pub struct TrainPlan {
 fn micro_rows(config: &TrainConfig, data: Option<&TrainData>) -> usize {
     let asked = config.batch * config.seq;
     let all = data.map_or(asked, |d| d.train.iter().map(|e| e.tokens.len()).sum::<usize>().max(1));
-    asked.min(all.next_multiple_of(8))
+    // A held-out row has to fit, too.
+    asked.min(all.next_multiple_of(8)).max(data.map_or(0, TrainData::longest_held_out))
 }
 
 /// Optimizer steps of a run over the packed rows.
@@ -73,6 +70,12 @@ impl TrainPlan {
         }
         let layout = config.adapter.layout(&file.config)?;
         let rows = micro_rows(config, data);
+        if let Some(data) = data {
+            let packer = data.packer(config, rows)?;
+            if let Some(chain) = config.adapter.chain()? {
+                link_ends(&chain, total_steps(config, &packer), &packer, config.grad_accum as u64)?;
+            }
+        }
         let shape = Shape {
             rows,
             positions: config.seq,
@@ -88,13 +91,15 @@ impl TrainPlan {
 
 /// A running job.
 pub struct Trainer {
-    config: TrainConfig,
-    layout: AdapterLayout,
-    session: Session,
+    pub(super) config: TrainConfig,
+    pub(super) model: ModelConfig,
+    pub(super) layout: AdapterLayout,
+    pub(super) session: Session,
+    pub(super) chain: Option<ChainRun>,
     data: TrainData,
     packer: Packer,
     schedule: Schedule,
-    step: u64,
+    pub(super) step: u64,
     tokens: u64,
     /// Best held-out loss and how long ago it was.
     pub progress: Progress,
@@ -105,7 +110,7 @@ pub struct Trainer {
 
 impl Trainer {
     /// Makes `plan` real: measures kernels that `tuner` does not know (unless `measure` is false), allocates, streams the weights
-    /// (`progress` gets bytes done and in all) and initialises the adapter, from `values` if given.
+    /// (`progress` gets bytes done and in all) and initialises the adapter, from `start` if given.
     ///
     /// # Errors
     /// Unusable data, damaged weights, a device that is too small or lost.
@@ -115,33 +120,42 @@ impl Trainer {
         config: TrainConfig,
         data: TrainData,
         mut plan: TrainPlan,
-        values: Option<Vec<f32>>,
+        start: Option<Start>,
         tuner: &mut Tuner,
         measure: bool,
         progress: impl FnMut(u64, u64),
     ) -> Result<Trainer> {
-        let packer = Packer::new(&data.train, plan.rows, config.seed, config.shuffle)?;
+        let packer = data.packer(&config, plan.rows)?;
+        let total = total_steps(&config, &packer);
+        let mut chain = Trainer::begin_chain(&config, &packer, &data.train, total)?;
         if measure {
             plan.planned.tune(gpu, tuner).await?;
         }
         let base_hash = file.content_hash().await?;
         let session = plan.planned.realize(gpu, file, progress).await?;
-        let values = values.unwrap_or_else(|| initial_buffer(&plan.layout.params, config.seed));
+        let Start { values, links } = start.unwrap_or_else(|| initial_buffer(&plan.layout.params, config.seed).into());
         session.write_values(gpu, 0, &values)?;
-        Ok(Trainer {
-            schedule: config.schedule(total_steps(&config, &packer)),
+        if let Some(chain) = chain.as_mut().filter(|_| !links.is_empty()) {
+            chain.inherit(links)?;
+        }
+        let mut trainer = Trainer {
+            schedule: config.schedule(total),
             layout: plan.layout,
+            model: file.config.clone(),
             session,
+            chain,
             packer,
             step: 0,
             tokens: 0,
             progress: Progress::default(),
             base_hash,
             base_name: file.name().to_string(),
-            data_hash: checkpoint::data_hash(&data.train),
+            data_hash: data.hash(),
             data,
             config,
-        })
+        };
+        trainer.begin_link(gpu, &values).await?;
+        Ok(trainer)
     }
 
     /// Optimizer steps done.
@@ -182,9 +196,9 @@ impl Trainer {
         let saved = Checkpoint::read(file, bytes)?;
         saved.check(&self.base_hash, &self.data_hash)?;
         self.config.check_resume(&saved.state.config)?;
+        self.resume_chain(gpu, saved.state.chain.as_ref())?;
         let buffers = saved.buffers(&self.layout.params)?;
-        self.packer =
-            Packer::new(&self.data.train, self.session.rows(), self.config.seed, self.config.shuffle)?.resume(saved.state.cursor)?;
+        self.packer = self.data.packer(&self.config, self.session.rows())?.resume(saved.state.cursor)?;
         self.session.write_values(gpu, 0, &buffers.values)?;
         self.session.write_moments(gpu, 0, &buffers.m, &buffers.v)?;
         (self.step, self.tokens, self.progress) = (saved.state.step, saved.state.tokens, saved.state.progress);
@@ -202,21 +216,34 @@ impl Trainer {
         let targets: usize = batches.iter().map(|b| b.n_targets).sum();
         let tokens: usize = batches.iter().map(|b| b.n_tokens).sum();
         let mut sum = 0.0;
+        let mut by_task = vec![Score::default(); self.data.tasks.len()];
+        let ranges = self.data.train_ranges();
         for (micro, batch) in batches.iter().enumerate() {
             let host = host_batch(batch, 1.0 / targets.max(1) as f32);
             let counter = (self.step * self.config.grad_accum as u64 + micro as u64) as u32;
             let job = JobRow::new(0..self.session.rows()).with_dropout(self.layout.dropout, job_seed(self.config.seed), counter);
             let losses = self.session.accumulate(gpu, &host, &[job]).await?;
             sum += losses.iter().map(|l| f64::from(*l)).sum::<f64>();
+            let mut losses = losses.into_iter();
+            for id in &batch.examples {
+                let count = self.data.train[*id as usize].n_targets();
+                let nll: f64 = losses.by_ref().take(count).map(f64::from).sum();
+                if let Some(task) = ranges.iter().position(|range| range.contains(&(*id as usize))) {
+                    by_task[task] = Score { nll: by_task[task].nll + nll, targets: by_task[task].targets + count };
+                }
+            }
         }
         let loss = sum / targets.max(1) as f64;
-        let lr = self.schedule.lr(self.step);
+        let (lr, optimizer_step) = match &self.chain {
+            Some(chain) => (chain.lr(&self.config, &self.schedule, self.step), chain.optimizer_step(number)),
+            None => (self.schedule.lr(self.step), number),
+        };
         let hyper = Hyper {
             lr,
             betas: (self.config.beta1, self.config.beta2),
             eps: self.config.eps,
             weight_decay: self.config.weight_decay,
-            step: number,
+            step: optimizer_step,
         };
         if !loss.is_finite() {
             return Err(self.not_finite("loss", loss as f32, number));
@@ -236,19 +263,33 @@ impl Trainer {
             grad_norm: f64::from(norm),
             tokens: tokens as u64,
             tokens_per_s: tokens as f64 / seconds.max(1e-9),
+            tasks: self.task_losses(&by_task),
         })
+    }
+
+    /// Mean losses of the tasks that had a target, where there is more than one task.
+    fn task_losses(&self, scores: &[Score]) -> Vec<(String, f64)> {
+        if !self.data.is_mixture() {
+            return Vec::new();
+        }
+        let of = |(task, score): (&Task, &Score)| (score.targets > 0).then(|| (task.name.clone(), score.nll / score.targets as f64));
+        self.data.tasks.iter().zip(scores).filter_map(of).collect()
     }
 
     fn not_finite(&self, what: &'static str, value: f32, step: u64) -> Error {
         Error::NotFinite { what, value, step, job: self.config.name.clone() }
     }
 
-    /// Mean loss over the held-out rows; `None` without any.
+    /// Loss and accuracy of the held-out rows, by task where there are several; `None` without any.
     ///
     /// # Errors
     /// A lost device.
-    pub async fn evaluate(&mut self, gpu: &Gpu) -> Result<Option<Evaluation>> {
-        score::mean(&mut self.session, gpu, &self.data.held_out, Some(0)).await
+    pub async fn evaluate(&mut self, gpu: &Gpu) -> Result<Option<HeldOut>> {
+        let found = score::held_out(&mut self.session, gpu, &self.data, Some(0)).await?;
+        if let (Some(chain), Some(found)) = (&mut self.chain, &found) {
+            chain.evaluated(found.loss);
+        }
+        Ok(found)
     }
 
     /// The bytes of a checkpoint: all that [`Trainer::resume`] needs.
@@ -268,6 +309,7 @@ impl Trainer {
             tokens: self.tokens,
             cursor: self.packer.cursor().clone(),
             progress: self.progress,
+            chain: self.chain.as_ref().map(|chain| chain.state.clone()),
         };
         checkpoint::write(&state, &self.layout.params, &buffers)
     }
@@ -284,7 +326,11 @@ impl Trainer {
             steps: self.step,
             config: self.config.to_map(),
         };
-        PeftAdapter::from_layout(&self.layout, &values, Some(self.base_name.clone()), Some(note)).to_files(&self.config.out)
+        let base_name = Some(self.base_name.clone());
+        if self.chain.is_some() {
+            return Chain::from_layout(&self.layout, &values, &self.links(), base_name, Some(note)).to_files(&self.config.out);
+        }
+        PeftAdapter::from_layout(&self.layout, &values, base_name, Some(note)).to_files(&self.config.out)
     }
 }
 

@@ -7,8 +7,8 @@ use super::state::{Base, State, loaded};
 use crate::adapters::AdapterLayout;
 use crate::export::peft::{File, Folder};
 use crate::model::decoder::Decoder;
-use crate::train::data::RowFile;
 use crate::train::evaluate::{self, EvalRows, EvalShape};
+use crate::train::read::RowFile;
 use crate::train::run::OnDevice;
 use crate::train::start::{fill_in, from_adapter, open_adapter};
 use crate::train::trainer::{TrainData, TrainPlan, Trainer};
@@ -68,7 +68,7 @@ impl State {
             config.check_resume(&saved.state.config)?;
         }
         let held_out = held_out.as_ref().map(row_file).transpose()?;
-        let (data, warnings) = TrainData::read(&config, &base.tokenizer, row_file(&rows)?, held_out)?;
+        let (data, warnings) = TrainData::read(&config, &base.tokenizer, &[row_file(&rows)?], held_out.as_slice())?;
         let mut plan = TrainPlan::new(&base.file, &config, Some(&data), self.gpu.plan_limits(), &self.tuner)?;
         self.check_size(plan.planned.footprint().total())?;
         // Everything that can be wrong with the settings has been found: the earlier run makes room.
@@ -110,6 +110,15 @@ impl State {
         Ok(json!({ "events": events, "save": save.0, "best": save.1, "over": run.is_over(), "step": step, "total": total }))
     }
 
+    /// Ties a knot now; its event.
+    pub async fn merge_link(&mut self) -> Result<Event> {
+        let Job { trainer, run, .. } = running(&mut self.job)?;
+        trainer.progress = run.progress;
+        let knot = trainer.merge_link(&self.gpu).await?;
+        run.progress = trainer.progress;
+        Ok(Event::Knot(knot))
+    }
+
     /// The event with which the run ends.
     pub fn done(&mut self, seconds: f64) -> Result<Event> {
         Ok(running(&mut self.job)?.run.done_event(seconds, "memory".into()))
@@ -145,7 +154,7 @@ impl State {
             }
         };
         let how = EvalShape { tokens: EVAL_TOKENS, quantize: base.format()?, measure: false };
-        let mut session = evaluate::open(&self.gpu, &base.file, &adapters, &rows, how, &mut self.tuner).await?;
+        let mut session = evaluate::open(&self.gpu, &base.file, &adapters, &rows, how, &mut self.tuner, |_, _| {}).await?;
         let job = (!adapters.is_empty()).then_some(0);
         let (loss, accuracy) = evaluate::evaluate(&mut session, &self.gpu, &rows, job).await?;
         let loss = loss.ok_or_else(|| Error::config("rows", "there is nothing to evaluate", "give at least one row"))?;

@@ -135,7 +135,7 @@ impl State {
         if let Some(rows) = rows {
             rows.settle(&mut settings);
             let config = TrainConfig { eval_every: 0, ..TrainConfig::from_map(&settings)? };
-            data = Some(TrainData::read(&config, &base.tokenizer, (rows.name(), rows.bytes()?), None)?.0);
+            data = Some(TrainData::read(&config, &base.tokenizer, &[(rows.name(), rows.bytes()?)], &[])?.0);
         }
         let config = TrainConfig::from_map(&settings)?;
         let plan = match TrainPlan::new(&base.file, &config, data.as_ref(), self.gpu.plan_limits(), &self.tuner) {

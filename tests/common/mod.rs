@@ -117,3 +117,8 @@ pub fn gradcheck(what: &str, x: &[f64], gradient: &[f64], stride: usize, mut f: 
         assert!(error <= 1e-7 + 1e-5 * numeric.abs(), "{what}: d/dx[{i}] is {}, finite differences say {numeric}", gradient[i]);
     }
 }
+
+/// Rows of `width` values with `gap` times `fill` after each.
+pub fn spread(values: &[f32], width: usize, gap: usize, fill: f32) -> Vec<f32> {
+    values.chunks(width).flat_map(|row| row.iter().copied().chain(std::iter::repeat_n(fill, gap))).collect()
+}

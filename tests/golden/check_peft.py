@@ -1,8 +1,10 @@
-"""Loads the adapter folder that weblora wrote (peft_patterns/) into PEFT and compares the logits with the product written out by hand.
+"""Loads the adapter folders that weblora wrote into PEFT and compares the logits with the adapter written out by hand.
 
     python tests/golden/check_peft.py
 
-The folder has per-module ranks, per-pattern alphas and rsLoRA scaling. Prints the differences; exits with 1 when one is not as expected.
+`peft_patterns/` has per-module ranks, per-pattern alphas and rsLoRA scaling; by hand, `scale * B A` is added to the weights.
+`peft_multilora/` is MultiLoRA as plain LoRA; by hand, every module runs for itself with the parameters that the generator gives.
+Prints the differences; exits with 1 when one is not as expected.
 """
 
 import json
@@ -16,8 +18,9 @@ from peft import PeftModel
 from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM
 
+import make_multilora
+
 HERE = Path(__file__).parent
-FOLDER = HERE / "peft_patterns"
 
 
 def base():
@@ -37,20 +40,39 @@ def by_hand(config: dict, tensors: dict):
     return model
 
 
-torch.manual_seed(0)
-tokens = torch.randint(0, 97, (1, 24))
-with torch.no_grad(), warnings.catch_warnings(record=True) as caught:
-    warnings.simplefilter("always")
-    peft = PeftModel.from_pretrained(base(), FOLDER).eval()
-    loaded = peft(tokens).logits
-    config = json.loads((FOLDER / "adapter_config.json").read_text())
-    expected = by_hand(config, load_file(FOLDER / "adapter_model.safetensors"))(tokens).logits
-    without = base()(tokens).logits
+def with_modules(config: dict, tensors: dict):
+    """The base with the modules of the golden gradient case beside its layers."""
+    run = make_multilora.RUNS["out"]
+    case = json.loads((HERE / "multilora.json").read_text())["gradient_cases"][0]
+    parameters = make_multilora.initial(run, case["s_bound"])
+    model = base()
+    named = dict(model.named_modules())
+    for site, _ in make_multilora.TINY.sites(run.targets):
+        named["model." + site].register_forward_hook(
+            lambda _, x, y, site=site: y + make_multilora.modules(run, parameters, site, x[0]))
+    return model
 
-error = (loaded - expected).abs().max().item()
-effect = (loaded - without).abs().max().item()
-trained = sum(p.numel() for n, p in peft.named_parameters() if "lora_" in n)
-stored = sum(t.numel() for t in load_file(FOLDER / "adapter_model.safetensors").values())
-complaints = [str(w.message) for w in caught if re.search("missing|unexpected|match|adapter", str(w.message), re.I)]
-print(f"max |PEFT - by hand| = {error:.2e}, max |PEFT - base| = {effect:.2e}, parameters {trained} in PEFT, {stored} in the file, {complaints}")
-sys.exit(0 if error < 1e-4 and effect > 0.1 and trained == stored and not complaints else 1)
+
+def check(name: str, expectation) -> bool:
+    """Whether PEFT loads the folder as it is and means the same by it."""
+    torch.manual_seed(0)
+    tokens = torch.randint(0, 97, (1, 24))
+    folder = HERE / name
+    config, tensors = json.loads((folder / "adapter_config.json").read_text()), load_file(folder / "adapter_model.safetensors")
+    with torch.no_grad(), warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        peft = PeftModel.from_pretrained(base(), folder).eval()
+        loaded = peft(tokens).logits
+        expected = expectation(config, tensors)(tokens).logits
+        without = base()(tokens).logits
+    error = (loaded - expected).abs().max().item()
+    effect = (loaded - without).abs().max().item()
+    trained = sum(p.numel() for n, p in peft.named_parameters() if "lora_" in n)
+    stored = sum(t.numel() for t in tensors.values())
+    complaints = [str(w.message) for w in caught if re.search("missing|unexpected|match|adapter", str(w.message), re.I)]
+    print(f"{name}: max |PEFT - by hand| = {error:.2e}, max |PEFT - base| = {effect:.2e}, "
+          f"parameters {trained} in PEFT, {stored} in the file, {complaints}")
+    return error < 1e-4 and effect > 0.1 and trained == stored and not complaints
+
+
+sys.exit(0 if all([check("peft_patterns", by_hand), check("peft_multilora", with_modules)]) else 1)

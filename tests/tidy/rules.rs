@@ -16,12 +16,13 @@ pub const LAYERS: &[(&str, &[&str])] = &[
     ("gpu", &["error", "config"]),
     ("kernels", &["error", "config", "rng", "quant", "gpu"]),
     ("adapters", &["error", "config", "settings", "rng", "quant", "formats", "gpu", "kernels"]),
+    ("analysis", &["error", "adapters"]),
     ("model", &["error", "config", "settings", "rng", "quant", "formats", "text", "gpu", "kernels", "adapters"]),
-    ("export", &["error", "config", "settings", "rng", "quant", "formats", "text", "gpu", "kernels", "adapters", "model"]),
+    ("export", &["error", "config", "settings", "rng", "quant", "formats", "text", "gpu", "kernels", "adapters", "analysis", "model"]),
     ("generate", &["error", "config", "settings", "rng", "quant", "formats", "text", "gpu", "kernels", "adapters", "model"]),
     (
         "train",
-        &["error", "config", "settings", "rng", "quant", "formats", "text", "gpu", "kernels", "adapters", "model", "export", "generate"],
+        &["error", "config", "settings", "rng", "quant", "formats", "text", "gpu", "kernels", "adapters", "analysis", "model", "export", "generate"],
     ),
     ("demo", &["error", "config", "settings", "rng", "quant", "formats", "text", "gpu", "kernels", "adapters", "model", "generate"]),
     (

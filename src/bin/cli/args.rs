@@ -4,8 +4,11 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand};
 
+use super::analyze::AnalyzeArgs;
 use super::bench::BenchArgs;
 use super::device::DeviceArgs;
+use super::export::ExportArgs;
+use super::merge::MergeArgs;
 use super::settings::TrainArgs;
 
 /// Fine-tune low-rank adapters on small quantised LLaMA models, on any GPU that Vulkan, Metal or DX12 can reach.
@@ -63,6 +66,32 @@ Ctrl-C saves a checkpoint; --resume goes on from it bit for bit.")]
   weblora inspect model.gguf --data rows.jsonl     which tokens of the first rows are trained
   weblora inspect model.gguf --adapter my-adapter  whether an adapter fits the model, and its ranks")]
     Inspect(InspectArgs),
+    /// Measure what an adapter does to the weights: singular values, effective ranks, directions that adapters or links share.
+    #[command(after_help = "Examples:
+  weblora analyze my-adapter
+  weblora analyze my-chain --links --svg pictures
+  weblora analyze lora multilora --json > analysis.jsonl
+
+Needs no model and no GPU. Several adapters of one base are compared in pairs.")]
+    Analyze(AnalyzeArgs),
+    /// List, drop or split the links of a chain; join or add up adapters of one base; cut ranks.
+    #[command(after_help = "Examples:
+  weblora merge my-chain --list
+  weblora merge my-chain --drop 1 --out shorter
+  weblora merge my-chain --split --out links
+  weblora merge first second --out both                      one adapter whose links can be split again
+  weblora merge first second --weights 1,-0.5 --out sum
+  weblora merge my-chain --max-rank 16 --out small           reports the energy that is dropped
+
+Exact but for --max-rank and --energy; needs no model and no GPU.")]
+    Merge(MergeArgs),
+    /// Write an adapter, or base and adapter merged, for other programs.
+    #[command(after_help = "Examples:
+  weblora export --adapter my-adapter --model model.gguf --to merged-safetensors --out merged
+  weblora export --adapter my-adapter --model model.gguf --to merged-gguf --format f16 --out merged.gguf
+
+A merge into few bits loses much of an adapter: the retention figure says how much is left, with a warning below 0.9.")]
+    Export(ExportArgs),
 }
 
 /// Arguments of `generate`.

@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use clap::{Args, ValueEnum};
-use weblora::bench::{self, KernelRecord, MatmulRecord, Options, ProfileRecord, Record, StepRecord, Workload};
+use weblora::bench::{self, CompareRecord, KernelRecord, MatmulRecord, Options, ProfileRecord, Record, StepRecord, Workload};
 use weblora::formats::ModelFile;
 use weblora::{Error, Result, demo};
 
@@ -43,10 +43,15 @@ enum Config {
     Smollm2,
     /// A step of the embedded demo: 16 x 32 tokens
     Demo,
+    /// Other methods beside plain LoRA of the same size, instead of the step, for every step named (default demo)
+    Methods,
 }
 
 impl BenchArgs {
     fn configs(&self) -> Vec<Config> {
+        if self.config == [Config::Methods] {
+            return vec![Config::Methods, Config::Demo];
+        }
         if !self.config.is_empty() {
             return self.config.clone();
         }
@@ -67,7 +72,13 @@ pub fn run(args: &BenchArgs, output: &mut Output) -> Result<()> {
     let workloads = pollster::block_on(workloads(args, &configs))?;
     let mut device = Device::open(&args.device)?;
     let Device { gpu, tuner, measure } = &mut device;
-    let options = Options { kernels: configs.contains(&Config::Kernels), quick: args.quick, profile: args.profile, tune: *measure };
+    let options = Options {
+        kernels: configs.contains(&Config::Kernels),
+        methods: configs.contains(&Config::Methods),
+        quick: args.quick,
+        profile: args.profile,
+        tune: *measure,
+    };
     let mut section = "";
     let mut report = |record: &Record| show(record, &mut section, output);
     let done = pollster::block_on(bench::run(gpu, tuner, workloads, options, &mut report));
@@ -79,7 +90,7 @@ async fn workloads(args: &BenchArgs, configs: &[Config]) -> Result<Vec<Workload>
     let mut workloads = Vec::new();
     for config in configs {
         workloads.push(match config {
-            Config::Kernels => continue,
+            Config::Kernels | Config::Methods => continue,
             Config::StepS => Workload::small().await?,
             Config::StepM => Workload::medium().await?,
             Config::Demo => Workload::new("demo", demo::model().await?, 16, 32),
@@ -106,6 +117,7 @@ fn show(record: &Record, section: &mut &'static str, output: &mut Output) -> Res
         Record::Matmul(m) => (MATMULS, matmul_row(m)),
         Record::Kernel(k) => (KERNELS, kernel_row(k)),
         Record::Step(s) => (STEPS, step_row(s)),
+        Record::Compare(c) => (METHODS, compare_row(c)),
         Record::Profile(p) => (PROFILES, profile_row(p)),
     };
     if *section != heading {
@@ -118,6 +130,7 @@ fn show(record: &Record, section: &mut &'static str, output: &mut Output) -> Res
 const MATMULS: &str = "product   format    t      n     k        ms  GFLOP/s  of peak  kernel";
 const KERNELS: &str = "kernel                       shape                                   ms  GFLOP/s  of peak";
 const STEPS: &str = "step";
+const METHODS: &str = "methods";
 const PROFILES: &str = "profile                                                 ms   share  launches  GFLOP/s";
 
 fn matmul_row(m: &MatmulRecord) -> String {
@@ -168,6 +181,13 @@ fn step_row(s: &StepRecord) -> String {
         s.load_s,
         s.first_step_s,
         losses.join(" ")
+    )
+}
+
+fn compare_row(c: &CompareRecord) -> String {
+    format!(
+        "{}, {} tokens: {} {:.3} times ({:.3} to {:.3}, median of {}; fastest steps {:.3}), {:.1} ms and {:.1} ms a step",
+        c.config, c.tokens, c.pair, c.ratio, c.least, c.most, c.rounds, c.of_fastest, c.ms, c.baseline_ms
     )
 }
 

@@ -30,6 +30,7 @@ pub fn run(output: &mut Output) -> Result<()> {
     let data = TrainData {
         train: rows(&tokenizer, "demo/train.jsonl", demo::TRAIN)?,
         held_out: rows(&tokenizer, "demo/heldout.jsonl", demo::HELD_OUT)?,
+        ..TrainData::default()
     };
     let asked: Vec<Example> = data.held_out.iter().take(ASKED).cloned().collect();
     let config = TrainConfig::from_map(&demo::settings())?;

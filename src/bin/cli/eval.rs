@@ -24,7 +24,7 @@ pub fn run(args: &EvalArgs, output: &mut Output) -> Result<()> {
         measure: device.measure,
     };
     let Device { gpu, tuner, .. } = &mut device;
-    let mut session = pollster::block_on(evaluate::open(gpu, &base.file, &base.adapters, &rows, how, tuner))?;
+    let mut session = pollster::block_on(evaluate::open(gpu, &base.file, &base.adapters, &rows, how, tuner, output.loading()))?;
     device.remember();
     let gpu = &device.gpu;
     for (i, name) in base.names.iter().enumerate() {

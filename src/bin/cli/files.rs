@@ -4,6 +4,7 @@ use std::fs;
 use std::io::{ErrorKind, Write};
 use std::path::{Path, PathBuf};
 
+use weblora::export::chain::CHAIN_FILE;
 use weblora::export::peft::{self, NOTE_FILE, WEIGHTS_FILE};
 use weblora::export::peft_config::CONFIG_FILE;
 use weblora::{Error, Result};
@@ -101,6 +102,21 @@ impl OutFolder {
         Err(Error::config("out", format!("{} already exists", path.display()), hint))
     }
 
+    /// Refuses what is there already, for verbs that cannot go on or start anew; `key` is the flag that named it.
+    pub fn check_unused(key: &str, path: &Path) -> Result<()> {
+        if path.symlink_metadata().is_err() {
+            return Ok(());
+        }
+        Err(Error::config(key, format!("{} already exists", path.display()), "choose a new name"))
+    }
+
+    /// Creates a folder that must be new.
+    pub fn create(key: &str, path: &Path) -> Result<Self> {
+        Self::check_unused(key, path)?;
+        fs::create_dir_all(path).map_err(|e| io_error("create", path, e))?;
+        Ok(Self(path.to_owned()))
+    }
+
     /// Creates the folder, or takes an existing one as `existing` says.
     pub fn open(path: &Path, existing: Existing) -> Result<Self> {
         let folder = Self(path.to_owned());
@@ -112,7 +128,8 @@ impl OutFolder {
             }
             Existing::Overwrite => {
                 // What is left of an older run must not be taken for this one's.
-                for old in [folder.checkpoint(), path.join(CONFIG_FILE), path.join(BEST).join(CONFIG_FILE)] {
+                let own = [folder.checkpoint(), path.join(CONFIG_FILE), path.join(CHAIN_FILE)];
+                for old in own.into_iter().chain([CONFIG_FILE, CHAIN_FILE].map(|file| path.join(BEST).join(file))) {
                     match fs::remove_file(&old) {
                         Err(e) if e.kind() != ErrorKind::NotFound => return Err(io_error("replace", &old, e)),
                         _ => {}
@@ -158,6 +175,7 @@ pub struct AdapterFiles {
     config: Vec<u8>,
     weights: Vec<u8>,
     note: Option<Vec<u8>>,
+    chain: Option<Vec<u8>>,
 }
 
 impl AdapterFiles {
@@ -177,14 +195,19 @@ impl AdapterFiles {
             }
             return Err(error(format!("it has no {needed}"), "pass a folder that PEFT or weblora saved"));
         }
-        let note = path.join(NOTE_FILE);
-        let note = if note.is_file() { Some(read(&note)?) } else { None };
-        Ok(Self { config: read(&path.join(CONFIG_FILE))?, weights: read(&path.join(WEIGHTS_FILE))?, note, name })
+        let optional = |file: &str| Some(path.join(file)).filter(|path| path.is_file()).map(|path| read(&path)).transpose();
+        let (note, chain) = (optional(NOTE_FILE)?, optional(CHAIN_FILE)?);
+        Ok(Self { config: read(&path.join(CONFIG_FILE))?, weights: read(&path.join(WEIGHTS_FILE))?, note, chain, name })
+    }
+
+    /// `chain.json`, where there is one.
+    pub fn chain(&self) -> Option<&[u8]> {
+        self.chain.as_deref()
     }
 
     /// As the library takes it.
     pub fn folder(&self) -> peft::Folder<'_> {
-        peft::Folder { name: &self.name, config: &self.config, weights: &self.weights, note: self.note.as_deref() }
+        peft::Folder { name: &self.name, config: &self.config, weights: &self.weights, note: self.note.as_deref(), chain: self.chain() }
     }
 }
 

@@ -32,7 +32,7 @@ pub fn run(args: &GenerateArgs, output: &mut Output) -> Result<()> {
     };
     let mut device = Device::open(&args.device)?;
     let Device { gpu, tuner, measure } = &mut device;
-    let opened = Generator::open(gpu, &base.file, &base.adapters, format, max_len, tuner, *measure, |_, _| {});
+    let opened = Generator::open(gpu, &base.file, &base.adapters, format, max_len, tuner, *measure, output.loading());
     let mut generator = pollster::block_on(opened)?;
     device.remember();
     for (i, name) in base.names.iter().enumerate() {

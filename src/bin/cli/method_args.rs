@@ -31,12 +31,16 @@ fn arg(spec: &'static OptionSpec, methods: &[&str]) -> Arg {
         return arg.action(ArgAction::SetTrue).help(help);
     }
     let shape = match spec.kind {
-        OptionKind::Counts => "N,N,…",
+        OptionKind::Counts | OptionKind::Numbers => "N,N,…",
         OptionKind::Choice(_) => "NAME",
         _ => "N",
     };
     let parse = move |text: &str| spec.parse(text).map_err(|e| e.to_string());
-    arg.value_name(shape).value_parser(parse).allow_negative_numbers(true).help(format!("{help} [default: {}]", spec.default))
+    arg.value_name(shape).value_parser(parse).allow_negative_numbers(true).help(if spec.default.is_empty() {
+        help
+    } else {
+        format!("{help} [default: {}]", spec.default)
+    })
 }
 
 impl clap::Args for MethodArgs {

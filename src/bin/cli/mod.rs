@@ -3,15 +3,19 @@
 //! Exit codes: 0 done, 1 an error (one sentence on stderr, and an `error` event with `--json`), 2 wrong usage, 130 interrupted after saving.
 //! With `--json` stdout carries one event per line and nothing else.
 
+mod analyze;
 mod args;
 mod base;
 mod bench;
+mod data;
 mod demo;
 mod device;
 mod eval;
+mod export;
 mod files;
 mod generate;
 mod inspect;
+mod merge;
 mod method_args;
 mod output;
 mod plan;
@@ -45,6 +49,9 @@ pub fn main() -> ExitCode {
         Some(Command::Shaders(args)) => shaders::run(args, &mut output),
         Some(Command::Bench(args)) => bench::run(args, &mut output),
         Some(Command::Inspect(args)) => inspect::run(args, &mut output),
+        Some(Command::Analyze(args)) => analyze::run(args, &mut output),
+        Some(Command::Merge(args)) => merge::run(args, &mut output),
+        Some(Command::Export(args)) => export::run(args, &mut output),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,

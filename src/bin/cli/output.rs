@@ -4,6 +4,7 @@ use std::io::{ErrorKind, IsTerminal, Write};
 
 use indicatif::{ProgressBar, ProgressStyle};
 use weblora::train::Event;
+use weblora::train::chain::KnotReport;
 use weblora::{Error, Result};
 
 /// Where events go.
@@ -68,6 +69,22 @@ impl Output {
         Ok(())
     }
 
+    /// What shows how much of a model is loaded: a bar where stderr is a terminal and people read it.
+    pub fn loading(&self) -> impl FnMut(u64, u64) + use<> {
+        let shown = !self.json && std::io::stderr().is_terminal();
+        let bar = if shown { ProgressBar::new(0) } else { ProgressBar::hidden() };
+        if let Ok(style) = ProgressStyle::with_template("{bar:30} {bytes}/{total_bytes} of weights") {
+            bar.set_style(style);
+        }
+        move |done, total| {
+            bar.set_length(total);
+            bar.set_position(done);
+            if done >= total {
+                bar.finish_and_clear();
+            }
+        }
+    }
+
     /// Starts, moves and ends the bar: only where stderr is a terminal and people read it.
     fn advance(&mut self, event: &Event) {
         match event {
@@ -111,19 +128,42 @@ fn words(event: &Event) -> String {
             format!("{steps} steps, {trainable_parameters} trainable parameters, {} on {adapter}{from}", bytes(*planned_bytes))
         }
         Event::Step(s) => {
-            format!("step {} loss {:.4} lr {:.2e} norm {:.3} {:.0} tokens/s", s.step, s.loss, s.lr, s.grad_norm, s.tokens_per_s)
+            let tasks: String = s.tasks.iter().map(|(name, loss)| format!(" {name} {loss:.3}")).collect();
+            format!("step {} loss {:.4}{tasks} lr {:.2e} norm {:.3} {:.0} tokens/s", s.step, s.loss, s.lr, s.grad_norm, s.tokens_per_s)
         }
-        Event::Eval { step, loss, accuracy, best, .. } => {
-            let accuracy = accuracy.map(|x| format!(", accuracy {:.1} %", 100.0 * x)).unwrap_or_default();
-            format!("step {step}: held-out loss {loss:.4}{accuracy}{}", if *best { " (best)" } else { "" })
+        Event::Eval { step, loss, accuracy, best, tasks, worst, .. } => {
+            let share = |accuracy: &Option<f64>| accuracy.map(|x| format!(", accuracy {:.1} %", 100.0 * x)).unwrap_or_default();
+            let mut text = format!("step {step}: held-out loss {loss:.4}{}{}", share(accuracy), if *best { " (best)" } else { "" });
+            for task in tasks {
+                let mark = if worst.as_ref() == Some(&task.name) { " (worst)" } else { "" };
+                text += &format!("\n  {}: loss {:.4} over {} tokens{}{mark}", task.name, task.loss, task.tokens, share(&task.accuracy));
+            }
+            text
         }
-        Event::Knot { step, link, logit_jump, .. } => format!("step {step}: link {link} begins, logits moved by {logit_jump:.1e}"),
+        Event::Knot(knot) => knot_line(knot),
         Event::Checkpoint { step, path, .. } => format!("step {step}: saved {path}"),
         Event::EarlyStop { step, reason, .. } => format!("step {step}: stopping early, {reason}"),
         Event::Warning { message, .. } => format!("warning: {message}"),
         Event::Done { step, loss, seconds, out, .. } => format!("done: {step} steps in {seconds:.1} s, loss {loss:.4}, adapter in {out}"),
         Event::Error { message, .. } => format!("error: {message}"),
     }
+}
+
+/// A knot in words.
+fn knot_line(knot: &KnotReport) -> String {
+    let mut line = format!(
+        "step {}: link {} of rank {} begins ({}); log-probabilities moved by {:.1e}",
+        knot.step, knot.link, knot.rank, knot.reason, knot.logit_jump
+    );
+    if let Some(d) = &knot.diagnostics {
+        if let (Some(gap), Some(norm)) = (d.gap, d.gradient_norm) {
+            line += &format!(", gap {gap:.3e}, gradient norm {norm:.2e}");
+        }
+        if let Some(rank) = d.effective_rank.last() {
+            line += &format!(", effective rank {rank:.1}");
+        }
+    }
+    line
 }
 
 /// "98.4 MB".

@@ -2,16 +2,16 @@
 
 use std::path::Path;
 
+use weblora::Result;
 use weblora::export::peft::File;
 use weblora::formats::ModelFile;
 use weblora::settings::Map;
-use weblora::text::Tokenizer;
 use weblora::train::run::OnDevice;
-use weblora::train::start::{fill_in, from_adapter};
-use weblora::train::trainer::{TrainData, TrainPlan, Trainer};
+use weblora::train::start::{Start, fill_in, from_adapter};
+use weblora::train::trainer::{TrainPlan, Trainer};
 use weblora::train::{Checkpoint, Event, Progress, Run, TrainConfig};
-use weblora::{Error, Result};
 
+use super::data;
 use super::device::Device;
 use super::files::{self, AdapterFiles, Existing, OutFolder};
 use super::output::Output;
@@ -31,11 +31,11 @@ pub fn run(args: &TrainArgs, output: &mut Output) -> Result<()> {
     }
     let first = TrainConfig::from_map(&map)?;
     let model = pollster::block_on(ModelFile::open_path(needed("model", first.model.as_ref())?))?;
-    let (config, values) = start_values(map, first, &model)?;
+    let (config, start) = start_from(map, first, &model, args.resume)?;
     if let Some(settings) = &begun_with {
         config.check_resume(settings)?; // before the run file is replaced
     }
-    let (data, warnings) = read_data(&config, &model)?;
+    let (data, warnings) = data::read(&config, &model)?;
     let existing = match (args.resume, args.overwrite) {
         (true, _) => Existing::Resume,
         (_, true) => Existing::Overwrite,
@@ -51,7 +51,7 @@ pub fn run(args: &TrainArgs, output: &mut Output) -> Result<()> {
     write_run_file(&config, &out)?;
     let stop = Stop::listen()?;
     let Device { gpu, tuner, measure } = &mut device;
-    let trainer = Trainer::new(gpu, &model, config.clone(), data, plan, values, tuner, *measure, |_, _| {});
+    let trainer = Trainer::new(gpu, &model, config.clone(), data, plan, start, tuner, *measure, output.loading());
     let mut trainer = pollster::block_on(trainer)?;
     if let Some((file, bytes)) = &saved {
         trainer.resume(gpu, file, bytes)?;
@@ -73,21 +73,13 @@ fn read_checkpoint(map: &Map) -> Result<(String, Vec<u8>)> {
     Ok((path.display().to_string(), files::read(&path)?))
 }
 
-/// With `init-adapter`: the settings with the adapter's own where none were given, and the adapter's values.
-fn start_values(map: Map, config: TrainConfig, model: &ModelFile) -> Result<(TrainConfig, Option<Vec<f32>>)> {
-    let Some(path) = &config.init_adapter else { return Ok((config, None)) };
+/// With `init-adapter`: the settings with the adapter's own where none were given, and what it brings. A resumed run has all that in its
+/// checkpoint.
+fn start_from(map: Map, config: TrainConfig, model: &ModelFile, resumed: bool) -> Result<(TrainConfig, Option<Start>)> {
+    let Some(path) = config.init_adapter.as_ref().filter(|_| !resumed) else { return Ok((config, None)) };
     let files = AdapterFiles::read(Path::new(path))?;
-    let (config, values) = from_adapter(map, files.folder(), &model.config, &pollster::block_on(model.content_hash())?)?;
-    Ok((config, Some(values)))
-}
-
-/// The rows to train on and to hold out, and what the user should know about them.
-fn read_data(config: &TrainConfig, model: &ModelFile) -> Result<(TrainData, Vec<String>)> {
-    let read = |path: &Path| Ok::<_, Error>((path.display().to_string(), files::read(path)?));
-    let (name, bytes) = read(needed("data", config.data.as_ref())?)?;
-    let held_out = config.eval_data.as_ref().map(|path| read(Path::new(path))).transpose()?;
-    let held_out = held_out.as_ref().map(|(name, bytes)| (name.as_str(), bytes.as_slice()));
-    TrainData::read(config, &Tokenizer::of_model(model)?, (&name, &bytes), held_out)
+    let (config, start) = from_adapter(map, files.folder(), &model.config, &pollster::block_on(model.content_hash())?)?;
+    Ok((config, Some(start)))
 }
 
 impl Keeper for OnDevice<'_> {

@@ -22,13 +22,19 @@ pub struct TrainArgs {
     /// Quantise float weights when loading: nf4, q4_0, q8_0 or none.
     #[arg(long, value_name = "FORMAT")]
     quantize: Option<String>,
-    /// Rows to train on, as JSON lines.
+    /// Rows to train on, as JSON lines; repeat it for a mixture, whose losses are told by file.
     #[arg(long, value_name = "FILE")]
-    data: Option<String>,
-    /// Rows to evaluate on, as JSON lines.
+    data: Option<Vec<String>>,
+    /// How much of each --data file to take, as 2,1; without it every row comes once an epoch.
+    #[arg(long, value_name = "X,X,…", value_delimiter = ',', conflicts_with = "data_temperature")]
+    data_weights: Option<Vec<f64>>,
+    /// Take files of n rows in proportion to n^(1/T): 1 by size, larger is more even.
+    #[arg(long, value_name = "T")]
+    data_temperature: Option<f64>,
+    /// Rows to evaluate on, as JSON lines; repeatable.
     #[arg(long, value_name = "FILE")]
-    eval_data: Option<String>,
-    /// Share of the rows to hold out when there is no --eval-data.
+    eval_data: Option<Vec<String>>,
+    /// Share of each file's rows to hold out when there is no --eval-data.
     #[arg(long, value_name = "SHARE")]
     eval_split: Option<f64>,
     /// Steps between evaluations; 0 evaluates at the end only [default: 0].
@@ -189,6 +195,8 @@ impl TrainArgs {
             match key.as_str() {
                 "steps" => drop(map.shift_remove("epochs")),
                 "epochs" => drop(map.shift_remove("steps")),
+                "data-weights" => drop(map.shift_remove("data-temperature")),
+                "data-temperature" => drop(map.shift_remove("data-weights")),
                 _ => {}
             }
             map.insert(key.clone(), value.clone());
@@ -210,6 +218,7 @@ mod tests {
     use super::*;
     use clap::Parser;
     use serde_json::json;
+    use weblora::adapters::METHODS;
     use weblora::train::TrainConfig;
 
     #[derive(Debug, Parser)]
@@ -234,12 +243,16 @@ mod tests {
         let flags: Vec<&str> = command.get_arguments().filter_map(|arg| arg.get_long()).collect();
         let all = json!({"model": "m", "data": "d", "init-adapter": "a", "steps": 1, "rank-pattern": {"q_proj": 1}, "alpha-pattern": {"q_proj": 1}});
         let mut config = TrainConfig::from_map(all.as_object().expect("an object")).expect("settings");
-        (config.eval_data, config.epochs) = (Some("e".into()), Some(1));
+        (config.eval_data, config.epochs) = (vec!["e".into()], Some(1));
+        (config.data_weights, config.data_temperature) = (Some(vec![1.0]), Some(2.0));
         let keys = config.to_map();
         for key in keys.keys() {
             assert!(flags.contains(&key.as_str()) || flags.contains(&format!("no-{key}").as_str()), "no flag for {key}");
         }
-        for flag in flags.iter().filter(|flag| !["config", "resume", "overwrite", "gpu", "no-tune", "help"].contains(flag)) {
+        // A method has its own settings only; the flags are those of all methods.
+        let of_method = |flag: &str| METHODS.iter().flat_map(|method| method.options).any(|spec| spec.key == flag);
+        let others = ["config", "resume", "overwrite", "gpu", "no-tune", "help"];
+        for flag in flags.iter().filter(|flag| !others.contains(flag) && !of_method(flag)) {
             assert!(keys.contains_key(flag.trim_start_matches("no-")), "no setting for --{flag}");
         }
     }
@@ -263,6 +276,15 @@ mod tests {
         ]);
         let expected = json!({"rank": 4, "targets": ["q", "v"], "rank-pattern": {"a=b": 2.0, "c": 3.0}, "rslora": true, "lora-plus": 16, "shuffle": false, "lr": 1e-3});
         assert_eq!(Value::Object(map), expected);
+    }
+
+    #[test]
+    fn a_mixture_is_several_files_with_weights() {
+        let map = settings(&["--data", "a,b.jsonl", "--data", "c.jsonl", "--data-weights", "2,1"]);
+        assert_eq!(Value::Object(map.clone()), json!({"data": ["a,b.jsonl", "c.jsonl"], "data-weights": [2.0, 1.0]}));
+        assert_eq!(TrainConfig::from_map(&map).expect("settings").data, ["a,b.jsonl", "c.jsonl"]);
+        let one = TrainConfig::from_map(&settings(&["--data", "a,b.jsonl"])).expect("settings");
+        assert_eq!(one.to_map()["data"], json!("a,b.jsonl"));
     }
 
     #[test]

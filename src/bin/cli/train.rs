@@ -64,6 +64,8 @@ mod tests {
     use serde_json::json;
     use weblora::settings::Map;
     use weblora::train::StepReport;
+    use weblora::train::chain::KnotReport;
+    use weblora::train::score::HeldOut;
 
     /// A trainer whose losses are written down, and which asks to stop after a step.
     struct Script {
@@ -83,10 +85,22 @@ mod tests {
                 return Err(Error::NotFinite { what: "loss", value: f32::NAN, step: 100, job: "main".into() });
             }
             let loss = 1.0 / self.at as f64;
-            Ok(StepReport { job: "main".into(), step: self.at, loss, lr: 1e-3, grad_norm: 1.0, tokens: 8, tokens_per_s: 1.0 })
+            Ok(StepReport {
+                job: "main".into(),
+                step: self.at,
+                loss,
+                lr: 1e-3,
+                grad_norm: 1.0,
+                tokens: 8,
+                tokens_per_s: 1.0,
+                tasks: vec![],
+            })
         }
-        async fn evaluate(&mut self) -> Result<Option<(f64, u64)>> {
-            Ok(Some((self.held_out.remove(0), 5)))
+        async fn evaluate(&mut self) -> Result<Option<HeldOut>> {
+            Ok(Some(HeldOut { loss: self.held_out.remove(0), targets: 5, accuracy: None, tasks: vec![] }))
+        }
+        async fn knot(&mut self, _: &mut Progress) -> Result<Option<KnotReport>> {
+            Ok(None)
         }
     }
 

@@ -64,7 +64,7 @@ export interface MethodInfo {
 /** One row of the table of settings, from which a form can be made. */
 export interface Setting {
   key: string;
-  kind: "switch" | "count" | "number" | "counts" | "choice" | "text" | "names" | "patterns";
+  kind: "switch" | "count" | "number" | "counts" | "numbers" | "choice" | "text" | "names" | "patterns";
   /** null: not set (`steps`), or derived from others (`alpha`: twice the rank). */
   default: unknown;
   help: string;
@@ -107,12 +107,47 @@ export interface Plan {
   reason?: string;
 }
 
+/** A link of a chain was frozen and the next one begun. Diagnostics are absent where probes are off, the first three in rac mode too. */
+export interface Knot {
+  event: "knot";
+  job: string;
+  step: number;
+  /** Number of the new link, from 0, and its rank. */
+  link: number;
+  rank: number;
+  /** Why the link before it ended. */
+  reason: string;
+  /** Largest change of a target's log-probability by the knot. */
+  logit_jump: number;
+  /** Mean over the layers of the gradient's spectral norm. */
+  gradient_norm?: number;
+  /** Frank-Wolfe gap in nats. */
+  gap?: number;
+  /** Share of the gradient's energy in as many directions as the new link has ranks. */
+  captured?: number;
+  /** Inner product of the gradient with each frozen link, oldest first. */
+  along?: number[];
+  /** Mean effective rank of the first 1, 2, ... links together. */
+  effective_rank?: number[];
+  /** Mean overlap of the newest frozen link's input directions with those of each earlier one. */
+  overlap?: number[];
+}
+
 /** What a run tells: exactly the events of the command line's `--json`. */
 export type TrainEvent =
   | { event: "start"; job: string; config: Settings; trainable_parameters: number; planned_bytes: number; adapter: string; steps: number; resumed_at: number }
-  | { event: "step"; job: string; step: number; loss: number; lr: number; grad_norm: number; tokens: number; tokens_per_s: number }
-  | { event: "eval"; job: string; step: number; loss: number; tokens: number; accuracy?: number; best: boolean }
-  | { event: "knot"; job: string; step: number; link: number; logit_jump: number }
+  | {
+      event: "step"; job: string; step: number; loss: number; lr: number; grad_norm: number; tokens: number; tokens_per_s: number;
+      /** Mean loss of each task, where rows come from several. */
+      tasks?: Record<string, number>;
+    }
+  | {
+      event: "eval"; job: string; step: number; loss: number; tokens: number; accuracy?: number; best: boolean;
+      tasks?: Record<string, { loss: number; tokens: number; accuracy?: number }>;
+      /** The task that does worst. */
+      worst?: string;
+    }
+  | Knot
   | { event: "checkpoint"; job: string; step: number; path: string }
   | { event: "early_stop"; job: string; step: number; reason: string }
   | { event: "warning"; job?: string; message: string }
@@ -134,6 +169,26 @@ export interface DoneEvent {
 export interface AdapterFile {
   name: string;
   bytes: Uint8Array;
+}
+
+/** Singular values of an adapter's update at one linear layer, and what follows from them. */
+export interface SiteAnalysis {
+  /** Short name: layers.0.self_attn.q_proj. */
+  site: string;
+  layer: number;
+  projection: string;
+  [figure: string]: unknown;
+}
+
+/** Figures of an adapter, those of `weblora analyze --json`, and the same pictures. */
+export interface Analysis {
+  report: {
+    name: string;
+    /** Medians by projection. */
+    projections: { projection: string; sites: number; rank: number; rank_sum: number; effective_rank: number; top1_energy: number; [figure: string]: unknown }[];
+    sites: SiteAnalysis[];
+  };
+  pictures: { name: string; svg: string }[];
 }
 
 /** Which adapter lies over the base: none, the one being trained, or files in PEFT layout. */

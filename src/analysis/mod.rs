@@ -1,0 +1,21 @@
+//! What an update `ΔW = Σ c_j B_j A_j` does to a weight: its singular values, how many directions it uses, and which directions two updates
+//! share. Pure CPU in f64, and always from the factors: QR of the tall ones and an SVD of the small core, so that no `ΔW` is ever formed.
+//!
+//! [`spectrum`] is for one product, [`decompose`] gives singular vectors too and takes a sum of products (the links of a chain, the modules of
+//! MultiLoRA), [`similarity`] and [`links`] compare. [`report`] does it for every site of an adapter, [`svg`] draws the report.
+
+mod factors;
+mod links;
+mod matrix;
+mod qr;
+pub mod report;
+mod similarity;
+mod spectrum;
+mod svd;
+pub mod svg;
+
+pub use factors::{Factors, Svd, decompose, decompose_cut, inner_product};
+pub use links::{Links, links};
+pub use matrix::Matrix;
+pub use similarity::{Grid, Similarity, similarity};
+pub use spectrum::{Spectrum, spectrum, spectrum_of_sum};

@@ -1,0 +1,190 @@
+//! The analysis of a whole adapter, site by site, and of two adapters side by side; serialisable as it stands.
+
+use serde::{Deserialize, Serialize};
+
+use super::factors::{Factors, decompose, inner_product};
+use super::links::{Links, links};
+use super::similarity::{Similarity, similarity};
+use super::spectrum::{Spectrum, spectrum_of_sum};
+use crate::adapters::{Projection, Site};
+use crate::{Error, Result};
+
+/// A site and its products, whose sum is the update: one for plain LoRA, one per link of a chain.
+#[derive(Debug, Clone, PartialEq)]
+pub struct SiteFactors<'a> {
+    /// Where.
+    pub site: Site,
+    /// The products, all of one shape; at least one.
+    pub links: Vec<Factors<'a>>,
+}
+
+/// What one site does.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct SiteReport {
+    /// Short name: `layers.0.self_attn.q_proj`.
+    pub site: String,
+    /// Block, from 0.
+    pub layer: usize,
+    /// Short name: `q`.
+    pub projection: String,
+    /// Sizes of the weight.
+    pub out_features: usize,
+    /// Sizes of the weight.
+    pub in_features: usize,
+    /// Rows of all A together.
+    pub rank_sum: usize,
+    /// Of the whole update.
+    pub spectrum: Spectrum,
+    /// Link by link, where that was asked for and there are several.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub links: Option<Links>,
+}
+
+/// Medians over the sites of one projection.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct ProjectionSummary {
+    /// Short name: `q`.
+    pub projection: String,
+    /// How many sites.
+    pub sites: usize,
+    /// Median rank sum.
+    pub rank_sum: f64,
+    /// Median Frobenius norm.
+    pub frobenius: f64,
+    /// Median numerical rank.
+    pub rank: f64,
+    /// Median effective rank, of energies.
+    pub effective_rank: f64,
+    /// Median effective rank, of singular values.
+    pub effective_rank_sigma: f64,
+    /// Median normalised entropy.
+    pub normalized_entropy: f64,
+    /// Median stable rank.
+    pub stable_rank: f64,
+    /// Median share of the largest direction.
+    pub top1_energy: f64,
+}
+
+/// An adapter, site by site.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct AdapterReport {
+    /// What it is called.
+    pub name: String,
+    /// Medians by projection, in the model's order.
+    pub projections: Vec<ProjectionSummary>,
+    /// Every site, in the adapter's order.
+    pub sites: Vec<SiteReport>,
+}
+
+/// Two adapters at one site.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct PairSite {
+    /// Short name: `layers.0.self_attn.q_proj`.
+    pub site: String,
+    /// Block, from 0.
+    pub layer: usize,
+    /// Short name: `q`.
+    pub projection: String,
+    /// φ of the whole output subspaces.
+    pub left: f64,
+    /// φ of the whole input subspaces.
+    pub right: f64,
+    /// What random subspaces of these ranks would give, on average: `max(i, j) / n`, of outputs and inputs.
+    pub random: (f64, f64),
+    /// Cosine of the two updates as vectors.
+    pub cosine: f64,
+    /// φ(i, j).
+    pub phi: Similarity,
+}
+
+/// Two adapters of one base.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct PairReport {
+    /// The one.
+    pub first: String,
+    /// The other.
+    pub second: String,
+    /// The sites that both have.
+    pub sites: Vec<PairSite>,
+}
+
+/// Analyses an adapter; link by link too when `with_links` is set and a site has several.
+pub fn report(name: &str, sites: &[SiteFactors<'_>], with_links: bool) -> AdapterReport {
+    let site = |s: &SiteFactors<'_>| {
+        let (out_features, in_features) = s.links.first().map_or((0, 0), Factors::shape);
+        SiteReport {
+            site: s.site.to_string(),
+            layer: s.site.layer,
+            projection: s.site.projection.short_name().to_owned(),
+            out_features,
+            in_features,
+            rank_sum: s.links.iter().map(Factors::rank).sum(),
+            spectrum: spectrum_of_sum(&s.links),
+            links: (with_links && s.links.len() > 1).then(|| links(&s.links)),
+        }
+    };
+    let sites: Vec<SiteReport> = sites.iter().map(site).collect();
+    let projections = Projection::ALL.iter().filter_map(|p| summary(p.short_name(), &sites)).collect();
+    AdapterReport { name: name.to_owned(), projections, sites }
+}
+
+fn summary(projection: &str, sites: &[SiteReport]) -> Option<ProjectionSummary> {
+    let own: Vec<&SiteReport> = sites.iter().filter(|s| s.projection == projection).collect();
+    let of = |f: &dyn Fn(&SiteReport) -> f64| median(own.iter().map(|s| f(s)));
+    Some(ProjectionSummary {
+        projection: projection.to_owned(),
+        sites: own.len(),
+        rank_sum: of(&|s| s.rank_sum as f64)?,
+        frobenius: of(&|s| s.spectrum.frobenius)?,
+        rank: of(&|s| s.spectrum.rank as f64)?,
+        effective_rank: of(&|s| s.spectrum.effective_rank)?,
+        effective_rank_sigma: of(&|s| s.spectrum.effective_rank_sigma)?,
+        normalized_entropy: of(&|s| s.spectrum.normalized_entropy)?,
+        stable_rank: of(&|s| s.spectrum.stable_rank)?,
+        top1_energy: of(&|s| s.spectrum.top1_energy)?,
+    })
+}
+
+/// The middle number, or the mean of the two middle ones; `None` of none.
+pub fn median(numbers: impl IntoIterator<Item = f64>) -> Option<f64> {
+    let mut sorted: Vec<f64> = numbers.into_iter().collect();
+    sorted.sort_by(f64::total_cmp);
+    let n = sorted.len();
+    (n > 0).then(|| (sorted[(n - 1) / 2] + sorted[n / 2]) / 2.0)
+}
+
+/// Compares two adapters at the sites that both have.
+///
+/// # Errors
+/// When they have no site in common, or a site is of another shape: then they are not of one base.
+pub fn compare(first: (&str, &[SiteFactors<'_>]), second: (&str, &[SiteFactors<'_>])) -> Result<PairReport> {
+    let error = |problem: String| Error::Adapter { adapter: second.0.to_owned(), problem, hint: "compare adapters of one base" };
+    let mut sites = Vec::new();
+    for x in first.1 {
+        let Some(y) = second.1.iter().find(|y| y.site == x.site) else { continue };
+        let (shape, other) = (x.links[0].shape(), y.links[0].shape());
+        if shape != other {
+            return Err(error(format!("{} is {other:?} here and {shape:?} in {}", x.site, first.0)));
+        }
+        let (a, b) = (decompose(&x.links), decompose(&y.links));
+        let phi = similarity(&a, &b);
+        let ranks = a.rank.max(b.rank) as f64;
+        let norm = |values: &[f64]| values.iter().map(|s| s * s).sum::<f64>().sqrt();
+        let norms = norm(&a.values) * norm(&b.values);
+        let product: f64 = x.links.iter().flat_map(|f| y.links.iter().map(move |g| inner_product(f, g))).sum();
+        sites.push(PairSite {
+            site: x.site.to_string(),
+            layer: x.site.layer,
+            projection: x.site.projection.short_name().to_owned(),
+            left: phi.whole().0,
+            right: phi.whole().1,
+            random: (ranks / shape.0 as f64, ranks / shape.1 as f64),
+            cosine: if norms > 0.0 { (product / norms).clamp(-1.0, 1.0) } else { 0.0 },
+            phi,
+        });
+    }
+    if sites.is_empty() {
+        return Err(error(format!("it has no site in common with {}", first.0)));
+    }
+    Ok(PairReport { first: first.0.to_owned(), second: second.0.to_owned(), sites })
+}

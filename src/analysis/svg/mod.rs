@@ -1,0 +1,8 @@
+//! The analysis as SVG pictures: readable on light and dark paper, in grey and with any colour vision; exact values in tool tips.
+
+mod canvas;
+mod panels;
+mod pictures;
+mod scale;
+
+pub use pictures::{Picture, effective_ranks, link_overlap, of_adapter, of_pair, spectra, staircase, subspaces};

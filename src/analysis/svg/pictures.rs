@@ -1,0 +1,234 @@
+//! Which pictures there are.
+
+use super::canvas::{Anchor, Canvas};
+use super::panels::{HeatPanel, LinePanel, Series, colour_bar, legend};
+use super::scale::{DISTINCT, DIVERGING, SEQUENTIAL, colour};
+use crate::adapters::Projection;
+use crate::analysis::report::{AdapterReport, PairReport, SiteReport, median};
+
+/// A picture: the end of its file name, and the SVG.
+pub type Picture = (&'static str, String);
+
+/// Every picture of one adapter; those about links where the report has any.
+pub fn of_adapter(report: &AdapterReport) -> Vec<Picture> {
+    let mut pictures = vec![("spectra.svg", spectra(report)), ("effective-rank.svg", effective_ranks(report))];
+    pictures.extend(staircase(report).map(|svg| ("staircase.svg", svg)));
+    pictures.extend(link_overlap(report).map(|svg| ("links.svg", svg)));
+    pictures
+}
+
+/// Every picture of two adapters.
+pub fn of_pair(report: &PairReport) -> Vec<Picture> {
+    vec![("similarity.svg", subspaces(report))]
+}
+
+const PANEL: (f64, f64) = (270.0, 210.0);
+const TOP: f64 = 56.0;
+const BOTTOM: f64 = 46.0;
+
+/// Panels on a page with a title, four in a row.
+struct Page {
+    canvas: Canvas,
+    columns: usize,
+    size: (f64, f64),
+    legend: (f64, f64),
+}
+
+impl Page {
+    fn new(panels: usize, most_columns: usize, panel: (f64, f64), title: &str, subtitle: &str) -> Self {
+        let columns = panels.clamp(1, most_columns);
+        let rows = panels.max(1).div_ceil(columns);
+        let width = (columns as f64 * panel.0 + 20.0).max(560.0);
+        let height = TOP + rows as f64 * panel.1 + BOTTOM;
+        let mut canvas = Canvas::new(width, height);
+        canvas.heading((14.0, 24.0), 15, title);
+        canvas.text((14.0, 42.0), Anchor::Start, "faint", subtitle);
+        Self { canvas, columns, size: panel, legend: (24.0, height - BOTTOM + 14.0) }
+    }
+
+    /// The place of panel `i`.
+    fn place(&self, i: usize) -> (f64, f64, f64, f64) {
+        let (row, column) = (i / self.columns, i % self.columns);
+        (10.0 + column as f64 * self.size.0, TOP + row as f64 * self.size.1, self.size.0, self.size.1)
+    }
+}
+
+/// Projections that occur, with their colours.
+fn projections<'a>(names: impl Iterator<Item = &'a str> + Clone) -> Vec<(&'static str, &'static str)> {
+    let all = Projection::ALL.iter().map(|p| p.short_name()).zip(DISTINCT);
+    all.filter(|(p, _)| names.clone().any(|name| name == *p)).collect()
+}
+
+fn of<'a>(report: &'a AdapterReport, projection: &'a str) -> impl Iterator<Item = &'a SiteReport> {
+    report.sites.iter().filter(move |s| s.projection == projection)
+}
+
+/// Singular values of every layer, a panel per projection, coloured by depth.
+pub fn spectra(report: &AdapterReport) -> String {
+    let found = projections(report.sites.iter().map(|s| s.projection.as_str()));
+    let deepest = report.sites.iter().map(|s| s.layer).max().unwrap_or(0);
+    let title = format!("Singular values of the update: {}", report.name);
+    let mut page = Page::new(found.len(), 4, PANEL, &title, "one line per layer; a flat line uses all its directions alike");
+    // Not the ends of the palette, which vanish on one of the papers.
+    let shade = |layer: usize| colour(SEQUENTIAL, 0.15 + 0.7 * layer as f64 / deepest.max(1) as f64);
+    // Beyond seven powers of ten below the largest there is only rounding.
+    let values = || report.sites.iter().flat_map(|s| &s.spectrum.singular_values).copied();
+    let largest = values().fold(0.0, f64::max);
+    let shown = |v: &f64| *v > 1e-7 * largest;
+    let y_range = values().filter(shown).reduce(f64::min).map(|smallest| (smallest, largest));
+    for (i, (projection, _)) in found.iter().enumerate() {
+        let line = |s: &SiteReport| Series {
+            name: s.site.clone(),
+            colour: shade(s.layer),
+            dashed: false,
+            points: s.spectrum.singular_values.iter().filter(|v| shown(v)).enumerate().map(|(k, v)| ((k + 1) as f64, *v)).collect(),
+        };
+        let panel = LinePanel {
+            title: (*projection).to_owned(),
+            x_label: "index",
+            y_label: "singular value",
+            series: of(report, projection).map(line).collect(),
+            log_y: true,
+            y_range,
+            dots: false,
+        };
+        panel.draw(page.place(i), &mut page.canvas);
+    }
+    let depths = [(true, "first layer", 0), (deepest > 1, "middle", deepest / 2), (deepest > 0, "last layer", deepest)];
+    let names: Vec<(&str, String)> = depths.into_iter().filter(|d| d.0).map(|(_, name, layer)| (name, shade(layer))).collect();
+    let names: Vec<(&str, &str, bool)> = names.iter().map(|(name, colour)| (*name, colour.as_str(), false)).collect();
+    legend(&mut page.canvas, page.legend, &names);
+    page.canvas
+        .finish(&title, "Line charts of singular values by index on a logarithmic scale, one panel per projection, one line per layer.")
+}
+
+/// Effective rank by layer and projection.
+pub fn effective_ranks(report: &AdapterReport) -> String {
+    let found = projections(report.sites.iter().map(|s| s.projection.as_str()));
+    let layers = report.sites.iter().map(|s| s.layer + 1).max().unwrap_or(1);
+    let value = |layer: usize, projection: &str| of(report, projection).find(|s| s.layer == layer).map(|s| s.spectrum.effective_rank);
+    let most = report.sites.iter().map(|s| s.spectrum.effective_rank).fold(1.0, f64::max);
+    let title = format!("Effective rank of the update: {}", report.name);
+    let size = (MARGINS + 46.0 * found.len() as f64, 64.0 + 15.0 * layers as f64);
+    let mut page = Page::new(1, 1, (size.0.max(300.0), size.1.max(160.0)), &title, "exp of the entropy of the energies σ²/Σσ²");
+    let panel = HeatPanel {
+        title: String::new(),
+        x_label: "projection",
+        y_label: "layer",
+        columns: found.iter().map(|(p, _)| (*p).to_owned()).collect(),
+        rows: (0..layers).map(|l| l.to_string()).collect(),
+        values: (0..layers).map(|l| found.iter().map(|(p, _)| value(l, p)).collect()).collect(),
+        range: (1.0_f64.min(most), most),
+        palette: SEQUENTIAL,
+        decimals: 1,
+    };
+    panel.draw(page.place(0), &mut page.canvas);
+    colour_bar(&mut page.canvas, page.legend, SEQUENTIAL, panel.range, "effective rank");
+    page.canvas.finish(&title, "A heat map of the effective rank, layers downwards, projections to the right.")
+}
+
+/// Room beside the cells of a heat map.
+const MARGINS: f64 = 62.0;
+
+/// Effective rank of the first 1, 2, … links together, medians over layers; `None` without links.
+pub fn staircase(report: &AdapterReport) -> Option<String> {
+    let linked = || report.sites.iter().filter_map(|s| Some((s, s.links.as_ref()?)));
+    let most = linked().map(|(_, l)| l.cumulative.len()).max()?;
+    let found = projections(linked().map(|(s, _)| s.projection.as_str()).collect::<Vec<_>>().into_iter());
+    let point = |projection: &str, n: usize| {
+        let ranks = linked().filter(|(s, _)| s.projection == projection).filter_map(|(_, l)| Some(l.cumulative.get(n)?.effective_rank));
+        median(ranks).map(|r| ((n + 1) as f64, r))
+    };
+    let mut series: Vec<Series> = found
+        .iter()
+        .map(|(p, colour)| Series {
+            name: (*p).to_owned(),
+            colour: (*colour).to_owned(),
+            dashed: false,
+            points: (0..most).filter_map(|n| point(p, n)).collect(),
+        })
+        .collect();
+    let bound = |n: usize| {
+        let sums = linked().map(|(_, l)| l.spectra.iter().take(n + 1).map(|s| s.singular_values.len() as f64).sum());
+        median(sums).map(|r| ((n + 1) as f64, r))
+    };
+    let bound = Series { name: "rank sum".into(), colour: "#8c8c8c".into(), dashed: true, points: (0..most).filter_map(bound).collect() };
+    series.push(bound);
+    let title = format!("Effective rank as the chain grows: {}", report.name);
+    let mut page = Page::new(1, 1, (540.0, 300.0), &title, "of the sum of the first links, median over layers");
+    let entries: Vec<(&str, &str, bool)> = series.iter().map(|s| (s.name.as_str(), s.colour.as_str(), s.dashed)).collect();
+    legend(&mut page.canvas, page.legend, &entries);
+    let panel =
+        LinePanel { title: String::new(), x_label: "links", y_label: "effective rank", log_y: false, y_range: None, dots: true, series };
+    panel.draw(page.place(0), &mut page.canvas);
+    Some(page.canvas.finish(&title, "A line chart of cumulative effective rank by number of links, one line per projection."))
+}
+
+/// How links relate in pairs, means over all sites; `None` without links.
+pub fn link_overlap(report: &AdapterReport) -> Option<String> {
+    let linked = || report.sites.iter().filter_map(|s| s.links.as_ref());
+    let n = linked().map(|l| l.spectra.len()).max()?;
+    let title = format!("Overlap of links: {}", report.name);
+    let mut page = Page::new(3, 3, (250.0, 250.0), &title, "means over sites; φ is 1 for the same subspace, 0 for orthogonal ones");
+    let names: Vec<String> = (0..n).map(|i| i.to_string()).collect();
+    type Pick = fn(&crate::analysis::Links) -> &crate::analysis::Grid;
+    let kinds: [(&str, Pick, (f64, f64)); 3] = [
+        ("φ, outputs (left)", |l| &l.overlap_left, (0.0, 1.0)),
+        ("φ, inputs (right)", |l| &l.overlap_right, (0.0, 1.0)),
+        ("cosine of ΔW", |l| &l.cosine, (-1.0, 1.0)),
+    ];
+    for (k, (title, pick, range)) in kinds.into_iter().enumerate() {
+        let cell = |i: usize, j: usize| mean(linked().filter_map(|l| Some(*pick(l).get(i)?.get(j)?)));
+        let panel = HeatPanel {
+            title: title.to_owned(),
+            x_label: "link",
+            y_label: "link",
+            columns: names.clone(),
+            rows: names.clone(),
+            values: (0..n).map(|i| (0..n).map(|j| cell(i, j)).collect()).collect(),
+            range,
+            palette: if range.0 < 0.0 { DIVERGING } else { SEQUENTIAL },
+            decimals: 2,
+        };
+        panel.draw(page.place(k), &mut page.canvas);
+    }
+    colour_bar(&mut page.canvas, page.legend, SEQUENTIAL, (0.0, 1.0), "φ");
+    colour_bar(&mut page.canvas, (page.legend.0 + 300.0, page.legend.1), DIVERGING, (-1.0, 1.0), "cosine");
+    Some(page.canvas.finish(&title, "Heat maps of the overlap of every two links: output subspaces, input subspaces, cosine."))
+}
+
+/// φ(i, j) of two adapters, means over layers: a row of panels for inputs, a row for outputs, a panel per projection.
+pub fn subspaces(report: &PairReport) -> String {
+    let found = projections(report.sites.iter().map(|s| s.projection.as_str()));
+    let title = format!("Subspace similarity φ(i, j): {} and {}", report.first, report.second);
+    let mut page = Page::new(2 * found.len(), found.len(), (220.0, 220.0), &title, "means over layers; 1: contained, 0: orthogonal");
+    for (side, name) in ["inputs", "outputs"].into_iter().enumerate() {
+        for (i, (projection, _)) in found.iter().enumerate() {
+            let sites = || report.sites.iter().filter(|s| s.projection == *projection);
+            let grid = |s: &'_ crate::analysis::report::PairSite| if side == 0 { s.phi.right.clone() } else { s.phi.left.clone() };
+            let grids: Vec<crate::analysis::Grid> = sites().map(grid).collect();
+            let rows = grids.iter().map(Vec::len).max().unwrap_or(0);
+            let columns = grids.iter().filter_map(|g| g.first()).map(Vec::len).max().unwrap_or(0);
+            let cell = |i: usize, j: usize| mean(grids.iter().filter_map(|g| Some(*g.get(i)?.get(j)?)));
+            let panel = HeatPanel {
+                title: format!("{projection}, {name}"),
+                x_label: "j of the second",
+                y_label: "i of the first",
+                columns: (1..=columns).map(|j| j.to_string()).collect(),
+                rows: (1..=rows).map(|i| i.to_string()).collect(),
+                values: (0..rows).map(|i| (0..columns).map(|j| cell(i, j)).collect()).collect(),
+                range: (0.0, 1.0),
+                palette: SEQUENTIAL,
+                decimals: 2,
+            };
+            panel.draw(page.place(side * found.len() + i), &mut page.canvas);
+        }
+    }
+    colour_bar(&mut page.canvas, page.legend, SEQUENTIAL, (0.0, 1.0), "φ");
+    page.canvas.finish(&title, "Heat maps of subspace similarity by number of leading directions, one panel per projection and side.")
+}
+
+fn mean(numbers: impl Iterator<Item = f64>) -> Option<f64> {
+    let (count, sum) = numbers.fold((0usize, 0.0), |(n, sum), x| (n + 1, sum + x));
+    (count > 0).then(|| sum / count as f64)
+}

@@ -1,0 +1,181 @@
+//! `weblora analyze`: singular values, effective ranks and shared directions of adapters, as a table, JSON and pictures.
+
+use std::path::{Path, PathBuf};
+
+use clap::Args;
+use serde_json::json;
+use weblora::analysis::report::{AdapterReport, PairReport, compare, median, report};
+use weblora::analysis::svg;
+use weblora::export::chain::Chain;
+use weblora::export::peft::PeftAdapter;
+use weblora::export::update::site_factors;
+use weblora::{Error, Result};
+
+use super::files::{AdapterFiles, OutFolder, write_atomic};
+use super::output::Output;
+
+/// Arguments of `analyze`.
+#[derive(Debug, Args)]
+pub struct AnalyzeArgs {
+    /// PEFT folders; several of one base are compared too.
+    #[arg(value_name = "ADAPTER", required = true)]
+    pub adapters: Vec<PathBuf>,
+    /// Analyse the links of chains one by one, together and in pairs.
+    #[arg(long)]
+    pub links: bool,
+    /// Write pictures (SVG) into this new folder.
+    #[arg(long, value_name = "DIR")]
+    pub svg: Option<PathBuf>,
+}
+
+/// Runs the verb.
+pub fn run(args: &AnalyzeArgs, output: &mut Output) -> Result<()> {
+    if let Some(folder) = &args.svg {
+        OutFolder::check_unused("svg", folder)?;
+    }
+    let names = names(&args.adapters);
+    let adapters: Vec<Vec<PeftAdapter>> =
+        args.adapters.iter().map(|path| parts(path, args.links, args.adapters.len() == 1)).collect::<Result<_>>()?;
+    let factors = adapters.iter().map(|parts| site_factors(parts)).collect::<Result<Vec<_>>>()?;
+    let mut pictures = Vec::new();
+    for (name, sites) in names.iter().zip(&factors) {
+        let report = report(name, sites, args.links);
+        show_adapter(&report, output)?;
+        pictures.extend(svg::of_adapter(&report).into_iter().map(|(end, svg)| (format!("{name}-{end}"), svg)));
+    }
+    for (i, first) in names.iter().enumerate() {
+        for (j, second) in names.iter().enumerate().skip(i + 1) {
+            let pair = compare((first, &factors[i]), (second, &factors[j]))?;
+            show_pair(&pair, output)?;
+            pictures.extend(svg::of_pair(&pair).into_iter().map(|(end, svg)| (format!("{first}-{second}-{end}"), svg)));
+        }
+    }
+    if let Some(folder) = &args.svg {
+        let folder = OutFolder::create("svg", folder)?;
+        for (name, svg) in &pictures {
+            write_atomic(&folder.path().join(name), svg.as_bytes())?;
+        }
+        let (count, folder) = (pictures.len(), folder.path().display().to_string());
+        let names: Vec<&String> = pictures.iter().map(|(name, _)| name).collect();
+        match output.is_json() {
+            true => output.print(&json!({"event": "pictures", "folder": folder, "files": names}).to_string())?,
+            false => output.print(&format!("{count} pictures in {folder}"))?,
+        }
+    }
+    Ok(())
+}
+
+/// The adapter alone, or its links.
+fn parts(path: &Path, links: bool, alone: bool) -> Result<Vec<PeftAdapter>> {
+    let files = AdapterFiles::read(path)?;
+    let adapter = PeftAdapter::read_alone(files.folder())?;
+    if !links {
+        return Ok(vec![adapter]);
+    }
+    let name = path.display().to_string();
+    // Beside others a plain adapter is one link; alone it has none to tell apart.
+    let chain = if alone { Chain::read_chain(&name, adapter, files.chain())? } else { Chain::read(&name, adapter, files.chain())? };
+    Ok(chain.split())
+}
+
+/// The folders' last names where those differ, else numbered; fit for file names.
+fn names(paths: &[PathBuf]) -> Vec<String> {
+    let last = |path: &PathBuf| -> String {
+        let path = path.canonicalize().unwrap_or_else(|_| path.clone());
+        let name = path.file_name().unwrap_or(path.as_os_str()).to_string_lossy().into_owned();
+        name.chars().map(|c| if c.is_alphanumeric() || "-_.".contains(c) { c } else { '_' }).collect()
+    };
+    let names: Vec<String> = paths.iter().map(last).collect();
+    let twice = |name: &String| names.iter().filter(|other| *other == name).count() > 1;
+    names.iter().enumerate().map(|(i, name)| if twice(name) { format!("{}-{name}", i + 1) } else { name.clone() }).collect()
+}
+
+fn show_adapter(report: &AdapterReport, output: &mut Output) -> Result<()> {
+    if output.is_json() {
+        let mut event = serde_json::to_value(report).map_err(|e| Error::format(&report.name, e.to_string(), "report it"))?;
+        event["event"] = "analysis".into();
+        return output.print(&event.to_string());
+    }
+    output.print(&format!("{}: {} sites", report.name, report.sites.len()))?;
+    output.print("  projection  sites  rank sum  rank  eff. rank  eff. rank (σ)  entropy  stable  top-1 energy       ‖ΔW‖")?;
+    for p in &report.projections {
+        output.print(&format!(
+            "  {:10}  {:5}  {:8}  {:4}  {:9.2}  {:13.2}  {:7.3}  {:6.2}  {:10.1} %  {:9.3e}",
+            p.projection,
+            p.sites,
+            p.rank_sum,
+            p.rank,
+            p.effective_rank,
+            p.effective_rank_sigma,
+            p.normalized_entropy,
+            p.stable_rank,
+            100.0 * p.top1_energy,
+            p.frobenius
+        ))?;
+    }
+    output.print("  (medians over layers; eff. rank: exp of the entropy of σ²/Σσ², and of σ/Σσ; entropy: of σ², over ln n)")?;
+    show_layers(report, output)?;
+    show_links(report, output)
+}
+
+/// Effective rank by layer and projection.
+fn show_layers(report: &AdapterReport, output: &mut Output) -> Result<()> {
+    let names: Vec<&str> = report.projections.iter().map(|p| p.projection.as_str()).collect();
+    output.print(&format!("  eff. rank  {}", names.iter().map(|name| format!("{name:>7}")).collect::<String>()))?;
+    let last = report.sites.iter().map(|s| s.layer).max().unwrap_or(0);
+    for layer in 0..=last {
+        let cell = |name: &&str| {
+            let site = report.sites.iter().find(|s| s.layer == layer && s.projection == **name);
+            site.map_or("      -".to_owned(), |s| format!("{:7.2}", s.spectrum.effective_rank))
+        };
+        if report.sites.iter().any(|s| s.layer == layer) {
+            output.print(&format!("  layer {layer:4} {}", names.iter().map(cell).collect::<String>()))?;
+        }
+    }
+    Ok(())
+}
+
+fn show_links(report: &AdapterReport, output: &mut Output) -> Result<()> {
+    let linked: Vec<_> = report.sites.iter().filter_map(|s| s.links.as_ref()).collect();
+    let most = linked.iter().map(|l| l.spectra.len()).max().unwrap_or(0);
+    for i in 0..most {
+        let of = |f: &dyn Fn(&&weblora::analysis::Links) -> Option<f64>| median(linked.iter().filter_map(f)).unwrap_or(0.0);
+        let own = of(&|l| Some(l.spectra.get(i)?.effective_rank));
+        let norm = of(&|l| Some(l.spectra.get(i)?.frobenius));
+        let sum = of(&|l| Some(l.cumulative.get(i)?.effective_rank));
+        let before = |grid: fn(&weblora::analysis::Links) -> &weblora::analysis::Grid| {
+            of(&|l| grid(l).get(i)?.get(..i)?.iter().copied().reduce(f64::max))
+        };
+        let overlap = if i == 0 {
+            String::new()
+        } else {
+            format!(
+                ", largest overlap with an earlier link: inputs {:.3}, outputs {:.3}",
+                before(|l| &l.overlap_right),
+                before(|l| &l.overlap_left)
+            )
+        };
+        output.print(&format!("  link {i}: ‖ΔW‖ {norm:.3e}, eff. rank {own:.2}, of the chain so far {sum:.2}{overlap}"))?;
+    }
+    Ok(())
+}
+
+fn show_pair(pair: &PairReport, output: &mut Output) -> Result<()> {
+    if output.is_json() {
+        let mut event = serde_json::to_value(pair).map_err(|e| Error::format(&pair.second, e.to_string(), "report it"))?;
+        event["event"] = "similarity".into();
+        return output.print(&event.to_string());
+    }
+    let of = |f: &dyn Fn(&weblora::analysis::report::PairSite) -> f64| median(pair.sites.iter().map(f)).unwrap_or(0.0);
+    output.print(&format!(
+        "{} and {}: {} common sites; median φ of inputs {:.3} (random: {:.3}), of outputs {:.3} (random: {:.3}), cosine of ΔW {:.3}",
+        pair.first,
+        pair.second,
+        pair.sites.len(),
+        of(&|s| s.right),
+        of(&|s| s.random.1),
+        of(&|s| s.left),
+        of(&|s| s.random.0),
+        of(&|s| s.cosine)
+    ))
+}

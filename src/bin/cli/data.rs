@@ -1,0 +1,33 @@
+//! The data files of a run, read from the disk.
+
+use std::path::Path;
+
+use weblora::Result;
+use weblora::formats::ModelFile;
+use weblora::text::Tokenizer;
+use weblora::train::TrainConfig;
+use weblora::train::data::TrainData;
+use weblora::train::read::RowFile;
+
+use super::files;
+use super::train::needed;
+
+/// The rows to train on and to hold out, and what the user should know about them.
+pub fn read(config: &TrainConfig, model: &ModelFile) -> Result<(TrainData, Vec<String>)> {
+    needed("data", config.data.first())?;
+    let (train, held_out) = (Files::read(&config.data)?, Files::read(&config.eval_data)?);
+    TrainData::read(config, &Tokenizer::of_model(model)?, &train.rows(), &held_out.rows())
+}
+
+/// Paths and what is in them.
+struct Files<'a>(Vec<(&'a str, Vec<u8>)>);
+
+impl<'a> Files<'a> {
+    fn read(paths: &'a [String]) -> Result<Self> {
+        paths.iter().map(|path| Ok((path.as_str(), files::read(Path::new(path))?))).collect::<Result<_>>().map(Self)
+    }
+
+    fn rows(&self) -> Vec<RowFile<'_>> {
+        self.0.iter().map(|(path, bytes)| (*path, bytes.as_slice())).collect()
+    }
+}

@@ -1,0 +1,34 @@
+//! A saved adapter as what it does to the weights: products per site, for analysis, merging and recompression.
+
+use std::collections::BTreeMap;
+
+use super::peft::{PeftAdapter, PeftSite};
+use crate::Result;
+use crate::adapters::Site;
+use crate::analysis::Factors;
+use crate::analysis::report::SiteFactors;
+
+impl PeftSite {
+    /// Its product.
+    ///
+    /// # Errors
+    /// When the rank is 0, the lengths contradict it, or a number is NaN or infinite.
+    pub fn factors(&self, rslora: bool) -> Result<Factors<'_>> {
+        Factors::new(&self.site.to_string(), &self.a, &self.b, self.rank, self.scale(rslora))
+    }
+}
+
+/// The sites of some adapters that act together (the links of a chain, or one adapter alone), in the model's order, with the products of all of
+/// them at each site, in the order of the adapters.
+///
+/// # Errors
+/// As [`PeftSite::factors`].
+pub fn site_factors(parts: &[PeftAdapter]) -> Result<Vec<SiteFactors<'_>>> {
+    let mut sites: BTreeMap<Site, Vec<Factors<'_>>> = BTreeMap::new();
+    for part in parts {
+        for site in &part.sites {
+            sites.entry(site.site).or_default().push(site.factors(part.rslora)?);
+        }
+    }
+    Ok(sites.into_iter().map(|(site, links)| SiteFactors { site, links }).collect())
+}

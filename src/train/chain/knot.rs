@@ -1,0 +1,296 @@
+//! Tying a knot: the link that trained is frozen, the next one begins, and the gradient is looked at from there.
+
+use serde::Serialize;
+
+use super::moments::at_knot;
+use super::probe::{Probe, SiteGradient};
+use super::state::{ChainRun, ChainState, link_ends};
+use crate::adapters::AdapterLayout;
+use crate::adapters::chain::{LinkInit, carry, link_name};
+use crate::analysis::{Factors, Links, links};
+use crate::export::chain::Link;
+use crate::gpu::Gpu;
+use crate::kernels::lowrank::JobRow;
+use crate::train::batch::Packer;
+use crate::train::config::TrainConfig;
+use crate::train::trainer::{Trainer, host_batch};
+use crate::{Error, Result};
+
+/// A knot, as the event tells it.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct KnotReport {
+    /// The job's name.
+    pub job: String,
+    /// After this step.
+    pub step: u64,
+    /// Number of the new link, from 0, counted over inherited links too.
+    pub link: u64,
+    /// Its rank.
+    pub rank: u64,
+    /// Why the link before it ended.
+    pub reason: String,
+    /// Largest change, by the knot, of the log-probability of a target of one fixed batch.
+    pub logit_jump: f64,
+    /// What the gradient and the links are like, unless probes are off.
+    #[serde(flatten)]
+    pub diagnostics: Option<KnotDiagnostics>,
+}
+
+/// Measured at a knot on one fixed training batch, whose mean loss has the gradient `G` at each adapted weight; `ΔW` are the frozen links.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct KnotDiagnostics {
+    /// Mean over the sites of `‖G‖₂`, from power iteration.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub gradient_norm: Option<f64>,
+    /// Frank-Wolfe gap in nats, `Σ_sites max(ρ, ‖ΔW‖_*) ‖G‖₂ + ⟨G, ΔW⟩`: at least 0, and 0 where no update within the nuclear-norm ball of that radius
+    /// promises a lower loss to first order.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub gap: Option<f64>,
+    /// Share of `Σ ‖G‖_F²` in the top directions, as many as the new link has ranks (`‖G‖_F` estimated).
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub captured: Option<f64>,
+    /// `Σ_sites ⟨G, link⟩` of each frozen link, oldest first: negative where more of it would lower the loss.
+    pub along: Vec<f64>,
+    /// Mean over the sites of the effective rank of the first 1, 2, … links together.
+    pub effective_rank: Vec<f64>,
+    /// Mean over the sites of the overlap of the newest frozen link's input directions with those of each earlier link, 0 to 1.
+    pub overlap: Vec<f64>,
+}
+
+impl Trainer {
+    /// Begins a chain's first link; called once by [`Trainer::new`].
+    pub(in crate::train) fn begin_chain(
+        config: &TrainConfig,
+        packer: &Packer,
+        data: &[crate::text::Example],
+        total: u64,
+    ) -> Result<Option<ChainRun>> {
+        let Some(chain) = config.adapter.chain()? else { return Ok(None) };
+        let batch = packer.clone().next_batch(data);
+        let ends = link_ends(&chain, total, packer, config.grad_accum as u64)?;
+        // Until somebody says more, inherited links are known by their ranks only.
+        let unknown = |&rank: &usize| Link { rank, ranks: Default::default(), alpha: 2.0 * rank as f64, rslora: false, steps: 0 };
+        let links = chain.inherited.iter().map(unknown).collect();
+        let state = ChainState { stage: 0, begun: 0, ends, first_gap: None, best: None, stale: 0, links };
+        let host = host_batch(&batch, 1.0 / batch.n_targets.max(1) as f32);
+        Ok(Some(ChainRun { config: chain, state, batch: host }))
+    }
+
+    /// All links that there are now, oldest first: the frozen ones and the one that trains.
+    pub fn links(&self) -> Vec<Link> {
+        let Some(chain) = &self.chain else { return Vec::new() };
+        chain.state.links.iter().cloned().chain([self.present_link(chain)]).collect()
+    }
+
+    /// The link that trains, as `chain.json` has it.
+    fn present_link(&self, chain: &ChainRun) -> Link {
+        let stage = if chain.config.restart_only { 0 } else { chain.state.stage };
+        let begun = if chain.config.restart_only { 0 } else { chain.state.begun };
+        let link = chain.config.links[stage];
+        Link { rank: link.rank, ranks: Default::default(), alpha: link.alpha, rslora: chain.config.rslora, steps: self.step - begun }
+    }
+
+    /// Ends the link that trains if its steps, its held-out loss or the gap say so. Call it after each step, after the evaluation if one was
+    /// due; a run without a chain never has a knot.
+    ///
+    /// # Errors
+    /// As [`Self::merge_link`].
+    pub async fn tie_if_due(&mut self, gpu: &Gpu) -> Result<Option<KnotReport>> {
+        let Some(chain) = &self.chain else { return Ok(None) };
+        if let Some(reason) = chain.due(self.step) {
+            return self.tie(gpu, reason).await.map(Some);
+        }
+        let every = self.config.eval_every;
+        if chain.config.gap > 0.0 && chain.has_next() && every > 0 && self.step > chain.state.begun && self.step.is_multiple_of(every) {
+            let gap = self.measure_gap(gpu).await?;
+            let Some(chain) = &mut self.chain else { return Ok(None) };
+            let (first, share) = (*chain.state.first_gap.get_or_insert(gap), chain.config.gap);
+            if gap < share * first {
+                return self.tie(gpu, format!("the gap {gap:.3e} is below {share} of the first, {first:.3e}")).await.map(Some);
+            }
+        }
+        Ok(None)
+    }
+
+    /// Ends the link that trains now, whatever was planned: it is frozen, the next one begins, AdamW starts as the settings say. Later knots
+    /// stay where they were planned; the last link trains to the end of the run.
+    ///
+    /// # Errors
+    /// When there is no chain, no link left, or no step since the last knot; a lost device.
+    pub async fn merge_link(&mut self, gpu: &Gpu) -> Result<KnotReport> {
+        self.tie(gpu, "asked for".to_owned()).await
+    }
+
+    async fn tie(&mut self, gpu: &Gpu, reason: String) -> Result<KnotReport> {
+        let refused = |problem: &str, hint: &str| Err(Error::config("knots", problem, hint));
+        let Some(chain) = &self.chain else { return refused("the run is no chain", "train with --method cola") };
+        if !chain.has_next() {
+            return refused("the chain has no link left", "give more --links");
+        }
+        if self.step == chain.state.begun {
+            return refused("the link has not trained a step", "wait for a step");
+        }
+        let (stage, restart) = (chain.state.stage + 1, chain.config.restart_only);
+        let link = self.present_link(chain);
+        let before = self.fixed_losses(gpu).await?;
+        let next = self.stage_layout(stage)?;
+        let values = carry(&self.layout, &next, &self.session.read_values(gpu, 0).await?, self.config.seed);
+        let (m, v) = self.session.read_moments(gpu, 0).await?;
+        self.take_layout(gpu, next, &values)?;
+        let after = self.fixed_losses(gpu).await?;
+        let logit_jump = before.iter().zip(&after).map(|(a, b)| f64::from((a - b).abs())).fold(0.0, f64::max);
+        let Some(chain) = &mut self.chain else { return refused("the run is no chain", "train with --method cola") };
+        if !restart {
+            chain.state.links.push(link);
+        }
+        let state = &mut chain.state;
+        (state.stage, state.begun, state.best, state.stale) = (stage, self.step, None, 0);
+        self.progress.stale = 0;
+        let kind = chain.config.optimizer;
+        let key = format!("{}/{}.moments", self.config.seed, link_name(stage));
+        let (m, v) = at_knot(kind, &self.layout, &key, &m, &v);
+        self.session.write_moments(gpu, 0, &m, &v)?;
+        let diagnostics = if restart { None } else { self.begin_link(gpu, &values).await? };
+        let Some(chain) = &self.chain else { return refused("the run is no chain", "train with --method cola") };
+        Ok(KnotReport {
+            job: self.config.name.clone(),
+            step: self.step,
+            link: chain.config.number(stage) as u64,
+            rank: chain.config.links[if restart { 0 } else { stage }].rank as u64,
+            reason,
+            logit_jump,
+            diagnostics,
+        })
+    }
+
+    fn stage_layout(&self, stage: usize) -> Result<AdapterLayout> {
+        let chain = self.chain.as_ref().map(|chain| &chain.config);
+        let chain = chain.ok_or_else(|| Error::config("method", "is no chain", "train with --method cola"))?;
+        chain.layout(&self.config.adapter, &self.model, stage)
+    }
+
+    /// Makes a stage's layout and values the run's.
+    pub(in crate::train) fn take_layout(&mut self, gpu: &Gpu, layout: AdapterLayout, values: &[f32]) -> Result<()> {
+        self.session.relayout(gpu, 0, &layout)?;
+        self.session.write_values(gpu, 0, values)?;
+        self.layout = layout;
+        Ok(())
+    }
+
+    /// The layout of a saved stage, before its values are read.
+    pub(in crate::train) fn resume_chain(&mut self, gpu: &Gpu, saved: Option<&ChainState>) -> Result<()> {
+        let (Some(saved), Some(_)) = (saved, &self.chain) else { return Ok(()) };
+        let layout = self.stage_layout(saved.stage)?;
+        self.session.relayout(gpu, 0, &layout)?;
+        self.layout = layout;
+        if let Some(chain) = &mut self.chain {
+            chain.state = saved.clone();
+        }
+        Ok(())
+    }
+
+    /// Losses of the fixed batch's targets.
+    async fn fixed_losses(&mut self, gpu: &Gpu) -> Result<Vec<f32>> {
+        let job = JobRow::new(0..self.session.rows());
+        match &self.chain {
+            Some(chain) => self.session.evaluate(gpu, &chain.batch, &[job]).await,
+            None => Ok(Vec::new()),
+        }
+    }
+
+    /// Looks at the gradient where link `stage` begins, and starts its A from there if the settings say so.
+    pub(in crate::train) async fn begin_link(&mut self, gpu: &Gpu, values: &[f32]) -> Result<Option<KnotDiagnostics>> {
+        let Some(chain) = &self.chain else { return Ok(None) };
+        let (probes, rac, init, state_links) = (chain.config.probes, chain.config.rac, chain.config.init, chain.state.links.len());
+        let first = self.step == 0 && init != LinkInit::GradSvd;
+        if probes == 0 || first {
+            return Ok(None);
+        }
+        let (gradients, along) = self.look(gpu, values).await?;
+        if init == LinkInit::GradSvd && !rac {
+            let mut values = values.to_vec();
+            for (site, gradient) in self.layout.sites.iter().zip(&gradients) {
+                let place = self.layout.params.specs[site.slices[0].a].range();
+                // Kaiming's rows have squares of 1/3 on average.
+                let length = (1.0f32 / 3.0).sqrt();
+                values[place].iter_mut().zip(&gradient.directions).for_each(|(x, direction)| *x = length * direction);
+            }
+            self.session.write_values(gpu, 0, &values)?;
+        }
+        if state_links == 0 {
+            return Ok(None);
+        }
+        self.diagnose(&gradients, &along, values).map(Some)
+    }
+
+    /// The gradient of every site (none in rac mode, where A has no gradient) and its products with the frozen links. The slot's link must
+    /// have B zero.
+    async fn look(&mut self, gpu: &Gpu, values: &[f32]) -> Result<(Vec<SiteGradient>, Vec<Vec<f64>>)> {
+        let Some(chain) = &self.chain else { return Ok((Vec::new(), Vec::new())) };
+        let key = format!("{}/{}.probe", self.config.seed, link_name(chain.config.number(chain.state.stage)));
+        let mut probe = Probe { gpu, session: &mut self.session, batch: &chain.batch, layout: &self.layout, values };
+        let gradients = if chain.config.rac { Vec::new() } else { probe.power(&key, chain.config.probes).await? };
+        Ok((gradients, probe.along().await?))
+    }
+
+    fn diagnose(&self, gradients: &[SiteGradient], along: &[Vec<f64>], values: &[f32]) -> Result<KnotDiagnostics> {
+        let sites: Vec<Links> = self.frozen(values)?;
+        let mean = |f: &dyn Fn(usize) -> f64| (0..sites.len()).map(f).sum::<f64>() / sites.len().max(1) as f64;
+        let count = sites.first().map_or(0, |site| site.spectra.len());
+        let known = (!gradients.is_empty()).then_some(gradients);
+        let top = |gradient: &SiteGradient| gradient.sigma.first().copied().unwrap_or(0.0);
+        let captured = |all: &[SiteGradient]| {
+            let energy: f64 = all.iter().map(|g| g.energy).sum();
+            let seen: f64 = all.iter().flat_map(|g| &g.sigma).map(|s| s * s).sum();
+            if energy > 0.0 { (seen / energy).min(1.0) } else { 0.0 }
+        };
+        Ok(KnotDiagnostics {
+            gradient_norm: known.map(|all| mean(&|i| top(&all[i]))),
+            gap: known.map(|all| self.gap(all, along, &sites)),
+            captured: known.map(captured),
+            // Slices are newest first.
+            along: (0..count).map(|j| along.iter().map(|site| site[count - 1 - j]).sum()).collect(),
+            effective_rank: (0..count).map(|j| mean(&|i| sites[i].cumulative[j].effective_rank)).collect(),
+            overlap: (0..count.saturating_sub(1)).map(|j| mean(&|i| sites[i].overlap_right[count - 1][j])).collect(),
+        })
+    }
+
+    fn gap(&self, gradients: &[SiteGradient], along: &[Vec<f64>], sites: &[Links]) -> f64 {
+        let radius = self.chain.as_ref().map_or(1.0, |chain| chain.config.gap_radius);
+        let nuclear = |site: &Links| site.cumulative.last().map_or(0.0, |spectrum| spectrum.singular_values.iter().sum::<f64>());
+        let top = |gradient: &SiteGradient| gradient.sigma.first().copied().unwrap_or(0.0);
+        let one = |((gradient, along), site): ((&SiteGradient, &Vec<f64>), &Links)| {
+            radius.max(nuclear(site)) * top(gradient) + along.iter().sum::<f64>()
+        };
+        gradients.iter().zip(along).zip(sites).map(one).sum()
+    }
+
+    /// The frozen links of every site, oldest first.
+    fn frozen(&self, values: &[f32]) -> Result<Vec<Links>> {
+        let specs = &self.layout.params.specs;
+        let mut found = Vec::with_capacity(self.layout.sites.len());
+        for site in &self.layout.sites {
+            let frozen: Vec<_> = site.slices[1..].iter().rev().collect();
+            let factors: Vec<(Vec<f32>, Vec<f32>)> = frozen.iter().map(|s| (specs[s.a].to_hf(values), specs[s.b].to_hf(values))).collect();
+            let each = frozen.iter().zip(&factors);
+            let each = each.map(|(s, (a, b))| Factors::new(&site.site.to_string(), a, b, s.rank, f64::from(s.scale)));
+            found.push(links(&each.collect::<Result<Vec<_>>>()?));
+        }
+        Ok(found)
+    }
+
+    /// The gap as it would be if the link ended now. The run goes on as if nothing had been measured.
+    async fn measure_gap(&mut self, gpu: &Gpu) -> Result<f64> {
+        let stage = self.chain.as_ref().map_or(0, |chain| chain.state.stage);
+        let values = self.session.read_values(gpu, 0).await?;
+        let next = self.stage_layout(stage + 1)?;
+        let tied = carry(&self.layout, &next, &values, self.config.seed);
+        let present = std::mem::replace(&mut self.layout, next);
+        self.session.relayout(gpu, 0, &self.layout)?;
+        self.session.write_values(gpu, 0, &tied)?;
+        let looked = self.look(gpu, &tied).await;
+        let gap = looked.and_then(|(gradients, along)| Ok(self.gap(&gradients, &along, &self.frozen(&tied)?)));
+        self.take_layout(gpu, present, &values)?;
+        gap
+    }
+}

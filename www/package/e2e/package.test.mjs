@@ -1,0 +1,301 @@
+// The package in headless Chromium, as it is built, without a bundler: training, saving, going on, losing the device, loading.
+// Run by scripts/test-package.sh.
+
+import assert from "node:assert/strict";
+import { readFile } from "node:fs/promises";
+import { after, before, beforeEach, test } from "node:test";
+import { fileURLToPath } from "node:url";
+
+import { launch, open } from "./browser.mjs";
+import { serve } from "./server.mjs";
+
+const at = (path) => fileURLToPath(new URL(path, import.meta.url));
+const model = await readFile(at("../../../assets/demo/demo.gguf"));
+let browser, server, context, page;
+
+before(async () => {
+  const few = await readFile(at("../../../assets/demo/heldout.jsonl"));
+  server = await serve(at(".."), { "few.jsonl": few, "demo.gguf": model, "notes.txt": Buffer.from("no model") });
+  browser = await launch();
+});
+after(async () => {
+  await browser.close();
+  server.close();
+});
+beforeEach(async () => {
+  await context?.close();
+  Object.assign(server.state, { requests: [], version: "one", down: false });
+  context = await browser.newContext();
+  page = await fresh();
+});
+
+/** A page with the package as `weblora`, a small run's settings, and helpers. */
+async function fresh() {
+  const opened = await open(context, server.url);
+  await opened.evaluate(async () => {
+    Object.assign(globalThis, await import("/dist/index.js"));
+    globalThis.small = (steps, more) => ({ rank: 2, targets: ["q", "v"], steps, batch: 2, seq: 32, lr: 2e-3, dropout: 0.1, ...more });
+    globalThis.rows = { embedded: "train" };
+    globalThis.begin = async (options) => {
+      globalThis.trainer = await Trainer.create(options);
+      await trainer.loadBase({ embedded: true });
+      return trainer;
+    };
+    globalThis.collect = async (training) => {
+      const events = [];
+      for await (const event of training) events.push(event);
+      return events;
+    };
+    // What a rejected promise says, as plain data.
+    globalThis.failure = async (work) => {
+      try {
+        await work();
+        return undefined;
+      } catch (error) {
+        return { code: error.code, message: error.message, ours: error instanceof WebloraError };
+      }
+    };
+  });
+  return opened;
+}
+
+const losses = (events) => events.filter((e) => e.event === "step").map((e) => e.loss);
+
+test("trains, answers between steps, exports, evaluates", { timeout: 240_000 }, async () => {
+  const found = await page.evaluate(async () => {
+    const support = await Trainer.support();
+    const trainer = await begin();
+    const progress = [];
+    const training = trainer.train(small(12, { "eval-every": 6 }), rows, { heldOut: { text: '{"prompt":"a","completion":"b"}' }, onProgress: (p) => progress.push(p) });
+    const second = await failure(() => trainer.train(small(1), rows).done);
+    const base = await failure(() => trainer.loadBase({ embedded: true }));
+    const pieces = [];
+    for await (const piece of trainer.generate("Hello", { adapter: "current", maxTokens: 5 })) pieces.push(piece);
+    await training.pause();
+    const paused = training.state;
+    await training.resume();
+    const events = await collect(training);
+    const done = await training.done;
+    const abort = new AbortController();
+    const aborted = await failure(async () => {
+      for await (const _ of trainer.generate("Hello", { maxTokens: 90, signal: abort.signal })) abort.abort();
+    });
+    const files = (await trainer.exportAdapter()).map((f) => [f.name, f.bytes.length]);
+    const few = { text: (await (await fetch("/plain/few.jsonl")).text()).split("\n").slice(0, 8).join("\n") };
+    const own = await trainer.evaluate(few, { adapter: "current" });
+    const none = await trainer.evaluate(few);
+    const again = await trainer.evaluate(few, { adapter: await trainer.exportAdapter() });
+    const best = (await trainer.exportAdapter("best")).length;
+    const memory = await trainer.memory();
+    const plan = await trainer.plan(small(12), rows);
+    const preview = await trainer.preview(rows, small(12), 2);
+    const settings = await trainer.settings("lora");
+    await trainer.free();
+    const freed = await failure(() => trainer.memory());
+    return { support, second, base, pieces, paused, events, done, state: training.state, aborted, files, own, none, again, best, memory, plan, preview, settings, progress, freed };
+  });
+  assert.equal(found.support.webgpu, true);
+  assert.deepEqual([found.second.code, found.base.code, found.aborted?.code, found.freed.code], ["busy", "busy", "aborted", "stopped"]);
+  assert.equal(found.second.ours, true);
+  assert.equal(found.paused, "paused");
+  assert.equal(found.state, "done");
+  assert.equal(found.events[0].event, "start");
+  const curve = losses(found.events);
+  assert.equal(curve.length, 12);
+  assert.ok(curve.at(-1) < curve[0] - 0.2, `losses ${curve}`);
+  assert.equal(found.events.filter((e) => e.event === "eval").length, 2);
+  assert.deepEqual(found.events.at(-1), found.done);
+  assert.equal(found.done.step, 12);
+  assert.deepEqual(found.files.map(([name]) => name).sort(), ["adapter_config.json", "adapter_model.safetensors", "weblora.json"]);
+  assert.ok(found.own.loss < found.none.loss, `${found.own.loss} ${found.none.loss}`);
+  assert.ok(Math.abs(found.again.loss - found.own.loss) < 1e-5, "the exported adapter is the trained one");
+  assert.equal(found.best, 3);
+  assert.ok(found.memory.wasm < 256 << 20 && found.memory.gpu > 0, JSON.stringify(found.memory));
+  assert.equal(found.plan.fits, true);
+  assert.equal(found.plan.totalBytes, Object.values(found.plan.byPurpose).reduce((a, b) => a + b));
+  assert.equal(found.plan.totalBytes, found.events[0].planned_bytes);
+  assert.equal(found.preview.total, 480);
+  assert.equal(found.preview.rows[0].tokens.some((t) => t.trained), true);
+  assert.ok(found.settings.some((s) => s.key === "rslora" && s.method === "lora") && found.settings.some((s) => s.key === "rank" && s.max === 4096));
+  assert.ok(found.progress.some((p) => p.phase === "pipelines" && p.done === p.total) && found.progress.some((p) => p.phase === "weights" && p.done === p.total));
+});
+
+test("a lost device and a closed page cost nothing but time", { timeout: 300_000 }, async () => {
+  const whole = await page.evaluate(async () => collect((await begin()).train(small(8), rows)));
+  const lost = await page.evaluate(async () => {
+    const training = trainer.train(small(8), rows, { autosave: "my run/1" });
+    const events = [];
+    for await (const event of training) {
+      events.push(event);
+      if (event.event === "step" && event.step === 3) {
+        await training.pause();
+        await trainer.simulateDeviceLoss();
+        await training.resume();
+      }
+      if (event.event === "step" && event.step === 5) await training.pause();
+      if (event.event === "checkpoint" && event.step >= 5) break;
+    }
+    return events;
+  });
+  assert.ok(lost.some((e) => e.event === "warning" && e.message.includes("device was lost")), JSON.stringify(lost));
+  assert.deepEqual([...new Map(lost.filter((e) => e.event === "step").map((e) => [e.step, e.loss])).values()], losses(whole).slice(0, lost.at(-1).step));
+
+  // While that tab is open, another may look but not touch.
+  const other = await fresh();
+  const refused = await other.evaluate(async () => {
+    await begin();
+    return [await failure(() => trainer.train(small(8), rows, { autosave: "my run/1" }).done), await failure(() => trainer.discard("my run/1"))];
+  });
+  assert.deepEqual(refused.map((r) => r?.code), ["busy", "busy"]);
+  await page.close();
+  const [saved, rest, left] = await other.evaluate(async () => {
+    const saved = await trainer.autosaves();
+    const { settings, rows, checkpoint, base } = await trainer.restore("my run/1");
+    await trainer.loadBase(base);
+    const events = await collect(trainer.train(settings, rows, { resume: checkpoint, autosave: "my run/1" }));
+    await trainer.discard("my run/1");
+    return [saved, events, await trainer.autosaves()];
+  });
+  assert.equal(saved.length, 1);
+  assert.deepEqual([saved[0].key, saved[0].step, saved[0].total], ["my run/1", lost.at(-1).step, 8]);
+  assert.equal(rest[0].resumed_at, lost.at(-1).step);
+  assert.deepEqual(losses(rest), losses(whole).slice(lost.at(-1).step), "the rest of the run is the same, bit for bit");
+  assert.equal(left.length, 0);
+});
+
+test("a damaged save leaves the one before", { timeout: 240_000 }, async () => {
+  const found = await page.evaluate(async () => {
+    await begin();
+    await collect(trainer.train(small(4, { "save-every": 1 }), rows, { autosave: "a" }));
+    const root = await navigator.storage.getDirectory();
+    const at = await (await (await root.getDirectoryHandle("weblora")).getDirectoryHandle("runs")).getDirectoryHandle("run-a");
+    const damage = async (name) => {
+      const handle = await at.getFileHandle(name);
+      const bytes = new Uint8Array(await (await handle.getFile()).arrayBuffer());
+      const stream = await handle.createWritable();
+      // Cut off in the middle, as by a page closed while it wrote.
+      await stream.write(bytes.slice(0, bytes.length - 100));
+      await stream.close();
+    };
+    const steps = [(await trainer.autosaves())[0].step];
+    // Saves 1 to 4 went to files 1, 0, 1, 0.
+    await damage("state.0");
+    steps.push((await trainer.autosaves())[0].step);
+    const events = await collect(trainer.train({}, rows, { resume: (await trainer.restore("a")).checkpoint }));
+    await damage("state.1");
+    return { steps, events, none: await trainer.autosaves(), lost: await failure(() => trainer.restore("a")) };
+  });
+  assert.deepEqual(found.steps, [4, 3]);
+  assert.equal(found.events[0].resumed_at, 3);
+  assert.deepEqual(found.none, []);
+  assert.equal(found.lost.code, "config");
+});
+
+test("models stream from servers and are kept by content", { timeout: 120_000 }, async () => {
+  const load = (source) => page.evaluate(async (source) => {
+    globalThis.trainer ??= await Trainer.create();
+    const phases = new Set();
+    let info;
+    const error = await failure(async () => {
+      info = await trainer.loadBase(source, { onProgress: (p) => phases.add(p.phase) });
+    });
+    return { info, error, phases: [...phases], kept: await trainer.cache.list() };
+  }, source);
+  const first = await load({ url: "/ranges/demo.gguf" });
+  assert.equal(first.error, undefined);
+  assert.equal(first.kept.length, 1);
+  assert.equal(first.info.cached, first.kept[0].key);
+  assert.ok(first.phases.includes("download"));
+  server.state.requests = [];
+  const second = await load({ url: "/ranges/demo.gguf" });
+  assert.deepEqual(server.state.requests, ["ranges bytes=0-0"], "the copy was used");
+  assert.ok(second.phases.includes("verify"));
+  server.state.down = true;
+  assert.equal((await load({ url: "/ranges/demo.gguf" })).error, undefined, "offline it is used too");
+  server.state.down = false;
+  server.state.version = "two";
+  await load({ url: "/ranges/demo.gguf" });
+  assert.ok(server.state.requests.some((r) => r.startsWith(`ranges bytes=0-${model.length - 1}`)), "a changed file is fetched again");
+  const plain = await load({ url: "/plain/demo.gguf" });
+  assert.equal(plain.error, undefined, "without ranges");
+  assert.equal(plain.kept.length, 1, "the same content is kept once");
+  for (const manner of ["ranges", "plain"]) assert.equal((await load({ url: `/${manner}/demo.gguf`, cache: false })).error, undefined);
+  for (const [path, code] of [["/short/demo.gguf", "network"], ["/cut/demo.gguf", "network"], ["/none", "network"], ["/ranges/notes.txt", "format"]]) {
+    for (const cache of [true, false]) {
+      const { error } = await load({ url: path, cache });
+      assert.equal(error?.code, code, `${path} ${JSON.stringify(error)}`);
+    }
+  }
+  assert.match((await load({ url: "/short/demo.gguf" })).error.message, /truncated: \d+ bytes came where \d+/);
+  // One byte of the copy turns over.
+  const damaged = await page.evaluate(async () => {
+    await trainer.loadBase({ embedded: true });
+    const models = await (await (await navigator.storage.getDirectory()).getDirectoryHandle("weblora")).getDirectoryHandle("models");
+    const [{ key }] = await trainer.cache.list();
+    for await (const [name, handle] of models.entries()) {
+      if (!name.endsWith(".bin")) continue;
+      const stream = await handle.createWritable({ keepExistingData: true });
+      await stream.write({ type: "write", position: 5000, data: new Uint8Array([255, 254]) });
+      await stream.close();
+    }
+    const error = await failure(() => trainer.loadBase({ cached: key }));
+    return { error, kept: (await trainer.cache.list()).filter((m) => m.key === key) };
+  });
+  assert.equal(damaged.error.code, "format");
+  assert.deepEqual(damaged.kept, []);
+});
+
+test("picked files are checked, and kept when asked to", { timeout: 120_000 }, async () => {
+  const found = await page.evaluate(async () => {
+    const blob = await (await fetch("/ranges/demo.gguf")).blob();
+    globalThis.trainer = await Trainer.create({ maxBytes: 100_000 });
+    const info = await trainer.loadBase({ file: new File([blob], "mine.gguf"), cache: true });
+    const inUse = await failure(() => trainer.cache.remove(info.cached));
+    const again = await trainer.loadBase({ cached: info.cached });
+    const cut = await failure(() => trainer.loadBase({ file: blob.slice(0, 300_000) }));
+    const text = await failure(() => trainer.loadBase({ file: new Blob(["hello, this is no model"]) }));
+    const large = await failure(() => trainer.train(small(1), rows).done);
+    const plan = await trainer.plan(small(1));
+    await trainer.loadBase({ embedded: true });
+    await trainer.cache.remove(info.cached);
+    const wrong = await failure(() => trainer.train(small(1, { rank: 0 }), rows).done);
+    const bad = await failure(() => trainer.preview({ text: '{"prompt": 1}' }));
+    const future = await failure(() => trainer.train(small(1), rows, { resume: new Uint8Array(100) }).done);
+    return { info, inUse, again, cut, text, large, plan, wrong, bad, future, kept: await trainer.cache.list(), estimate: await trainer.cache.estimate() };
+  });
+  assert.equal(found.info.name, "mine.gguf");
+  assert.equal(found.again.contentHash, found.info.contentHash);
+  assert.deepEqual(
+    ["inUse", "cut", "text", "large", "wrong", "bad", "future"].map((key) => found[key]?.code),
+    ["busy", "format", "format", "out_of_memory", "config", "data", "format"],
+  );
+  assert.equal(found.plan.fits, false);
+  assert.deepEqual(found.kept, []);
+  assert.ok(found.estimate.quota > 0);
+});
+
+test("a full or closed storage stops nothing", { timeout: 180_000 }, async () => {
+  // The same Worker in a browser that keeps nothing, as in private browsing.
+  const denied = 'navigator.storage.getDirectory = () => Promise.reject(new DOMException("no", "SecurityError"));';
+  await context.route("**/dist/worker.js", async (route) => {
+    const response = await route.fetch();
+    await route.fulfill({ response, body: `${denied}\n${await response.text()}` });
+  });
+  const run = (source) => page.evaluate(async (source) => {
+    globalThis.trainer = await Trainer.create();
+    const info = await trainer.loadBase(source);
+    return { info, events: await collect(trainer.train(small(1), rows, { autosave: "b" })), list: await failure(() => trainer.autosaves()) };
+  }, source);
+  const closed = await run({ url: "/ranges/demo.gguf" });
+  assert.match(closed.info.warnings[0], /not kept for later/);
+  assert.equal(closed.events.filter((e) => e.event === "warning" && /not saved/.test(e.message)).length, 1);
+  assert.equal(closed.events.at(-1).event, "done");
+  assert.equal(closed.list.code, "storage_denied");
+  await context.unroute("**/dist/worker.js");
+  page = await fresh();
+  const session = await context.newCDPSession(page);
+  await session.send("Storage.overrideQuotaForOrigin", { origin: new URL(server.url).origin, quotaSize: 100_000 });
+  const full = await run({ url: "/ranges/demo.gguf" });
+  assert.match(full.info.warnings[0], /not kept for later: .*(may store|is full)/);
+  assert.equal(full.events.at(-1).event, "done");
+});
