@@ -200,6 +200,10 @@ test("several runs share the charts; a chain shows its knots", async ({ page }, 
   await expect(rows).toHaveCount(2);
   await expect(rows.nth(1)).toContainText("cola r2");
   await picture(page, info, "two-runs");
+  await page.getByRole("button", { name: "Analyse the adapter" }).click();
+  await expect(page.getByRole("figure", { name: "Singular values" })).toBeVisible();
+  await expect(page.getByRole("region", { name: "Medians by projection" }).locator("tbody tr")).toHaveCount(2);
+  await picture(page, info, "inside");
   await page.getByRole("button", { name: "Loss as a table" }).click();
   await expect(page.getByRole("region", { name: "Loss, table" }).locator("tbody tr").last()).toContainText("120");
   await page.getByRole("button", { name: "Remove run 1 · lora r8" }).click();

@@ -5,6 +5,7 @@ import "./styles/base.css";
 import "./styles/controls.css";
 import "./styles/sections.css";
 import "./styles/charts.css";
+import "./styles/inside.css";
 import { refreshStorage } from "./actions/base";
 import { mountAnnouncer } from "./lib/announce";
 import { h, show } from "./lib/dom";
@@ -15,6 +16,7 @@ import { baseSection } from "./view/base";
 import { dropAnywhere, header, notice } from "./view/header";
 import { hero } from "./view/hero";
 import { homeSection } from "./view/home";
+import { insideSection } from "./view/inside";
 import { methodSection } from "./view/method";
 import { rowsSection } from "./view/rows";
 import { savedRuns } from "./view/saved";
@@ -42,7 +44,7 @@ async function begin(root: HTMLElement): Promise<void> {
       { id: "main" },
       savedRuns(),
       hero(),
-      h("div", { class: "bench" }, h("div", { class: "setup" }, locked(), baseSection(), rowsSection(), methodSection()), h("div", { class: "work" }, trainSection(), trialSection(), homeSection())),
+      h("div", { class: "bench" }, h("div", { class: "setup" }, locked(), baseSection(), rowsSection(), methodSection()), h("div", { class: "work" }, trainSection(), trialSection(), insideSection(), homeSection())),
     ),
     footer(),
   );

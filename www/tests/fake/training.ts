@@ -12,6 +12,7 @@ export class FakeTraining implements T.Training {
   state: T.Training["state"] = "running";
   #events = new Stream<T.TrainEvent>();
   #step = 0;
+  #links = 0;
   #parked = false;
   readonly #total: number;
 
@@ -106,6 +107,14 @@ export class FakeTraining implements T.Training {
     return { event: "done", job, step: this.#step, loss, seconds: (Date.now() - begun) / 1000, out: "" };
   }
 
+  /** Ends the link of a chain. */
+  tie(reason: string): T.Knot {
+    this.#links += 1;
+    const knot: T.Knot = { event: "knot", job: this.job, step: this.#step, link: this.#links, rank: Number(this.settings["rank"]), reason, logit_jump: 3.1e-6 };
+    this.#emit(knot);
+    return knot;
+  }
+
   #advance(): number {
     const { job, settings } = this;
     const step = this.#step;
@@ -116,7 +125,7 @@ export class FakeTraining implements T.Training {
     this.#emit({ event: "step", job, step, loss, lr, grad_norm: 0.4 + Math.abs(noise), tokens: 496, tokens_per_s: 4100 + 300 * noise });
     const every = Number(settings["eval-every"]);
     if (this.options.heldOut && every > 0 && step % every === 0) this.#emit({ event: "eval", job, step, loss: loss * 1.1 + 0.02, tokens: 640, best: true });
-    if (settings["method"] === "cola" && step % 40 === 0) this.#emit({ event: "knot", job, step, link: step / 40, logit_jump: 3.1e-6 });
+    if (settings["method"] === "cola" && step % 40 === 0) this.tie(`step ${step} was its last`);
     if (step % 10 === 0) this.#save();
     return loss;
   }

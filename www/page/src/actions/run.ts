@@ -183,6 +183,16 @@ export async function stop(): Promise<void> {
   }
 }
 
+/** Ends a chain's link after the step in progress; the next one begins. */
+export async function tieKnot(): Promise<void> {
+  try {
+    const { link } = await (await trainer()).mergeLink();
+    announce(`A knot is tied; link ${link + 1} begins.`);
+  } catch (error) {
+    report(error);
+  }
+}
+
 /** Goes on with a run of this visit that was stopped. */
 export async function continueRun(run: Run): Promise<void> {
   if (isTraining()) return;

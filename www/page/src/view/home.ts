@@ -1,4 +1,4 @@
-/** Section 6: files out, files in. */
+/** Section 7: files out, files in. */
 
 import { exportable, hasCheckpoint, importFiles, saveAdapter, saveBest, saveCheckpoint, saveEverything, saveRunFile, startFromImported } from "../actions/files";
 import { h, setDisabled, setText, show } from "../lib/dom";
@@ -7,7 +7,7 @@ import { dropTarget, filePicker, section } from "./parts";
 
 /** The section. */
 export function homeSection(): HTMLElement {
-  const { root, body, aside } = section(6, "Take it home");
+  const { root, body, aside } = section(7, "Take it home");
   const item = (label: string, help: string, act: (run: Run) => Promise<void>) => {
     const button = h("button", { type: "button" }, label);
     button.addEventListener("click", () => {

@@ -1,7 +1,7 @@
 /** Section 4: the run. */
 
 import { secondsLeft } from "../actions/events";
-import { continueRun, pause, resume, start, stop } from "../actions/run";
+import { continueRun, pause, resume, start, stop, tieKnot } from "../actions/run";
 import { h, setDisabled, setText, show } from "../lib/dom";
 import { bytes, count, duration, loss, short } from "../lib/format";
 import { get, isTraining, shownRun, watch, type Run } from "../state";
@@ -49,8 +49,9 @@ function controls(): HTMLElement {
   const startButton = h("button", { type: "button", class: "primary", onclick: () => void start() }, "Start training");
   const pauseButton = h("button", { type: "button", onclick: () => void (shownRun()?.state === "paused" ? resume() : pause()) }, "Pause");
   const stopButton = h("button", { type: "button", onclick: () => void stop() }, "Stop");
+  const knotButton = h("button", { type: "button", title: "Freeze the link that trains and begin the next one", onclick: () => void tieKnot() }, "Tie a knot");
   const goOn = h("button", { type: "button", onclick: () => { const run = shownRun(); if (run) void continueRun(run); } }, "Continue this run");
-  const root = h("div", { class: "row controls" }, startButton, pauseButton, stopButton, goOn);
+  const root = h("div", { class: "row controls" }, startButton, pauseButton, stopButton, knotButton, goOn);
   watch(["runs", "base", "rows", "plan", "form", "trial"], () => {
     const { base, rows, plan, form, trial, runs } = get();
     const run = shownRun();
@@ -65,6 +66,8 @@ function controls(): HTMLElement {
     setDisabled(pauseButton, run?.state !== "running" && run?.state !== "paused");
     show(stopButton, active);
     setDisabled(stopButton, run?.state !== "running" && run?.state !== "paused");
+    show(knotButton, active && run?.config["method"] === "cola");
+    setDisabled(knotButton, run?.state !== "running" && run?.state !== "paused");
     show(goOn, !active && run?.state === "stopped" && run.step > 0 && run.step < run.total);
     // A focused button that goes away hands the focus to the one in its place.
     if (had === startButton && startButton.hidden) pauseButton.focus();
