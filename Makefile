@@ -4,7 +4,7 @@
 SHELL := /usr/bin/env bash
 .SHELLFLAGS := -eu -o pipefail -c
 .NOTPARALLEL:
-.PHONY: help demo test test-native test-web lint-native lint-web bench setup setup-native setup-web clean
+.PHONY: help demo test test-native test-web test-page lint-native lint-web package serve bench setup setup-native setup-web clean
 
 TOOLS := $(or $(WEBLORA_TOOLS),$(CURDIR)/.tools)
 export PATH := $(TOOLS)/bin:$(PATH)
@@ -25,8 +25,13 @@ test-native: setup-native lint-native ## the native tests, on whatever Vulkan ad
 	fi; \
 	cargo test
 
-test-web: setup-web lint-web ## tests/wasm.rs in headless Chromium and Firefox
+test-web: setup-web lint-web package ## the web API in headless Chromium and Firefox, the npm package and the page in Chromium
 	scripts/test-web.sh
+	scripts/test-package.sh
+	scripts/test-page.sh
+
+test-page: package ## the page in headless Chromium
+	scripts/test-page.sh
 
 lint-native: setup-native
 	@scripts/setup/rust.sh --with-linters
@@ -36,6 +41,13 @@ lint-native: setup-native
 
 lint-web: setup-web
 	scripts/with-wasm.sh cargo clippy --target wasm32-unknown-unknown --lib --no-default-features -- -D warnings
+
+package: setup-web ## build the npm package: www/package
+	scripts/build-wasm.sh
+	cd www && npm run build --workspace package
+
+serve: package ## build the page and serve it on localhost
+	cd www && npm run build --workspace page && npm run serve --workspace page
 
 bench: setup-native ## kernels and training steps as fractions of the adapter's measured peak
 	cargo run --release -- bench
@@ -51,6 +63,7 @@ setup-web: setup-native
 	@scripts/setup/wasm-target.sh
 	@scripts/setup/browsers.sh
 	@scripts/setup/wasm-tools.sh
+	@scripts/setup/node.sh
 
 clean: ## remove what was built, the tools included
 	cargo clean

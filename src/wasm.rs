@@ -1,6 +1,7 @@
 //! The web API: one [`Engine`] over the library, for a Worker. Everything that takes time is a promise; a call that comes while another
 //! runs is refused with the code `busy`. Nothing of the method or the loop is here: see `train`, `generate`, `formats`.
 
+mod analysis;
 mod convert;
 mod jobs;
 mod options;
@@ -107,6 +108,12 @@ impl Engine {
         to_js(&rows).map_err(|e| thrown(&e))
     }
 
+    /// Figures and pictures of an adapter: singular values, effective ranks, and of a chain its links.
+    #[wasm_bindgen(unchecked_return_type = "Analysis")]
+    pub fn analyze(#[wasm_bindgen(unchecked_param_type = "AdapterFile[]")] files: &JsValue) -> Result<JsValue, JsValue> {
+        options::adapter_from_js(files).and_then(analysis::analyze).and_then(|found| to_js(&found)).map_err(|e| thrown(&e))
+    }
+
     /// The settings that a run of `method` takes.
     #[wasm_bindgen(unchecked_return_type = "Setting[]")]
     pub fn settings(method: &str) -> Result<JsValue, JsValue> {
@@ -158,6 +165,12 @@ impl Engine {
     #[wasm_bindgen(unchecked_return_type = "StepResult")]
     pub async fn step(&self) -> Result<JsValue, JsValue> {
         self.alone("step", async |state| to_js(&state.step().await?)).await
+    }
+
+    /// Ends a chain's link now: it is frozen and the next one begins.
+    #[wasm_bindgen(js_name = mergeLink, unchecked_return_type = "Knot")]
+    pub async fn merge_link(&self) -> Result<JsValue, JsValue> {
+        self.alone("mergeLink", async |state| to_js(&state.merge_link().await?)).await
     }
 
     /// The event with which the run ends after `seconds`.

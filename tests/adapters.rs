@@ -228,6 +228,7 @@ fn folder(files: &[weblora::export::peft::File]) -> Folder<'_> {
         config: find("adapter_config.json"),
         weights: find("adapter_model.safetensors"),
         note: Some(find("weblora.json")),
+        chain: None,
     }
 }
 
@@ -389,6 +390,7 @@ fn what_peft_saved_is_written_again_byte_for_byte() {
         config: include_bytes!("golden/tiny_llama/adapter/adapter_config.json"),
         weights: include_bytes!("golden/tiny_llama/adapter/adapter_model.safetensors"),
         note: None,
+        chain: None,
     };
     let adapter = PeftAdapter::read(saved, &tiny()).expect("an adapter");
     let files = adapter.to_files("golden").expect("files");

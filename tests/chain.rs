@@ -323,3 +323,45 @@ fn restarts_alone_keep_one_link() {
     assert_eq!(curve[..3], restarted[..3]);
     assert_ne!(curve[4..], restarted[4..]);
 }
+
+/// The program: a chain, a chain that goes on from it, a plain adapter as a first link, and what a later run leaves of them.
+#[test]
+fn the_program_trains_a_chain_and_goes_on_from_it() {
+    if gpu().is_none() {
+        return;
+    }
+    let folder = tempfile::tempdir().unwrap();
+    let path = |name: &str| folder.path().join(name).display().to_string();
+    let asset = |name: &str| format!("{}/assets/demo/{name}", env!("CARGO_MANIFEST_DIR"));
+    let run = |more: &[&str]| -> Vec<Value> {
+        let (model, data) = (asset("demo.gguf"), asset("train.jsonl"));
+        let common =
+            ["train", "--json", "--no-tune", "--model", &model, "--data", &data, "--batch", "2", "--seq", "32", "--targets", "q,v"];
+        let output = std::process::Command::new(env!("CARGO_BIN_EXE_weblora")).args([&common, more].concat()).output().unwrap();
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        String::from_utf8(output.stdout).unwrap().lines().map(|line| serde_json::from_str(line).unwrap()).collect()
+    };
+    let chain =
+        |name: &str| -> Value { serde_json::from_slice(&std::fs::read(folder.path().join(name).join("chain.json")).unwrap()).unwrap() };
+    let ranks = |chain: &Value| chain["links"].as_array().unwrap().iter().map(|l| l["rank"].as_u64().unwrap()).collect::<Vec<_>>();
+    let events = run(&["--method", "cola", "--links", "3,2", "--link-steps", "2,1", "--out", &path("a")]);
+    let knot = events.iter().find(|e| e["event"] == "knot").unwrap();
+    assert_eq!((&knot["step"], &knot["link"], &knot["rank"], &knot["logit_jump"]), (&json!(2), &json!(1), &json!(2), &json!(0.0)));
+    assert!(["gap", "gradient_norm", "captured"].iter().all(|key| knot[key].as_f64().unwrap() > 0.0), "{knot}");
+    assert_eq!(ranks(&chain("a")), [3, 2]);
+    // From a chain, and resumed.
+    run(&["--method", "cola", "--links", "4,1", "--knots", "1", "--steps", "2", "--init-adapter", &path("a"), "--out", &path("b")]);
+    assert_eq!(ranks(&chain("b")), [3, 2, 4, 1]);
+    assert_eq!(chain("b")["links"][0], chain("a")["links"][0]);
+    let events = run(&["--method", "cola", "--resume", "--steps", "3", "--out", &path("b")]);
+    assert_eq!(events[0]["resumed_at"], 2);
+    assert_eq!(chain("b")["links"][3]["steps"], 2);
+    // From a plain adapter, which becomes the first link.
+    run(&["--rank", "2", "--alpha", "3", "--steps", "1", "--out", &path("c")]);
+    assert!(!folder.path().join("c/chain.json").exists());
+    run(&["--method", "cola", "--links", "1", "--steps", "1", "--init-adapter", &path("c"), "--out", &path("d")]);
+    assert_eq!(ranks(&chain("d")), [2, 1]);
+    // A plain run over it leaves no manifest that is not its own.
+    run(&["--rank", "2", "--steps", "1", "--overwrite", "--out", &path("d")]);
+    assert!(!folder.path().join("d/chain.json").exists());
+}

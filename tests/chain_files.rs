@@ -184,7 +184,7 @@ fn adapters_of_other_ranks_scales_and_sites_join() {
     let again = Chain::read("test", read(&files), find(&files, CHAIN_FILE)).unwrap();
     assert_eq!(again.links.len(), 4);
     assert_eq!(again.links[3].adapter.sites.iter().map(|s| s.rank).collect::<Vec<_>>(), [3, 3, 2, 2]);
-    assert_same_sum(&again.links[3].adapter, &[plain.clone()]);
+    assert_same_sum(&again.links[3].adapter, std::slice::from_ref(&plain));
     // A run goes on from it, whatever the ranks at single sites are.
     let mut settings = json!({ "links": [2, 2] });
     settings.as_object_mut().unwrap().extend(again.settings());

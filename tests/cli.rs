@@ -191,3 +191,66 @@ fn a_run_survives_sigterm_and_sigkill_bit_for_bit() {
     // An output folder is not overwritten by accident.
     assert_eq!(train(&path("whole"), false, |_, _| {}), Some(1));
 }
+
+/// Two files with weights, held-out rows with choices, MultiLoRA: what is told by file, what is written, and what goes on from it.
+#[test]
+fn a_mixture_trains_multilora_and_tells_of_every_file() {
+    if !has_gpu() {
+        return;
+    }
+    let folder = tempfile::tempdir().expect("a folder");
+    let path = |name: &str| folder.path().join(name).display().to_string();
+    let lists: String = (0..12).map(|i| format!("{{\"prompt\": \"Copy: cat dog {i} =\", \"completion\": \" cat dog {i}.\"}}\n")).collect();
+    std::fs::write(path("copy.jsonl"), lists).expect("written");
+    let kind = |word: &str, answer: &str| {
+        format!(
+            "{{\"prompt\": \"Is {word} an animal or a fruit?\", \"completion\": \"{answer}\", \"choices\": [\" an animal.\", \" a fruit.\"]}}\n"
+        )
+    };
+    let kinds: String = ["cat", "dog", "fox", "cow"]
+        .iter()
+        .map(|w| kind(w, " an animal."))
+        .chain(["plum", "pear"].iter().map(|w| kind(w, " a fruit.")))
+        .collect();
+    std::fs::write(path("kind.jsonl"), &kinds).expect("written");
+    let (model, out, copy, kind) = (asset("demo.gguf"), path("out"), path("copy.jsonl"), path("kind.jsonl"));
+    let base = ["--json", "train", "--model", &model, "--out", &out, "--no-tune"];
+    let run =
+        ["--data", &copy, "--data", &kind, "--data-weights", "1,2", "--eval-split", "0.4", "--batch", "2", "--seq", "32", "--steps", "3"];
+    let method = ["--method", "multilora", "--rank", "2", "--modules", "2"];
+    let printed = succeeds(&[&base[..], &run, &method].concat());
+    let events: Vec<Value> = printed.lines().map(|line| serde_json::from_str(line).expect("an event")).collect();
+    let of = |kind: &str| events.iter().filter(|e| e["event"] == kind).collect::<Vec<_>>();
+    assert!(of("step").iter().all(|e| e["tasks"].as_object().is_some_and(|tasks| !tasks.is_empty())), "{printed}");
+    let eval = of("eval")[0];
+    assert!(eval["tasks"]["copy"]["loss"].is_f64() && eval["tasks"]["copy"]["accuracy"].is_null(), "{eval}");
+    assert!(eval["tasks"]["kind"]["accuracy"].is_f64() && eval["accuracy"] == eval["tasks"]["kind"]["accuracy"], "{eval}");
+    assert!(["copy", "kind"].contains(&eval["worst"].as_str().unwrap_or_default()), "{eval}");
+    let run_file = std::fs::read_to_string(folder.path().join("out/run.toml")).expect("run.toml");
+    assert!(run_file.contains("data-weights = [1.0, 2.0]") && run_file.contains("method = \"multilora\""), "{run_file}");
+    // Four more steps from the checkpoint; other weights are another run.
+    assert!(succeeds(&[&base[..], &["--resume", "--steps", "4"]].concat()).contains("\"resumed_at\":3"));
+    fails(&[&base[1..], &["--resume", "--data-weights", "2,1"]].concat(), &["data-weights", "without --resume"]);
+    // The export is plain LoRA of rank 4: LoRA goes on from it, MultiLoRA cannot take it apart.
+    let more = |name: &str| {
+        vec![
+            "train".to_owned(),
+            "--model".into(),
+            model.clone(),
+            "--out".into(),
+            path(name),
+            "--no-tune".into(),
+            "--seq".into(),
+            "32".into(),
+            "--data".into(),
+            copy.clone(),
+            "--init-adapter".into(),
+            out.clone(),
+        ]
+    };
+    let with = |name: &str, rest: &[&str]| more(name).into_iter().chain(rest.iter().map(|s| (*s).to_owned())).collect::<Vec<_>>();
+    let text = |words: &[String]| succeeds(&words.iter().map(String::as_str).collect::<Vec<_>>());
+    text(&with("more", &["--steps", "1"]));
+    let refused = with("again", &["--method", "multilora", "--modules", "2"]);
+    fails(&refused.iter().map(String::as_str).collect::<Vec<_>>(), &["sum of its modules", "--method lora"]);
+}

@@ -38,7 +38,7 @@ fn trainer(gpu: &Gpu, more: serde_json::Value, values: Option<Vec<f32>>) -> (Tra
     let config = TrainConfig::from_map(&settings(more)).unwrap();
     let mut tuner = Tuner::for_device(gpu);
     let plan = TrainPlan::new(&file, &config, Some(&data), gpu.plan_limits(), &tuner).unwrap();
-    let trainer = block(Trainer::new(gpu, &file, config, data, plan, values, &mut tuner, false, |_, _| {})).unwrap();
+    let trainer = block(Trainer::new(gpu, &file, config, data, plan, values.map(Into::into), &mut tuner, false, |_, _| {})).unwrap();
     (trainer, tokenizer)
 }
 

@@ -21,33 +21,40 @@ fn pairs() -> [Pair; 2] {
     [("multilora 3 x r8 / lora r24", modules, lora(24)), ("cola 8 + 32 frozen / lora r8", links, lora(8))]
 }
 
-/// Rounds of which the median is taken; a quick run has fewer.
-const ROUNDS: (usize, usize) = (9, 3);
+/// Fewest and most rounds, and about how many seconds they may take in all.
+const ROUNDS: (usize, usize, f64) = (5, 40, 20.0);
 
 pub(super) async fn run(bench: &mut Bench<'_>, workload: &Workload) -> Result<()> {
     for (name, method, baseline) in pairs() {
         let mut pair = [open(bench, workload, &method).await?, open(bench, workload, &baseline).await?];
         let mut seconds = [Vec::new(), Vec::new()];
         let mut ratios = Vec::new();
-        let rounds = if bench.options.quick { ROUNDS.1 } else { ROUNDS.0 };
-        for round in 0..=rounds {
+        let (mut rounds, mut round) = (ROUNDS.0, 0);
+        while round <= rounds {
             let mut times = [0.0; 2];
             // Whoever goes first finds the caches as the other left them, so they take turns at that, too.
             for i in if round % 2 == 0 { [0, 1] } else { [1, 0] } {
                 (times[i], _) = pair[i].step(bench.gpu).await?;
             }
-            if round > 0 {
+            if round == 0 {
+                let fit = ROUNDS.2 / (times[0] + times[1]).max(1e-6);
+                rounds = (fit as usize).clamp(ROUNDS.0, if bench.options.quick { ROUNDS.0 } else { ROUNDS.1 });
+            } else {
                 ratios.push(times[0] / times[1]);
                 seconds.iter_mut().zip(times).for_each(|(all, time)| all.push(time));
             }
+            round += 1;
         }
         let [mut own, mut other] = seconds;
+        let fastest = |times: &[f64]| times.iter().copied().fold(f64::INFINITY, f64::min);
+        let of_fastest = fastest(&own) / fastest(&other);
         ratios.sort_by(f64::total_cmp);
         (bench.report)(&Record::Compare(CompareRecord {
             config: workload.name().to_owned(),
             pair: name,
             tokens: workload.rows(),
             ratio: median(&mut ratios),
+            of_fastest,
             least: ratios.first().copied().unwrap_or_default(),
             most: ratios.last().copied().unwrap_or_default(),
             ms: median(&mut own) * 1e3,

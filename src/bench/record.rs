@@ -172,9 +172,11 @@ pub struct CompareRecord {
     pub tokens: usize,
     /// Median over rounds of the method's time divided by the other's in the same round.
     pub ratio: f64,
-    /// Smallest of those.
+    /// The fastest of the method's steps divided by the fastest of the other's: what is left when the machine does other work, too.
+    pub of_fastest: f64,
+    /// Smallest ratio of a round.
     pub least: f64,
-    /// Largest of those.
+    /// Largest ratio of a round.
     pub most: f64,
     /// Median time of the method's step in milliseconds.
     pub ms: f64,

@@ -35,6 +35,7 @@ impl Arenas {
         let mut buffers = Vec::with_capacity(count);
         for i in 0..count {
             let bytes = plans.iter().filter_map(|p| p.arenas.get(i)).max().copied().unwrap_or(4);
+            #[allow(clippy::arc_with_non_send_sync, reason = "wgpu's handles may change threads everywhere but in a browser")]
             buffers.push(Arc::new(Held::new(gpu.create_storage(&format!("arena {i}"), bytes).await?)));
         }
         Ok(Arenas { buffers })

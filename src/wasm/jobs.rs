@@ -110,6 +110,15 @@ impl State {
         Ok(json!({ "events": events, "save": save.0, "best": save.1, "over": run.is_over(), "step": step, "total": total }))
     }
 
+    /// Ties a knot now; its event.
+    pub async fn merge_link(&mut self) -> Result<Event> {
+        let Job { trainer, run, .. } = running(&mut self.job)?;
+        trainer.progress = run.progress;
+        let knot = trainer.merge_link(&self.gpu).await?;
+        run.progress = trainer.progress;
+        Ok(Event::Knot(knot))
+    }
+
     /// The event with which the run ends.
     pub fn done(&mut self, seconds: f64) -> Result<Event> {
         Ok(running(&mut self.job)?.run.done_event(seconds, "memory".into()))

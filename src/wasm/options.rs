@@ -146,7 +146,11 @@ fn bytes(value: &JsValue, what: &str) -> Result<Vec<u8>> {
     value.dyn_ref::<js_sys::Uint8Array>().map(js_sys::Uint8Array::to_vec).ok_or_else(wrong)
 }
 
-fn adapter_from_js(value: &JsValue) -> Result<Option<AdapterFiles>> {
+/// Reads an array of `{ name, bytes }`; nothing is none.
+///
+/// # Errors
+/// Something else.
+pub fn adapter_from_js(value: &JsValue) -> Result<Option<AdapterFiles>> {
     if value.is_falsy() {
         return Ok(None);
     }

@@ -13,8 +13,8 @@ use weblora::train::session::{Hyper, Planned, Shape};
 
 const GGUF: &[u8] = include_bytes!("../golden/tiny_llama/model.gguf");
 const GOLDEN: &str = include_str!("../golden/tiny_llama/golden.json");
-/// Relative to the curve in f64, which the native curve is held to as well (`tests/golden.rs`): so the two differ by less than 1e-4.
-const TOLERANCE: f64 = 5e-5;
+/// Relative to the curve in f64, to which the native one is held as well (`tests/golden.rs`). Seen: 5e-7.
+const TOLERANCE: f64 = 1e-5;
 
 fn ints(value: &Value) -> Vec<i64> {
     value.as_array().expect("a list").iter().map(|v| v.as_i64().expect("a whole number")).collect()

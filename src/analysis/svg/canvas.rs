@@ -2,11 +2,14 @@
 
 use std::fmt::Write as _;
 
-/// Colours of paper, ink, faint ink and grid; viewers without media queries show the first.
-const STYLE: &str = "text{font-family:system-ui,'Segoe UI',Helvetica,Arial,sans-serif;font-size:11px}\
+/// Colours of paper, ink, faint ink and grid; viewers without media queries show the first. A page that takes a picture in drops this and gives
+/// the classes colours of its own, so nothing else may be styled here or in `style` attributes.
+const STYLE: &str = "\
 .paper{fill:#ffffff}.ink{fill:#1f2328}.faint{fill:#59636e}.axis{stroke:#59636e;fill:none}.grid{stroke:#d1d9e0;fill:none}.empty{fill:#eef1f4}\
 @media(prefers-color-scheme:dark){.paper{fill:#0d1117}.ink{fill:#e6edf3}.faint{fill:#9198a1}.axis{stroke:#9198a1}.grid{stroke:#30363d}\
 .empty{fill:#1c2128}}";
+
+const FONT: &str = "system-ui, 'Segoe UI', Helvetica, Arial, sans-serif";
 
 /// Where a text is held.
 #[derive(Debug, Clone, Copy)]
@@ -71,12 +74,12 @@ impl Canvas {
     /// A heading, larger than other text.
     pub(super) fn heading(&mut self, (x, y): (f64, f64), size: u32, text: &str) {
         let text = escape(text);
-        self.put(format_args!(r#"<text x="{x:.1}" y="{y:.1}" class="ink" style="font-size:{size}px;font-weight:600">{text}</text>"#));
+        self.put(format_args!(r#"<text x="{x:.1}" y="{y:.1}" class="ink" font-size="{size}" font-weight="600">{text}</text>"#));
     }
 
     /// A small text inside a coloured cell.
     pub(super) fn in_cell(&mut self, (x, y): (f64, f64), colour: &str, text: &str) {
-        self.put(format_args!(r#"<text x="{x:.1}" y="{y:.1}" text-anchor="middle" fill="{colour}" style="font-size:9px">{text}</text>"#));
+        self.put(format_args!(r#"<text x="{x:.1}" y="{y:.1}" text-anchor="middle" fill="{colour}" font-size="9">{text}</text>"#));
     }
 
     /// A text that reads upwards, its middle at `(x, y)`.
@@ -93,7 +96,7 @@ impl Canvas {
         let (title, description) = (escape(title), escape(description));
         format!(
             "<svg xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"0 0 {width:.0} {height:.0}\" width=\"{width:.0}\" height=\"{height:.0}\" \
-             role=\"img\">\n<title>{title}</title>\n<desc>{description}</desc>\n<style>{STYLE}</style>\n\
+             font-family=\"{FONT}\" font-size=\"11\" role=\"img\">\n<title>{title}</title>\n<desc>{description}</desc>\n<style>{STYLE}</style>\n\
              <rect width=\"100%\" height=\"100%\" class=\"paper\"/>\n{body}</svg>\n"
         )
     }

@@ -43,12 +43,15 @@ enum Config {
     Smollm2,
     /// A step of the embedded demo: 16 x 32 tokens
     Demo,
-    /// Instead of the steps themselves: those of other methods beside plain LoRA of the same size
+    /// Other methods beside plain LoRA of the same size, instead of the step, for every step named (default demo)
     Methods,
 }
 
 impl BenchArgs {
     fn configs(&self) -> Vec<Config> {
+        if self.config == [Config::Methods] {
+            return vec![Config::Methods, Config::Demo];
+        }
         if !self.config.is_empty() {
             return self.config.clone();
         }
@@ -183,8 +186,8 @@ fn step_row(s: &StepRecord) -> String {
 
 fn compare_row(c: &CompareRecord) -> String {
     format!(
-        "{}, {} tokens: {} {:.3} times ({:.3} to {:.3}, median of {}), {:.1} ms and {:.1} ms a step",
-        c.config, c.tokens, c.pair, c.ratio, c.least, c.most, c.rounds, c.ms, c.baseline_ms
+        "{}, {} tokens: {} {:.3} times ({:.3} to {:.3}, median of {}; fastest steps {:.3}), {:.1} ms and {:.1} ms a step",
+        c.config, c.tokens, c.pair, c.ratio, c.least, c.most, c.rounds, c.of_fastest, c.ms, c.baseline_ms
     )
 }
 

@@ -15,7 +15,7 @@ export function launch() {
 /** A page that says what went wrong in it. */
 export async function open(context, url) {
   const page = await context.newPage();
-  page.on("pageerror", (error) => console.error(`page error: ${error.stack}`));
+  page.on("pageerror", (error) => console.error(`page error: ${error.stack || `${error.name} ${error.message}`}`));
   page.on("console", (message) => message.type() === "error" && console.error(`console: ${message.text()}`));
   await page.goto(url);
   return page;

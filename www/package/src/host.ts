@@ -100,6 +100,11 @@ export class Host {
     pause: () => this.#run?.pause(),
     resume: () => this.#run?.resume(),
     stop: () => this.#run?.stop(),
+    mergeLink: (call) => {
+      const run = this.#run;
+      if (!run) throw new WebloraError("config", "no run is open; start one with the method cola");
+      return this.#use(call, (engine) => run.mergeLink(engine));
+    },
     save: () => this.#run?.saveSoon(),
     generate: (call, prompt, options) => {
       let told = false;
@@ -115,6 +120,7 @@ export class Host {
       if (which === "best" && this.#run?.best) return this.#run.best.map(({ name, bytes }) => ({ name, bytes: bytes.slice() }));
       return this.#use(call, (engine) => engine.exportAdapter());
     },
+    analyze: (_, files) => Engine.analyze(files),
     checkpoint: (call) => this.#use(call, (engine) => engine.checkpoint()),
     autosaves: () => listRuns(),
     restore: (_, key) => restoreRun(key),

@@ -1,8 +1,8 @@
 // What the page and the Worker say to each other. A request has an id; everything that answers it carries the same id.
 
 import type {
-  AdapterChoice, AdapterFile, AdapterInfo, Autosave, BaseInfo, BaseSource, CacheEntry, ChatMessage, DoneEvent, ErrorCode, Evaluation,
-  GenerateOptions, LoadOptions, MemoryUse, MethodInfo, Plan, Progress, Restored, RowPreview, Rows, Setting, Settings, TrainEvent, Training, TrainOptions,
+  AdapterChoice, AdapterFile, AdapterInfo, Analysis, Autosave, BaseInfo, BaseSource, CacheEntry, ChatMessage, DoneEvent, ErrorCode, Evaluation,
+  GenerateOptions, Knot, LoadOptions, MemoryUse, MethodInfo, Plan, Progress, Restored, RowPreview, Rows, Setting, Settings, TrainEvent, Training, TrainOptions,
 } from "./types.js";
 
 /** What can be asked of the Worker: arguments and result. Callbacks and signals stay on the page. */
@@ -17,11 +17,13 @@ export interface Calls {
   train(settings: Settings, rows: Rows, options: Omit<TrainOptions, "onProgress">): DoneEvent;
   pause(): void;
   resume(): void;
+  mergeLink(): Knot;
   stop(): void;
   save(): void;
   generate(prompt: string | ChatMessage[], options: Omit<GenerateOptions, "signal" | "onProgress">): string;
   evaluate(rows: Rows, adapter: AdapterChoice): Evaluation;
   exportAdapter(which: "current" | "best"): AdapterFile[];
+  analyze(files: AdapterFile[]): Analysis;
   checkpoint(): Uint8Array;
   autosaves(): Autosave[];
   restore(key: string): Restored;

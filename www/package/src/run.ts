@@ -6,7 +6,7 @@ import type { Device } from "./gpu.js";
 import type { Item } from "./protocol.js";
 import type { Queue } from "./queue.js";
 import { RunStore } from "./storage/runs.js";
-import type { AdapterFile, DoneEvent, Progress, Rows, Settings, TrainEvent, Training, TrainOptions } from "./types.js";
+import type { AdapterFile, DoneEvent, Knot, Progress, Rows, Settings, TrainEvent, Training, TrainOptions } from "./types.js";
 
 /** A run is saved at least this often, in milliseconds: what a lost device or a closed tab can cost. */
 const SAVE_AT_LEAST = 30_000;
@@ -81,6 +81,14 @@ export class Run {
   stop(): void {
     this.#wish = "stop";
     this.#wake?.();
+  }
+
+  /** Ends a chain's link between two steps, and saves. */
+  async mergeLink(engine: Device["engine"]): Promise<Knot> {
+    const knot = await engine.mergeLink();
+    this.#event(knot);
+    await this.#save();
+    return knot;
   }
 
   /** Saves after the step in progress. */

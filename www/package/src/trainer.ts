@@ -6,8 +6,8 @@ import type { Item } from "./protocol.js";
 import { Stream } from "./stream.js";
 import { support } from "./support.js";
 import type {
-  AdapterChoice, AdapterFile, AdapterInfo, Autosave, BaseInfo, BaseSource, CacheEntry, ChatMessage, CreateOptions, DoneEvent, Evaluation,
-  GenerateOptions, LoadOptions, MemoryUse, MethodInfo, Plan, Restored, RowPreview, Rows, Setting, Settings, Support, TrainEvent, Training, TrainOptions,
+  AdapterChoice, AdapterFile, AdapterInfo, Analysis, Autosave, BaseInfo, BaseSource, CacheEntry, ChatMessage, CreateOptions, DoneEvent, Evaluation,
+  GenerateOptions, Knot, LoadOptions, MemoryUse, MethodInfo, Plan, Restored, RowPreview, Rows, Setting, Settings, Support, TrainEvent, Training, TrainOptions,
 } from "./types.js";
 
 /** Trains adapters on one base, in a Worker. */
@@ -95,6 +95,11 @@ export class Trainer {
     return new RunningTraining(this.#caller, settings, rows, rest, onProgress);
   }
 
+  /** Ties a knot now: the link of a chain that trains is frozen, and the next one begins. The event comes in the run's events, too. */
+  mergeLink(): Promise<Knot> {
+    return this.#caller.call("mergeLink", []);
+  }
+
   /** Text from the model, piece by piece. While a run trains, its steps wait for the answer. */
   async *generate(prompt: string | ChatMessage[], options: GenerateOptions = {}): AsyncGenerator<string, void, undefined> {
     const { signal, onProgress, ...rest } = options;
@@ -122,6 +127,11 @@ export class Trainer {
   /** The adapter being trained, as the files of a PEFT folder; "best": as it was at the lowest held-out loss of a run with `eval-every`. */
   exportAdapter(which: "current" | "best" = "current"): Promise<AdapterFile[]> {
     return this.#caller.call("exportAdapter", [which]);
+  }
+
+  /** What an adapter is made of: spectra and effective ranks by layer and projection, and of a chain its links. */
+  analyze(files: AdapterFile[]): Promise<Analysis> {
+    return this.#caller.call("analyze", [files]);
   }
 
   /** The whole state of the run: with it, `train` goes on bit for bit. */

@@ -136,8 +136,17 @@ export interface Knot {
 /** What a run tells: exactly the events of the command line's `--json`. */
 export type TrainEvent =
   | { event: "start"; job: string; config: Settings; trainable_parameters: number; planned_bytes: number; adapter: string; steps: number; resumed_at: number }
-  | { event: "step"; job: string; step: number; loss: number; lr: number; grad_norm: number; tokens: number; tokens_per_s: number }
-  | { event: "eval"; job: string; step: number; loss: number; tokens: number; accuracy?: number; best: boolean }
+  | {
+      event: "step"; job: string; step: number; loss: number; lr: number; grad_norm: number; tokens: number; tokens_per_s: number;
+      /** Mean loss of each task, where rows come from several. */
+      tasks?: Record<string, number>;
+    }
+  | {
+      event: "eval"; job: string; step: number; loss: number; tokens: number; accuracy?: number; best: boolean;
+      tasks?: Record<string, { loss: number; tokens: number; accuracy?: number }>;
+      /** The task that does worst. */
+      worst?: string;
+    }
   | Knot
   | { event: "checkpoint"; job: string; step: number; path: string }
   | { event: "early_stop"; job: string; step: number; reason: string }
@@ -160,6 +169,26 @@ export interface DoneEvent {
 export interface AdapterFile {
   name: string;
   bytes: Uint8Array;
+}
+
+/** Singular values of an adapter's update at one linear layer, and what follows from them. */
+export interface SiteAnalysis {
+  /** Short name: layers.0.self_attn.q_proj. */
+  site: string;
+  layer: number;
+  projection: string;
+  [figure: string]: unknown;
+}
+
+/** Figures of an adapter, those of `weblora analyze --json`, and the same pictures. */
+export interface Analysis {
+  report: {
+    name: string;
+    /** Medians by projection. */
+    projections: { projection: string; sites: number; rank: number; rank_sum: number; effective_rank: number; top1_energy: number; [figure: string]: unknown }[];
+    sites: SiteAnalysis[];
+  };
+  pictures: { name: string; svg: string }[];
 }
 
 /** Which adapter lies over the base: none, the one being trained, or files in PEFT layout. */

@@ -1,0 +1,98 @@
+/** What a run tells, put into its row, its curves and its log. */
+
+import type { TrainEvent } from "weblora";
+import { announce } from "../lib/announce";
+import { count, duration, loss, plural, short } from "../lib/format";
+import { touch, update, type Run } from "../state";
+import { remember } from "./plan";
+
+/** How slowly the estimate of a step's time follows the last step. */
+const INERTIA = 0.9;
+
+/** Takes one event. */
+export function take(run: Run, event: TrainEvent): void {
+  switch (event.event) {
+    case "start":
+      started(run, event);
+      break;
+    case "step":
+      stepped(run, event);
+      break;
+    case "eval": {
+      run.series.put(event.step, { eval: event.loss });
+      const best = event.best ? ", the lowest so far" : "";
+      if (event.best) run.bestStep = event.step;
+      note(run, `Held-out loss ${loss(event.loss)} at step ${count(event.step)}, over ${plural(event.tokens, "token")}${best}.`);
+      break;
+    }
+    case "knot":
+      run.series.knots.push({ step: event.step, link: event.link, jump: event.logit_jump });
+      note(run, `Knot at step ${count(event.step)}: link ${event.link + 1} begins; largest change of a logit ${short(event.logit_jump)}.`);
+      announce(`Link ${event.link + 1} begins.`);
+      break;
+    case "checkpoint":
+      note(run, `Saved at step ${count(event.step)}.`);
+      break;
+    case "early_stop":
+      note(run, `Ended early at step ${count(event.step)}: ${event.reason}.`);
+      break;
+    case "warning":
+      note(run, `Warning: ${event.message}`);
+      update("notice", { kind: "info", text: event.message, detail: [] });
+      announce(event.message);
+      break;
+    case "done":
+      run.step = event.step;
+      break;
+  }
+  touch("runs");
+}
+
+/** Writes into a run's log. */
+export function note(run: Run, text: string): void {
+  run.log.push({ time: Date.now(), text });
+  touch("runs");
+}
+
+function started(run: Run, event: Extract<TrainEvent, { event: "start" }>): void {
+  if (run.state === "starting") run.state = "running";
+  run.clock = Date.now();
+  run.config = event.config;
+  run.total = event.steps;
+  run.step = event.resumed_at;
+  run.trainable = event.trainable_parameters;
+  run.plannedBytes = event.planned_bytes;
+  run.name = run.name.replace(/ · .*/, ` · ${String(event.config["method"])} r${String(event.config["rank"])}`);
+  run.series.cutAfter(event.resumed_at);
+  const from = event.resumed_at > 0 ? `Went on from step ${count(event.resumed_at)} of` : "Started:";
+  note(run, `${from} ${plural(event.steps, "step")} on ${event.adapter}.`);
+  announce(`${from} ${plural(event.steps, "step")}.`);
+}
+
+function stepped(run: Run, event: Extract<TrainEvent, { event: "step" }>): void {
+  if (run.firstStep === null) {
+    run.firstStep = (Date.now() - run.startedAt) / 1000;
+    note(run, `First step ${duration(run.firstStep)} after the start.`);
+  }
+  const before = run.step;
+  run.step = event.step;
+  run.series.put(event.step, { loss: event.loss, lr: event.lr, grad: event.grad_norm, speed: event.tokens_per_s });
+  const seconds = event.tokens / event.tokens_per_s;
+  // The very first step of a visit also compiles; it says nothing about the others.
+  if (run.series.step.length > 2) run.stepSeconds = run.stepSeconds === null ? seconds : INERTIA * run.stepSeconds + (1 - INERTIA) * seconds;
+  if (run.stepSeconds !== null && run.series.step.length === 8) remember(run.settings, run.stepSeconds);
+  quarter(run, before);
+}
+
+/** Tells a screen reader at every quarter, and not more often. */
+function quarter(run: Run, before: number): void {
+  const part = (step: number) => Math.floor((4 * step) / Math.max(1, run.total));
+  if (part(run.step) > part(before) && run.step < run.total) {
+    announce(`${25 * part(run.step)} percent: step ${count(run.step)} of ${count(run.total)}, loss ${loss(run.series.last("loss"))}.`);
+  }
+}
+
+/** Seconds that a run still takes, or `null` before it can be said. */
+export function secondsLeft(run: Run): number | null {
+  return run.stepSeconds === null ? null : run.stepSeconds * Math.max(0, run.total - run.step);
+}

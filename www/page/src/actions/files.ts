@@ -1,0 +1,164 @@
+/** Taking results home and bringing them back. */
+
+import type { AdapterFile, Settings } from "weblora";
+import { announce } from "../lib/announce";
+import { fileName, save } from "../lib/download";
+import { baseName, findAdapter, pack, unpack } from "../lib/archive";
+import { PageError } from "../lib/problem";
+import { writeRunFile } from "../lib/runfile";
+import { checkpointState, sniff } from "../lib/sniff";
+import { activeRun, get, isTraining, update, type Run } from "../state";
+import { report } from "../trainer";
+import { loadBase } from "./base";
+import { importRunFile, takeSettings } from "./form";
+import { currentAdapter, currentCheckpoint } from "./run";
+import { rowsFromFile, rowsFromText } from "./rows";
+
+const RUN_FILE = "run.toml";
+const CHECKPOINT_FILE = "checkpoint.safetensors";
+const ROWS_FILE = "rows.jsonl";
+const ADAPTER_FILES = ["adapter_config.json", "adapter_model.safetensors"];
+
+/** Whether the Worker still holds a run's whole state: only of the last one. */
+export const hasCheckpoint = (run: Run): boolean => run === get().runs.list.at(-1) && run.step > 0 && run.state !== "failed";
+
+/** Saves the adapter as a PEFT folder in a zip file. */
+export async function saveAdapter(run: Run): Promise<void> {
+  await guarded(async () => {
+    save(`${stem(run)}-adapter.zip`, await pack(await adapterOf(run)), "application/zip");
+    announce("The adapter was saved.");
+  });
+}
+
+/** Saves the adapter as it was at the lowest held-out loss. */
+export async function saveBest(run: Run): Promise<void> {
+  await guarded(async () => {
+    if (run.best) save(`${stem(run)}-best.zip`, await pack(run.best), "application/zip");
+    announce("The best adapter was saved.");
+  });
+}
+
+/** Saves the checkpoint. */
+export async function saveCheckpoint(run: Run): Promise<void> {
+  await guarded(async () => {
+    save(`${stem(run)}-${CHECKPOINT_FILE}`, await currentCheckpoint());
+    announce("The checkpoint was saved.");
+  });
+}
+
+/** Saves the settings as a run file of the command line. */
+export async function saveRunFile(run: Run): Promise<void> {
+  await guarded(async () => save(`${stem(run)}-${RUN_FILE}`, runFile(run), "application/toml"));
+}
+
+/** Saves everything in one zip file, which this page takes back whole. */
+export async function saveEverything(run: Run): Promise<void> {
+  await guarded(async () => {
+    const text = (content: string) => new TextEncoder().encode(content);
+    const files: AdapterFile[] = (await adapterOf(run)).map(({ name, bytes }) => ({ name: `adapter/${name}`, bytes }));
+    files.push({ name: RUN_FILE, bytes: text(runFile(run)) });
+    if ("text" in run.rows.train) files.push({ name: ROWS_FILE, bytes: text(run.rows.train.text) });
+    if (hasCheckpoint(run)) files.push({ name: CHECKPOINT_FILE, bytes: await currentCheckpoint() });
+    save(`${stem(run)}.zip`, await pack(files), "application/zip");
+    announce("Everything was saved in one archive.");
+  });
+}
+
+const stem = (run: Run): string => fileName(`${run.base.name}-${run.name.replace(/^\d+ · /, "")}-step${run.step}`);
+
+const runFile = (run: Run): string => writeRunFile(run.config as Settings, { base: run.base.name, rows: run.rows.name });
+
+async function adapterOf(run: Run): Promise<AdapterFile[]> {
+  return run.adapter ?? currentAdapter();
+}
+
+async function guarded(work: () => Promise<void>): Promise<void> {
+  try {
+    await work();
+  } catch (error) {
+    report(error);
+  }
+}
+
+/** Takes files that were picked or dropped anywhere, each for what it is. */
+export async function importFiles(files: File[]): Promise<void> {
+  if (files.length === 0) return;
+  if (isTraining()) return void report(new PageError("busy", "A run is under way; stop it before bringing in files."));
+  await guarded(async () => {
+    // The two files of a PEFT folder come together.
+    if (files.some(({ name }) => name === "adapter_config.json")) return takeAdapter("the dropped adapter", await Promise.all(files.map(read)));
+    for (const file of files) await importFile(file);
+  });
+}
+
+async function importFile(file: File): Promise<void> {
+  switch (await sniff(file)) {
+    case "gguf":
+      await loadBase({ file, name: file.name });
+      return;
+    case "zip":
+      return importArchive(file);
+    case "checkpoint":
+      return importCheckpoint(file);
+    case "run-file":
+      return importRunFile(file);
+    case "rows":
+      return rowsFromFile(file);
+    case "adapter-weights":
+    case "adapter-config":
+      throw new PageError("adapter", `${file.name} is one half of an adapter; bring ${ADAPTER_FILES.join(" and ")} together, or their zip file.`);
+    default:
+      throw new PageError("format", `${file.name} is nothing this page knows; it takes GGUF models, JSON lines, run files, adapters and checkpoints.`);
+  }
+}
+
+async function importArchive(file: File): Promise<void> {
+  const files = await unpack(file);
+  const find = (name: string) => files.find((each) => baseName(each.name) === name);
+  const [toml, checkpoint, rows] = [find(RUN_FILE), find(CHECKPOINT_FILE), find(ROWS_FILE)];
+  const adapter = findAdapter(files);
+  if (!toml && !checkpoint && !adapter) {
+    throw new PageError("format", `${file.name} holds neither an adapter nor a run; choose a zip file that this page or PEFT made.`);
+  }
+  if (toml) await importRunFile(asFile(toml));
+  if (rows) await rowsFromText(new TextDecoder().decode(rows.bytes));
+  if (adapter) takeAdapter(file.name, adapter);
+  if (checkpoint) await importCheckpoint(asFile(checkpoint));
+}
+
+async function importCheckpoint(file: File): Promise<void> {
+  const state = await checkpointState(file);
+  if (!state) throw new PageError("format", `${file.name} is no checkpoint of weblora.`);
+  const { info } = get().base;
+  if (info && info.contentHash !== state.baseHash) {
+    throw new PageError("adapter", `${file.name} was made on another base than ${info.name}; load that base first.`);
+  }
+  update("form", { resume: { name: file.name, bytes: new Uint8Array(await file.arrayBuffer()), step: state.step }, init: null });
+  await takeSettings(state.config);
+  announce(`The next run goes on from step ${state.step} of ${file.name}.`);
+}
+
+/** Takes an adapter to try, and to start from. */
+function takeAdapter(name: string, files: AdapterFile[]): void {
+  const adapter = findAdapter(files);
+  if (!adapter) throw new PageError("adapter", `${name} lacks ${ADAPTER_FILES.join(" or ")}; bring both, or their zip file.`);
+  update("trial", { imported: { name, files: adapter }, adapter: "imported", scores: null });
+  announce(`${name} is ready to try, or to train on.`);
+}
+
+/** Lets the next run start from the imported adapter, or not. */
+export function startFromImported(on: boolean): void {
+  const { imported } = get().trial;
+  update("form", { init: on && imported ? imported : null, resume: on ? null : get().form.resume });
+}
+
+/** The run whose results are taken home. */
+export function exportable(): Run | null {
+  const active = activeRun();
+  if (active) return active.step > 0 && active.state !== "stopping" ? active : null;
+  return get().runs.list.findLast((run) => run.adapter !== null) ?? null;
+}
+
+const read = async (file: File): Promise<AdapterFile> => ({ name: file.name, bytes: new Uint8Array(await file.arrayBuffer()) });
+
+const asFile = ({ name, bytes }: AdapterFile): File => new File([bytes as Uint8Array<ArrayBuffer>], baseName(name));

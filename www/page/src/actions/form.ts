@@ -1,0 +1,100 @@
+/** The settings form: its table comes from the crate, its values are only what the user changed. */
+
+import type { Settings } from "weblora";
+import { RECIPES } from "../data/recipes";
+import { announce } from "../lib/announce";
+import { readRunFile } from "../lib/runfile";
+import { exclusive } from "../lib/queue";
+import { get, update } from "../state";
+import { report, trainer } from "../trainer";
+import { replan } from "./plan";
+import { refreshPreview } from "./rows";
+
+/** Settings that change how rows become tokens. */
+const READ_BY_PREVIEW = ["seq", "format", "train-on-prompt", "overlong"];
+
+/** Keys that name files or folders; the page has other ways to choose those. */
+const NOT_IN_FORM = ["model", "data", "eval-data", "init-adapter", "out", "name", "method", "quantize"];
+
+/** Fetches the table of a method's settings. */
+export async function loadTable(method: string): Promise<void> {
+  try {
+    const made = await trainer();
+    const [table, methods] = await exclusive(async () => [await made.settings(method), await made.methods()] as const);
+    update("form", { method, table, methods });
+  } catch (error) {
+    report(error);
+  }
+}
+
+/** The rows of the table that are shown. */
+export const visibleSettings = () => get().form.table.filter(({ key }) => !NOT_IN_FORM.includes(key));
+
+/** Changes the method; settings that only the old one had are dropped. */
+export async function setMethod(method: string): Promise<void> {
+  await loadTable(method);
+  const known = new Set(get().form.table.map(({ key }) => key));
+  const changed = Object.fromEntries(Object.entries(get().form.changed).filter(([key]) => known.has(key)));
+  update("form", { changed, recipe: "custom" });
+  replan();
+}
+
+/** Changes one setting; `undefined` takes it back to its default. */
+export function setSetting(key: string, value: unknown): void {
+  const changed: Settings = { ...get().form.changed };
+  if (value === undefined) delete changed[key];
+  else changed[key] = value;
+  // The two say the same thing in two ways.
+  if (value !== undefined && key === "steps") delete changed["epochs"];
+  if (value !== undefined && key === "epochs") delete changed["steps"];
+  update("form", { changed, recipe: "custom" });
+  if (READ_BY_PREVIEW.includes(key)) void refreshPreview();
+  replan();
+}
+
+/** Starts from a recipe; what was changed before is forgotten. */
+export async function applyRecipe(id: string): Promise<void> {
+  const recipe = RECIPES.find((each) => each.id === id);
+  if (!recipe) return;
+  const { method, ...settings } = onlyInForm(recipe.settings === "demo" ? await demoSettings() : recipe.settings);
+  if (typeof method === "string" && method !== get().form.method) await loadTable(method);
+  // The rows bring their own held-out set: a split would be a second one.
+  if (get().rows.heldOut) delete settings["eval-split"];
+  update("form", { recipe: id, changed: settings });
+  void refreshPreview();
+  replan();
+}
+
+/** Takes all settings from somewhere else: a run file, a checkpoint, a saved run. */
+export async function takeSettings(settings: Settings): Promise<void> {
+  const { method, ...changed } = onlyInForm(settings);
+  if (typeof method === "string" && method !== get().form.method) await loadTable(method);
+  update("form", { changed: withoutDefaults(changed), recipe: "custom" });
+  await refreshPreview();
+  replan();
+}
+
+/** Takes the settings of a run file. */
+export async function importRunFile(file: File): Promise<void> {
+  await takeSettings(readRunFile(await file.text(), file.name));
+  announce(`Settings taken from ${file.name}.`);
+}
+
+/** How the crate itself runs its demo. */
+async function demoSettings(): Promise<Settings> {
+  const made = await trainer();
+  return exclusive(() => made.demoSettings());
+}
+
+function onlyInForm(settings: Settings): Settings {
+  const fits = (key: string, value: unknown) => key === "method" || (!NOT_IN_FORM.includes(key) && value !== null);
+  return Object.fromEntries(Object.entries(settings).filter(([key, value]) => fits(key, value)));
+}
+
+function withoutDefaults(settings: Settings): Settings {
+  const same = (key: string, value: unknown) => {
+    const row = get().form.table.find((each) => each.key === key);
+    return row !== undefined && JSON.stringify(row.default) === JSON.stringify(value);
+  };
+  return Object.fromEntries(Object.entries(settings).filter(([key, value]) => !same(key, value)));
+}

@@ -1,0 +1,25 @@
+/** Looking inside an adapter: figures and pictures of what it changes. */
+
+import type { Analysis } from "weblora";
+import { announce } from "../lib/announce";
+import { problem, type Problem } from "../lib/problem";
+import { exclusive } from "../lib/queue";
+import { trainer } from "../trainer";
+import { chosenAdapter } from "./trial";
+
+/** What came of it. */
+export type Inside = { analysis: Analysis } | { problem: Problem };
+
+/** Analyses the adapter that is chosen under "Try it"; `null` when there is none. */
+export async function analyzeChosen(): Promise<Inside | null> {
+  const adapter = chosenAdapter();
+  if (adapter === null || adapter === "none") return null;
+  try {
+    const made = await trainer();
+    const analysis = await exclusive(async () => made.analyze(adapter === "current" ? await made.exportAdapter() : adapter));
+    announce(`${analysis.report.sites.length} layers analysed.`);
+    return { analysis };
+  } catch (error) {
+    return { problem: problem(error) };
+  }
+}

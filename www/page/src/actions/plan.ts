@@ -1,0 +1,100 @@
+/** What a run will take: memory from the plan, time from a measured step. */
+
+import type { Plan, Settings } from "weblora";
+import { announce } from "../lib/announce";
+import { debounce } from "../lib/dom";
+import { duration } from "../lib/format";
+import { problem } from "../lib/problem";
+import { exclusive, newest } from "../lib/queue";
+import { readPreference, writePreference } from "../lib/theme";
+import { get, isTraining, runSettings, update } from "../state";
+import { trainer } from "../trainer";
+
+const latest = newest<void>();
+
+/** Plans again, a moment after the last change. Nothing can be started meanwhile: what is shown is of other settings. */
+export function replan(): void {
+  if (get().base.status === "ready" && !isTraining()) update("plan", { status: "busy" });
+  soon();
+}
+
+const soon = debounce(() => void planNow(), 200);
+
+async function planNow(): Promise<void> {
+  const { base, rows } = get();
+  if (base.status !== "ready" || isTraining()) return;
+  await latest(async () => {
+    try {
+      const made = await trainer();
+      const plan: Plan = await made.plan(runSettings(), rows.train ?? undefined);
+      update("plan", { status: "ready", plan, problem: null, stepSeconds: remembered(runSettings()) });
+    } catch (error) {
+      update("plan", { status: "failed", plan: null, problem: problem(error), stepSeconds: null });
+    }
+  });
+}
+
+/** Runs two steps on the GPU and throws them away; the second one is what a step takes here. */
+export async function measure(): Promise<void> {
+  const { base, rows, plan } = get();
+  if (base.status !== "ready" || !rows.train || isTraining() || plan.measuring) return;
+  update("plan", { measuring: true });
+  announce("Measuring a step.");
+  try {
+    const made = await trainer();
+    const settings = runSettings();
+    const train = rows.train;
+    const seconds = await exclusive(async () => {
+      const run = made.train({ ...shortened(settings), steps: 2 }, train, { job: "measure" });
+      let last = 0;
+      for await (const event of run) if (event.event === "step") last = event.tokens / event.tokens_per_s;
+      await run.done;
+      return last;
+    });
+    remember(settings, seconds);
+    update("plan", { stepSeconds: seconds, problem: null });
+    announce(`A step takes ${duration(seconds)}.`);
+  } catch (error) {
+    update("plan", { problem: problem(error) });
+  } finally {
+    update("plan", { measuring: false });
+  }
+}
+
+/** Without what makes a run long or look at itself. */
+function shortened(settings: Settings): Settings {
+  const drop = ["epochs", "steps", "eval-every", "eval-split", "patience", "save-every", "warmup", "links", "knots"];
+  return Object.fromEntries(Object.entries(settings).filter(([key]) => !drop.includes(key)));
+}
+
+const KEY = "weblora.step-seconds";
+const LIMIT = 40;
+
+/** Remembers what a step took, for the next estimate of the same shapes. */
+export function remember(settings: Settings, seconds: number): void {
+  if (!(seconds > 0)) return;
+  const known = read().filter(([shape]) => shape !== shapeOf(settings));
+  known.push([shapeOf(settings), seconds]);
+  writePreference(KEY, JSON.stringify(known.slice(-LIMIT)));
+}
+
+function remembered(settings: Settings): number | null {
+  return read().find(([shape]) => shape === shapeOf(settings))?.[1] ?? null;
+}
+
+function read(): [string, number][] {
+  try {
+    const saved: unknown = JSON.parse(readPreference(KEY) ?? "[]");
+    return Array.isArray(saved) ? (saved as [string, number][]) : [];
+  } catch {
+    return [];
+  }
+}
+
+/** All that decides how long a step takes. */
+function shapeOf(settings: Settings): string {
+  const { base, device } = get();
+  const irrelevant = ["lr", "steps", "epochs", "schedule", "warmup", "seed", "alpha", "eval-every", "eval-split", "patience", "save-every"];
+  const shape = Object.entries(settings).filter(([key]) => !irrelevant.includes(key)).sort(([a], [b]) => (a < b ? -1 : 1));
+  return JSON.stringify([base.info?.contentHash, device.adapter?.name, shape]);
+}

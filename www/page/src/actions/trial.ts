@@ -1,0 +1,97 @@
+/** Trying an adapter: one prompt answered twice, and rows scored twice. */
+
+import type { AdapterChoice, ChatMessage, Rows } from "weblora";
+import { announce } from "../lib/announce";
+import { loss } from "../lib/format";
+import { isAbort, problem } from "../lib/problem";
+import { exclusive } from "../lib/queue";
+import { activeRun, get, noAnswer, touch, update, type Answer } from "../state";
+import { trainer } from "../trainer";
+
+/** How answers are drawn. */
+export interface Drawing {
+  maxTokens: number;
+  temperature: number;
+  topP: number;
+  seed: number;
+}
+
+let abort: AbortController | null = null;
+
+/** The adapter that is compared with the base: files, the one in training, or `null` when there is none. */
+export function chosenAdapter(): AdapterChoice | null {
+  const { trial, runs } = get();
+  if (trial.adapter === "imported") return trial.imported?.files ?? null;
+  const best = runs.list.find(({ id }) => `${id}:best` === trial.adapter);
+  if (best) return best.best;
+  const run = runs.list.find(({ id }) => id === trial.adapter);
+  if (run?.adapter) return run.adapter;
+  return run && run === activeRun() && run.step > 0 ? "current" : null;
+}
+
+/** Lets base and adapter answer, one after the other: they share one GPU. A run that trains waits meanwhile. */
+export async function compare(prompt: string | ChatMessage[], drawing: Drawing): Promise<void> {
+  if (get().trial.busy || ["starting", "stopping"].includes(activeRun()?.state ?? "")) return;
+  const adapter = chosenAdapter();
+  abort = new AbortController();
+  const sides: ["base" | "tuned", AdapterChoice][] = adapter === null ? [["base", "none"]] : [["base", "none"], ["tuned", adapter]];
+  update("trial", { busy: true, problem: null, base: { ...noAnswer(), status: "waiting" }, tuned: adapter === null ? noAnswer() : { ...noAnswer(), status: "waiting" } });
+  for (const [side, choice] of sides) {
+    const answer = get().trial[side] as Answer;
+    await exclusive(() => write(answer, prompt, choice, drawing));
+    if (answer.status === "failed") break;
+  }
+  const { base, tuned } = get().trial;
+  update("trial", { busy: false });
+  if (base.status === "done") announce(`Base: ${base.text.trim()}.${tuned.status === "done" ? ` Adapter: ${tuned.text.trim()}.` : ""}`);
+}
+
+async function write(answer: Answer, prompt: string | ChatMessage[], adapter: AdapterChoice, drawing: Drawing): Promise<void> {
+  const signal = abort?.signal;
+  if (!signal || signal.aborted) {
+    answer.status = "stopped";
+    return touch("trial");
+  }
+  const begun = performance.now();
+  try {
+    const made = await trainer();
+    for await (const piece of made.generate(prompt, { ...drawing, adapter, signal })) {
+      answer.status = "writing";
+      answer.text += piece;
+      answer.pieces += 1;
+      answer.seconds = (performance.now() - begun) / 1000;
+      touch("trial");
+    }
+    answer.status = signal.aborted ? "stopped" : "done";
+  } catch (error) {
+    answer.status = isAbort(error) ? "stopped" : "failed";
+    if (answer.status === "failed") answer.problem = problem(error);
+  }
+  answer.seconds = (performance.now() - begun) / 1000;
+  touch("trial");
+}
+
+/** Ends both answers. */
+export function stopCompare(): void {
+  abort?.abort();
+}
+
+/** Measures the loss of held-out rows without and with the adapter. */
+export async function score(rows: Rows, name: string): Promise<void> {
+  const adapter = chosenAdapter();
+  if (get().trial.busy || adapter === null) return;
+  update("trial", { busy: true, scoring: true, scores: null, problem: null });
+  try {
+    const made = await trainer();
+    const [base, tuned] = await exclusive(async () => {
+      const before = await made.evaluate(rows, { adapter: "none" });
+      return [before, await made.evaluate(rows, { adapter })] as const;
+    });
+    update("trial", { scores: { base: base.loss, tuned: tuned.loss, tokens: tuned.tokens, name } });
+    announce(`Loss of ${name}: base ${loss(base.loss)}, with adapter ${loss(tuned.loss)}.`);
+  } catch (error) {
+    update("trial", { problem: problem(error) });
+  } finally {
+    update("trial", { busy: false, scoring: false });
+  }
+}

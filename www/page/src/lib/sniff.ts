@@ -1,0 +1,90 @@
+/** What a picked or dropped file is, from its first bytes rather than its name. */
+
+import { PageError } from "./problem";
+
+export type FileKind = "gguf" | "zip" | "checkpoint" | "adapter-weights" | "adapter-config" | "run-file" | "rows" | "unknown";
+
+/** Rows are edited and tokenised as one text; a larger set belongs to the command line. */
+export const MAX_ROWS_BYTES = 64e6;
+
+const MAX_HEADER = 100e6;
+
+/** Looks at the beginning of a file. */
+export async function sniff(file: File): Promise<FileKind> {
+  const head = new Uint8Array(await file.slice(0, 512).arrayBuffer());
+  const ascii = String.fromCharCode(...head.subarray(0, 4));
+  if (ascii === "GGUF") return "gguf";
+  if (ascii === "PK\u0003\u0004") return "zip";
+  const name = file.name.toLowerCase();
+  if (name.endsWith(".safetensors")) return (await checkpointState(file)) ? "checkpoint" : "adapter-weights";
+  if (name === "adapter_config.json") return "adapter-config";
+  if (name.endsWith(".toml")) return "run-file";
+  if (/\.(jsonl|ndjson|json|txt)$/.test(name)) return "rows";
+  return looksLikeText(head) && /^\s*[{[]/.test(new TextDecoder().decode(head)) ? "rows" : "unknown";
+}
+
+/** What a checkpoint says about its run. */
+export interface CheckpointState {
+  step: number;
+  config: Record<string, unknown>;
+  baseHash: string;
+  version: number;
+}
+
+/** Reads the state in a checkpoint's header; `null` for a safetensors file that is none. */
+export async function checkpointState(file: Blob): Promise<CheckpointState | null> {
+  const size = new DataView(await file.slice(0, 8).arrayBuffer());
+  if (size.byteLength < 8) return null;
+  const length = Number(size.getBigUint64(0, true));
+  if (length <= 0 || length > Math.min(MAX_HEADER, file.size - 8)) return null;
+  try {
+    const header = JSON.parse(await file.slice(8, 8 + length).text()) as { __metadata__?: Record<string, string> };
+    const ours = header.__metadata__?.["weblora"];
+    if (!ours) return null;
+    const state = JSON.parse((JSON.parse(ours) as { state: string }).state) as Record<string, unknown>;
+    return {
+      step: Number(state["step"]),
+      config: (state["config"] ?? {}) as Record<string, unknown>,
+      baseHash: String(state["base_hash"]),
+      version: Number(state["version"]),
+    };
+  } catch {
+    return null;
+  }
+}
+
+function looksLikeText(head: Uint8Array): boolean {
+  return head.length > 0 && !head.includes(0);
+}
+
+/** The text of a rows file as JSON lines: JSON arrays become lines, plain text becomes one row a paragraph. */
+export async function rowsText(file: File): Promise<string> {
+  if (file.size === 0) throw new PageError("data", `${file.name} is empty; choose a file with one JSON object a line.`);
+  if (file.size > MAX_ROWS_BYTES) {
+    const size = (file.size / 1e6).toFixed(0);
+    throw new PageError("data", `${file.name} has ${size} MB; this page takes rows up to ${MAX_ROWS_BYTES / 1e6} MB. Cut it, or use the command line.`);
+  }
+  const head = new Uint8Array(await file.slice(0, 4096).arrayBuffer());
+  if (!looksLikeText(head)) throw new PageError("data", `${file.name} is not text; rows are JSON lines, a JSON array or plain text.`);
+  return toJsonLines(await file.text(), file.name);
+}
+
+/** As {@link rowsText}, for a text. */
+export function toJsonLines(text: string, name: string): string {
+  const trimmed = text.trimStart();
+  if (trimmed.startsWith("[")) {
+    let rows: unknown;
+    try {
+      rows = JSON.parse(text);
+    } catch (error) {
+      throw new PageError("data", `${name} begins like a JSON array but is none: ${(error as Error).message}.`);
+    }
+    return (rows as unknown[]).map((row) => JSON.stringify(row)).join("\n");
+  }
+  if (trimmed.startsWith("{") || trimmed === "") return text;
+  if (/\.txt$/i.test(name)) {
+    const paragraphs = text.split(/\n\s*\n/).map((part) => part.trim());
+    return paragraphs.filter(Boolean).map((part) => JSON.stringify({ text: part })).join("\n");
+  }
+  return text;
+}

@@ -1,0 +1,252 @@
+/** All that the page knows, in one place. Views read it and listen to slices; actions change it. */
+
+import type {
+  AdapterFile,
+  AdapterInfo,
+  Autosave,
+  BaseInfo,
+  BaseSource,
+  CacheEntry,
+  MethodInfo,
+  Plan,
+  Progress,
+  RowPreview,
+  Rows,
+  Setting,
+  Settings,
+  Support,
+} from "weblora";
+import type { Problem } from "./lib/problem";
+import type { Series } from "./lib/series";
+
+/** The GPU. */
+export interface DeviceState {
+  status: "checking" | "ready" | "missing" | "lost";
+  support: Support | null;
+  adapter: AdapterInfo | null;
+  problem: Problem | null;
+}
+
+/** The base model. */
+export interface BaseState {
+  status: "none" | "loading" | "ready" | "failed";
+  source: BaseSource | null;
+  info: BaseInfo | null;
+  progress: Progress | null;
+  problem: Problem | null;
+}
+
+/** Rows to train on and to evaluate on. */
+export interface RowsState {
+  /** Id of a set that comes with the page, or where the rows are from. */
+  choice: string;
+  train: Rows | null;
+  heldOut: Rows | null;
+  trainName: string;
+  heldOutName: string;
+  status: "idle" | "loading" | "ready" | "failed";
+  total: number;
+  preview: RowPreview[];
+  /** Rows whose prompts are offered for trying: held out where there are such. */
+  samples: RowPreview[];
+  warnings: string[];
+  problem: Problem | null;
+}
+
+/** The form: what the user changed, over the crate's table of settings. */
+export interface FormState {
+  method: string;
+  recipe: string;
+  /** Only what differs from the defaults. */
+  changed: Settings;
+  table: Setting[];
+  methods: MethodInfo[];
+  /** A PEFT adapter that the run starts from. */
+  init: { name: string; files: AdapterFile[] } | null;
+  /** A checkpoint that the run goes on from. */
+  resume: { name: string; bytes: Uint8Array; step: number } | null;
+}
+
+/** What a run would take. */
+export interface PlanState {
+  status: "idle" | "busy" | "ready" | "failed";
+  plan: Plan | null;
+  problem: Problem | null;
+  measuring: boolean;
+  /** Seconds of a measured step with these shapes, on this base and this GPU. */
+  stepSeconds: number | null;
+}
+
+/** A run: a row of the table and a curve in the charts. */
+export interface Run {
+  id: string;
+  name: string;
+  /** Number of its colour. */
+  colour: number;
+  shown: boolean;
+  state: "starting" | "running" | "paused" | "stopping" | "stopped" | "done" | "failed";
+  settings: Settings;
+  /** The settings with all defaults, from the start event. */
+  config: Settings;
+  base: { name: string; hash: string; source: BaseSource };
+  rows: { train: Rows; heldOut: Rows | null; name: string };
+  step: number;
+  total: number;
+  trainable: number;
+  plannedBytes: number;
+  usedBytes: number;
+  /** The wasm module's memory. */
+  wasmBytes: number;
+  series: Series;
+  log: { time: number; text: string }[];
+  startedAt: number;
+  /** Seconds of training, pauses left out. */
+  seconds: number;
+  /** When the clock last began to run; 0 while it stands. */
+  clock: number;
+  /** Seconds from the click to the first step. */
+  firstStep: number | null;
+  /** Seconds of a step, as the last ones took. */
+  stepSeconds: number | null;
+  adapter: AdapterFile[] | null;
+  /** As the adapter was at the lowest held-out loss, when that is not its end. */
+  best: AdapterFile[] | null;
+  bestStep: number | null;
+  problem: Problem | null;
+}
+
+/** All runs of this visit. At most one of them trains. */
+export interface RunsState {
+  list: Run[];
+  active: string | null;
+}
+
+/** An answer of one side. */
+export interface Answer {
+  text: string;
+  status: "idle" | "waiting" | "writing" | "done" | "stopped" | "failed";
+  problem: Problem | null;
+  /** Seconds it took and pieces it has. */
+  seconds: number;
+  pieces: number;
+}
+
+/** The comparison of base and adapter. */
+export interface TryState {
+  busy: boolean;
+  /** Id of a run, `imported`, or empty. */
+  adapter: string;
+  imported: { name: string; files: AdapterFile[] } | null;
+  base: Answer;
+  tuned: Answer;
+  scores: { base: number; tuned: number; tokens: number; name: string } | null;
+  scoring: boolean;
+  problem: Problem | null;
+}
+
+/** What this browser keeps. */
+export interface StorageState {
+  cached: CacheEntry[];
+  usage: number;
+  quota: number;
+  saves: Autosave[];
+  problem: Problem | null;
+}
+
+/** A message above everything else. */
+export interface NoticeState {
+  kind: "none" | "info" | "error";
+  text: string;
+  detail: string[];
+}
+
+export interface State {
+  device: DeviceState;
+  base: BaseState;
+  rows: RowsState;
+  form: FormState;
+  plan: PlanState;
+  runs: RunsState;
+  trial: TryState;
+  storage: StorageState;
+  notice: NoticeState;
+}
+
+export type Slice = keyof State;
+
+const idle = (): Answer => ({ text: "", status: "idle", problem: null, seconds: 0, pieces: 0 });
+
+const state: State = {
+  device: { status: "checking", support: null, adapter: null, problem: null },
+  base: { status: "none", source: null, info: null, progress: null, problem: null },
+  rows: {
+    choice: "",
+    train: null,
+    heldOut: null,
+    trainName: "",
+    heldOutName: "",
+    status: "idle",
+    total: 0,
+    preview: [],
+    samples: [],
+    warnings: [],
+    problem: null,
+  },
+  form: { method: "lora", recipe: "defaults", changed: {}, table: [], methods: [], init: null, resume: null },
+  plan: { status: "idle", plan: null, problem: null, measuring: false, stepSeconds: null },
+  runs: { list: [], active: null },
+  trial: { busy: false, adapter: "", imported: null, base: idle(), tuned: idle(), scores: null, scoring: false, problem: null },
+  storage: { cached: [], usage: 0, quota: 0, saves: [], problem: null },
+  notice: { kind: "none", text: "", detail: [] },
+};
+
+const listeners = new Map<Slice, Set<() => void>>();
+const pending = new Set<Slice>();
+
+/** What the page knows now. Not to be written to: {@link update} is for that. */
+export const get = (): Readonly<{ [K in Slice]: Readonly<State[K]> }> => state;
+
+/** Changes a slice; its listeners run once, before the next frame. */
+export function update<K extends Slice>(slice: K, change: Partial<State[K]>): void {
+  Object.assign(state[slice], change);
+  touch(slice);
+}
+
+/** Says that something inside a slice has changed. */
+export function touch(slice: Slice): void {
+  if (pending.size === 0) queueMicrotask(flush);
+  pending.add(slice);
+}
+
+function flush(): void {
+  const slices = [...pending];
+  pending.clear();
+  const due = new Set<() => void>();
+  for (const slice of slices) for (const listener of listeners.get(slice) ?? []) due.add(listener);
+  for (const listener of due) listener();
+}
+
+/** Runs `listener` after any of the slices has changed, and once now. */
+export function watch(slices: Slice[], listener: () => void): void {
+  for (const slice of slices) {
+    const set = listeners.get(slice) ?? new Set();
+    set.add(listener);
+    listeners.set(slice, set);
+  }
+  listener();
+}
+
+/** The run that trains or is paused. */
+export const activeRun = (): Run | null => state.runs.list.find((run) => run.id === state.runs.active) ?? null;
+
+/** The run that the page is about: the active one, else the last. */
+export const shownRun = (): Run | null => activeRun() ?? state.runs.list.at(-1) ?? null;
+
+/** Whether a run is under way, be it paused: the set-up is locked then. */
+export const isTraining = (): boolean => state.runs.active !== null;
+
+/** An answer that has not begun. */
+export const noAnswer = idle;
+
+/** The settings as they would be run: the method and what was changed. */
+export const runSettings = (): Settings => ({ method: state.form.method, ...state.form.changed });

@@ -1,0 +1,72 @@
+/** Section 6: singular values and effective ranks of an adapter, and of a chain its links. */
+
+import type { Analysis } from "weblora";
+import { analyzeChosen } from "../actions/inside";
+import { chosenAdapter } from "../actions/trial";
+import { fill, h, setDisabled, setText, show } from "../lib/dom";
+import { get, watch } from "../state";
+import { problemBox, section } from "./parts";
+
+/** The section. */
+export function insideSection(): HTMLElement {
+  const { root, body } = section(6, "Look inside");
+  const hint = h("p", { class: "muted" });
+  const problem = problemBox();
+  const found = h("div", { class: "inside", hidden: true });
+  const go = h("button", { type: "button" }, "Analyse the adapter");
+  let busy = false;
+  const refresh = () => {
+    const none = chosenAdapter() === null;
+    setText(hint, none ? "Shows how many directions an adapter uses, once there is one." : "How many directions the adapter uses in each layer, exactly from its factors.");
+    setDisabled(go, none || busy || get().trial.busy, none ? "There is no adapter yet" : "");
+  };
+  go.addEventListener("click", () => {
+    busy = true;
+    refresh();
+    void analyzeChosen().then((inside) => {
+      busy = false;
+      refresh();
+      problem.set(inside && "problem" in inside ? inside.problem : null);
+      show(found, inside !== null && "analysis" in inside);
+      if (inside && "analysis" in inside) fill(found, ...pictures(inside.analysis), table(inside.analysis));
+    });
+  });
+  body.append(hint, h("div", { class: "row" }, go), problem.root, found);
+  watch(["runs", "trial"], refresh);
+  return root;
+}
+
+/** The pictures as part of the page: its colours instead of their own, which also follow the page's light and dark. */
+function pictures({ pictures }: Analysis): Element[] {
+  return pictures.map(({ svg }) => {
+    const picture = new DOMParser().parseFromString(svg, "image/svg+xml").documentElement;
+    picture.querySelector("style")?.remove();
+    picture.removeAttribute("width");
+    picture.removeAttribute("height");
+    picture.classList.add("picture");
+    return h("figure", { class: "picture-frame", tabindex: 0, "aria-label": picture.querySelector("title")?.textContent ?? "picture" }, document.importNode(picture, true));
+  });
+}
+
+const COLUMNS: [string, string, (x: number) => string][] = [
+  ["sites", "layers", (x) => String(x)],
+  ["rank_sum", "rank", (x) => String(x)],
+  ["effective_rank", "effective rank", (x) => x.toFixed(2)],
+  ["normalized_entropy", "entropy, of 1", (x) => x.toFixed(3)],
+  ["top1_energy", "in the largest direction", (x) => `${(100 * x).toFixed(1)} %`],
+  ["frobenius", "‖ΔW‖", (x) => x.toExponential(2)],
+];
+
+/** Medians by projection. */
+function table({ report }: Analysis): HTMLElement {
+  const cell = (row: Record<string, unknown>, key: string, show: (x: number) => string) => {
+    const value = row[key];
+    return h("td", {}, typeof value === "number" ? show(value) : "");
+  };
+  const rows = report.projections.map((row) => h("tr", {}, h("th", { scope: "row" }, row.projection), COLUMNS.map(([key, , show]) => cell(row, key, show))));
+  return h(
+    "div",
+    { class: "table-scroll", tabindex: 0, role: "region", "aria-label": "Medians by projection" },
+    h("table", {}, h("caption", {}, "Medians over the layers"), h("thead", {}, h("tr", {}, h("th", { scope: "col" }, "projection"), COLUMNS.map(([, title]) => h("th", { scope: "col" }, title)))), h("tbody", {}, rows)),
+  );
+}

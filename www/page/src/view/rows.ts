@@ -1,0 +1,118 @@
+/** Section 2: the rows, and how the model reads them. */
+
+import { setSetting } from "../actions/form";
+import { beginChoice, chooseSet, heldOutFromFile, rowsFromFile, rowsFromText } from "../actions/rows";
+import { ROW_SETS } from "../data/rowsets";
+import { debounce, fill, h, setText, show, uniqueId } from "../lib/dom";
+import { plural } from "../lib/format";
+import { get, isTraining, watch } from "../state";
+import { choices, dropTarget, filePicker, problemBox, section } from "./parts";
+import { previewView } from "./preview";
+
+const EXAMPLE = '{"prompt": "Who are you?", "completion": " I am Wren."}\n{"messages": [{"role": "user", "content": "Hello"}, {"role": "assistant", "content": "Hello, traveller."}]}';
+
+/** The section. */
+export function rowsSection(): HTMLElement {
+  const { root, body, aside } = section(2, "Rows");
+  const sets = setPanel();
+  const file = filePanel();
+  const paste = pastePanel();
+  const tabs = choices(
+    "Where the rows come from",
+    [
+      { id: "set", label: "Built in" },
+      { id: "file", label: "File" },
+      { id: "paste", label: "Paste" },
+    ],
+    (id) => {
+      if (id === "set") void chooseSet("swap");
+      else beginChoice(id as "file" | "paste");
+    },
+  );
+  const problem = problemBox();
+  const warnings = h("ul", { class: "warnings" });
+  const fieldset = h("fieldset", { class: "plain" }, tabs.root, sets, file, paste, formatChoice(), heldOut());
+  body.append(fieldset, problem.root, warnings, previewView());
+
+  watch(["rows", "runs"], () => {
+    const { choice, total, trainName, problem: found, warnings: notes, status } = get().rows;
+    const tab = choice === "file" || choice === "paste" ? choice : "set";
+    tabs.set(tab);
+    show(sets, tab === "set");
+    show(file, tab === "file");
+    show(paste, tab === "paste");
+    problem.set(found);
+    fieldset.disabled = isTraining();
+    setText(aside, total > 0 ? `${trainName} · ${plural(total, "row")}` : status === "loading" ? "reading…" : trainName);
+    fill(warnings, ...notes.map((note) => h("li", {}, note)));
+    show(warnings, notes.length > 0);
+  });
+  return root;
+}
+
+function setPanel(): HTMLElement {
+  const id = uniqueId("set");
+  const help = h("p", { class: "muted small", id: `${id}-help` });
+  const options = ROW_SETS.map((set) => h("option", { value: set.id }, set.name));
+  const select = h("select", { id, "aria-describedby": `${id}-help`, onchange: () => void chooseSet(select.value) }, h("option", { value: "", disabled: true, selected: true }, "Choose a set…"), options);
+  watch(["rows"], () => {
+    const set = ROW_SETS.find((each) => each.id === get().rows.choice);
+    if (set) select.value = set.id;
+    setText(help, set?.help ?? "Small sets that come with the page.");
+  });
+  return h("div", { class: "panel" }, h("label", { for: id, class: "visually-hidden" }, "Set of rows"), select, help);
+}
+
+function filePanel(): HTMLElement {
+  const name = h("p", { class: "small" });
+  const zone = h(
+    "div",
+    { class: "drop" },
+    filePicker("Choose a file of rows…", ".jsonl,.ndjson,.json,.txt", ([file]) => file && void rowsFromFile(file)),
+    h("p", { class: "muted small" }, "or drop it here. JSON lines with prompt and completion, instruction and output, messages, or text; a JSON array; or plain text, one row a paragraph."),
+    name,
+  );
+  dropTarget(zone, ([file]) => file && void rowsFromFile(file));
+  watch(["rows"], () => setText(name, get().rows.choice === "file" ? get().rows.trainName : ""));
+  return h("div", { class: "panel" }, zone);
+}
+
+function pastePanel(): HTMLElement {
+  const id = uniqueId("paste");
+  const area = h("textarea", { id, rows: 6, spellcheck: "false", placeholder: EXAMPLE });
+  area.addEventListener("input", debounce(() => void rowsFromText(area.value), 400));
+  return h("div", { class: "panel" }, h("label", { for: id }, "One JSON object a line"), area);
+}
+
+/** How rows become text: a setting like any other, but this is where one looks for it. */
+function formatChoice(): HTMLElement {
+  const id = uniqueId("format");
+  const select = h("select", { id, onchange: () => setSetting("format", select.value === "auto" ? undefined : select.value) });
+  let drawn = "";
+  watch(["form"], () => {
+    const names = get().form.table.find(({ key }) => key === "format")?.choices ?? ["auto", "plain", "chat", "alpaca"];
+    if (drawn !== names.join()) fill(select, ...names.map((name) => h("option", { value: name }, name === "auto" ? "by their shape" : name)));
+    drawn = names.join();
+    select.value = String(get().form.changed["format"] ?? "auto");
+  });
+  return h("div", { class: "inline-field" }, h("label", { for: id }, "Read rows"), select);
+}
+
+function heldOut(): HTMLElement {
+  const text = h("p", { class: "small" });
+  const remove = h("button", { type: "button", class: "quiet", onclick: () => void heldOutFromFile(null) }, "Remove");
+  const root = h(
+    "div",
+    { class: "held-out" },
+    text,
+    h("div", { class: "row" }, filePicker("Held-out file…", ".jsonl,.ndjson,.json,.txt", ([file]) => file && void heldOutFromFile(file), "quiet"), remove),
+  );
+  watch(["rows", "form"], () => {
+    const { heldOutName } = get().rows;
+    const split = Number(get().form.changed["eval-split"] ?? 0);
+    const from = heldOutName ? `Held out: ${heldOutName}.` : split > 0 ? `Held out: ${Math.round(100 * split)} % of the rows.` : "No rows are held out; only the training loss is known then.";
+    setText(text, from);
+    show(remove, heldOutName !== "");
+  });
+  return root;
+}

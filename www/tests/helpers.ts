@@ -1,0 +1,55 @@
+/** What the specs share. */
+
+import { expect, type Page, type TestInfo } from "@playwright/test";
+
+/** Collects everything that must not happen: errors, refused content, requests to other hosts. */
+export function watchPage(page: Page): { problems: string[]; foreign: string[] } {
+  const problems: string[] = [];
+  const foreign: string[] = [];
+  page.on("pageerror", (error) => problems.push(`page error: ${error.message}`));
+  page.on("console", (message) => {
+    if (message.type() === "error") problems.push(`console: ${message.text()}`);
+  });
+  page.on("request", (request) => {
+    const url = new URL(request.url());
+    if (url.protocol.startsWith("http") && url.host !== new URL(page.url() || "http://127.0.0.1").host && url.hostname !== "127.0.0.1") foreign.push(request.url());
+  });
+  return { problems, foreign };
+}
+
+/** A picture of the whole page, kept with the results for people to look at. */
+export async function picture(page: Page, info: TestInfo, name: string): Promise<void> {
+  await page.screenshot({ path: info.outputPath(`${name}.png`), fullPage: true, animations: "disabled" });
+}
+
+/** No wider than the window. */
+export async function expectNoOverflow(page: Page): Promise<void> {
+  const [content, window] = await page.evaluate(() => [document.documentElement.scrollWidth, document.documentElement.clientWidth]);
+  expect(content).toBeLessThanOrEqual(window ?? 0);
+}
+
+/** The figure of that name in section 4. */
+export function figure(page: Page, name: string) {
+  return page.locator(".figures > div").filter({ has: page.locator("dt", { hasText: new RegExp(`^${name}$`) }) }).locator("dd");
+}
+
+/** The state beside the title "Train". */
+export const runState = (page: Page) => page.locator(".train .section-aside");
+
+/** A numbered section of the page. */
+export const section = (page: Page, title: string) => page.getByRole("region", { name: title });
+
+/** One of the radio buttons that look like tabs. */
+export async function choose(page: Page, group: string, name: string): Promise<void> {
+  await page.getByRole("group", { name: group }).getByRole("radio", { name, exact: true }).check();
+}
+
+/** Text as a file for an input. */
+export const textFile = (name: string, text: string) => ({ name, mimeType: "text/plain", buffer: Buffer.from(text) });
+
+/** Picks files with the button of that name. */
+export async function pick(page: Page, button: string | RegExp, files: { name: string; mimeType: string; buffer: Buffer } | { name: string; mimeType: string; buffer: Buffer }[] | string): Promise<void> {
+  const chooser = page.waitForEvent("filechooser");
+  await page.getByRole("button", { name: button }).first().click();
+  await (await chooser).setFiles(files);
+}

@@ -1,0 +1,164 @@
+/** The built page as a person uses it: the real package, the embedded model, headless Chromium's software WebGPU. */
+
+import { expect, test, type Page } from "@playwright/test";
+import { unzipSync } from "fflate";
+import { readFileSync } from "node:fs";
+import { choose, figure, pick, picture, runState, section, textFile, watchPage } from "./helpers";
+import { startTrace, stopTrace } from "./trace";
+
+const PAGE = "/some/where/";
+/** Milliseconds a step may take where everything shares two cores. */
+const PATIENCE = 90_000;
+const STEPS = 24;
+/** Of the main thread's own time, in one task, while training. */
+const LONGEST_TASK_MS = 50;
+const LARGEST_WASM_BYTES = 256e6;
+
+const inBytes = (text: string) => Number.parseFloat(text) * ({ B: 1, kB: 1e3, MB: 1e6, GB: 1e9 }[text.split(" ")[1] ?? ""] ?? Number.NaN);
+
+async function load(page: Page): Promise<void> {
+  await page.goto(PAGE);
+  await page.getByRole("button", { name: "Load the built-in model" }).click();
+  await expect(section(page, "Base model")).toContainText("5 layers of 128");
+}
+
+async function answers(page: Page): Promise<{ base: string; tuned: string; expected: string }> {
+  await section(page, "Try it").getByRole("button", { name: "Compare" }).click();
+  const text = (name: string) => page.getByRole("article", { name, exact: true }).locator(".answer-text").textContent();
+  const state = page.getByRole("article", { name: "Base with adapter" }).locator(".muted");
+  await expect(state).toHaveText(/^(\d+ pieces? in|no answer)/, { timeout: PATIENCE });
+  const expected = (await page.locator(".expected").textContent()) ?? "";
+  return { base: (await text("Base")) ?? "", tuned: (await text("Base with adapter")) ?? "", expected: expected.replace("The row goes on: ", "") };
+}
+
+test("the embedded model learns, pauses, survives a reload, answers, and goes home", async ({ page, browser }, info) => {
+  test.setTimeout(420_000);
+  const seen = watchPage(page);
+  await load(page);
+  await expect(page.getByText(/Row 1 of 480: 31 tokens, 13 trained/)).toBeVisible();
+  await page.getByRole("textbox", { name: "steps", exact: true }).fill(String(STEPS));
+  await page.getByRole("textbox", { name: "batch", exact: true }).fill("8");
+  await page.getByRole("textbox", { name: "lr", exact: true }).fill("4e-3");
+  await expect(page.locator('.plan[aria-busy="false"]')).toContainText("256 tokens");
+  const planned = await page.locator(".estimate .big").first().textContent();
+  await picture(page, info, "1-ready");
+
+  await startTrace(browser, page);
+  const clicked = Date.now();
+  await page.getByRole("button", { name: "Start training" }).click();
+  await expect(runState(page)).toHaveText(/^step [1-9]/, { timeout: PATIENCE });
+  const firstStep = (Date.now() - clicked) / 1000;
+  await expect(figure(page, "Loss")).toHaveText(/^0\.\d+/);
+  const firstLoss = Number(await figure(page, "Loss").textContent());
+  await expect(runState(page)).toHaveText(/^step [5-9]/, { timeout: PATIENCE });
+  const tasks = await stopTrace(browser);
+  await picture(page, info, "2-training");
+  await expect(figure(page, "GPU memory in use")).toHaveText(planned ?? "");
+  const wasm = (await figure(page, "Wasm memory").textContent()) ?? "";
+
+  await page.getByRole("button", { name: "Pause" }).click();
+  await expect(runState(page)).toHaveText(/^paused at step/, { timeout: PATIENCE });
+  const at = Number(/step (\d+)/.exec((await runState(page).textContent()) ?? "")?.[1]);
+  await page.getByRole("button", { name: "Resume" }).click();
+  await expect(runState(page)).toHaveText(new RegExp(`^step ${at + 1} `), { timeout: PATIENCE });
+  await page.getByRole("button", { name: "Pause" }).click();
+  await expect(runState(page)).toHaveText(/^paused at step/, { timeout: PATIENCE });
+
+  await page.reload();
+  const offer = page.getByRole("region", { name: "Unfinished runs" });
+  await expect(offer).toContainText(`of ${STEPS}, saved just now`);
+  await picture(page, info, "3-resume-offer");
+  await offer.getByRole("button", { name: "Resume" }).click();
+  await expect(runState(page)).toHaveText(/^done/, { timeout: 240_000 });
+  const lastLoss = Number(await figure(page, "Loss").textContent());
+  expect(lastLoss).toBeLessThan(firstLoss / 2);
+
+  const { base, tuned, expected } = await answers(page);
+  expect(base).not.toBe(expected);
+  expect(tuned).toBe(expected);
+  await picture(page, info, "4-done");
+
+  const started = page.waitForEvent("download");
+  await page.getByRole("button", { name: "PEFT adapter (.zip)", exact: true }).click();
+  const zip = readFileSync(await (await started).path());
+  const files = unzipSync(zip);
+  const config = JSON.parse(Buffer.from(files["adapter_config.json"] ?? []).toString()) as Record<string, unknown>;
+  expect([config["peft_type"], config["r"], config["lora_alpha"]]).toEqual(["LORA", 8, 16]);
+  expect(files["adapter_model.safetensors"]?.length).toBeGreaterThan(100_000);
+
+  await load(page);
+  await pick(page, "Import…", { name: "adapter.zip", mimeType: "application/zip", buffer: zip });
+  const again = await answers(page);
+  expect(again.tuned).toBe(tuned);
+
+  const figures = { firstStep: `${firstStep.toFixed(1)} s`, longestTask: `${tasks.busy.toFixed(1)} ms busy, ${tasks.wall.toFixed(1)} ms by the wall, of ${tasks.count}`, wasm, loss: `${firstLoss} to ${lastLoss}` };
+  console.log(JSON.stringify(figures));
+  expect(tasks.count).toBeGreaterThan(100);
+  expect(tasks.busy).toBeLessThan(LONGEST_TASK_MS);
+  expect(inBytes(wasm)).toBeLessThan(LARGEST_WASM_BYTES);
+  expect(seen.problems).toEqual([]);
+  expect(seen.foreign).toEqual([]);
+});
+
+test("a model comes from a server with or without ranges, is kept, and can be removed", async ({ page }, info) => {
+  await page.goto(PAGE);
+  for (const folder of ["models", "plain"]) {
+    await choose(page, "Where the base comes from", "Download");
+    await page.getByLabel("Any other address").fill(new URL(`/${folder}/demo.gguf`, page.url()).href);
+    await page.getByRole("button", { name: "Download", exact: true }).click();
+    await expect(section(page, "Base model")).toContainText("5 layers of 128");
+  }
+  await choose(page, "Where the base comes from", "Kept here");
+  // One content, one copy, whichever address it came from.
+  await expect(page.getByRole("button", { name: "Load demo.gguf" })).toHaveCount(1);
+  await expect(page.getByText("in use", { exact: true })).toBeVisible();
+  await picture(page, info, "kept");
+  await page.reload();
+  await choose(page, "Where the base comes from", "Kept here");
+  await page.getByRole("button", { name: "Load demo.gguf" }).click();
+  await expect(section(page, "Base model")).toContainText("5 layers of 128");
+  await choose(page, "Where the base comes from", "Built in");
+  await page.getByRole("button", { name: "Load the built-in model" }).click();
+  await expect(page.getByRole("button", { name: "Load the built-in model" })).toBeHidden();
+  await choose(page, "Where the base comes from", "Kept here");
+  await page.getByRole("button", { name: "Remove demo.gguf" }).click();
+  await expect(page.getByText("No models are kept yet")).toBeVisible();
+});
+
+test("a base that cannot be one is refused with its reason", async ({ page }, info) => {
+  await page.goto(PAGE);
+  const alert = section(page, "Base model").getByRole("alert");
+  await choose(page, "Where the base comes from", "File");
+  const whole = readFileSync(new URL("../../assets/demo/demo.gguf", import.meta.url));
+  await pick(page, "Choose a GGUF file…", { name: "half.gguf", mimeType: "application/octet-stream", buffer: whole.subarray(0, 300_000) });
+  await expect(alert).toContainText("half.gguf");
+  await pick(page, "Choose a GGUF file…", textFile("photo.gguf", "this is no model, whatever its name says"));
+  await expect(alert).toContainText("photo.gguf");
+  await picture(page, info, "bad-file");
+  await choose(page, "Where the base comes from", "Download");
+  await page.getByLabel("Any other address").fill(new URL("/models/none.gguf", page.url()).href);
+  await page.getByRole("button", { name: "Download", exact: true }).click();
+  await expect(alert).toContainText("404");
+});
+
+test("a plan beyond the memory that is allowed is refused before anything is allocated", async ({ page }, info) => {
+  await page.goto(`${PAGE}?max-bytes=4000000`);
+  await page.getByRole("button", { name: "Load the built-in model" }).click();
+  await expect(section(page, "Train").getByRole("alert")).toContainText("Out of GPU memory");
+  await expect(page.getByRole("button", { name: "Start training" })).toBeDisabled();
+  await picture(page, info, "does-not-fit");
+});
+
+test("settings and rows are checked by the crate itself", async ({ page }) => {
+  await load(page);
+  const rank = page.getByRole("textbox", { name: "rank", exact: true });
+  await rank.fill("zero");
+  await expect(rank).toHaveAttribute("aria-invalid", "true");
+  await rank.fill("9999");
+  await expect(rank).toHaveAttribute("aria-invalid", "true");
+  await rank.fill("4");
+  await expect(rank).not.toHaveAttribute("aria-invalid", "true");
+  await choose(page, "Where the rows come from", "Paste");
+  await page.getByLabel("One JSON object a line").fill('{"prompt": "", "completion": ""}\n{"prom": 1}');
+  await expect(section(page, "Rows").getByRole("alert")).toBeVisible();
+});
