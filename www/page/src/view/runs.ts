@@ -40,7 +40,7 @@ export function runsTable(): HTMLElement {
 
 function makeRow(run: Run): HTMLTableRowElement {
   const shown = h("input", { type: "checkbox", checked: run.shown, "aria-label": `Show the curves of run ${run.name}`, onchange: () => toggleShown(run) });
-  const remove = h("button", { type: "button", class: "quiet", "aria-label": `Remove run ${run.name}`, onclick: () => removeRun(run) }, "Remove");
+  const remove = h("button", { type: "button", class: "quiet", onclick: () => removeRun(run) }, "Remove");
   const name = h("th", { scope: "row" }, h("label", { class: "run-name" }, shown, h("span", { class: `swatch run-${run.colour}`, "aria-hidden": "true" }), h("span", {})));
   return h("tr", {}, name, h("td", {}), h("td", { class: "number" }), h("td", { class: "number" }), h("td", { class: "number" }), h("td", {}, remove));
 }
@@ -55,5 +55,9 @@ function updateRow(row: HTMLTableRowElement, run: Run): void {
     if (cell && cell.textContent !== value) cell.textContent = value;
   });
   const remove = row.querySelector("button");
-  if (remove) remove.disabled = run.id === get().runs.active;
+  if (remove) {
+    remove.disabled = run.id === get().runs.active;
+    // The name is complete when the settings are known.
+    remove.setAttribute("aria-label", `Remove run ${run.name}`);
+  }
 }
