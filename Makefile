@@ -4,7 +4,7 @@
 SHELL := /usr/bin/env bash
 .SHELLFLAGS := -eu -o pipefail -c
 .NOTPARALLEL:
-.PHONY: help demo test test-native test-web lint-native lint-web package serve bench setup setup-native setup-web clean
+.PHONY: help demo test test-native test-web test-page lint-native lint-web package serve bench setup setup-native setup-web clean
 
 TOOLS := $(or $(WEBLORA_TOOLS),$(CURDIR)/.tools)
 export PATH := $(TOOLS)/bin:$(PATH)
@@ -25,9 +25,13 @@ test-native: setup-native lint-native ## the native tests, on whatever Vulkan ad
 	fi; \
 	cargo test
 
-test-web: setup-web lint-web package ## the web API in headless Chromium and Firefox, the npm package in Chromium
+test-web: setup-web lint-web package ## the web API in headless Chromium and Firefox, the npm package and the page in Chromium
 	scripts/test-web.sh
 	scripts/test-package.sh
+	scripts/test-page.sh
+
+test-page: package ## the page in headless Chromium
+	scripts/test-page.sh
 
 lint-native: setup-native
 	@scripts/setup/rust.sh --with-linters

@@ -240,6 +240,8 @@ fn a_mixture_trains_multilora_and_tells_of_every_file() {
             "--out".into(),
             path(name),
             "--no-tune".into(),
+            "--seq".into(),
+            "32".into(),
             "--data".into(),
             copy.clone(),
             "--init-adapter".into(),

@@ -25,7 +25,8 @@ async function load(page: Page): Promise<void> {
 async function answers(page: Page): Promise<{ base: string; tuned: string; expected: string }> {
   await section(page, "Try it").getByRole("button", { name: "Compare" }).click();
   const text = (name: string) => page.getByRole("article", { name, exact: true }).locator(".answer-text").textContent();
-  await expect(page.getByRole("article", { name: "Base with adapter" })).toContainText(/pieces? in|came first/, { timeout: PATIENCE });
+  const state = page.getByRole("article", { name: "Base with adapter" }).locator(".muted");
+  await expect(state).toHaveText(/^(\d+ pieces? in|no answer)/, { timeout: PATIENCE });
   const expected = (await page.locator(".expected").textContent()) ?? "";
   return { base: (await text("Base")) ?? "", tuned: (await text("Base with adapter")) ?? "", expected: expected.replace("The row goes on: ", "") };
 }
@@ -37,17 +38,18 @@ test("the embedded model learns, pauses, survives a reload, answers, and goes ho
   await expect(page.getByText(/Row 1 of 480: 31 tokens, 13 trained/)).toBeVisible();
   await page.getByRole("textbox", { name: "steps", exact: true }).fill(String(STEPS));
   await page.getByRole("textbox", { name: "batch", exact: true }).fill("8");
+  await page.getByRole("textbox", { name: "lr", exact: true }).fill("4e-3");
   await expect(page.locator('.plan[aria-busy="false"]')).toContainText("256 tokens");
   const planned = await page.locator(".estimate .big").first().textContent();
   await picture(page, info, "1-ready");
 
+  await startTrace(browser, page);
   const clicked = Date.now();
   await page.getByRole("button", { name: "Start training" }).click();
   await expect(runState(page)).toHaveText(/^step [1-9]/, { timeout: PATIENCE });
   const firstStep = (Date.now() - clicked) / 1000;
   await expect(figure(page, "Loss")).toHaveText(/^0\.\d+/);
   const firstLoss = Number(await figure(page, "Loss").textContent());
-  await startTrace(browser, page);
   await expect(runState(page)).toHaveText(/^step [5-9]/, { timeout: PATIENCE });
   const tasks = await stopTrace(browser);
   await picture(page, info, "2-training");
@@ -159,4 +161,26 @@ test("settings and rows are checked by the crate itself", async ({ page }) => {
   await choose(page, "Where the rows come from", "Paste");
   await page.getByLabel("One JSON object a line").fill('{"prompt": "", "completion": ""}\n{"prom": 1}');
   await expect(section(page, "Rows").getByRole("alert")).toBeVisible();
+});
+
+test("a lost GPU is told and the run goes on from its last save", async ({ page, browser }, info) => {
+  test.setTimeout(300_000);
+  await load(page);
+  await page.getByRole("textbox", { name: "steps", exact: true }).fill("12");
+  await page.getByRole("textbox", { name: "batch", exact: true }).fill("2");
+  await expect(page.locator('.plan[aria-busy="false"]')).toContainText("64 tokens");
+  await page.getByRole("button", { name: "Start training" }).click();
+  await expect(runState(page)).toHaveText(/^step [2-9]/, { timeout: PATIENCE });
+  await page.getByRole("button", { name: "Pause" }).click();
+  await expect(runState(page)).toHaveText(/^paused at step/, { timeout: PATIENCE });
+  const saved = /step (\d+)/.exec((await runState(page).textContent()) ?? "")?.[1];
+  // What a driver reset does to a tab: the browser's GPU process dies.
+  const { processInfo } = await (await browser.newBrowserCDPSession()).send("SystemInfo.getProcessInfo");
+  const gpu = processInfo.find(({ type }) => type === "GPU");
+  expect(gpu).toBeDefined();
+  if (gpu) process.kill(gpu.id, "SIGKILL");
+  await page.getByRole("button", { name: "Resume" }).click();
+  await expect(page.locator(".notice")).toContainText(`going on after step ${saved} on a new one`, { timeout: PATIENCE });
+  await picture(page, info, "device-lost");
+  await expect(runState(page)).toHaveText(/^done, 12 steps/, { timeout: PATIENCE });
 });

@@ -66,7 +66,7 @@ test("trains, answers between steps, exports, evaluates", { timeout: 240_000 }, 
     const support = await Trainer.support();
     const trainer = await begin();
     const progress = [];
-    const training = trainer.train(small(12, { "eval-every": 6 }), rows, { heldOut: { text: '{"prompt":"a","completion":"b"}' }, onProgress: (p) => progress.push(p) });
+    const training = trainer.train(small(12, { rank: 8, targets: undefined, batch: 4, lr: 1e-2, dropout: 0, "eval-every": 6 }), rows, { heldOut: { text: '{"prompt":"a","completion":"b"}' }, onProgress: (p) => progress.push(p) });
     const second = await failure(() => trainer.train(small(1), rows).done);
     const base = await failure(() => trainer.loadBase({ embedded: true }));
     const pieces = [];
@@ -87,7 +87,7 @@ test("trains, answers between steps, exports, evaluates", { timeout: 240_000 }, 
     const again = await trainer.evaluate(few, { adapter: await trainer.exportAdapter() });
     const best = (await trainer.exportAdapter("best")).length;
     const memory = await trainer.memory();
-    const plan = await trainer.plan(small(12), rows);
+    const plan = await trainer.plan(events[0].config, rows);
     const preview = await trainer.preview(rows, small(12), 2);
     const settings = await trainer.settings("lora");
     await trainer.free();
@@ -102,12 +102,12 @@ test("trains, answers between steps, exports, evaluates", { timeout: 240_000 }, 
   assert.equal(found.events[0].event, "start");
   const curve = losses(found.events);
   assert.equal(curve.length, 12);
-  assert.ok(curve.at(-1) < curve[0] - 0.2, `losses ${curve}`);
+  assert.ok(curve.every(Number.isFinite), `losses ${curve}`);
   assert.equal(found.events.filter((e) => e.event === "eval").length, 2);
   assert.deepEqual(found.events.at(-1), found.done);
   assert.equal(found.done.step, 12);
   assert.deepEqual(found.files.map(([name]) => name).sort(), ["adapter_config.json", "adapter_model.safetensors", "weblora.json"]);
-  assert.ok(found.own.loss < found.none.loss, `${found.own.loss} ${found.none.loss}`);
+  assert.ok(found.own.loss < 0.9 * found.none.loss, `${found.own.loss} ${found.none.loss}`);
   assert.ok(Math.abs(found.again.loss - found.own.loss) < 1e-5, "the exported adapter is the trained one");
   assert.equal(found.best, 3);
   assert.ok(found.memory.wasm < 256 << 20 && found.memory.gpu > 0, JSON.stringify(found.memory));

@@ -14,8 +14,11 @@ try {
   const steps = events.filter((event) => event.event === "step");
   assert.equal(events.at(-1).event, "done", JSON.stringify(events.at(-1)));
   assert.equal(steps.length, 10);
-  assert.ok(steps.at(-1).loss < steps[0].loss, "the loss falls");
-  console.log(`ten steps from the tarball: loss ${steps[0].loss.toFixed(3)} to ${steps.at(-1).loss.toFixed(3)}`);
+  // Single steps see few rows each.
+  const mean = (some) => some.reduce((sum, step) => sum + step.loss, 0) / some.length;
+  const [first, last] = [mean(steps.slice(0, 3)), mean(steps.slice(-3))];
+  assert.ok(last < first, `the loss falls: ${steps.map((step) => step.loss)}`);
+  console.log(`ten steps from the tarball: mean loss of three ${first.toFixed(3)} to ${last.toFixed(3)}`);
 } finally {
   await browser.close();
   server.close();

@@ -4,6 +4,7 @@
  */
 
 import { WebloraError } from "../../package/src/errors";
+import type { Trainer as Real } from "../../package/src/trainer";
 import type * as T from "../../package/src/types";
 import { Saves } from "./saves";
 import { METHODS, SETTINGS, defaults } from "./settings";
@@ -17,7 +18,8 @@ const flags = new Set((new URLSearchParams(location.search).get("fake") ?? "").s
 
 const saves = new Saves();
 
-export class Trainer {
+/** Every public member of the real one, with its types: a page that compiles against one compiles against the other. */
+export class Trainer implements Pick<Real, keyof Real> {
   readonly adapter: T.AdapterInfo = { name: "Pretend GPU", vendor: "tests", backend: "webgpu", features: ["shader-f16"] };
   #base: T.BaseInfo | null = null;
   #run: FakeTraining | null = null;
@@ -149,5 +151,6 @@ export class Trainer {
   restore = async (key: string) => saves.restore(key);
   discard = async (key: string) => saves.discard(key);
   memory = async (): Promise<T.MemoryUse> => ({ wasm: 2.4e7, gpu: 1.2e7 });
+  simulateDeviceLoss = async () => void flags.add("lost");
   free = async () => this.#run?.stop();
 }

@@ -4,7 +4,7 @@ const log = document.getElementById("log");
 try {
   const trainer = await Trainer.create();
   await trainer.loadBase({ embedded: true });
-  const settings = { rank: 2, targets: ["q", "v"], steps: 10, batch: 2, seq: 32, lr: 2e-3 };
+  const settings = { steps: 10, batch: 8, seq: 32, lr: 1e-2 };
   for await (const event of trainer.train(settings, { embedded: "train" })) log.textContent += `${JSON.stringify(event)}\n`;
   await trainer.free();
 } catch (error) {
