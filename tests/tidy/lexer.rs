@@ -176,7 +176,8 @@ pub struct UsedPath {
 pub fn paths(tokens: &[Token]) -> Vec<UsedPath> {
     let (mut out, mut i) = (Vec::new(), 0);
     while i < tokens.len() {
-        if tokens[i].text == "use" {
+        // `impl Trait + use<'a> {` names what a type captures and imports nothing.
+        if tokens[i].text == "use" && tokens.get(i + 1).is_some_and(|t| t.text != "<") {
             i = use_tree(tokens, i + 1, &[], &mut out);
         } else if tokens[i].text.starts_with(is_word) && tokens.get(i + 1).is_some_and(|t| t.text == "::") {
             let (line, mut segments) = (tokens[i].line, vec![tokens[i].text.clone()]);
@@ -237,6 +238,13 @@ fn test_modules_are_not_product() {
     let rust = Rust::new("src/x.rs", "fn a() {}\n#[cfg(test)]\n#[rustfmt::skip]\nmod tests { fn b() {} }\n#[cfg(not(test))]\nfn c() {}");
     let words: Vec<_> = rust.product.iter().map(|t| t.text.as_str()).collect();
     assert!(words.contains(&"a") && words.contains(&"c") && !words.contains(&"b"), "{words:?}");
+}
+
+#[test]
+fn what_a_type_captures_is_no_import() {
+    let rust = Rust::new("src/x.rs", "fn f() -> impl Fn() + use<> { let a = wgpu::X; a.b(); || {} }");
+    let found: Vec<_> = paths(&rust.all).iter().map(|p| p.segments.join("::")).collect();
+    assert_eq!(found, ["wgpu::X"]);
 }
 
 #[test]
