@@ -7,6 +7,6 @@ cd "$ROOT/www" || exit 1
 [ -e package/dist/index.js ] && [ -e package/wasm/weblora_bg.wasm ] || die "the built package in www/package" "make package"
 npm run build --workspace page
 npm run build:fake --workspace page
-npx --workspace tests tsc --noEmit -p tests
+node_modules/.bin/tsc --noEmit -p tests
 cd tests
 npx playwright test "$@"

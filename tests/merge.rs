@@ -2,22 +2,26 @@
 #![cfg(not(target_arch = "wasm32"))]
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on should say where")]
 
+mod common;
 #[path = "common/program.rs"]
 mod program;
 
 use std::path::Path;
 
 use serde_json::Value;
-use weblora::adapters::{Projection, Site};
+use weblora::adapters::{AdapterConfig, AdapterLayout, Projection, Site};
 use weblora::analysis::decompose;
 use weblora::export::exporters::{self, Exported, Request, Sink};
 use weblora::export::peft::{Folder, Note, PeftAdapter, PeftSite};
 use weblora::export::rank_sum::{Weighted, rank_sum};
 use weblora::export::recompress::{Cut, recompress};
 use weblora::formats::{ByteSource, Bytes, ModelFile, SideFiles};
+use weblora::generate::Generator;
+use weblora::gpu::Tuner;
 use weblora::quant::{self, QuantFormat};
 use weblora::rng::fill_uniform;
-use weblora::settings::Map;
+use weblora::settings::{Map, Settings};
+use weblora::text::Tokenizer;
 
 use program::{fails, golden, succeeds};
 
@@ -248,6 +252,49 @@ fn a_merged_folder_is_the_base_plus_the_update() {
     }
 }
 
+/// The merged model answers as base and adapter do, in both containers: rows of q and k are where they belong, scales are right.
+#[test]
+fn a_merged_model_gives_the_logits_of_base_and_adapter() {
+    let Some(gpu) = common::gpu() else { return };
+    let base = pollster::block_on(weblora::demo::model()).unwrap();
+    let all = |key: &str| {
+        let site = |site: Site| {
+            let (out, inputs) = site.projection.shape(&base.config);
+            let fill = |which: &str, n: usize, bound: f64| fill_uniform(&format!("{key}/{site}.{which}"), n, bound);
+            PeftSite { site, rank: 4, alpha: 8.0, a: fill("a", 4 * inputs, 0.1), b: fill("b", out * 4, 0.05) }
+        };
+        let (sites, blocks) = (Site::all(&base.config).map(site).collect(), base.config.num_hidden_layers);
+        PeftAdapter { sites, rslora: false, blocks, dropout: 0.0, base_name: None, note: None }
+    };
+    let adapter = all("logits");
+    let prompt: Vec<u32> = (5..17).collect();
+    let logits = |file: &ModelFile, adapters: &[(AdapterLayout, Vec<f32>)]| {
+        let mut tuner = Tuner::for_device(gpu);
+        let opened = Generator::open(gpu, file, adapters, None, 32, &mut tuner, false, |_, _| {});
+        let mut generator = pollster::block_on(opened).unwrap();
+        pollster::block_on(generator.logits(gpu, &prompt, adapters.first().map(|_| 0))).unwrap()
+    };
+    let layout = AdapterConfig::read(&mut Settings::new(&adapter.settings())).unwrap().layout(&base.config).unwrap();
+    let values = adapter.to_buffer("test", &layout).unwrap();
+    let (want, without) = (logits(&base, &[(layout, values)]), logits(&base, &[]));
+    let (files, _) = export("merged-gguf", &adapter, &base, quant::by_name("f32")).unwrap();
+    let gguf = pollster::block_on(ModelFile::open_gguf(source("merged", files.file("model.gguf").unwrap()))).unwrap();
+    let (files, _) = export("merged-safetensors", &adapter, &base, quant::by_name("f32")).unwrap();
+    let text = |name: &str| String::from_utf8(files.file(name).unwrap().to_vec()).ok();
+    let side = SideFiles { config_json: text("config.json"), tokenizer_json: text("tokenizer.json"), ..SideFiles::default() };
+    let weights = source("model.safetensors", files.file("model.safetensors").unwrap());
+    let folder = pollster::block_on(ModelFile::open_safetensors(weights, None, side)).unwrap();
+    for (name, merged) in [("GGUF", &gguf), ("safetensors", &folder)] {
+        common::assert_close(name, &logits(merged, &[]), &want, 1e-4, 1e-4);
+    }
+    assert!(common::close(&without, &want, 1e-2, 1e-2).is_err(), "the adapter has no effect");
+    // The tokenizer that was written reads text as the base's does.
+    let (ours, theirs) = (Tokenizer::of_model(&base).unwrap(), Tokenizer::of_model(&folder).unwrap());
+    for text in ["sum 12 and 7", " two  blanks\n", "é😀"] {
+        assert_eq!(ours.encode(text, true).ok(), theirs.encode(text, true).ok(), "{text}");
+    }
+}
+
 #[test]
 fn what_cannot_be_exported_is_named() {
     let model = gguf();
@@ -390,9 +437,11 @@ fn broken_adapters_are_named() {
 fn analysis_as_words_json_and_pictures() {
     let (model, folder) = (gguf(), tempfile::tempdir().unwrap());
     let path = |name: &str| folder.path().join(name).display().to_string();
-    let (a, b) =
-        (save(folder.path(), "a", &adapter("a", 4, false, &model), None), save(folder.path(), "b", &adapter("b", 2, false, &model), None));
-    succeeds(&["merge", &a, &b, "--out", &path("chain")]);
+    let mut without_k = adapter("b", 2, false, &model);
+    without_k.sites.retain(|s| s.site.projection != Projection::K);
+    let all = [("a", adapter("a", 4, false, &model)), ("b", without_k), ("c", adapter("c", 3, false, &model))];
+    let [a, b, c] = all.map(|(name, adapter)| save(folder.path(), name, &adapter, None));
+    succeeds(&["merge", &a, &b, &c, "--out", &path("chain")]);
     let words = succeeds(&["analyze", &path("chain"), "--links"]);
     for expected in ["chain: 9 sites", "eff. rank", "top-1 energy", "link 1: ", "of the chain so far"] {
         assert!(words.contains(expected), "{words}");
@@ -402,8 +451,11 @@ fn analysis_as_words_json_and_pictures() {
     let kinds: Vec<&str> = events.iter().filter_map(|e| e["event"].as_str()).collect();
     assert_eq!(kinds, ["analysis", "analysis", "similarity", "pictures"]);
     let site = &events[0]["sites"][0];
-    assert_eq!((&site["site"], &site["rank_sum"], &site["spectrum"]["rank"]), (&"layers.0.self_attn.q_proj".into(), &6.into(), &6.into()));
-    assert_eq!(site["links"]["cumulative"].as_array().map(Vec::len), Some(2));
+    assert_eq!((&site["site"], &site["rank_sum"], &site["spectrum"]["rank"]), (&"layers.0.self_attn.q_proj".into(), &9.into(), &9.into()));
+    assert_eq!(site["links"]["cumulative"].as_array().map(Vec::len), Some(3));
+    // Link 1 has no part in k: what is said of it there is said of link 0, and of link 2 under its own number.
+    let k = &events[0]["sites"][1];
+    assert_eq!((&k["projection"], &k["links"]["numbers"]), (&"k".into(), &serde_json::json!([0, 2])));
     // The chain contains its first link.
     assert!(events[2]["sites"][0]["right"].as_f64().unwrap() > 0.999);
     let mut names: Vec<&str> = events[3]["files"].as_array().unwrap().iter().filter_map(Value::as_str).collect();

@@ -22,7 +22,7 @@ sys.path.insert(0, str(ROOT / "scripts" / "embedded"))
 
 import language  # noqa: E402
 
-STEPS = 240
+STEPS = 480
 CHAIN = ["--method", "cola", "--links", "2,2,2,2", "--link-schedule", "link", "--knot-probes", "1"]
 ARMS = {
     "lora2": ("LoRA r 2", ["--method", "lora", "--rank", "2"]),
@@ -35,7 +35,7 @@ ARMS = {
 RATES = ["3e-2", "6e-2", "1.2e-1"]
 SWEEP_SEED = 100
 COMMON = [
-    "--steps", str(STEPS), "--batch", "16", "--seq", "16", "--schedule", "linear", "--warmup", "0.05", "--eval-every", "20",
+    "--steps", str(STEPS), "--batch", "4", "--seq", "16", "--schedule", "linear", "--warmup", "0.05", "--eval-every", "40",
     "--save-every", "0", "--no-recompute", "--no-tune", "--targets", "TARGETS",
 ]
 COLOURS = {"lora2": "#d55e00", "lora8": "#0072b2", "cola": "#009e73", "restart": "#cc79a7", "keep": "#8c8c8c", "grad": "#56b4e9"}
@@ -54,7 +54,7 @@ def rows(out: Path) -> Path:
 def events(arguments, arm: str, lr: str, seed: int) -> list[dict]:
     """The events of one run, which is made if it is not there."""
     folder = arguments.out / f"{arm}-{lr}-{seed}"
-    log = folder.with_suffix(".jsonl")
+    log = arguments.out / f"{folder.name}.jsonl"
     if not log.exists():
         data = str(rows(arguments.out))
         common = [arguments.targets if word == "TARGETS" else word for word in COMMON]

@@ -16,6 +16,8 @@ pub struct SiteFactors<'a> {
     pub site: Site,
     /// The products, all of one shape; at least one.
     pub links: Vec<Factors<'a>>,
+    /// Which link of the chain each product is, ascending from 0.
+    pub numbers: Vec<usize>,
 }
 
 /// What one site does.
@@ -35,7 +37,7 @@ pub struct SiteReport {
     pub rank_sum: usize,
     /// Of the whole update.
     pub spectrum: Spectrum,
-    /// Link by link, where that was asked for and there are several.
+    /// Link by link, where that was asked for.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub links: Option<Links>,
 }
@@ -108,7 +110,7 @@ pub struct PairReport {
     pub sites: Vec<PairSite>,
 }
 
-/// Analyses an adapter; link by link too when `with_links` is set and a site has several.
+/// Analyses an adapter; link by link too when `with_links` is set.
 pub fn report(name: &str, sites: &[SiteFactors<'_>], with_links: bool) -> AdapterReport {
     let site = |s: &SiteFactors<'_>| {
         let (out_features, in_features) = s.links.first().map_or((0, 0), Factors::shape);
@@ -120,7 +122,7 @@ pub fn report(name: &str, sites: &[SiteFactors<'_>], with_links: bool) -> Adapte
             in_features,
             rank_sum: s.links.iter().map(Factors::rank).sum(),
             spectrum: spectrum_of_sum(&s.links),
-            links: (with_links && s.links.len() > 1).then(|| links(&s.links)),
+            links: with_links.then(|| Links { numbers: s.numbers.clone(), ..links(&s.links) }),
         }
     };
     let sites: Vec<SiteReport> = sites.iter().map(site).collect();

@@ -212,6 +212,17 @@ impl Chain {
         if shape(self) != shape(&other) {
             return Err(error("it belongs to a model of another number of blocks".to_owned(), "join adapters of one base only"));
         }
+        let size = |site: &PeftSite| (site.b.len() / site.rank, site.a.len() / site.rank);
+        let ours: BTreeMap<Site, (usize, usize)> =
+            self.links.iter().flat_map(|link| &link.adapter.sites).map(|site| (site.site, size(site))).collect();
+        let differs = |site: &&PeftSite| ours.get(&site.site).is_some_and(|own| *own != size(site));
+        if let Some(site) = other.links.iter().flat_map(|link| &link.adapter.sites).find(differs) {
+            let (out, inputs) = size(site);
+            return Err(error(
+                format!("{} is {out} x {inputs}, in the chain it is another size", site.site),
+                "join adapters of one base only",
+            ));
+        }
         let before = self.links.len();
         self.base_hash = self.base_hash.take().or(other.base_hash);
         self.links.extend(other.links);

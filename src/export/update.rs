@@ -24,11 +24,13 @@ impl PeftSite {
 /// # Errors
 /// As [`PeftSite::factors`].
 pub fn site_factors(parts: &[PeftAdapter]) -> Result<Vec<SiteFactors<'_>>> {
-    let mut sites: BTreeMap<Site, Vec<Factors<'_>>> = BTreeMap::new();
-    for part in parts {
+    let mut sites: BTreeMap<Site, (Vec<Factors<'_>>, Vec<usize>)> = BTreeMap::new();
+    for (number, part) in parts.iter().enumerate() {
         for site in &part.sites {
-            sites.entry(site.site).or_default().push(site.factors(part.rslora)?);
+            let (links, numbers) = sites.entry(site.site).or_default();
+            links.push(site.factors(part.rslora)?);
+            numbers.push(number);
         }
     }
-    Ok(sites.into_iter().map(|(site, links)| SiteFactors { site, links }).collect())
+    Ok(sites.into_iter().map(|(site, (links, numbers))| SiteFactors { site, links, numbers }).collect())
 }

@@ -162,3 +162,25 @@ test("settings and rows are checked by the crate itself", async ({ page }) => {
   await page.getByLabel("One JSON object a line").fill('{"prompt": "", "completion": ""}\n{"prom": 1}');
   await expect(section(page, "Rows").getByRole("alert")).toBeVisible();
 });
+
+test("a lost GPU is told and the run goes on from its last save", async ({ page, browser }, info) => {
+  test.setTimeout(300_000);
+  await load(page);
+  await page.getByRole("textbox", { name: "steps", exact: true }).fill("12");
+  await page.getByRole("textbox", { name: "batch", exact: true }).fill("2");
+  await expect(page.locator('.plan[aria-busy="false"]')).toContainText("64 tokens");
+  await page.getByRole("button", { name: "Start training" }).click();
+  await expect(runState(page)).toHaveText(/^step [2-9]/, { timeout: PATIENCE });
+  await page.getByRole("button", { name: "Pause" }).click();
+  await expect(runState(page)).toHaveText(/^paused at step/, { timeout: PATIENCE });
+  const saved = /step (\d+)/.exec((await runState(page).textContent()) ?? "")?.[1];
+  // What a driver reset does to a tab: the browser's GPU process dies.
+  const { processInfo } = await (await browser.newBrowserCDPSession()).send("SystemInfo.getProcessInfo");
+  const gpu = processInfo.find(({ type }) => type === "GPU");
+  expect(gpu).toBeDefined();
+  if (gpu) process.kill(gpu.id, "SIGKILL");
+  await page.getByRole("button", { name: "Resume" }).click();
+  await expect(page.locator(".notice")).toContainText(`going on after step ${saved} on a new one`, { timeout: PATIENCE });
+  await picture(page, info, "device-lost");
+  await expect(runState(page)).toHaveText(/^done, 12 steps/, { timeout: PATIENCE });
+});

@@ -86,6 +86,9 @@ test("a reload offers to resume", async ({ page }, info) => {
   await offer.getByRole("button", { name: "Resume" }).click();
   await expect(runState(page)).toHaveText(/^step 1[1-9] of 60/);
   await expect(offer).toBeHidden();
+  // The curve begins where the run did.
+  await page.getByRole("button", { name: "Loss as a table" }).click();
+  await expect(page.getByRole("rowheader", { name: "1", exact: true })).toBeVisible();
 });
 
 test("a saved run can be discarded", async ({ page }) => {

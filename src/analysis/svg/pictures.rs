@@ -4,7 +4,8 @@ use super::canvas::{Anchor, Canvas};
 use super::panels::{HeatPanel, LinePanel, Series, colour_bar, legend};
 use super::scale::{DISTINCT, DIVERGING, SEQUENTIAL, colour};
 use crate::adapters::Projection;
-use crate::analysis::report::{AdapterReport, PairReport, SiteReport, median};
+use crate::analysis::report::{AdapterReport, PairReport, PairSite, SiteReport, median};
+use crate::analysis::{Grid, Links};
 
 /// A picture: the end of its file name, and the SVG.
 pub type Picture = (&'static str, String);
@@ -130,13 +131,13 @@ pub fn effective_ranks(report: &AdapterReport) -> String {
 /// Room beside the cells of a heat map.
 const MARGINS: f64 = 62.0;
 
-/// Effective rank of the first 1, 2, … links together, medians over layers; `None` without links.
+/// Effective rank of the first 1, 2, … links together, medians over layers; `None` without several links.
 pub fn staircase(report: &AdapterReport) -> Option<String> {
     let linked = || report.sites.iter().filter_map(|s| Some((s, s.links.as_ref()?)));
-    let most = linked().map(|(_, l)| l.cumulative.len()).max()?;
+    let most = linked().map(|(_, l)| l.count()).max().filter(|n| *n > 1)?;
     let found = projections(linked().map(|(s, _)| s.projection.as_str()).collect::<Vec<_>>().into_iter());
     let point = |projection: &str, n: usize| {
-        let ranks = linked().filter(|(s, _)| s.projection == projection).filter_map(|(_, l)| Some(l.cumulative.get(n)?.effective_rank));
+        let ranks = linked().filter(|(s, _)| s.projection == projection).filter_map(|(_, l)| Some(l.so_far(n)?.effective_rank));
         median(ranks).map(|r| ((n + 1) as f64, r))
     };
     let mut series: Vec<Series> = found
@@ -149,10 +150,12 @@ pub fn staircase(report: &AdapterReport) -> Option<String> {
         })
         .collect();
     let bound = |n: usize| {
-        let sums = linked().map(|(_, l)| l.spectra.iter().take(n + 1).map(|s| s.singular_values.len() as f64).sum());
+        let ranks =
+            |l: &Links| l.numbers.iter().zip(&l.spectra).filter(|(m, _)| **m <= n).map(|(_, s)| s.singular_values.len() as f64).sum();
+        let sums = linked().map(|(_, l)| ranks(l));
         median(sums).map(|r| ((n + 1) as f64, r))
     };
-    let bound = Series { name: "rank sum".into(), colour: "#8c8c8c".into(), dashed: true, points: (0..most).filter_map(bound).collect() };
+    let bound = Series { name: "rank sum".into(), colour: "#b0b0b0".into(), dashed: true, points: (0..most).filter_map(bound).collect() };
     series.push(bound);
     let title = format!("Effective rank as the chain grows: {}", report.name);
     let mut page = Page::new(1, 1, (540.0, 300.0), &title, "of the sum of the first links, median over layers");
@@ -164,21 +167,21 @@ pub fn staircase(report: &AdapterReport) -> Option<String> {
     Some(page.canvas.finish(&title, "A line chart of cumulative effective rank by number of links, one line per projection."))
 }
 
-/// How links relate in pairs, means over all sites; `None` without links.
+/// How links relate in pairs, means over all sites; `None` without several links.
 pub fn link_overlap(report: &AdapterReport) -> Option<String> {
     let linked = || report.sites.iter().filter_map(|s| s.links.as_ref());
-    let n = linked().map(|l| l.spectra.len()).max()?;
+    let n = linked().map(Links::count).max().filter(|n| *n > 1)?;
     let title = format!("Overlap of links: {}", report.name);
     let mut page = Page::new(3, 3, (250.0, 250.0), &title, "means over sites; φ is 1 for the same subspace, 0 for orthogonal ones");
     let names: Vec<String> = (0..n).map(|i| i.to_string()).collect();
-    type Pick = fn(&crate::analysis::Links) -> &crate::analysis::Grid;
+    type Pick = fn(&Links) -> &Grid;
     let kinds: [(&str, Pick, (f64, f64)); 3] = [
         ("φ, outputs (left)", |l| &l.overlap_left, (0.0, 1.0)),
         ("φ, inputs (right)", |l| &l.overlap_right, (0.0, 1.0)),
         ("cosine of ΔW", |l| &l.cosine, (-1.0, 1.0)),
     ];
     for (k, (title, pick, range)) in kinds.into_iter().enumerate() {
-        let cell = |i: usize, j: usize| mean(linked().filter_map(|l| Some(*pick(l).get(i)?.get(j)?)));
+        let cell = |i: usize, j: usize| mean(linked().filter_map(|l| Some(*pick(l).get(l.place(i)?)?.get(l.place(j)?)?)));
         let panel = HeatPanel {
             title: title.to_owned(),
             x_label: "link",
@@ -205,8 +208,8 @@ pub fn subspaces(report: &PairReport) -> String {
     for (side, name) in ["inputs", "outputs"].into_iter().enumerate() {
         for (i, (projection, _)) in found.iter().enumerate() {
             let sites = || report.sites.iter().filter(|s| s.projection == *projection);
-            let grid = |s: &'_ crate::analysis::report::PairSite| if side == 0 { s.phi.right.clone() } else { s.phi.left.clone() };
-            let grids: Vec<crate::analysis::Grid> = sites().map(grid).collect();
+            let grid = |s: &'_ PairSite| if side == 0 { s.phi.right.clone() } else { s.phi.left.clone() };
+            let grids: Vec<Grid> = sites().map(grid).collect();
             let rows = grids.iter().map(Vec::len).max().unwrap_or(0);
             let columns = grids.iter().filter_map(|g| g.first()).map(Vec::len).max().unwrap_or(0);
             let cell = |i: usize, j: usize| mean(grids.iter().filter_map(|g| Some(*g.get(i)?.get(j)?)));

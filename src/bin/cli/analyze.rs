@@ -4,8 +4,8 @@ use std::path::{Path, PathBuf};
 
 use clap::Args;
 use serde_json::json;
-use weblora::analysis::report::{AdapterReport, PairReport, compare, median, report};
-use weblora::analysis::svg;
+use weblora::analysis::report::{AdapterReport, PairReport, PairSite, compare, median, report};
+use weblora::analysis::{Grid, Links, Spectrum, svg};
 use weblora::export::chain::Chain;
 use weblora::export::peft::PeftAdapter;
 use weblora::export::update::site_factors;
@@ -136,26 +136,26 @@ fn show_layers(report: &AdapterReport, output: &mut Output) -> Result<()> {
 }
 
 fn show_links(report: &AdapterReport, output: &mut Output) -> Result<()> {
-    let linked: Vec<_> = report.sites.iter().filter_map(|s| s.links.as_ref()).collect();
-    let most = linked.iter().map(|l| l.spectra.len()).max().unwrap_or(0);
-    for i in 0..most {
-        let of = |f: &dyn Fn(&&weblora::analysis::Links) -> Option<f64>| median(linked.iter().filter_map(f)).unwrap_or(0.0);
-        let own = of(&|l| Some(l.spectra.get(i)?.effective_rank));
-        let norm = of(&|l| Some(l.spectra.get(i)?.frobenius));
-        let sum = of(&|l| Some(l.cumulative.get(i)?.effective_rank));
-        let before = |grid: fn(&weblora::analysis::Links) -> &weblora::analysis::Grid| {
-            of(&|l| grid(l).get(i)?.get(..i)?.iter().copied().reduce(f64::max))
+    let linked: Vec<&Links> = report.sites.iter().filter_map(|s| s.links.as_ref()).collect();
+    let count = linked.iter().map(|l| l.count()).max().unwrap_or(0);
+    for link in 0..count {
+        let of = |f: &dyn Fn(&Links) -> Option<f64>| median(linked.iter().filter_map(|l| f(l))).unwrap_or(0.0);
+        let own = |f: fn(&Spectrum) -> f64| of(&|l| Some(f(&l.spectra[l.place(link)?])));
+        let (norm, rank) = (own(|s| s.frobenius), own(|s| s.effective_rank));
+        let sum = of(&|l| Some(l.so_far(link)?.effective_rank));
+        let before = |grid: fn(&Links) -> &Grid| {
+            of(&|l| {
+                let place = l.place(link)?;
+                grid(l)[place][..place].iter().copied().reduce(f64::max)
+            })
         };
-        let overlap = if i == 0 {
+        let overlap = if link == 0 {
             String::new()
         } else {
-            format!(
-                ", largest overlap with an earlier link: inputs {:.3}, outputs {:.3}",
-                before(|l| &l.overlap_right),
-                before(|l| &l.overlap_left)
-            )
+            let (inputs, outputs) = (before(|l| &l.overlap_right), before(|l| &l.overlap_left));
+            format!(", largest overlap with an earlier link: inputs {inputs:.3}, outputs {outputs:.3}")
         };
-        output.print(&format!("  link {i}: ‖ΔW‖ {norm:.3e}, eff. rank {own:.2}, of the chain so far {sum:.2}{overlap}"))?;
+        output.print(&format!("  link {link}: ‖ΔW‖ {norm:.3e}, eff. rank {rank:.2}, of the chain so far {sum:.2}{overlap}"))?;
     }
     Ok(())
 }
@@ -166,7 +166,7 @@ fn show_pair(pair: &PairReport, output: &mut Output) -> Result<()> {
         event["event"] = "similarity".into();
         return output.print(&event.to_string());
     }
-    let of = |f: &dyn Fn(&weblora::analysis::report::PairSite) -> f64| median(pair.sites.iter().map(f)).unwrap_or(0.0);
+    let of = |f: &dyn Fn(&PairSite) -> f64| median(pair.sites.iter().map(f)).unwrap_or(0.0);
     output.print(&format!(
         "{} and {}: {} common sites; median φ of inputs {:.3} (random: {:.3}), of outputs {:.3} (random: {:.3}), cosine of ΔW {:.3}",
         pair.first,

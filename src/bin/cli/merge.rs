@@ -125,7 +125,7 @@ fn weighted<'a>(args: &MergeArgs, parts: &'a [Part]) -> Vec<Weighted<'a>> {
 
 /// The result as a chain, whose links can be told apart later; `None` where weights, or ranks beyond a weight's size, leave no links.
 fn chain(args: &MergeArgs, parts: &[Part]) -> Result<Option<Chain>> {
-    let read = |part: &Part| Chain::read(&part.name, part.adapter.clone(), part.files.chain());
+    let read = |part: &Part| -> Result<Chain> { Chain::read(&part.name, part.adapter.clone(), part.files.chain()) };
     if !args.drop.is_empty() {
         return drop_links(&parts[0], &args.drop).map(Some);
     }

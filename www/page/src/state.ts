@@ -248,5 +248,9 @@ export const isTraining = (): boolean => state.runs.active !== null;
 /** An answer that has not begun. */
 export const noAnswer = idle;
 
-/** The settings as they would be run: the method and what was changed. */
-export const runSettings = (): Settings => ({ method: state.form.method, ...state.form.changed });
+/** The settings as they would be run: the method and what was changed. Rows with a held-out set of their own are not split again. */
+export function runSettings(): Settings {
+  const settings: Settings = { method: state.form.method, ...state.form.changed };
+  if (state.rows.heldOut) delete settings["eval-split"];
+  return settings;
+}

@@ -53,16 +53,16 @@ export function cancelLoad(): void {
   loading?.abort();
 }
 
+/** Settings first, then the fields that show them: whoever types at once must not be overwritten. */
 async function prepareForm(source: BaseSource): Promise<void> {
-  await loadTable(get().form.method);
-  const { choice } = get().rows;
-  const embedded = "embedded" in source;
-  if (choice === "" && embedded) await chooseSet("swap");
-  else await refreshPreview();
   const { recipe, changed } = get().form;
+  const embedded = "embedded" in source;
   const untouched = recipe === "defaults" && Object.keys(changed).length === 0;
   if (untouched || (recipe === "demo" && !embedded)) await applyRecipe(embedded ? "demo" : "balanced");
-  else replan();
+  await loadTable(get().form.method);
+  if (get().rows.choice === "" && embedded) await chooseSet("swap");
+  else await refreshPreview();
+  replan();
 }
 
 /** Reads again what this browser keeps: models and saved runs. */

@@ -3,6 +3,7 @@
 import type { TrainEvent } from "weblora";
 import { announce } from "../lib/announce";
 import { count, duration, loss, plural, short } from "../lib/format";
+import { keepCurves } from "../lib/history";
 import { touch, update, type Run } from "../state";
 import { remember } from "./plan";
 
@@ -32,6 +33,7 @@ export function take(run: Run, event: TrainEvent): void {
       break;
     case "checkpoint":
       note(run, `Saved at step ${count(event.step)}.`);
+      keepCurves(run.id, run.series);
       break;
     case "early_stop":
       note(run, `Ended early at step ${count(event.step)}: ${event.reason}.`);

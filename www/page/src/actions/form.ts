@@ -58,8 +58,6 @@ export async function applyRecipe(id: string): Promise<void> {
   if (!recipe) return;
   const { method, ...settings } = onlyInForm(recipe.settings === "demo" ? await demoSettings() : recipe.settings);
   if (typeof method === "string" && method !== get().form.method) await loadTable(method);
-  // The rows bring their own held-out set: a split would be a second one.
-  if (get().rows.heldOut) delete settings["eval-split"];
   update("form", { recipe: id, changed: settings });
   void refreshPreview();
   replan();

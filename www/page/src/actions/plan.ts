@@ -93,8 +93,11 @@ function read(): [string, number][] {
 
 /** All that decides how long a step takes. */
 function shapeOf(settings: Settings): string {
-  const { base, device } = get();
-  const irrelevant = ["lr", "steps", "epochs", "schedule", "warmup", "seed", "alpha", "eval-every", "eval-split", "patience", "save-every"];
-  const shape = Object.entries(settings).filter(([key]) => !irrelevant.includes(key)).sort(([a], [b]) => (a < b ? -1 : 1));
+  const { base, device, form } = get();
+  const irrelevant = ["lr", "steps", "epochs", "schedule", "warmup", "seed", "alpha", "eval-every", "eval-split", "patience", "save-every", "name", "out"];
+  // A default that is written out is still the default.
+  const set = ([key, value]: [string, unknown]) =>
+    value !== null && !irrelevant.includes(key) && JSON.stringify(form.table.find((row) => row.key === key)?.default) !== JSON.stringify(value);
+  const shape = Object.entries(settings).filter(set).sort(([a], [b]) => (a < b ? -1 : 1));
   return JSON.stringify([base.info?.contentHash, device.adapter?.name, shape]);
 }

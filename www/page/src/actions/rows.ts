@@ -77,7 +77,7 @@ export async function restoreRows(train: Rows, heldOut: Rows | null): Promise<vo
   const choice = "embedded" in train ? "swap" : "file";
   const name = "embedded" in train ? "swap" : (train.name ?? "saved rows");
   update("rows", { choice });
-  await take(train, heldOut, name, heldOut ? "held-out rows" : "");
+  await take(train, heldOut, name, heldOut ? ("embedded" in heldOut ? "swap, held out" : (heldOut.name ?? "saved rows")) : "");
 }
 
 async function take(train: Rows, heldOut: Rows | null, trainName: string, heldOutName: string): Promise<void> {

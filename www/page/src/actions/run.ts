@@ -5,6 +5,7 @@ import { alertUser, announce } from "../lib/announce";
 import { count, loss, plural } from "../lib/format";
 import { problem, PageError } from "../lib/problem";
 import { exclusive } from "../lib/queue";
+import { dropCurves, keptCurves } from "../lib/history";
 import { Series } from "../lib/series";
 import { activeRun, get, isTraining, runSettings, touch, update, type Run } from "../state";
 import { dismissNotice, report, trainer } from "../trainer";
@@ -59,7 +60,7 @@ function newRun(settings: Settings, rows: Run["rows"], id?: string): Run {
     plannedBytes: get().plan.plan?.totalBytes ?? 0,
     usedBytes: 0,
     wasmBytes: 0,
-    series: new Series(),
+    series: id === undefined ? new Series() : keptCurves(id),
     log: [],
     startedAt: Date.now(),
     seconds: 0,
@@ -122,7 +123,10 @@ async function finish(run: Run): Promise<void> {
   const ended = run.state === "done" ? "is done" : "was stopped";
   announce(`Run ${run.name} ${ended} after ${plural(run.step, "step")}, loss ${loss(run.series.last("loss"))}.`);
   if (run.adapter) update("trial", { adapter: run.id });
-  if (run.state === "done") await exclusive(() => made.discard(run.id)).catch(() => undefined);
+  if (run.state === "done") {
+    dropCurves(run.id);
+    await exclusive(() => made.discard(run.id)).catch(() => undefined);
+  }
   update("runs", { active: null });
 }
 
@@ -234,6 +238,7 @@ export async function discardSaved(key: string): Promise<void> {
   try {
     const made = await trainer();
     await exclusive(() => made.discard(key));
+    dropCurves(key);
     announce("The saved run was discarded.");
   } catch (error) {
     report(error);

@@ -16,7 +16,7 @@ export const METRICS: Record<MetricKey, Metric> = {
   loss: { key: "loss", label: "Training loss", unit: "nats per token", format: loss },
   eval: { key: "eval", label: "Held-out loss", unit: "nats per token", format: loss },
   lr: { key: "lr", label: "Learning rate", unit: "", format: short },
-  grad: { key: "grad", label: "Gradient norm", unit: "before clipping", format: short },
+  grad: { key: "grad", label: "Gradient norm", unit: "unclipped", format: short },
   speed: { key: "speed", label: "Speed", unit: "tokens/s", format: count },
 };
 

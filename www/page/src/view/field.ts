@@ -77,7 +77,7 @@ function toggle(row: Setting, id: string): Control {
 }
 
 function select(row: Setting, id: string): Control {
-  const options = (row.choices ?? []).map((name) => h("option", { value: name }, name === row.default ? `${name} (default)` : name));
+  const options = (row.choices ?? []).map((name) => h("option", { value: name }, name));
   const input = h("select", { id }, ...options);
   input.addEventListener("change", () => setSetting(row.key, input.value === row.default ? undefined : input.value));
   return { element: input, input, set: (value) => (input.value = String(value ?? row.default)) };
