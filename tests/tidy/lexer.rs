@@ -176,7 +176,8 @@ pub struct UsedPath {
 pub fn paths(tokens: &[Token]) -> Vec<UsedPath> {
     let (mut out, mut i) = (Vec::new(), 0);
     while i < tokens.len() {
-        if tokens[i].text == "use" {
+        // `impl Trait + use<'a>` names what a type captures; it brings nothing in.
+        if tokens[i].text == "use" && tokens.get(i + 1).is_none_or(|t| t.text != "<") {
             i = use_tree(tokens, i + 1, &[], &mut out);
         } else if tokens[i].text.starts_with(is_word) && tokens.get(i + 1).is_some_and(|t| t.text == "::") {
             let (line, mut segments) = (tokens[i].line, vec![tokens[i].text.clone()]);
