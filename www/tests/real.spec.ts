@@ -76,6 +76,8 @@ test("the embedded model learns, pauses, survives a reload, answers, and goes ho
   const { base, tuned, expected } = await answers(page);
   expect(base).not.toBe(expected);
   expect(tuned).toBe(expected);
+  await page.getByRole("button", { name: "Analyse the adapter" }).click();
+  await expect(page.getByRole("region", { name: "Medians by projection" })).toContainText("gate");
   await picture(page, info, "4-done");
 
   const started = page.waitForEvent("download");

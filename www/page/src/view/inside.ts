@@ -39,8 +39,8 @@ export function insideSection(): HTMLElement {
 /** The pictures as part of the page: its colours instead of their own, which also follow the page's light and dark. */
 function pictures({ pictures }: Analysis): Element[] {
   return pictures.map(({ svg }) => {
-    const picture = new DOMParser().parseFromString(svg, "image/svg+xml").documentElement;
-    picture.querySelector("style")?.remove();
+    // The page's policy refuses style elements already while they are parsed.
+    const picture = new DOMParser().parseFromString(svg.replace(/<style>[^]*?<\/style>/g, ""), "image/svg+xml").documentElement;
     picture.removeAttribute("width");
     picture.removeAttribute("height");
     picture.classList.add("picture");
