@@ -57,7 +57,7 @@ pub(super) fn ticks(low: f64, high: f64, wanted: usize) -> Vec<f64> {
 pub(super) fn log_ticks(low: f64, high: f64) -> Vec<f64> {
     let (first, last) = (low.log10().floor() as i32, high.log10().ceil() as i32);
     let decades = last - first;
-    let stride = (decades / 6 + 1).max(1) as usize;
+    let stride = ((decades + 5) / 6).max(1) as usize;
     let steps: &[f64] = if decades <= 3 { &[1.0, 2.0, 5.0] } else { &[1.0] };
     let all = (first..=last).step_by(stride).flat_map(|e| steps.iter().map(move |m| m * 10f64.powi(e)));
     let inside: Vec<f64> = all.filter(|t| (low..=high).contains(t)).collect();
