@@ -29,7 +29,7 @@ export const BASE_PRESETS: BasePreset[] = [
     format: "Q8_0",
     bytes: 145e6,
     licence: "Apache-2.0",
-    url: hub("HuggingFaceTB/SmolLM2-135M-Instruct-GGUF", "smollm2-135m-instruct-q8_0.gguf"),
+    url: hub("bartowski/SmolLM2-135M-Instruct-GGUF", "SmolLM2-135M-Instruct-Q8_0.gguf"),
     note: "chats; trains on any GPU",
   },
   {
