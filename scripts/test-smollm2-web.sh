@@ -6,6 +6,7 @@ cd "$ROOT/www" || exit 1
 
 model=${WEBLORA_SMOLLM2:-$("$ROOT/scripts/fetch-smollm2.sh")}
 node package/e2e/measure.mjs "$model" | tee "$TOOLS/smollm2-web.json"
+# shellcheck disable=SC2016  # JavaScript's own templates
 node --input-type=module --eval '
     import assert from "node:assert/strict";
     import { readFileSync } from "node:fs";

@@ -2,7 +2,7 @@
 # Makes sure that Node.js 20 or newer is there, and installs the npm packages of www/ as its lock file says.
 . "$(dirname "$0")/lib.sh"
 
-have node && have npm || die "Node.js 20 or newer, with npm" "see https://nodejs.org, or this system's package manager"
+{ have node && have npm; } || die "Node.js 20 or newer, with npm" "see https://nodejs.org, or this system's package manager"
 major=$(node -p 'process.versions.node.split(".")[0]')
 [ "$major" -ge 20 ] || die "Node.js 20 or newer (found $(node --version))" "see https://nodejs.org"
 
