@@ -3,27 +3,14 @@
 // A workgroup owns ROWS rows and eight ranks, one output a lane (WG = ROWS * 8). It stages 32 columns of x and of M at a time,
 // neighbouring lanes loading neighbouring columns. Workgroup memory: (ROWS + 8) * 33 words, one word of padding a row against bank
 // conflicts; with DROPOUT as much again for the input that trainable ranks see.
+#import lowrank
+#import lowrank_factor
 
-struct Params {
-    rows: u32,
-    width: u32,
-    r_max: u32,
-    site: u32,
-    jobs: u32,
-    matrix: u32, // 0: A, 1: Bt
-    scaled: u32, // 1: c = scale of the job
-    pad: u32,
-}
-
-@group(0) @binding(0) var<uniform> p: Params;
 @group(0) @binding(1) var<storage, read> row_job: array<u32>;
 @group(0) @binding(2) var<storage, read> jobs: array<u32>;
 @group(0) @binding(3) var<storage, read> sites: array<u32>;
-@group(0) @binding(4) var<storage, read> adapter: array<f32>;
 @group(0) @binding(5) var<storage, read_write> x: array<f32>;
 @group(0) @binding(6) var<storage, read_write> h: array<f32>;
-
-#import segments
 
 const STAGE: u32 = 32u;
 const STRIDE: u32 = 33u;
@@ -41,19 +28,20 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
     let r0 = group.y * 8u;
     let my_row = lane / 8u;
     let my_rank = lane % 8u;
+    let stride = 4u * rank_vectors();
     var begin = first;
     while (begin < end) {
         let id = row_job[begin];
         var stop = begin + 1u;
-        var rank = 0u;
+        var site: Site;
+        var job: Job;
         if (id < p.jobs) {
             stop = max(stop, min(end, jobs[id * 8u + 1u]));
-            rank = sites[(p.site * p.jobs + id) * 8u];
+            job = load_job(id);
+            site = load_site(id);
         }
         var sum = 0.0;
-        if (r0 < rank) {
-            let job = load_job(id);
-            let site = load_site(id);
+        if (r0 < site.rank) {
 #ifdef DROPOUT
             let my_rank_trains = r0 + my_rank >= site.train.x && r0 + my_rank < site.train.y;
 #endif
@@ -74,8 +62,7 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
                 for (var i = lane; i < 8u * STAGE; i += WG) {
                     let k = k0 + i % STAGE;
                     if (k < p.width) {
-                        let r = min(r0 + i / STAGE, rank - 1u);
-                        m_tile[(i / STAGE) * STRIDE + i % STAGE] = adapter[site.matrix[p.matrix] + r * p.width + k];
+                        m_tile[(i / STAGE) * STRIDE + i % STAGE] = factor1(site, min(r0 + i / STAGE, site.rank - 1u), k);
                     }
                 }
                 workgroupBarrier();
@@ -87,11 +74,11 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
                     sum = fma(value, m_tile[my_rank * STRIDE + i], sum);
                 }
             }
-            sum = select(0.0, select(1.0, site.scale, p.scaled == 1u) * sum, r0 + my_rank < rank);
+            sum = select(0.0, scale_of(site) * sum, r0 + my_rank < site.rank);
         }
         let row = first + my_row;
-        if (row >= begin && row < stop && r0 + my_rank < p.r_max) {
-            h[row * p.r_max + r0 + my_rank] = sum;
+        if (row >= begin && row < stop && r0 + my_rank < stride) {
+            h[row * stride + r0 + my_rank] = sum;
         }
         begin = stop;
     }

@@ -1,102 +1,140 @@
 // dM[r, k] += c * sum over the job's rows t of g[t, r] * drop(z[t, k]), for trainable r: dA with g = dh, z = x, c = 1;
-// dBt with g = h, z = dy, c = scale, no dropout. g [rows, r_max], z [rows, width], dM [train_end - train_begin, width].
+// dBt with g = h, z = dy, c = scale, no dropout. g [rows, r_max rounded up to whole vectors], z [rows, width], dM [train_end - train_begin, width].
 //
-// Lanes lie along k; a lane owns COLS columns WG apart and eight ranks, and walks the job's rows in order: no partial sums, no atomics,
-// nothing that depends on other jobs. Grid: column tiles x blocks of eight trainable ranks x jobs. SUBGROUPS: a lane loads one rank
-// of g and eight lanes hand it round.
+// A lane owns a quad of columns and eight ranks, and walks the job's rows in order, four at a time: no partial sums,
+// no atomics, nothing that depends on other jobs. Grid: column tiles x blocks of eight trainable ranks x jobs. With SUBGROUPS one load per
+// lane brings eight ranks of four rows of g.
+#import lowrank
 
-struct Params {
-    rows: u32,
-    width: u32,
-    r_max: u32,
-    site: u32,
-    jobs: u32,
-    matrix: u32, // 0: A, 1: Bt
-    scaled: u32, // 1: c = scale of the job
-    pad: u32,
-}
-
-@group(0) @binding(0) var<uniform> p: Params;
 @group(0) @binding(1) var<storage, read> jobs: array<u32>;
 @group(0) @binding(2) var<storage, read> sites: array<u32>;
-@group(0) @binding(3) var<storage, read_write> g: array<f32>;
+@group(0) @binding(3) var<storage, read_write> g: array<vec4<f32>>;
+#ifdef VEC4
+@group(0) @binding(4) var<storage, read_write> z: array<vec4<f32>>;
+@group(0) @binding(5) var<storage, read_write> grads: array<vec4<f32>>;
+#else
 @group(0) @binding(4) var<storage, read_write> z: array<f32>;
 @group(0) @binding(5) var<storage, read_write> grads: array<f32>;
+#endif
 
-#import segments
+// Ranks r .. r + 4 of a row of g. What lies past the trainable ranks is not stored.
+fn inner4(row: u32, r: u32) -> vec4<f32> {
+    let last = rank_vectors() - 1u;
+    let at = row * rank_vectors();
+    let low = g[at + min(r / 4u, last)];
+    if (r % 4u == 0u) { return low; }
+    // Links may begin within a vector.
+    let high = g[at + min(r / 4u + 1u, last)];
+    switch r % 4u {
+        case 1u: { return vec4(low.yzw, high.x); }
+        case 2u: { return vec4(low.zw, high.xy); }
+        default: { return vec4(low.w, high.xyz); }
+    }
+}
 
-// Ranks r0..r0+3 of a row of g; the caller does not store what lies past `train_end`.
-fn ranks_of(row: u32, r0: u32, last: u32) -> vec4<f32> {
-    let at = row * p.r_max + min(vec4(r0) + vec4(0u, 1u, 2u, 3u), vec4(last));
-    return vec4(g[at.x], g[at.y], g[at.z], g[at.w]);
+// Ranks r .. r + 8 of rows t .. t + 4, the last row again past it.
+fn rows4(t: u32, r: u32, last: u32, lane: u32) -> Rows {
+#ifdef SUBGROUPS
+    return handed_round(inner4(min(t + lane / 2u, last), r + 4u * (lane & 1u)));
+#else
+    let t1 = min(t + 1u, last);
+    let t2 = min(t + 2u, last);
+    let t3 = min(t + 3u, last);
+    return Rows(
+        inner4(t, r), inner4(t, r + 4u), inner4(t1, r), inner4(t1, r + 4u),
+        inner4(t2, r), inner4(t2, r + 4u), inner4(t3, r), inner4(t3, r + 4u));
+#endif
+}
+
+// Columns k .. k + 4 of row t of z, dropped; zero past the job's last row.
+fn column4(job: Job, t: u32, last: u32, k: u32) -> vec4<f32> {
+    let row = min(t, last);
+#ifdef VEC4
+    var v = z[(row * p.width + min(k, p.width - 4u)) / 4u];
+#else
+    let c = vec4(row * p.width) + min(vec4(k) + vec4(0u, 1u, 2u, 3u), vec4(p.width - 1u));
+    var v = vec4(z[c.x], z[c.y], z[c.z], z[c.w]);
+#endif
+#ifdef DROPOUT
+    v *= job_dropout4(job, row, k);
+#endif
+    return select(vec4(0.0), v, t <= last);
+}
+
+// Eight ranks of four columns.
+struct Sums {
+    r0: vec4<f32>, r1: vec4<f32>, r2: vec4<f32>, r3: vec4<f32>,
+    r4: vec4<f32>, r5: vec4<f32>, r6: vec4<f32>, r7: vec4<f32>,
+}
+
+// One row more.
+fn add_row(s: Sums, lo: vec4<f32>, hi: vec4<f32>, v: vec4<f32>) -> Sums {
+    return Sums(
+        fma(vec4(lo.x), v, s.r0), fma(vec4(lo.y), v, s.r1), fma(vec4(lo.z), v, s.r2), fma(vec4(lo.w), v, s.r3),
+        fma(vec4(hi.x), v, s.r4), fma(vec4(hi.y), v, s.r5), fma(vec4(hi.z), v, s.r6), fma(vec4(hi.w), v, s.r7));
+}
+
+fn add_rows(s: Sums, job: Job, t: u32, last: u32, k: u32, m: Rows) -> Sums {
+    let one = add_row(s, m.lo0, m.hi0, column4(job, t, last, k));
+    let two = add_row(one, m.lo1, m.hi1, column4(job, t + 1u, last, k));
+    let three = add_row(two, m.lo2, m.hi2, column4(job, t + 2u, last, k));
+    return add_row(three, m.lo3, m.hi3, column4(job, t + 3u, last, k));
+}
+
+// Rank `rank` of the trainable ones, if there is one.
+fn store4(site: Site, rank: u32, k: u32, sum: vec4<f32>) {
+    if (site.train.x + rank >= site.train.y || k >= p.width) {
+        return;
+    }
+    let c = scale_of(site);
+    let at = site.gradient[p.matrix] + rank * p.width + k;
+#ifdef VEC4
+    grads[at / 4u] = fma(vec4(c), sum, grads[at / 4u]);
+#else
+    grads[at] = fma(c, sum.x, grads[at]);
+    if (k + 1u < p.width) { grads[at + 1u] = fma(c, sum.y, grads[at + 1u]); }
+    if (k + 2u < p.width) { grads[at + 2u] = fma(c, sum.z, grads[at + 2u]); }
+    if (k + 3u < p.width) { grads[at + 3u] = fma(c, sum.w, grads[at + 3u]); }
+#endif
+}
+
+fn store(site: Site, rank: u32, k: u32, s: Sums) {
+    store4(site, rank, k, s.r0);
+    store4(site, rank + 1u, k, s.r1);
+    store4(site, rank + 2u, k, s.r2);
+    store4(site, rank + 3u, k, s.r3);
+    store4(site, rank + 4u, k, s.r4);
+    store4(site, rank + 5u, k, s.r5);
+    store4(site, rank + 6u, k, s.r6);
+    store4(site, rank + 7u, k, s.r7);
 }
 
 @compute @workgroup_size(WG)
 fn main(
     @builtin(workgroup_id) group: vec3<u32>,
-    @builtin(local_invocation_index) lane: u32,
+    @builtin(local_invocation_index) local: u32,
 #ifdef SUBGROUPS
-    @builtin(subgroup_invocation_id) subgroup_lane: u32,
-    @builtin(subgroup_size) subgroup_size: u32,
+    @builtin(subgroup_invocation_id) invocation: u32,
 #endif
 ) {
-    let k0 = group.x * WG * COLS + lane;
+#ifdef SUBGROUPS
+    let lane = invocation & 7u;
+#else
+    let lane = 0u;
+#endif
     let job = load_job(group.z);
     let site = load_site(group.z);
-    let r0 = site.train.x + group.y * 8u;
-    if (site.rank == 0u || r0 >= site.train.y || site.gradient[p.matrix] == NO_GRADIENT) {
+    // Counted from the first rank that trains.
+    let rank = group.y * 8u;
+    if (site.rank == 0u || site.train.x + rank >= site.train.y || site.gradient[p.matrix] == NO_GRADIENT) {
         return;
     }
-    let last = site.train.y - 1u;
-#ifdef SUBGROUPS
-    let eighth = subgroup_lane & 7u;
-    let base = subgroup_lane - eighth;
-#endif
-    var acc_lo: array<vec4<f32>, COLS>;
-    var acc_hi: array<vec4<f32>, COLS>;
-    for (var j = 0u; j < COLS; j++) {
-        acc_lo[j] = vec4(0.0);
-        acc_hi[j] = vec4(0.0);
+    let k = (group.x * WG + local) * 4u;
+    var s: Sums;
+    let end = min(job.row_end, p.rows);
+    let last = max(end, 1u) - 1u;
+    for (var t = job.row_begin; t < end; t += 4u) {
+        s = add_rows(s, job, t, last, k, rows4(t, site.train.x + rank, last, lane));
     }
-    for (var row = job.row_begin; row < min(job.row_end, p.rows); row++) {
-        var lo: vec4<f32>;
-        var hi: vec4<f32>;
-#ifdef SUBGROUPS
-        if (subgroup_size >= 8u) {
-            let mine = g[row * p.r_max + min(r0 + eighth, last)];
-            lo = vec4(subgroupShuffle(mine, base), subgroupShuffle(mine, base + 1u),
-                subgroupShuffle(mine, base + 2u), subgroupShuffle(mine, base + 3u));
-            hi = vec4(subgroupShuffle(mine, base + 4u), subgroupShuffle(mine, base + 5u),
-                subgroupShuffle(mine, base + 6u), subgroupShuffle(mine, base + 7u));
-        } else {
-            lo = ranks_of(row, r0, last);
-            hi = ranks_of(row, r0 + 4u, last);
-        }
-#else
-        lo = ranks_of(row, r0, last);
-        hi = ranks_of(row, r0 + 4u, last);
-#endif
-        for (var j = 0u; j < COLS; j++) {
-            let k = min(k0 + j * WG, p.width - 1u);
-            var value = z[row * p.width + k];
-#ifdef DROPOUT
-            value *= job_dropout(job, row, k);
-#endif
-            acc_lo[j] = fma(vec4(value), lo, acc_lo[j]);
-            acc_hi[j] = fma(vec4(value), hi, acc_hi[j]);
-        }
-    }
-    let c = select(1.0, site.scale, p.scaled == 1u);
-    let at = site.gradient[p.matrix] + (r0 - site.train.x) * p.width;
-    for (var j = 0u; j < COLS; j++) {
-        let k = k0 + j * WG;
-        for (var i = 0u; i < 4u; i++) {
-            if (k < p.width && r0 + i <= last) {
-                grads[at + i * p.width + k] = fma(c, acc_lo[j][i], grads[at + i * p.width + k]);
-            }
-            if (k < p.width && r0 + i + 4u <= last) {
-                grads[at + (i + 4u) * p.width + k] = fma(c, acc_hi[j][i], grads[at + (i + 4u) * p.width + k]);
-            }
-        }
-    }
+    store(site, rank, k, s);
 }

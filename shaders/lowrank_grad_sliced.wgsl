@@ -3,32 +3,19 @@
 // (equal within rounding), as fixed as that one.
 //
 // A workgroup has WIDE columns x SLICES slices (WG = WIDE * SLICES); a lane owns one column and eight ranks. Workgroup memory: 8 * WG words.
+#import lowrank
 
-struct Params {
-    rows: u32,
-    width: u32,
-    r_max: u32,
-    site: u32,
-    jobs: u32,
-    matrix: u32, // 0: A, 1: Bt
-    scaled: u32, // 1: c = scale of the job
-    pad: u32,
-}
-
-@group(0) @binding(0) var<uniform> p: Params;
 @group(0) @binding(1) var<storage, read> jobs: array<u32>;
 @group(0) @binding(2) var<storage, read> sites: array<u32>;
 @group(0) @binding(3) var<storage, read_write> g: array<f32>;
 @group(0) @binding(4) var<storage, read_write> z: array<f32>;
 @group(0) @binding(5) var<storage, read_write> grads: array<f32>;
 
-#import segments
-
 const WG: u32 = WIDE * SLICES;
 var<workgroup> parts: array<f32, 8u * WG>;
 
 fn ranks_of(row: u32, r0: u32, last: u32) -> vec4<f32> {
-    let at = row * p.r_max + min(vec4(r0) + vec4(0u, 1u, 2u, 3u), vec4(last));
+    let at = row * 4u * rank_vectors() + min(vec4(r0) + vec4(0u, 1u, 2u, 3u), vec4(last));
     return vec4(g[at.x], g[at.y], g[at.z], g[at.w]);
 }
 
@@ -59,7 +46,7 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
         parts[(i + 4u) * WG + lane] = hi[i];
     }
     workgroupBarrier();
-    let c = select(1.0, site.scale, p.scaled == 1u);
+    let c = scale_of(site);
     for (var r = slice; r < 8u; r += SLICES) {
         if (column < p.width && r0 + r <= last) {
             var sum = 0.0;

@@ -1,147 +1,211 @@
 // y[t, n] += c * sum_r mask * h[t, r] * M[r, n], out of the rank: M = Bt, c = scale, no mask forward; M = A for dx, where trainable ranks
 // have the dropout mask of element (t, n) of the input and frozen ones have none.
-// h [rows, r_max], M [rank, width] of the row's job, y [rows, width].
+// h [rows, r_max rounded up to whole vectors], M [rank, width] of the row's job, y [rows, width].
 //
-// Lanes lie along n, so that M and y are read and written side by side; a lane owns COLS columns WG apart. Eight ranks of M stay in
-// registers while rows pass by; where there are more than eight ranks a lane holds TILE rows of sums instead. The sum runs over r in
-// order in every variant. SUBGROUPS: a lane loads one rank of h and eight lanes hand it round.
+// One lane owns eight columns, two quads WG apart, of the ROWS rows of a tile. With ONE_BLOCK there are at most eight ranks: they stay in
+// registers while rows pass by, four at a time. Otherwise ROWS is 16, and sums of all rows stay while eight ranks at a time pass by. The sum
+// runs over r in order in every variant. With SUBGROUPS one load per lane brings eight ranks of four rows of h.
+#import lowrank
+#import lowrank_factor
 
-struct Params {
-    rows: u32,
-    width: u32,
-    r_max: u32,
-    site: u32,
-    jobs: u32,
-    matrix: u32, // 0: A, 1: Bt
-    scaled: u32, // 1: c = scale of the job
-    pad: u32,
-}
-
-@group(0) @binding(0) var<uniform> p: Params;
 @group(0) @binding(1) var<storage, read> row_job: array<u32>;
 @group(0) @binding(2) var<storage, read> jobs: array<u32>;
 @group(0) @binding(3) var<storage, read> sites: array<u32>;
-@group(0) @binding(4) var<storage, read> adapter: array<f32>;
-@group(0) @binding(5) var<storage, read_write> h: array<f32>;
+@group(0) @binding(5) var<storage, read_write> h: array<vec4<f32>>;
+#ifdef VEC4
+@group(0) @binding(6) var<storage, read_write> y: array<vec4<f32>>;
+#else
 @group(0) @binding(6) var<storage, read_write> y: array<f32>;
+#endif
 
-#import segments
-
-// Ranks r0..r0+3 of a row of h; 0 past the rank, so that what M holds there does not count.
-fn ranks_of(row: u32, r0: u32, rank: u32) -> vec4<f32> {
-    let at = row * p.r_max;
-    let r = min(vec4(r0) + vec4(0u, 1u, 2u, 3u), vec4(rank - 1u));
-    let found = vec4(h[at + r.x], h[at + r.y], h[at + r.z], h[at + r.w]);
-    return select(vec4(0.0), found, vec4(r0) + vec4(0u, 1u, 2u, 3u) < vec4(rank));
+// Ranks r .. r + 4 of a row of h; r is a whole vector.
+fn inner4(row: u32, r: u32) -> vec4<f32> {
+    return select(vec4(0.0), h[row * rank_vectors() + r / 4u], r < p.r_max);
 }
 
-// M[r0..r0+3, n], clamped to the rank.
-fn column(matrix: u32, r0: u32, rank: u32, n: u32) -> vec4<f32> {
-    let at = matrix + min(vec4(r0) + vec4(0u, 1u, 2u, 3u), vec4(rank - 1u)) * p.width + n;
-    return vec4(adapter[at.x], adapter[at.y], adapter[at.z], adapter[at.w]);
+// Ranks r .. r + 8 of rows t .. t + 4, the last row again past it.
+fn rows4(t: u32, r: u32, lane: u32) -> Rows {
+    let last = p.rows - 1u;
+#ifdef SUBGROUPS
+    return handed_round(inner4(min(t + lane / 2u, last), r + 4u * (lane & 1u)));
+#else
+    let t1 = min(t + 1u, last);
+    let t2 = min(t + 2u, last);
+    let t3 = min(t + 3u, last);
+    return Rows(
+        inner4(t, r), inner4(t, r + 4u), inner4(t1, r), inner4(t1, r + 4u),
+        inner4(t2, r), inner4(t2, r + 4u), inner4(t3, r), inner4(t3, r + 4u));
+#endif
 }
 
-// sum + a . b, one rank after the other.
-fn dot_in_order(a: vec4<f32>, b: vec4<f32>, sum: f32) -> f32 {
-    return fma(a.w, b.w, fma(a.z, b.z, fma(a.y, b.y, fma(a.x, b.x, sum))));
+// Eight ranks of four columns: k_i is M[r + i, n .. n + 4], the last rank again past it, where h is 0.
+struct Tile {
+    k0: vec4<f32>, k1: vec4<f32>, k2: vec4<f32>, k3: vec4<f32>,
+    k4: vec4<f32>, k5: vec4<f32>, k6: vec4<f32>, k7: vec4<f32>,
+}
+
+fn tile(site: Site, r: u32, n: u32) -> Tile {
+    let last = site.rank - 1u;
+    return Tile(
+        factor4(site, min(r, last), n), factor4(site, min(r + 1u, last), n), factor4(site, min(r + 2u, last), n),
+        factor4(site, min(r + 3u, last), n), factor4(site, min(r + 4u, last), n), factor4(site, min(r + 5u, last), n),
+        factor4(site, min(r + 6u, last), n), factor4(site, min(r + 7u, last), n));
+}
+
+// What all rows of a turn of eight ranks share: the factor at columns n.x .. + 4 and n.y .. + 4; with DROPOUT which ranks train, if any.
+struct Turn {
+    n: vec2<u32>,
+    a: Tile,
+    b: Tile,
+#ifdef DROPOUT
+    job: Job,
+    masked: bool,
+    train_lo: vec4<bool>,
+    train_hi: vec4<bool>,
+#endif
+}
+
+fn turn_at(job: Job, site: Site, r: u32, n: vec2<u32>) -> Turn {
+#ifdef DROPOUT
+    let masked = r < site.train.y && r + 8u > site.train.x;
+    return Turn(n, tile(site, r, n.x), tile(site, r, n.y), job, masked, trains(site, r), trains(site, r + 4u));
+#else
+    return Turn(n, tile(site, r, n.x), tile(site, r, n.y));
+#endif
+}
+
+struct Sums {
+    a0: vec4<f32>, b0: vec4<f32>, a1: vec4<f32>, b1: vec4<f32>,
+    a2: vec4<f32>, b2: vec4<f32>, a3: vec4<f32>, b3: vec4<f32>,
+}
+
+// Eight more ranks of one row against four columns.
+fn dot8(sum: vec4<f32>, lo: vec4<f32>, hi: vec4<f32>, c: Tile) -> vec4<f32> {
+    var s = fma(vec4(lo.x), c.k0, sum);
+    s = fma(vec4(lo.y), c.k1, s);
+    s = fma(vec4(lo.z), c.k2, s);
+    s = fma(vec4(lo.w), c.k3, s);
+    s = fma(vec4(hi.x), c.k4, s);
+    s = fma(vec4(hi.y), c.k5, s);
+    s = fma(vec4(hi.z), c.k6, s);
+    return fma(vec4(hi.w), c.k7, s);
+}
+
+#ifdef DROPOUT
+// The same where the mask of a column multiplies what trains.
+fn masked8(sum: vec4<f32>, lo: vec4<f32>, hi: vec4<f32>, c: Tile, row: u32, n: u32, turn: Turn) -> vec4<f32> {
+    let mask = job_dropout4(turn.job, row, n);
+    var s = fma(select(vec4(lo.x), lo.x * mask, turn.train_lo.x), c.k0, sum);
+    s = fma(select(vec4(lo.y), lo.y * mask, turn.train_lo.y), c.k1, s);
+    s = fma(select(vec4(lo.z), lo.z * mask, turn.train_lo.z), c.k2, s);
+    s = fma(select(vec4(lo.w), lo.w * mask, turn.train_lo.w), c.k3, s);
+    s = fma(select(vec4(hi.x), hi.x * mask, turn.train_hi.x), c.k4, s);
+    s = fma(select(vec4(hi.y), hi.y * mask, turn.train_hi.y), c.k5, s);
+    s = fma(select(vec4(hi.z), hi.z * mask, turn.train_hi.z), c.k6, s);
+    return fma(select(vec4(hi.w), hi.w * mask, turn.train_hi.w), c.k7, s);
+}
+#endif
+
+fn multiply(s: Sums, t: u32, v: Rows, turn: Turn) -> Sums {
+#ifdef DROPOUT
+    if (turn.masked) {
+        return Sums(
+            masked8(s.a0, v.lo0, v.hi0, turn.a, t, turn.n.x, turn), masked8(s.b0, v.lo0, v.hi0, turn.b, t, turn.n.y, turn),
+            masked8(s.a1, v.lo1, v.hi1, turn.a, t + 1u, turn.n.x, turn), masked8(s.b1, v.lo1, v.hi1, turn.b, t + 1u, turn.n.y, turn),
+            masked8(s.a2, v.lo2, v.hi2, turn.a, t + 2u, turn.n.x, turn), masked8(s.b2, v.lo2, v.hi2, turn.b, t + 2u, turn.n.y, turn),
+            masked8(s.a3, v.lo3, v.hi3, turn.a, t + 3u, turn.n.x, turn), masked8(s.b3, v.lo3, v.hi3, turn.b, t + 3u, turn.n.y, turn));
+    }
+#endif
+    return Sums(
+        dot8(s.a0, v.lo0, v.hi0, turn.a), dot8(s.b0, v.lo0, v.hi0, turn.b), dot8(s.a1, v.lo1, v.hi1, turn.a), dot8(s.b1, v.lo1, v.hi1, turn.b),
+        dot8(s.a2, v.lo2, v.hi2, turn.a), dot8(s.b2, v.lo2, v.hi2, turn.b), dot8(s.a3, v.lo3, v.hi3, turn.a), dot8(s.b3, v.lo3, v.hi3, turn.b));
+}
+
+// Adds to columns n .. n + 4 of row t, at most the last row; c is 0 where the row is another segment's.
+fn add4(t: u32, n: u32, c: f32, sum: vec4<f32>) {
+    let at = min(t, p.rows - 1u) * p.width + n;
+#ifdef VEC4
+    y[at / 4u] = fma(vec4(c), sum, y[at / 4u]);
+#else
+    y[at] = fma(c, sum.x, y[at]);
+    if (n + 1u < p.width) { y[at + 1u] = fma(c, sum.y, y[at + 1u]); }
+    if (n + 2u < p.width) { y[at + 2u] = fma(c, sum.z, y[at + 2u]); }
+    if (n + 3u < p.width) { y[at + 3u] = fma(c, sum.w, y[at + 3u]); }
+#endif
+}
+
+// Rows t .. t + 4. A lane owns its columns of all rows of the tile, so what it adds nothing to it may as well write back: fewer branches.
+fn add_rows(t: u32, segment: vec2<u32>, n: vec2<u32>, scale: f32, s: Sums) {
+    let rows = vec4(t) + vec4(0u, 1u, 2u, 3u);
+    let c = select(vec4(0.0), vec4(scale), (rows >= vec4(segment.x)) & (rows < vec4(segment.y)));
+    if (n.x < p.width) {
+        add4(t, n.x, c.x, s.a0);
+        add4(t + 1u, n.x, c.y, s.a1);
+        add4(t + 2u, n.x, c.z, s.a2);
+        add4(t + 3u, n.x, c.w, s.a3);
+    }
+    if (n.y < p.width) {
+        add4(t, n.y, c.x, s.b0);
+        add4(t + 1u, n.y, c.y, s.b1);
+        add4(t + 2u, n.y, c.z, s.b2);
+        add4(t + 3u, n.y, c.w, s.b3);
+    }
 }
 
 @compute @workgroup_size(WG)
 fn main(
     @builtin(workgroup_id) group: vec3<u32>,
-    @builtin(local_invocation_index) lane: u32,
+    @builtin(local_invocation_index) local: u32,
 #ifdef SUBGROUPS
-    @builtin(subgroup_invocation_id) subgroup_lane: u32,
-    @builtin(subgroup_size) subgroup_size: u32,
+    @builtin(subgroup_invocation_id) invocation: u32,
 #endif
 ) {
-    let n0 = group.x * WG * COLS + lane;
-    let end = min(group.y * ROWS + ROWS, p.rows);
 #ifdef SUBGROUPS
-    let eighth = subgroup_lane & 7u;
-    let base = subgroup_lane - eighth;
+    let lane = invocation & 7u;
+#else
+    let lane = 0u;
 #endif
-    var begin = group.y * ROWS;
+    let na = (group.x * WG * 2u + local) * 4u;
+    let n = vec2(na, na + 4u * WG);
+    let t = group.y * ROWS;
+    let end = min(t + ROWS, p.rows);
+    var begin = t;
     while (begin < end) {
         let id = row_job[begin];
         var stop = begin + 1u;
-        var rank = 0u;
+        var site: Site;
+        var job: Job;
         if (id < p.jobs) {
             stop = max(stop, min(end, jobs[id * 8u + 1u]));
-            rank = sites[(p.site * p.jobs + id) * 8u];
+            job = load_job(id);
+            site = load_site(id);
         }
-        if (rank > 0u) {
-            let job = load_job(id);
-            let site = load_site(id);
-            let matrix = site.matrix[p.matrix];
-            let c = select(1.0, site.scale, p.scaled == 1u);
-            var m_lo: array<vec4<f32>, COLS>;
-            var m_hi: array<vec4<f32>, COLS>;
+        if (site.rank > 0u) {
+            let c = scale_of(site);
+            let segment = vec2(begin, stop);
 #ifdef ONE_BLOCK
-            for (var j = 0u; j < COLS; j++) {
-                m_lo[j] = column(matrix, 0u, rank, min(n0 + j * WG, p.width - 1u));
-                m_hi[j] = column(matrix, 4u, rank, min(n0 + j * WG, p.width - 1u));
+            let turn = turn_at(job, site, 0u, n);
+            for (var row = begin; row < stop; row += 4u) {
+                var s: Sums;
+                add_rows(row, segment, n, c, multiply(s, row, rows4(row, 0u, lane), turn));
             }
-#endif
-            for (var t0 = begin; t0 < stop; t0 += TILE) {
-                var sums: array<f32, TILE * COLS>;
-                for (var i = 0u; i < TILE * COLS; i++) {
-                    sums[i] = 0.0;
-                }
-#ifdef ONE_BLOCK
-                let r0 = 0u;
-                {
 #else
-                for (var r0 = 0u; r0 < rank; r0 += 8u) {
-                    for (var j = 0u; j < COLS; j++) {
-                        m_lo[j] = column(matrix, r0, rank, min(n0 + j * WG, p.width - 1u));
-                        m_hi[j] = column(matrix, r0 + 4u, rank, min(n0 + j * WG, p.width - 1u));
-                    }
-#endif
-                    for (var i = 0u; i < TILE; i++) {
-                        let row = min(t0 + i, stop - 1u);
-                        var lo: vec4<f32>;
-                        var hi: vec4<f32>;
-#ifdef SUBGROUPS
-                        if (subgroup_size >= 8u) {
-                            let mine = select(0.0, h[row * p.r_max + min(r0 + eighth, rank - 1u)], r0 + eighth < rank);
-                            lo = vec4(subgroupShuffle(mine, base), subgroupShuffle(mine, base + 1u),
-                                subgroupShuffle(mine, base + 2u), subgroupShuffle(mine, base + 3u));
-                            hi = vec4(subgroupShuffle(mine, base + 4u), subgroupShuffle(mine, base + 5u),
-                                subgroupShuffle(mine, base + 6u), subgroupShuffle(mine, base + 7u));
-                        } else {
-                            lo = ranks_of(row, r0, rank);
-                            hi = ranks_of(row, r0 + 4u, rank);
-                        }
-#else
-                        lo = ranks_of(row, r0, rank);
-                        hi = ranks_of(row, r0 + 4u, rank);
-#endif
-                        for (var j = 0u; j < COLS; j++) {
-#ifdef DROPOUT
-                            if (r0 < site.train.y && r0 + 8u > site.train.x) {
-                                let mask = vec4(job_dropout(job, row, n0 + j * WG));
-                                let lo_kept = select(lo, lo * mask, trains(site, r0));
-                                let hi_kept = select(hi, hi * mask, trains(site, r0 + 4u));
-                                sums[i * COLS + j] = dot_in_order(hi_kept, m_hi[j], dot_in_order(lo_kept, m_lo[j], sums[i * COLS + j]));
-                                continue;
-                            }
-#endif
-                            sums[i * COLS + j] = dot_in_order(hi, m_hi[j], dot_in_order(lo, m_lo[j], sums[i * COLS + j]));
-                        }
-                    }
-                }
-                for (var i = 0u; i < TILE; i++) {
-                    for (var j = 0u; j < COLS; j++) {
-                        let row = t0 + i;
-                        let n = n0 + j * WG;
-                        if (row < stop && n < p.width) {
-                            let at = row * p.width + n;
-                            y[at] = fma(c, sums[i * COLS + j], y[at]);
-                        }
-                    }
-                }
+            var s0: Sums;
+            var s1: Sums;
+            var s2: Sums;
+            var s3: Sums;
+            for (var r = 0u; r < site.rank; r += 8u) {
+                let turn = turn_at(job, site, r, n);
+                if (t < stop) { s0 = multiply(s0, t, rows4(t, r, lane), turn); }
+                if (t + 4u < stop) { s1 = multiply(s1, t + 4u, rows4(t + 4u, r, lane), turn); }
+                if (t + 8u < stop) { s2 = multiply(s2, t + 8u, rows4(t + 8u, r, lane), turn); }
+                if (t + 12u < stop) { s3 = multiply(s3, t + 12u, rows4(t + 12u, r, lane), turn); }
             }
+            add_rows(t, segment, n, c, s0);
+            add_rows(t + 4u, segment, n, c, s1);
+            add_rows(t + 8u, segment, n, c, s2);
+            add_rows(t + 12u, segment, n, c, s3);
+#endif
         }
         begin = stop;
     }

@@ -122,7 +122,7 @@ fn stages_share_buffers_and_links_keep_their_values() {
     assert_eq!(names, ["link4", "link3", "link2", "link1", "link0"], "newest first, numbered over inherited links");
     assert_eq!(stages[0].params.trainable(), 2 * 4 * (32 + 64 + 96 + 32));
     let values = filled(&stages[0], "values");
-    let next = carry(&stages[0], &stages[1], &values, 7);
+    let next = carry(&stages[0], &stages[1], &values, 7).unwrap();
     let fresh = initial_buffer(&stages[1].params, 7);
     for spec in &stages[1].params.specs {
         let old = stages[0].params.specs.iter().find(|old| old.name == spec.name);
@@ -134,7 +134,7 @@ fn stages_share_buffers_and_links_keep_their_values() {
     let other = json!({ "links": [4, 2], "link-alphas": [8, 12], "targets": "q" });
     let (one, two) = (layout(&other, 0), layout(&other, 1));
     let values = filled(&one, "values");
-    let moved = carry(&one, &two, &values, 0);
+    let moved = carry(&one, &two, &values, 0).unwrap();
     let b = |layout: &AdapterLayout, slice: usize, values: &[f32]| {
         let slice = layout.sites[0].slices[slice];
         layout.params.specs[slice.b].to_hf(values)[5] * slice.scale

@@ -6,11 +6,11 @@ mod common;
 
 use common::{Bench, assert_close, close, gradcheck, noise};
 use weblora::gpu::{Candidate, Gpu, Recorder, Tensor, Tuner};
-use weblora::kernels::lowrank::{self, JobRow, LowrankSite, LowrankTables, NO_GRADIENT, SiteRow};
+use weblora::kernels::lowrank::{self, JobRow, LowrankSite, LowrankTables, NO_GRADIENT, SiteRow, half_stride};
 use weblora::kernels::lowrank_twin::{TwinGrads, TwinSite, lowrank_backward_twin, lowrank_forward_twin};
 use weblora::kernels::real::Real;
 
-/// One job of a case: rows, rank, trainable ranks, dropout probability.
+/// One job of a case.
 #[derive(Clone)]
 struct JobSpec {
     rows: usize,
@@ -18,10 +18,19 @@ struct JobSpec {
     train: std::ops::Range<usize>,
     dropout: f32,
     seed: u32,
+    /// Ranks at the end that are stored as f16.
+    half: usize,
 }
 
 fn job(rows: usize, rank: usize) -> JobSpec {
-    JobSpec { rows, rank, train: 0..rank, dropout: 0.0, seed: 7 }
+    JobSpec { rows, rank, train: 0..rank, dropout: 0.0, seed: 7, half: 0 }
+}
+
+/// The last `count` numbers as f16 has them.
+fn rounded(mut numbers: Vec<f32>, count: usize) -> Vec<f32> {
+    let begin = numbers.len() - count;
+    numbers[begin..].iter_mut().for_each(|x| *x = half::f16::from_f32(*x).to_f32());
+    numbers
 }
 
 /// Tables and data of one site number among `SITES`, so that indexing by site is exercised.
@@ -35,9 +44,12 @@ struct Case {
     /// Rows before, between and after the jobs belong to nobody.
     pad: usize,
     jobs: Vec<JobRow>,
+    /// As the twins see them: all of f32.
     sites: Vec<SiteRow>,
     row_job: Vec<u32>,
     adapter: Vec<f32>,
+    /// Of each job, the ranks at the end that the kernels see as f16.
+    half: Vec<usize>,
     grads_len: usize,
     x: Vec<f32>,
     dy: Vec<f32>,
@@ -46,6 +58,8 @@ struct Case {
 impl Case {
     /// Jobs one after the other; each job's numbers depend on its seed and sizes only, not on its place.
     fn new(specs: &[JobSpec], (k, n): (usize, usize), pad: usize) -> Case {
+        // Offsets are whole vectors where widths are, and anything else where they are not.
+        let (start, gap) = if k % 4 == 0 && n % 4 == 0 { (4, 4) } else { (3, 1) };
         let mut case = Case {
             k,
             n,
@@ -54,8 +68,9 @@ impl Case {
             jobs: vec![],
             sites: vec![],
             row_job: vec![],
-            adapter: vec![0.5; 3],
-            grads_len: 5,
+            half: specs.iter().map(|s| s.half).collect(),
+            adapter: vec![0.5; start],
+            grads_len: start + 2 * gap,
             x: vec![],
             dy: vec![],
         };
@@ -67,13 +82,14 @@ impl Case {
             case.dy.extend(noise(u64::from(s.seed) + 100, s.rows * n));
             case.jobs.push(JobRow::new(begin..begin + s.rows).with_dropout(s.dropout, s.seed, 4));
             let a_offset = case.adapter.len();
-            case.adapter.extend(noise(u64::from(s.seed) + 200, s.rank * k));
-            let b_offset = case.adapter.len() + 1;
-            case.adapter.push(9.0);
-            case.adapter.extend(noise(u64::from(s.seed) + 300, s.rank * n));
+            case.adapter.extend(rounded(noise(u64::from(s.seed) + 200, s.rank * k), s.half * k));
+            let b_offset = case.adapter.len() + gap;
+            case.adapter.extend(vec![9.0; gap]);
+            case.adapter.extend(rounded(noise(u64::from(s.seed) + 300, s.rank * n), s.half * n));
             let grad_b_offset = case.grads_len + s.train.len() * k;
             case.sites.push(SiteRow {
-                rank: s.rank as u32,
+                rank: s.rank as u16,
+                half: 0,
                 a_offset: a_offset as u32,
                 b_offset: b_offset as u32,
                 grad_a_offset: case.grads_len as u32,
@@ -82,10 +98,31 @@ impl Case {
                 train_end: s.train.end as u32,
                 scale: 0.5 + 0.25 * s.seed as f32,
             });
-            case.grads_len = grad_b_offset + s.train.len() * n + 2;
+            case.grads_len = grad_b_offset + s.train.len() * n + 2 * gap;
         }
         case.nobody(pad);
         case
+    }
+    /// Factors and sites as the kernels see them: the last ranks packed.
+    fn packed(&self) -> (Vec<f32>, Vec<SiteRow>) {
+        let (mut words, mut sites) = (vec![7.0; 4], self.sites.clone());
+        for (site, half) in sites.iter_mut().zip(&self.half) {
+            site.half = *half as u16;
+            for (offset, width) in [(&mut site.a_offset, self.k), (&mut site.b_offset, self.n)] {
+                let whole = *offset as usize + (site.rank as usize - half) * width;
+                let rows = &self.adapter[whole..whole + half * width];
+                let begin = words.len();
+                words.extend(&self.adapter[*offset as usize..whole]);
+                *offset = begin as u32;
+                for row in rows.chunks_exact(width) {
+                    let mut bits: Vec<u16> = row.iter().map(|x| half::f16::from_f32(*x).to_bits()).collect();
+                    bits.resize(2 * half_stride(width), 0x7e00);
+                    words.extend(bits.chunks_exact(2).map(|two| f32::from_bits(u32::from(two[0]) | u32::from(two[1]) << 16)));
+                }
+                words.resize(words.len().next_multiple_of(4), 9.0);
+            }
+        }
+        (words, sites)
     }
     fn nobody(&mut self, rows: usize) {
         self.row_job.extend(std::iter::repeat_n(u32::MAX, rows));
@@ -98,11 +135,15 @@ impl Case {
     fn rows(&self) -> usize {
         self.row_job.len()
     }
+    /// Of `h`.
+    fn stride(&self) -> usize {
+        self.r_max.next_multiple_of(4)
+    }
     fn dropout(&self) -> bool {
         self.jobs.iter().any(|j| j.dropout_threshold > 0)
     }
     fn twin<'a, R>(&'a self, adapter: &'a [R]) -> TwinSite<'a, R> {
-        let sizes = [self.rows(), self.k, self.n, self.r_max];
+        let sizes = [self.rows(), self.k, self.n, self.stride()];
         TwinSite { sizes, site: SITE as u32, jobs: &self.jobs, sites: &self.sites, adapter }
     }
     fn expected(&self) -> (Vec<f32>, Vec<f32>, TwinGrads<f32>) {
@@ -141,12 +182,14 @@ fn run(gpu: &Gpu, case: &Case, tuner: &Tuner) -> Found {
 fn prepare(case: &Case) -> (Bench, LowrankSite, [Tensor; 6]) {
     let mut bench = Bench::new();
     let mut sites = vec![SiteRow { rank: 1, a_offset: u32::MAX, ..SiteRow::default() }; SITES * case.jobs.len()];
-    sites[SITE * case.jobs.len()..(SITE + 1) * case.jobs.len()].copy_from_slice(&case.sites);
+    let half = case.half.iter().any(|n| *n > 0);
+    let (adapter, own) = if half { case.packed() } else { (case.adapter.clone(), case.sites.clone()) };
+    sites[SITE * case.jobs.len()..(SITE + 1) * case.jobs.len()].copy_from_slice(&own);
     let tables = LowrankTables {
         row_job: bench.put("row_job", &case.row_job),
         jobs: bench.put("jobs", bytemuck::cast_slice::<JobRow, u32>(&case.jobs)),
         sites: bench.put("sites", bytemuck::cast_slice::<SiteRow, u32>(&sites)),
-        adapter: bench.put("adapter", &case.adapter),
+        adapter: bench.put("adapter", &adapter),
         grads: bench.put("grads", &vec![START; case.grads_len]),
     };
     let rows = case.rows();
@@ -159,13 +202,14 @@ fn prepare(case: &Case) -> (Bench, LowrankSite, [Tensor; 6]) {
         site: SITE,
         jobs: case.jobs.len(),
         dropout: case.dropout(),
+        half,
         tables,
     };
     let x = bench.put("x", &case.x);
     let dy = bench.put("dy", &case.dy);
     // h and dh must be written wholly, whatever was there.
-    let h = bench.put("h", &vec![-8.0f32; rows * case.r_max]);
-    let dh = bench.put("dh", &vec![-8.0f32; rows * case.r_max]);
+    let h = bench.put("h", &vec![-8.0f32; rows * site.stride()]);
+    let dh = bench.put("dh", &vec![-8.0f32; rows * site.stride()]);
     let y = bench.put("y", &vec![START; rows * case.n]);
     let dx = bench.put("dx", &vec![START; rows * case.k]);
     (bench, site, [x, dy, h, dh, y, dx])
@@ -316,16 +360,16 @@ fn rows_have_the_same_bits_alone_and_together() {
             let rows = begin..begin + spec.rows;
             assert_eq!(one.y, all.y[rows.start * 36..rows.end * 36], "y of job {j}, candidate {i}");
             assert_eq!(one.grads.dx, all.grads.dx[rows.start * 44..rows.end * 44], "dx of job {j}, candidate {i}");
-            let ranks = spec.rank.max(1);
+            let stride = alone.stride();
             for t in 0..spec.rows {
-                let at = (begin + t) * together.r_max;
-                assert_eq!(one.h[t * ranks..][..spec.rank], all.h[at..at + spec.rank], "h of job {j}, row {t}");
-                assert!(all.h[at + spec.rank..at + together.r_max].iter().all(|v| *v == 0.0), "h past the rank of job {j}");
+                let at = (begin + t) * together.stride();
+                assert_eq!(one.h[t * stride..][..spec.rank], all.h[at..at + spec.rank], "h of job {j}, row {t}");
+                assert!(all.h[at + spec.rank..at + together.stride()].iter().all(|v| *v == 0.0), "h past the rank of job {j}");
             }
             let same = forced(gpu, &together, i);
             let fused = run(gpu, &together, &same);
             let (a, b) = (&alone.sites[0], &together.sites[j]);
-            let len = (alone.grads_len - 2) - a.grad_a_offset as usize;
+            let len = spec.train.len() * (44 + 36);
             assert_eq!(
                 one.grads.grads[a.grad_a_offset as usize..][..len],
                 fused.grads.grads[b.grad_a_offset as usize..][..len],
@@ -366,6 +410,25 @@ fn frozen_ranks_see_all_inputs_and_have_no_gradient() {
         for i in 0..most_candidates(gpu, &lame) {
             check(&format!("candidate {i} without half {half}"), &lame, &run(gpu, &lame, &forced(gpu, &lame, i)));
         }
+    }
+}
+
+/// Frozen links as f16: the products of the rounded numbers, whatever the widths, beside a job that has none.
+#[test]
+fn ranks_stored_as_f16_are_read_as_what_they_are() {
+    let Some(gpu) = common::gpu() else { return };
+    let chain = |half: usize, seed: u32| JobSpec { train: 0..3, half, seed, ..job(21, 21) };
+    for (k, n) in [(52, 44), (36, 20), (13, 34), (7, 5)] {
+        let case = Case::new(&[chain(18, 3), JobSpec { dropout: 0.5, ..chain(5, 4) }, JobSpec { seed: 5, ..job(9, 4) }], (k, n), 2);
+        for i in 0..most_candidates(gpu, &case) {
+            check(&format!("K {k} N {n}, candidate {i}"), &case, &run(gpu, &case, &forced(gpu, &case, i)));
+        }
+        // One number of one f16 row counted as its neighbour is noticed.
+        let mut other = Case::new(&[chain(18, 3), JobSpec { dropout: 0.5, ..chain(5, 4) }, JobSpec { seed: 5, ..job(9, 4) }], (k, n), 2);
+        let at = other.sites[0].a_offset as usize + 20 * k;
+        other.adapter.swap(at, at + 1);
+        let found = run(gpu, &case, &Tuner::for_device(gpu));
+        assert!(close(&found.h, &other.expected().0, 1e-3, 1e-3).is_err(), "swapped numbers of a f16 row");
     }
 }
 

@@ -111,7 +111,8 @@ fn gradients_match_finite_differences() {
             modules: modules as u32,
         };
         let site = SiteRow {
-            rank: ranks as u32,
+            rank: ranks as u16,
+            half: 0,
             a_offset: a as u32,
             b_offset: effective as u32,
             grad_a_offset: (ranks * n) as u32,

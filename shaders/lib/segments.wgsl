@@ -2,10 +2,10 @@
 // to a site, which is one linear layer of the model. The including kernel declares `p.site`, `p.jobs`, `jobs` and `sites`.
 //
 //   jobs:  8 words a job:         [row_begin, row_end, dropout seed of this step, dropout threshold p*2^32, 1/(1-p) as f32, 0, 0, 0]
-//   sites: 8 words a (site, job): [rank, A offset, Bt offset, grad A offset, grad Bt offset, train_begin, train_end, scale as f32]
+//   sites: 8 words a (site, job): [rank | half << 16, A offset, Bt offset, grad A offset, grad Bt offset, train_begin, train_end, scale as f32]
 //
-// A is [rank, k] and Bt (B transposed) is [rank, n], both row-major, at word offsets of one buffer. Rank 0: no adapter here. A gradient's
-// offset is NO_GRADIENT where its factor does not train.
+// A is [rank, k] and Bt (B transposed) is [rank, n], both row-major, at word offsets of one buffer; the last `half` of their ranks are f16.
+// Rank 0: no adapter here. A gradient's offset is NO_GRADIENT where its factor does not train.
 
 const NO_GRADIENT: u32 = 0xffffffffu;
 
@@ -19,6 +19,7 @@ struct Job {
 
 struct Site {
     rank: u32,
+    half: u32,           // of these, stored as f16
     matrix: vec2<u32>,   // A, Bt
     gradient: vec2<u32>, // dA, dBt; trainable ranks only
     train: vec2<u32>,    // ranks begin..end
@@ -35,7 +36,8 @@ fn load_job(job: u32) -> Job {
 fn load_site(job: u32) -> Site {
     let at = (p.site * p.jobs + job) * 8u;
     return Site(
-        sites[at],
+        sites[at] & 0xffffu,
+        sites[at] >> 16u,
         vec2(sites[at + 1u], sites[at + 2u]),
         vec2(sites[at + 3u], sites[at + 4u]),
         vec2(sites[at + 5u], sites[at + 6u]),
@@ -46,6 +48,11 @@ fn load_site(job: u32) -> Site {
 // The factor of element (row, column) of a job's input; `row` counts in the packed batch, the mask does not.
 fn job_dropout(job: Job, row: u32, column: u32) -> f32 {
     return dropout_scale(job.seed, row - job.row_begin, column, job.threshold, job.keep);
+}
+
+fn job_dropout4(job: Job, row: u32, column: u32) -> vec4<f32> {
+    return vec4(
+        job_dropout(job, row, column), job_dropout(job, row, column + 1u), job_dropout(job, row, column + 2u), job_dropout(job, row, column + 3u));
 }
 
 // Which of the ranks r0..r0+3 train: the input of the others is never dropped.

@@ -4,13 +4,15 @@
 //! that trains, then the frozen links, newest first. The rows from that link's first on are one matrix, so one row of the sites table
 //! describes the site at every stage, the optimizer always covers the slot, and a knot moves values and rewrites tables but records
 //! nothing anew. In that order sums over the rank run as they ran before the knot, with zeros before them: where scales agree, a knot
-//! changes no bit of the forward pass.
+//! changes no bit of the forward pass, unless frozen links are to be stored as f16, which rounds a link once.
 
 use std::collections::BTreeMap;
 
+use half::f16;
+
 use super::config::AdapterConfig;
 use super::init::initial_values;
-use super::layout::{ALIGN, AdapterLayout, Init, ParamLayout, ParamSpec, SiteAdapter, Slice};
+use super::layout::{ALIGN, AdapterLayout, Init, ParamLayout, ParamSpec, SiteAdapter, Slice, Storage};
 use super::lora::Rank;
 use super::patterns::select_sites;
 use super::site::Site;
@@ -115,6 +117,8 @@ pub struct ChainConfig {
     pub schedule: LinkSchedule,
     /// How A starts.
     pub init: LinkInit,
+    /// How frozen links are stored.
+    pub storage: Storage,
     /// Only B trains.
     pub rac: bool,
     /// Knots restart optimizer and rate only.
@@ -179,7 +183,7 @@ impl ChainConfig {
             .rev()
             .collect();
         let slot = self.slot();
-        let capacity = slot + self.inherited.iter().sum::<usize>() + self.links[..self.held() - 1].iter().map(|l| l.rank).sum::<usize>();
+        let most_frozen = self.inherited.iter().sum::<usize>() + self.links[..self.held() - 1].iter().map(|l| l.rank).sum::<usize>();
         let mut params = ParamLayout::default();
         let mut sites = Vec::new();
         for site in select_sites(&config.targets, model)? {
@@ -194,7 +198,8 @@ impl ChainConfig {
                 let mut indices = vec![params.push(self.spec(half, self.number(stage), site, model, self.links[stage].rank, Some(slot)))];
                 indices.extend(frozen.iter().map(|&(number, rank)| params.push(self.spec(half, number, site, model, rank, None))));
                 let width = if half == Half::A { inputs } else { out };
-                params.words = params.words.max((begin + capacity * width).next_multiple_of(ALIGN));
+                let end = begin + slot * width + most_frozen * self.storage.row_words(width);
+                params.words = params.words.max(end.next_multiple_of(ALIGN));
                 indices
             };
             let (a, b) = (stack(Half::A), stack(Half::B));
@@ -206,9 +211,9 @@ impl ChainConfig {
                 .zip(a.into_iter().zip(b))
                 .map(|(rank, (a, b))| Slice { a, b, rank, alpha: first.alpha / divisor(first.rank) * divisor(rank), scale })
                 .collect();
-            sites.push(SiteAdapter { site, slices, scalings: Vec::new(), max_rank: capacity, max_trained: slot });
+            sites.push(SiteAdapter { site, slices, scalings: Vec::new(), max_rank: slot + most_frozen, max_trained: slot });
         }
-        Ok(AdapterLayout { sites, params, dropout: config.dropout as f32, rslora: self.rslora, blocks: model.num_hidden_layers })
+        Ok(AdapterLayout { sites, params, dropout: config.dropout as f32, half: self.storage == Storage::F16, rslora: self.rslora, blocks: model.num_hidden_layers })
     }
 
     /// One factor of one link; with `slot` it is the one that trains, else it is frozen and follows the link before it.
@@ -231,6 +236,7 @@ impl ChainConfig {
             lr_multiplier: if a { 1.0 } else { self.lora_plus },
             weight_decay: true,
             trainable: slot.is_some() && !(a && self.rac),
+            storage: if slot.is_some() { Storage::F32 } else { self.storage },
         }
     }
 }
@@ -243,11 +249,14 @@ enum Half {
 
 /// The values of `old`'s buffer in the places of `new`, by name; parameters that are new get their initial values. Where the scale of a site
 /// changes, the quotient goes into the B of the products that stay, so that each adds what it added (exactly, if the quotient is a
-/// power of two).
+/// power of two). A link that is stored as f16 from now on is rounded.
+///
+/// # Errors
+/// When a number is too large for f16.
 ///
 /// # Panics
 /// When `values` is no buffer of `old`.
-pub fn carry(old: &AdapterLayout, new: &AdapterLayout, values: &[f32], seed: u64) -> Vec<f32> {
+pub fn carry(old: &AdapterLayout, new: &AdapterLayout, values: &[f32], seed: u64) -> Result<Vec<f32>> {
     let places: BTreeMap<&str, &ParamSpec> = old.params.specs.iter().map(|spec| (spec.name.as_str(), spec)).collect();
     let mut buffer = vec![0.0; new.params.words];
     for (was, site) in old.sites.iter().zip(&new.sites) {
@@ -257,9 +266,25 @@ pub fn carry(old: &AdapterLayout, new: &AdapterLayout, values: &[f32], seed: u64
             for (index, factor) in [(slice.a, 1.0), (slice.b, quotient)] {
                 let spec = &new.params.specs[index];
                 let moved = places.get(spec.name.as_str()).map(|place| place.to_hf(values).iter().map(|x| x * factor).collect());
-                spec.put_hf(&moved.unwrap_or_else(|| initial_values(spec, seed)), &mut buffer);
+                let moved = moved.unwrap_or_else(|| initial_values(spec, seed));
+                check_range(spec, &moved)?;
+                spec.put_hf(&moved, &mut buffer);
             }
         }
     }
-    buffer
+    Ok(buffer)
+}
+
+/// Refuses what f16 would make infinite.
+///
+/// # Errors
+/// Names the parameter and the number.
+pub fn check_range(spec: &ParamSpec, values: &[f32]) -> Result<()> {
+    match values.iter().find(|x| spec.storage == Storage::F16 && x.abs() > f16::MAX.to_f32()) {
+        Some(x) => {
+            let problem = format!("f16 holds numbers up to {}, `{}` has {x}", f16::MAX, spec.name);
+            Err(Error::config("link-storage", problem, "keep links as f32, or train with a lower --lr or more --weight-decay"))
+        }
+        None => Ok(()),
+    }
 }

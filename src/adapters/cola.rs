@@ -7,6 +7,7 @@ use serde_json::Value;
 
 use super::chain::{ChainConfig, Ends, KnotOptimizer, LinkConfig, LinkInit, LinkSchedule};
 use super::config::{AdapterConfig, MAX_RANK};
+use super::layout::Storage;
 use super::lora::{LORA_PLUS, RSLORA};
 use super::method::{Method, OptionKind, OptionSpec};
 use crate::{Error, Result};
@@ -82,6 +83,12 @@ const KNOT_PROBES: OptionSpec = option(
     "2",
     "Power iterations on the gradient at a knot, two passes each, for the diagnostics and grad-svd; 0 for no diagnostics",
 );
+const LINK_STORAGE: OptionSpec = option(
+    "link-storage",
+    OptionKind::Choice(&["f32", "f16"]),
+    "f32",
+    "How frozen links are kept: f32 is exact; f16 takes half the memory and rounds, by as much as a knot's logit_jump says",
+);
 /// Ranks of the links that `init-adapter` brought.
 pub const INHERITED: OptionSpec =
     option("inherited-ranks", OptionKind::Counts, "", "Ranks of the frozen links that the chain goes on from; --init-adapter sets it");
@@ -108,6 +115,7 @@ pub const COLA: Method = Method {
         CHAIN_MODE,
         RESTART_ONLY,
         KNOT_PROBES,
+        LINK_STORAGE,
         INHERITED,
         RSLORA,
         LORA_PLUS,
@@ -183,6 +191,7 @@ fn read(config: &AdapterConfig) -> Result<ChainConfig> {
             "grad-svd" => LinkInit::GradSvd,
             _ => LinkInit::Kaiming,
         },
+        storage: if config.text(LINK_STORAGE.key)? == "f16" { Storage::F16 } else { Storage::F32 },
         rac: config.text(CHAIN_MODE.key)? == "rac",
         restart_only: config.switch(RESTART_ONLY.key)?,
         patience: config.number(KNOT_PATIENCE.key)? as u64,

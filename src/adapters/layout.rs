@@ -1,6 +1,9 @@
 //! What an adapter is made of: named parameters in one flat buffer, and the slices that each site multiplies by.
 
+use half::f16;
+
 use super::site::Site;
+use crate::kernels::lowrank::half_stride;
 
 /// Words between the starts of parameters: a bound slice of a GPU buffer must start at a multiple of 256 bytes.
 pub const ALIGN: usize = 64;
@@ -22,6 +25,26 @@ pub enum Init {
         /// The standard deviation.
         deviation: f64,
     },
+}
+
+/// How the numbers of a parameter lie in the buffer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Storage {
+    /// One a word.
+    #[default]
+    F32,
+    /// Rounded, two a word, each row of the buffer [`half_stride`] words. Only for factors that do not train.
+    F16,
+}
+
+impl Storage {
+    /// Words of a row of `width` numbers.
+    pub fn row_words(self, width: usize) -> usize {
+        match self {
+            Self::F32 => width,
+            Self::F16 => half_stride(width),
+        }
+    }
 }
 
 /// One parameter of an adapter.
@@ -47,6 +70,8 @@ pub struct ParamSpec {
     pub weight_decay: bool,
     /// Whether it has a gradient and moments.
     pub trainable: bool,
+    /// How its numbers are stored.
+    pub storage: Storage,
 }
 
 impl ParamSpec {
@@ -60,9 +85,23 @@ impl ParamSpec {
         self.len() == 0
     }
 
+    /// Words it takes in a flat buffer.
+    fn words(&self) -> usize {
+        match self.storage {
+            Storage::F32 => self.len(),
+            Storage::F16 => self.len() / self.row() * self.storage.row_words(self.row()),
+        }
+    }
+
+    /// Numbers of a row of the buffer: inputs of A, outputs of a transposed B.
+    fn row(&self) -> usize {
+        let last = if self.transposed { self.shape.first() } else { self.shape.last() };
+        last.copied().unwrap_or(1).max(1)
+    }
+
     /// Its words in a flat buffer.
     pub fn range(&self) -> std::ops::Range<usize> {
-        self.offset..self.offset + self.len()
+        self.offset..self.offset + self.words()
     }
 
     /// Its values in a flat buffer, in Hugging Face order.
@@ -78,8 +117,24 @@ impl ParamSpec {
     /// # Panics
     /// When it does not fit there.
     pub fn to_hf_at(&self, buffer: &[f32], offset: usize) -> Vec<f32> {
-        let words = &buffer[offset..offset + self.len()];
-        if self.transposed { transpose(words, self.shape[1], self.shape[0]) } else { words.to_vec() }
+        let rows = self.rows_at(buffer, offset);
+        if self.transposed { transpose(&rows, self.shape[1], self.shape[0]) } else { rows }
+    }
+
+    /// Its values in a flat buffer, in the buffer's own order: factors as `rank` rows.
+    ///
+    /// # Panics
+    /// When the buffer is shorter than the layout.
+    pub fn to_rows(&self, buffer: &[f32]) -> Vec<f32> {
+        self.rows_at(buffer, self.offset)
+    }
+
+    fn rows_at(&self, buffer: &[f32], offset: usize) -> Vec<f32> {
+        let words = &buffer[offset..offset + self.words()];
+        match self.storage {
+            Storage::F32 => words.to_vec(),
+            Storage::F16 => words.chunks_exact(half_stride(self.row())).flat_map(|row| unpack(row, self.row())).collect(),
+        }
     }
 
     /// Puts values in Hugging Face order into their place in a flat buffer.
@@ -95,13 +150,33 @@ impl ParamSpec {
     /// # Panics
     /// When the number of values is not the parameter's, or it does not fit there.
     pub fn put_hf_at(&self, values: &[f32], buffer: &mut [f32], offset: usize) {
-        let range = offset..offset + self.len();
-        if self.transposed {
-            buffer[range].copy_from_slice(&transpose(values, self.shape[0], self.shape[1]));
-        } else {
-            buffer[range].copy_from_slice(values);
+        let turned = self.transposed.then(|| transpose(values, self.shape[0], self.shape[1]));
+        let rows = turned.as_deref().unwrap_or(values);
+        let place = &mut buffer[offset..offset + self.words()];
+        match self.storage {
+            Storage::F32 => place.copy_from_slice(rows),
+            Storage::F16 => {
+                assert_eq!(rows.len(), self.len(), "values of {}", self.name);
+                for (row, words) in rows.chunks_exact(self.row()).zip(place.chunks_exact_mut(half_stride(self.row()))) {
+                    pack(row, words);
+                }
+            }
         }
     }
+}
+
+/// Numbers, rounded to f16, in the halves of words, the first in the lower one.
+fn pack(numbers: &[f32], words: &mut [f32]) {
+    let bits = |number: Option<&f32>| u32::from(f16::from_f32(number.copied().unwrap_or_default()).to_bits());
+    for (i, word) in words.iter_mut().enumerate() {
+        *word = f32::from_bits(bits(numbers.get(2 * i)) | bits(numbers.get(2 * i + 1)) << 16);
+    }
+}
+
+/// The first `count` numbers of packed words.
+fn unpack(words: &[f32], count: usize) -> Vec<f32> {
+    let halves = words.iter().flat_map(|word| [word.to_bits() as u16, (word.to_bits() >> 16) as u16]);
+    halves.take(count).map(|bits| f16::from_bits(bits).to_f32()).collect()
 }
 
 /// `[rows, cols]` to `[cols, rows]`.
@@ -208,6 +283,8 @@ pub struct AdapterLayout {
     pub params: ParamLayout,
     /// Probability that an element of an adapter's input is dropped in training.
     pub dropout: f32,
+    /// Factors may be stored as f16, now or at a later stage of a chain.
+    pub half: bool,
     /// Scales are alpha / sqrt(rank).
     pub rslora: bool,
     /// Blocks of the model, with an adapter or without.

@@ -3,7 +3,7 @@
 //! rsLoRA divides by the root of the rank instead, LoRA+ gives B a higher learning rate.
 
 use super::config::AdapterConfig;
-use super::layout::{AdapterLayout, Init, ParamLayout, ParamSpec, SiteAdapter, Slice};
+use super::layout::{AdapterLayout, Init, ParamLayout, ParamSpec, SiteAdapter, Slice, Storage};
 use super::method::{Method, OptionKind, OptionSpec};
 use super::patterns::select_sites;
 use super::site::Site;
@@ -38,7 +38,7 @@ fn build(config: &AdapterConfig, model: &ModelConfig) -> Result<AdapterLayout> {
         let slice = push_pair(&mut params, "", site, model, Rank { rank, alpha, rslora }, ratio);
         sites.push(SiteAdapter::new(site, vec![slice]));
     }
-    Ok(AdapterLayout { sites, params, dropout: config.dropout as f32, rslora, blocks: model.num_hidden_layers })
+    Ok(AdapterLayout { sites, params, dropout: config.dropout as f32, half: false, rslora, blocks: model.num_hidden_layers })
 }
 
 /// A site's rank, alpha and how they make the scale.
@@ -74,6 +74,7 @@ pub fn push_pair(params: &mut ParamLayout, prefix: &str, site: Site, model: &Mod
         lr_multiplier: 1.0,
         weight_decay: true,
         trainable: true,
+        storage: Storage::F32,
     };
     let b = ParamSpec {
         name: format!("{prefix}{site}.lora_B"),

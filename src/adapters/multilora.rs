@@ -5,7 +5,7 @@
 //! [`crate::kernels::multilora`] makes it and its gradients.
 
 use super::config::{AdapterConfig, MAX_RANK};
-use super::layout::{AdapterLayout, Init, ParamLayout, ParamSpec, SiteAdapter, Slice};
+use super::layout::{AdapterLayout, Init, ParamLayout, ParamSpec, SiteAdapter, Slice, Storage};
 use super::lora::{RSLORA, Rank, ranked_sites};
 use super::method::{Method, OptionKind, OptionSpec};
 use super::site::Site;
@@ -95,6 +95,7 @@ impl Plan {
             lr_multiplier: 1.0,
             weight_decay: true,
             trainable: true,
+            storage: Storage::F32,
         };
         let init = if self.kaiming_b { kaiming(rank) } else { Init::Zeros };
         let b = ParamSpec { name: format!("{site}.lora_B.{module}"), shape: vec![out, rank], transposed: true, init, ..a.clone() };
@@ -114,6 +115,7 @@ impl Plan {
             lr_multiplier: self.scale_lr,
             weight_decay: false,
             trainable: true,
+            storage: Storage::F32,
         }
     }
 }
@@ -141,5 +143,5 @@ fn build(config: &AdapterConfig, model: &ModelConfig) -> Result<AdapterLayout> {
     for adapter in &mut sites {
         adapter.scalings = (0..plan.modules).map(|module| params.push(plan.scale(adapter.site, model, module))).collect();
     }
-    Ok(AdapterLayout { sites, params, dropout: config.dropout as f32, rslora, blocks: model.num_hidden_layers })
+    Ok(AdapterLayout { sites, params, dropout: config.dropout as f32, half: false, rslora, blocks: model.num_hidden_layers })
 }

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use super::layout::{AdapterLayout, ParamSpec, SiteAdapter, Slice};
+use super::layout::{AdapterLayout, ParamSpec, SiteAdapter, Slice, Storage};
 use super::modules::{Base, ModuleTables};
 use super::site::{Projection, Site};
 use crate::config::ModelConfig;
@@ -24,6 +24,7 @@ pub struct AdapterTables {
     rows: Vec<SiteRow>,
     job_count: usize,
     dropout: bool,
+    half: bool,
     /// Where each job's values and gradients lie.
     pub spans: Vec<Span>,
     model: ModelConfig,
@@ -104,15 +105,21 @@ fn site_row(
         if specs[slice.a].trainable || specs[slice.b].trainable {
             let whole = row.train_begin == row.train_end;
             if whole {
-                row.train_begin = row.rank;
+                row.train_begin = u32::from(row.rank);
                 let offset = |param: usize| if specs[param].trainable { (grads + offsets[param]) as u32 } else { NO_GRADIENT };
                 (row.grad_a_offset, row.grad_b_offset) = (offset(slice.a), offset(slice.b));
-            } else if row.train_end != row.rank {
+            } else if row.train_end != u32::from(row.rank) {
                 return Err(wrong("train with frozen ones between them"));
             }
-            row.train_end = row.rank + slice.rank as u32;
+            row.train_end = u32::from(row.rank) + slice.rank as u32;
         }
-        row.rank += slice.rank as u32;
+        let storage = [specs[slice.a].storage, specs[slice.b].storage];
+        match storage {
+            [Storage::F32, Storage::F32] if row.half == 0 => {}
+            [Storage::F16, Storage::F16] => row.half += slice.rank as u16,
+            _ => return Err(wrong("are stored in both ways, or f32 after f16")),
+        }
+        row.rank += slice.rank as u16;
     }
     Ok(row)
 }
@@ -164,7 +171,8 @@ impl AdapterTables {
             .collect();
         let tables = LowrankTables { row_job, jobs, sites: sites_table, adapter: state.values, grads: state.grads };
         let dropout = layouts.iter().any(|l| l.dropout > 0.0);
-        Ok(AdapterTables { state, jobs, tables, modules, sites, rows, job_count: layouts.len(), dropout, spans, model: model.clone() })
+        let half = layouts.iter().any(|l| l.half);
+        Ok(AdapterTables { state, jobs, tables, modules, sites, rows, job_count: layouts.len(), dropout, half, spans, model: model.clone() })
     }
 
     /// The same adapters for another batch shape (evaluation, generation): other `row_job` and job rows, and no dropout.
@@ -253,6 +261,7 @@ impl AdapterTables {
             site: info.index,
             jobs: self.job_count,
             dropout: self.dropout,
+            half: self.half,
             tables: self.tables,
         })
     }
@@ -280,7 +289,7 @@ mod tests {
         let shape = if transposed { vec![width, rank] } else { vec![rank, width] };
         let name = name.to_owned();
         let (init, lr_multiplier) = (Init::Zeros, 1.0);
-        ParamSpec { name, shape, transposed, offset: 0, follows, spare: spare * width, init, lr_multiplier, weight_decay: true, trainable }
+        ParamSpec { name, shape, transposed, offset: 0, follows, spare: spare * width, init, lr_multiplier, weight_decay: true, trainable, storage: Storage::F32 }
     }
 
     /// One site with a slot of three ranks, of which the trainable slice fills two, and frozen slices of ranks 1 and 2 after it.
@@ -297,7 +306,7 @@ mod tests {
         let (a, b) = (stack("A"), stack("B"));
         let slice = |i: usize, rank: usize| Slice { a: a[i], b: b[i], rank, alpha: 4.0, scale: 2.0 };
         let site = SiteAdapter::new(Site { layer: 0, projection: Projection::Q }, vec![slice(0, 2), slice(1, 1), slice(2, 2)]);
-        AdapterLayout { sites: vec![site], params, dropout: 0.0, rslora: false, blocks: 1 }
+        AdapterLayout { sites: vec![site], params, dropout: 0.0, half: false, rslora: false, blocks: 1 }
     }
 
     fn row(layout: &AdapterLayout) -> std::result::Result<SiteRow, String> {

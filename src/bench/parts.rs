@@ -72,9 +72,9 @@ fn words<T: bytemuck::NoUninit>(value: &T) -> Vec<u32> {
 /// One job's adapter of rank `r` beside a layer `[n, k]`, all rows.
 fn low_rank_scene(r: usize, k: usize, n: usize) -> Result<(Scene, LowrankSite, [Tensor; 6])> {
     let mut scene = Scene::default();
-    let rank = r as u32;
+    let rank = r as u16;
     let (b_offset, scale) = ((r * k) as u32, 2.0);
-    let row = SiteRow { rank, b_offset, grad_b_offset: b_offset, train_end: rank, scale, ..SiteRow::default() };
+    let row = SiteRow { rank, b_offset, grad_b_offset: b_offset, train_end: r as u32, scale, ..SiteRow::default() };
     let tables = LowrankTables {
         row_job: scene.words("row_job", vec![0; ROWS])?,
         jobs: scene.words("jobs", words(&JobRow::new(0..ROWS)))?,
@@ -82,11 +82,11 @@ fn low_rank_scene(r: usize, k: usize, n: usize) -> Result<(Scene, LowrankSite, [
         adapter: scene.noise("adapter", r * (k + n))?,
         grads: scene.zeros("grads", r * (k + n))?,
     };
-    let site = LowrankSite { rows: ROWS, k, n, r_max: r, t_max: r, site: 0, jobs: 1, dropout: false, tables };
+    let site = LowrankSite { rows: ROWS, k, n, r_max: r, t_max: r, site: 0, jobs: 1, dropout: false, half: false, tables };
     let x = scene.noise("x", ROWS * k)?;
     let dy = scene.noise("dy", ROWS * n)?;
-    let h = scene.noise("h", ROWS * r)?;
-    let tensors = [x, dy, h, scene.zeros("y", ROWS * n)?, scene.zeros("dh", ROWS * r)?, scene.zeros("dx", ROWS * k)?];
+    let h = scene.noise("h", ROWS * r.next_multiple_of(4))?;
+    let tensors = [x, dy, h, scene.zeros("y", ROWS * n)?, scene.zeros("dh", ROWS * r.next_multiple_of(4))?, scene.zeros("dx", ROWS * k)?];
     Ok((scene, site, tensors))
 }
 

@@ -9,6 +9,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 use super::peft::{File, Note, PeftAdapter, PeftSite};
+use crate::adapters::chain::check_range;
 use crate::adapters::config::MAX_RANK;
 use crate::adapters::{AdapterLayout, Site, initial_buffer};
 use crate::settings::Map;
@@ -363,8 +364,10 @@ impl Chain {
                 for (row, own) in padded_b.chunks_exact_mut(slice.rank).zip(theirs.b.chunks_exact(theirs.rank)) {
                     row.iter_mut().zip(own).for_each(|(x, own)| *x = own * quotient);
                 }
-                a.put_hf(&padded_a, &mut buffer);
-                b.put_hf(&padded_b, &mut buffer);
+                for (spec, values) in [(a, padded_a), (b, padded_b)] {
+                    check_range(spec, &values)?;
+                    spec.put_hf(&values, &mut buffer);
+                }
             }
             // Sites that this link does not have.
             for ours in layout.sites.iter().filter(|ours| !link.adapter.sites.iter().any(|theirs| theirs.site == ours.site)) {

@@ -12,6 +12,8 @@ const LIBRARY: &[(&str, &str)] = &[
     ("index", include_str!("../../shaders/lib/index.wgsl")),
     ("random", include_str!("../../shaders/lib/random.wgsl")),
     ("segments", include_str!("../../shaders/lib/segments.wgsl")),
+    ("lowrank", include_str!("../../shaders/lib/lowrank.wgsl")),
+    ("lowrank_factor", include_str!("../../shaders/lib/lowrank_factor.wgsl")),
     ("modules", include_str!("../../shaders/lib/modules.wgsl")),
 ];
 

@@ -10,14 +10,14 @@
 //! | `dBt += scale · hᵀ dy`, `dA += dhᵀ drop(x)` | grad |
 //!
 //! `drop` and `mask` concern the ranks that train; frozen ones, the earlier links of a chain, see every input.
-//! `h` and `dh` are `[rows, r_max]`, zero past a job's rank. A row of `h`, `y` and `dx` has the same bits in every variant and whatever
+//! `h` and `dh` are `[rows, stride]`, `stride` being `r_max` rounded up to whole vectors of four, zero past a job's rank. A row of `h`, `y` and `dx` has the same bits in every variant and whatever
 //! else is in the batch; gradients sum the job's rows in an order counted from its first row.
 
 use bytemuck::{Pod, Zeroable};
 
 use crate::gpu::{Access, Candidate, Dispatch, KernelSpec, Recorder, Tensor, Variant};
 
-/// Ranks that a lane handles at once; also how grids cut the rank.
+/// Ranks that a lane handles at least.
 const BLOCK: usize = 8;
 
 /// One job's rows and dropout, a row of the jobs table. Uploaded every step.
@@ -55,12 +55,15 @@ impl JobRow {
 /// Place of the gradient of a factor that does not train.
 pub const NO_GRADIENT: u32 = u32::MAX;
 
-/// One job's adapter at one site, a row of the sites table `[sites, jobs]`. Offsets count words from the start of the bound tensor.
+/// One job's adapter at one site, a row of the sites table `[sites, jobs]`. Offsets count words from the start of the bound tensor; where
+/// both widths of the layer are multiples of four, so are the offsets.
 #[repr(C)]
 #[derive(Debug, Clone, Copy, PartialEq, Default, Pod, Zeroable)]
 pub struct SiteRow {
     /// Sum of the ranks of all slices; 0 where the job has no adapter.
-    pub rank: u32,
+    pub rank: u16,
+    /// How many of these, the last ones, are stored as f16: see [`half_stride`]. None of them trains.
+    pub half: u16,
     /// `A` `[rank, k]`.
     pub a_offset: u32,
     /// `Bt` `[rank, n]`.
@@ -75,6 +78,12 @@ pub struct SiteRow {
     pub train_end: u32,
     /// What multiplies the product, `alpha / rank` or `alpha / sqrt(rank)`. Slices with another scale have it folded into their `Bt`.
     pub scale: f32,
+}
+
+/// Words of a row of `width` numbers that is stored as f16: two a word, padded to whole pairs of words, so that four neighbours lie in one
+/// vector.
+pub const fn half_stride(width: usize) -> usize {
+    2 * width.div_ceil(4)
 }
 
 /// 32-bit finaliser "lowbias32", as in `shaders/lib/random.wgsl`.
@@ -121,7 +130,7 @@ pub struct LowrankSite {
     pub k: usize,
     /// Outputs of the layer.
     pub n: usize,
-    /// Largest rank of any job here, at least 1: the row stride of `h`.
+    /// Largest rank of any job here, at least 1.
     pub r_max: usize,
     /// Most trainable ranks of any job here, at most `r_max`.
     pub t_max: usize,
@@ -131,6 +140,8 @@ pub struct LowrankSite {
     pub jobs: usize,
     /// Whether any job may drop inputs; without it thresholds are not looked at.
     pub dropout: bool,
+    /// Whether any job may have ranks stored as f16; without it [`SiteRow::half`] is not looked at.
+    pub half: bool,
     /// Shared buffers.
     pub tables: LowrankTables,
 }
@@ -186,6 +197,16 @@ struct Product {
 }
 
 impl LowrankSite {
+    /// Words from a row of `h` to the next: `r_max` rounded up to whole vectors of four.
+    pub fn stride(&self) -> usize {
+        self.r_max.next_multiple_of(4)
+    }
+
+    /// Rows of activations, factors and gradients are whole vectors of four.
+    fn vectors(&self) -> bool {
+        self.k.is_multiple_of(4) && self.n.is_multiple_of(4)
+    }
+
     fn width(&self, factor: Factor) -> usize {
         match factor {
             Factor::A => self.k,
@@ -215,12 +236,13 @@ impl LowrankSite {
     /// What candidates are measured on: all rows belong to the first job, with the largest rank.
     fn sample(&self, dropout: bool) -> (JobRow, SiteRow) {
         let job = JobRow::new(0..self.rows).with_dropout(if dropout { 0.1 } else { 0.0 }, 1, 1);
-        (job, SiteRow { rank: self.r_max as u32, train_end: self.t_max as u32, scale: 1.0, ..SiteRow::default() })
+        (job, SiteRow { rank: self.r_max as u16, train_end: self.t_max as u32, scale: 1.0, ..SiteRow::default() })
     }
 
     fn key(&self, name: &str, product: Product) -> String {
         let dropout = if product.dropout { " dropout" } else { "" };
-        format!("{name} {}x{} r{} j{}{dropout}", self.rows, self.width(product.factor), self.r_max, self.jobs)
+        let half = if self.half { " half" } else { "" };
+        format!("{name} {}x{} r{} j{}{dropout}{half}", self.rows, self.width(product.factor), self.r_max, self.jobs)
     }
 
     fn down(&self, rec: &mut Recorder, label: String, product: Product, x: Tensor, h: Tensor) {
@@ -253,19 +275,25 @@ struct Lanes {
     subgroup: usize,
     /// Lanes run one after the other on a CPU: register tiles first, workgroup memory last.
     cpu: bool,
-    /// Subgroup operations can be used.
+    /// Eight lanes can hand numbers round: subgroups have whole octets.
     shared: bool,
 }
 
 impl Lanes {
     fn of(rec: &Recorder) -> Self {
-        let subgroup = rec.facts().map_or(32, |f| f.subgroup_sizes.1 as usize).clamp(8, 128);
-        Self { subgroup, cpu: rec.facts().is_some_and(|f| f.is_cpu), shared: rec.facts().is_some_and(|f| f.subgroups) }
+        let facts = rec.facts();
+        let (smallest, largest) = facts.map_or((0, 32), |f| f.subgroup_sizes);
+        Self {
+            subgroup: (largest as usize).clamp(8, 128),
+            cpu: facts.is_some_and(|f| f.is_cpu),
+            shared: facts.is_some_and(|f| f.subgroups) && smallest >= 8 && smallest.is_multiple_of(8),
+        }
     }
 
-    /// What is worth measuring, the first of it where nothing is measured. The leading `for_gpus` need fast workgroup memory, which a
-    /// CPU does not have (twelve times slower there); where a CPU has subgroups, they win over lanes that load alone.
+    /// What is worth measuring, the first of it where nothing is measured. The leading `for_gpus` need fast workgroup memory or many
+    /// lanes, which a CPU does not have; where a CPU has subgroups, they win over lanes that load alone.
     fn order(self, mut all: Vec<Candidate>, for_gpus: usize) -> Vec<Candidate> {
+        all.retain(|c| self.shared || !c.variant.needs_subgroups());
         if self.cpu {
             all.drain(..for_gpus);
             if self.shared {
@@ -276,51 +304,42 @@ impl Lanes {
     }
 }
 
-fn candidate(
-    spec: &'static KernelSpec,
-    dropout: bool,
-    consts: &[(&'static str, usize)],
-    flags: &[&'static str],
-    grid: [usize; 3],
-) -> Candidate {
-    let mut variant = Variant::new().flag_if("DROPOUT", dropout);
-    for (name, value) in consts {
-        variant = variant.with(name, *value as u32);
-    }
-    for flag in flags {
-        variant = variant.flag(flag);
-    }
+/// The flags that follow from the site.
+fn flagged(site: &LowrankSite, dropout: bool) -> Variant {
+    Variant::new().flag_if("VEC4", site.vectors()).flag_if("DROPOUT", dropout)
+}
+
+fn candidate(spec: &'static KernelSpec, variant: Variant, grid: [usize; 3]) -> Candidate {
     Candidate { spec, variant, grid: grid.map(|n| n.max(1) as u32) }
 }
 
 fn down_candidates(site: &LowrankSite, dropout: bool, lanes: Lanes) -> Vec<Candidate> {
-    let blocks = site.r_max.div_ceil(BLOCK);
     let mut all = Vec::new();
     for rows in [8, 32] {
-        all.push(candidate(&DOWN_TILE, dropout, &[("ROWS", rows)], &[], [site.rows.div_ceil(rows), blocks, 1]));
+        let variant = Variant::new().flag_if("DROPOUT", dropout).flag_if("HALF", site.half).with("ROWS", rows as u32);
+        all.push(candidate(&DOWN_TILE, variant, [site.rows.div_ceil(rows), site.r_max.div_ceil(BLOCK), 1]));
     }
-    for (wg, groups, flags) in [(8, 4, &[][..]), (lanes.subgroup, 4, &["SUBGROUPS"]), (lanes.subgroup, 2, &["SUBGROUPS"])] {
-        let grid = [site.rows.div_ceil(wg * groups), blocks, 1];
-        all.push(candidate(&DOWN, dropout, &[("WG", wg), ("GROUPS", groups)], flags, grid));
-    }
+    let mut register = |wg: usize, groups: usize, wide: bool, subgroups: bool| {
+        let variant = flagged(site, dropout).with("WG", wg as u32).with("GROUPS", groups as u32).flag_if("GROUPS4", groups == 4);
+        let ranks = if wide { 2 * BLOCK } else { BLOCK };
+        let variant = variant.flag_if("WIDE", wide).flag_if("HALF", site.half).flag_if("SUBGROUPS", subgroups);
+        all.push(candidate(&DOWN, variant, [site.rows.div_ceil(wg * groups), site.r_max.div_ceil(ranks), 1]));
+    };
+    let wide = site.r_max > BLOCK;
+    register(8, 4, wide, false);
+    register(lanes.subgroup, 4, wide, true);
+    register(lanes.subgroup, 2, wide, true);
     lanes.order(all, 2)
 }
 
 fn up_candidates(site: &LowrankSite, width: usize, dropout: bool, lanes: Lanes) -> Vec<Candidate> {
     let one = site.r_max <= BLOCK;
     let mut all = Vec::new();
-    for (wg, cols, rows, subgroups) in [(64, 1, 16, false), (8, 8, 64, false), (lanes.subgroup, 4, 64, true), (lanes.subgroup, 1, 32, true)]
-    {
-        let mut flags = Vec::new();
-        if one {
-            flags.push("ONE_BLOCK");
-        }
-        if subgroups {
-            flags.push("SUBGROUPS");
-        }
-        let tile = if one { 1 } else { 8 };
-        let grid = [width.div_ceil(wg * cols), site.rows.div_ceil(rows), 1];
-        all.push(candidate(&UP, dropout, &[("WG", wg), ("COLS", cols), ("ROWS", rows), ("TILE", tile)], &flags, grid));
+    for (wg, subgroups) in [(32, false), (8, false), (lanes.subgroup, true)] {
+        let rows = if one && lanes.cpu { 64 } else { 16 };
+        let variant = flagged(site, dropout).with("WG", wg as u32).with("ROWS", rows as u32).flag_if("ONE_BLOCK", one);
+        let variant = variant.flag_if("HALF", site.half).flag_if("SUBGROUPS", subgroups);
+        all.push(candidate(&UP, variant, [width.div_ceil(8 * wg), site.rows.div_ceil(rows), 1]));
     }
     lanes.order(all, 1)
 }
@@ -329,40 +348,38 @@ fn grad_candidates(site: &LowrankSite, width: usize, dropout: bool, lanes: Lanes
     let blocks = site.t_max.div_ceil(BLOCK);
     let mut all = Vec::new();
     for (wide, slices) in [(32, 8), (16, 16)] {
-        let grid = [width.div_ceil(wide), blocks, site.jobs];
-        all.push(candidate(&GRAD_SLICED, dropout, &[("WIDE", wide), ("SLICES", slices)], &[], grid));
+        let variant = Variant::new().flag_if("DROPOUT", dropout).with("WIDE", wide as u32).with("SLICES", slices);
+        all.push(candidate(&GRAD_SLICED, variant, [width.div_ceil(wide), blocks, site.jobs]));
     }
-    for (wg, cols, flags) in
-        [(8, 8, &[][..]), (lanes.subgroup, 8, &["SUBGROUPS"]), (lanes.subgroup, 4, &["SUBGROUPS"]), (lanes.subgroup, 1, &["SUBGROUPS"])]
-    {
-        let grid = [width.div_ceil(wg * cols), blocks, site.jobs];
-        all.push(candidate(&GRAD, dropout, &[("WG", wg), ("COLS", cols)], flags, grid));
+    for (wg, subgroups) in [(8, false), (lanes.subgroup, true)] {
+        let variant = flagged(site, dropout).with("WG", wg as u32).flag_if("SUBGROUPS", subgroups);
+        all.push(candidate(&GRAD, variant, [width.div_ceil(4 * wg), blocks, site.jobs]));
     }
     lanes.order(all, 2)
 }
 
-/// Records `h = drop(x) Aᵀ` `[rows, r_max]` and `y += scale · h Bt` for every job; `x` is `[rows, k]`, `y` `[rows, n]`.
+/// Records `h = drop(x) Aᵀ` `[rows, stride]` and `y += scale · h Bt` for every job; `x` is `[rows, k]`, `y` `[rows, n]`.
 ///
 /// `h` is written wholly; keep it for [`backward`]. Rows without an adapter leave `y` alone.
 ///
 /// # Panics
 /// If a tensor is smaller than its shape: a bug in a recording.
 pub fn forward(rec: &mut Recorder, label: &str, site: &LowrankSite, x: Tensor, h: Tensor, y: Tensor) {
-    site.check(&[("x", x, site.k), ("h", h, site.r_max), ("y", y, site.n)]);
+    site.check(&[("x", x, site.k), ("h", h, site.stride()), ("y", y, site.n)]);
     let down = Product { factor: Factor::A, scaled: false, dropout: site.dropout };
     let up = Product { factor: Factor::Bt, scaled: true, dropout: false };
     site.down(rec, format!("{label}.lowrank_down"), down, x, h);
     site.up(rec, format!("{label}.lowrank_up"), up, h, y);
 }
 
-/// Records the gradients of [`forward`]: `dh` `[rows, r_max]` is scratch that is written wholly, `grads` and `dx` `[rows, k]` are added to.
+/// Records the gradients of [`forward`]: `dh` `[rows, stride]` is scratch that is written wholly, `grads` and `dx` `[rows, k]` are added to.
 ///
 /// `x` and `h` are those of the forward pass, `dy` is `[rows, n]`. Without `dx` nothing flows on.
 ///
 /// # Panics
 /// If a tensor is smaller than its shape: a bug in a recording.
 pub fn backward(rec: &mut Recorder, label: &str, site: &LowrankSite, x: Tensor, dy: Tensor, h: Tensor, dh: Tensor, dx: Option<Tensor>) {
-    site.check(&[("x", x, site.k), ("h", h, site.r_max), ("dh", dh, site.r_max), ("dy", dy, site.n)]);
+    site.check(&[("x", x, site.k), ("h", h, site.stride()), ("dh", dh, site.stride()), ("dy", dy, site.n)]);
     let out = Product { factor: Factor::Bt, scaled: true, dropout: false };
     let into = Product { factor: Factor::A, scaled: false, dropout: site.dropout };
     site.grad(rec, format!("{label}.lowrank_db"), out, h, dy);

@@ -71,8 +71,8 @@ fn record_matrices(rec: &mut Recorder, store: &mut Store, t: usize) {
 }
 
 fn record_adapters(rec: &mut Recorder, store: &mut Store) {
-    let (t, k, n) = (64, 64, 96);
-    for (r_max, dropout) in [(8, false), (16, true)] {
+    let (t, k) = (64, 64);
+    for (r_max, dropout, half, n) in [(8, false, false, 96), (16, true, false, 96), (16, false, true, 96), (16, true, true, 98)] {
         let tables = LowrankTables {
             row_job: tensor(store, t),
             jobs: tensor(store, 8),
@@ -80,7 +80,7 @@ fn record_adapters(rec: &mut Recorder, store: &mut Store) {
             adapter: tensor(store, r_max * (k + n)),
             grads: tensor(store, r_max * (k + n)),
         };
-        let site = LowrankSite { rows: t, k, n, r_max, t_max: r_max, site: 0, jobs: 1, dropout, tables };
+        let site = LowrankSite { rows: t, k, n, r_max, t_max: r_max, site: 0, jobs: 1, dropout, half, tables };
         let (x, y, dx) = (tensor(store, t * k), tensor(store, t * n), tensor(store, t * k));
         let (h, dh) = (tensor(store, t * r_max), tensor(store, t * r_max));
         lowrank::forward(rec, "sample", &site, x, h, y);

@@ -18,7 +18,7 @@ pub struct Linear<'a> {
 /// What the backward pass of one linear layer needs again.
 #[derive(Debug, Clone, Copy)]
 pub struct Kept {
-    /// `[t, r_max]`, the adapter's inner activation.
+    /// `[t, stride]`, the adapter's inner activation.
     h: Option<Tensor>,
 }
 
@@ -27,7 +27,7 @@ impl Linear<'_> {
     pub fn forward(&self, rec: &mut Recorder, rows: usize, x: Tensor, y: Tensor) -> Kept {
         matmul::forward(rec, &format!("{}.matmul", self.name), x, rows, self.weight, y, false);
         let h = self.adapter.as_ref().map(|site| {
-            let h = rec.transient(&format!("{}.h", self.name), rows * site.r_max);
+            let h = rec.transient(&format!("{}.h", self.name), rows * site.stride());
             lowrank::forward(rec, self.name, site, x, h, y);
             h
         });
@@ -40,7 +40,7 @@ impl Linear<'_> {
             matmul::backward(rec, &format!("{}.matmul_backward", self.name), dy, rows, self.weight, dx, accumulate);
         }
         if let (Some(site), Some(h)) = (&self.adapter, kept.h) {
-            let dh = rec.transient(&format!("{}.dh", self.name), rows * site.r_max);
+            let dh = rec.transient(&format!("{}.dh", self.name), rows * site.stride());
             lowrank::backward(rec, self.name, site, x, dy, h, dh, dx);
         }
     }

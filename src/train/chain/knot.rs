@@ -134,7 +134,7 @@ impl Trainer {
         let link = self.present_link(chain);
         let before = self.fixed_losses(gpu).await?;
         let next = self.stage_layout(stage)?;
-        let values = carry(&self.layout, &next, &self.session.read_values(gpu, 0).await?, self.config.seed);
+        let values = carry(&self.layout, &next, &self.session.read_values(gpu, 0).await?, self.config.seed)?;
         let (m, v) = self.session.read_moments(gpu, 0).await?;
         self.take_layout(gpu, next, &values)?;
         let after = self.fixed_losses(gpu).await?;
@@ -284,7 +284,7 @@ impl Trainer {
         let stage = self.chain.as_ref().map_or(0, |chain| chain.state.stage);
         let values = self.session.read_values(gpu, 0).await?;
         let next = self.stage_layout(stage + 1)?;
-        let tied = carry(&self.layout, &next, &values, self.config.seed);
+        let tied = carry(&self.layout, &next, &values, self.config.seed)?;
         let present = std::mem::replace(&mut self.layout, next);
         self.session.relayout(gpu, 0, &self.layout)?;
         self.session.write_values(gpu, 0, &tied)?;

@@ -131,7 +131,7 @@ impl Probe<'_> {
                 let width = active.shape[0];
                 let mut first = ranks[0];
                 for (slice, sum) in site.slices[1..].iter().zip(sums) {
-                    let b = &self.values[specs[slice.b].range()];
+                    let b = specs[slice.b].to_rows(self.values);
                     for rank in first.max(begin)..(first + slice.rank).min(end) {
                         let gradient = &grads[slot_begin + (rank - begin) * width..][..width];
                         let own = &b[(rank - first) * width..][..width];
