@@ -147,12 +147,36 @@ fn a_knot_changes_no_bit_where_scales_agree() {
     assert!(knots.iter().any(|k| k.logit_jump > 0.0), "a quotient of 4/7 is not exact: {knots:?}");
 }
 
+/// A link is rounded once, when it is frozen; its knot says how much that changed, and the run goes on nearly as it would have.
+#[test]
+fn links_kept_as_f16_take_half_the_memory_and_report_their_jump() {
+    let Some(gpu) = gpu() else { return };
+    let settings = json!({ "links": [8, 8, 8], "knots": [3, 6], "steps": 8, "dropout": 0.1 });
+    let mut exact = trainer(gpu, settings.clone());
+    let mut half = trainer(gpu, {
+        let mut settings = settings;
+        settings["link-storage"] = json!("f16");
+        settings
+    });
+    let bytes = |trainer: &mut Trainer| trainer.session().footprint().persistent["adapter"];
+    // A slot of 8 ranks and 16 frozen ones.
+    assert_eq!(bytes(&mut half) * (8 + 16), bytes(&mut exact) * (8 + 16 / 2));
+    let (curve, _, knots) = train(gpu, &mut exact, 8);
+    let (near, _, rounded) = train(gpu, &mut half, 8);
+    assert!(knots.iter().all(|k| k.logit_jump == 0.0), "{knots:?}");
+    assert!(rounded.iter().all(|k| k.logit_jump > 0.0 && k.logit_jump < 1e-3), "{rounded:?}");
+    assert_eq!(curve[..3], near[..3], "nothing is rounded before the first knot");
+    assert!(worst(&near, &curve) < 1e-2, "{near:?} instead of {curve:?}");
+    assert_ne!(near[3..], curve[3..], "nothing was rounded at all");
+}
+
 #[test]
 fn a_resume_in_the_middle_of_a_chain_is_the_same_run_bit_for_bit() {
     let Some(gpu) = gpu() else { return };
     for more in [
         json!({ "links": [6, 2, 3], "knots": [3, 7], "steps": 10, "dropout": 0.2, "grad-accum": 2, "schedule": "cosine", "warmup": 1 }),
         json!({ "links": [4, 4], "knots": [4], "steps": 8, "knot-optimizer": "magnitude", "link-schedule": "jagged", "link-warmup": 3, "init-a": "grad-svd" }),
+        json!({ "links": [3, 2, 4], "knots": [2, 4], "steps": 8, "dropout": 0.2, "link-storage": "f16" }),
         json!({ "links": [4, 2], "knots": [4], "steps": 8, "knot-optimizer": "random", "knot-prune": 0.5, "init-a": "gaussian", "eval-every": 1, "knot-patience": 3 }),
     ] {
         let steps = more["steps"].as_u64().unwrap() as usize;

@@ -129,6 +129,7 @@ fn stages_share_buffers_and_links_keep_their_values() {
         let want = old.map_or_else(|| spec.to_hf(&fresh), |old| old.to_hf(&values));
         assert_eq!(spec.to_hf(&next), want, "{}", spec.name);
     }
+    links_are_rounded_once(&values);
     assert!(stages[1].params.specs.iter().any(|s| s.name == "link3.layers.0.self_attn.q_proj.lora_A" && s.trainable));
     // Another scale: what a frozen link adds stays.
     let other = json!({ "links": [4, 2], "link-alphas": [8, 12], "targets": "q" });
@@ -141,6 +142,31 @@ fn stages_share_buffers_and_links_keep_their_values() {
     };
     assert_eq!((one.sites[0].slices[0].scale, two.sites[0].slices[0].scale), (2.0, 6.0));
     assert!((b(&one, 0, &values) - b(&two, 1, &moved)).abs() < 1e-6);
+}
+
+/// The same chain with frozen links as f16; `values` are those of the first stage where they are f32.
+fn links_are_rounded_once(values: &[f32]) {
+    let settings = |storage: &str| json!({ "links": [4, 2, 3], "inherited-ranks": [5, 1], "targets": "q,down", "link-storage": storage });
+    let whole = layout(&settings("f32"), 0);
+    let stages: Vec<AdapterLayout> = (0..3).map(|stage| layout(&settings("f16"), stage)).collect();
+    assert!(stages.iter().all(|stage| stage.params.words == stages[0].params.words));
+    assert!(stages[0].params.words < whole.params.words);
+    // From one layout to the other by name, and on to the next stage: nothing is rounded twice.
+    let first = carry(&whole, &stages[0], values, 7).unwrap();
+    let second = carry(&stages[0], &stages[1], &first, 7).unwrap();
+    let third = carry(&stages[1], &stages[2], &second, 7).unwrap();
+    for (stage, buffer) in stages.iter().zip([&first, &second, &third]) {
+        for spec in &stage.params.specs {
+            let Some(was) = whole.params.specs.iter().find(|was| was.name == spec.name) else { continue };
+            let rounded = |x: f32| if spec.trainable { x } else { half::f16::from_f32(x).to_f32() };
+            let want: Vec<f32> = was.to_hf(values).into_iter().map(rounded).collect();
+            assert_eq!(spec.to_hf(buffer), want, "{}", spec.name);
+        }
+    }
+    // What f16 cannot hold is refused by name.
+    let mut large = first.clone();
+    large[stages[0].params.specs[0].range()].fill(1e5);
+    refused(carry(&stages[0], &stages[1], &large, 7), &["`link-storage`", "65504", "lora_A", "f32"]);
 }
 
 #[test]
@@ -246,6 +272,7 @@ fn a_manifest_that_does_not_fit_is_refused() {
 fn settings_of_chains_that_cannot_be_are_refused() {
     for (settings, words) in [
         (json!({ "links": [8, 0] }), &["`links`", "whole numbers"][..]),
+        (json!({ "links": [8, 4], "link-storage": "f8" }), &["`link-storage`", "f16"]),
         (json!({ "links": [8, 4], "rank": 4 }), &["`rank`", "leave out --rank"]),
         (json!({ "links": [4000, 97] }), &["4097", "4096"]),
         (json!({ "links": [9000] }), &["`links`", "4096"]),
