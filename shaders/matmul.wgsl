@@ -1,4 +1,4 @@
-// Product with a frozen matrix from registers alone: one invocation owns ROWS (4 to 64) rows and eight columns, dequantises each weight
+// Product with a frozen matrix from registers alone: one invocation owns ROWS (4 to 32) rows and eight columns, dequantises each weight
 // once and multiplies it into every row. No workgroup memory, so it also suits adapters where that is slow (software ones, some mobile).
 //
 // With SUBGROUPS (sizes that are multiples of eight) one load per lane brings eight inputs of four rows, handed round by broadcast; without,
@@ -102,16 +102,6 @@ fn main(
   var s6: Sums;
   var s7: Sums;
 #endif
-#ifdef ROWS64
-  var s8: Sums;
-  var s9: Sums;
-  var s10: Sums;
-  var s11: Sums;
-  var s12: Sums;
-  var s13: Sums;
-  var s14: Sums;
-  var s15: Sums;
-#endif
 
 #ifdef BACKWARD
   let octet = tile.x * WG + local;
@@ -148,16 +138,6 @@ fn main(
       if (t + 24u < p.t) { s6 = multiply(s6, rows4(t + 24u, o, lane), c); }
       if (t + 28u < p.t) { s7 = multiply(s7, rows4(t + 28u, o, lane), c); }
 #endif
-#ifdef ROWS64
-      if (t + 32u < p.t) { s8 = multiply(s8, rows4(t + 32u, o, lane), c); }
-      if (t + 36u < p.t) { s9 = multiply(s9, rows4(t + 36u, o, lane), c); }
-      if (t + 40u < p.t) { s10 = multiply(s10, rows4(t + 40u, o, lane), c); }
-      if (t + 44u < p.t) { s11 = multiply(s11, rows4(t + 44u, o, lane), c); }
-      if (t + 48u < p.t) { s12 = multiply(s12, rows4(t + 48u, o, lane), c); }
-      if (t + 52u < p.t) { s13 = multiply(s13, rows4(t + 52u, o, lane), c); }
-      if (t + 56u < p.t) { s14 = multiply(s14, rows4(t + 56u, o, lane), c); }
-      if (t + 60u < p.t) { s15 = multiply(s15, rows4(t + 60u, o, lane), c); }
-#endif
 #ifndef BACKWARD
     }
 #endif
@@ -175,15 +155,5 @@ fn main(
   store_rows(t + 20u, ca, cb, s5);
   store_rows(t + 24u, ca, cb, s6);
   store_rows(t + 28u, ca, cb, s7);
-#endif
-#ifdef ROWS64
-  store_rows(t + 32u, ca, cb, s8);
-  store_rows(t + 36u, ca, cb, s9);
-  store_rows(t + 40u, ca, cb, s10);
-  store_rows(t + 44u, ca, cb, s11);
-  store_rows(t + 48u, ca, cb, s12);
-  store_rows(t + 52u, ca, cb, s13);
-  store_rows(t + 56u, ca, cb, s14);
-  store_rows(t + 60u, ca, cb, s15);
 #endif
 }

@@ -171,8 +171,7 @@ fn rows_of(w: &Matrix, t: usize, vectors: bool) -> &'static [usize] {
         (..=4, _) => &[4],
         (..=8, _) | (_, false) => &[8],
         (..=16, true) => &[16],
-        (..=32, true) => &[16, 32],
-        (_, true) => &[32, 64],
+        (_, true) => &[16, 32],
     }
 }
 
@@ -189,7 +188,6 @@ fn registers(base: &Variant, direction: Direction, lanes: usize, rows: usize, su
         .flag_if("ROWS8", rows >= 8)
         .flag_if("ROWS16", rows >= 16)
         .flag_if("ROWS32", rows >= 32)
-        .flag_if("ROWS64", rows >= 64)
         .flag_if("SUBGROUPS", subgroups);
     let (columns, rows) = (width.div_ceil(8 * lanes) as u32, t.div_ceil(rows) as u32);
     let grid = if direction == Direction::Forward { [rows, columns, 1] } else { [columns, rows, 1] };
