@@ -327,8 +327,11 @@ fn down_candidates(site: &LowrankSite, dropout: bool, lanes: Lanes) -> Vec<Candi
     };
     let wide = site.r_max > BLOCK;
     register(8, 4, wide, false);
-    register(lanes.subgroup, 4, wide, true);
+    register(lanes.subgroup, 4, false, true);
     register(lanes.subgroup, 2, wide, true);
+    if wide {
+        register(lanes.subgroup, 4, true, true);
+    }
     lanes.order(all, 2)
 }
 
