@@ -269,12 +269,20 @@ export interface Autosave {
   settings: Settings;
 }
 
+/** An adapter as it was at the lowest held-out loss of its run. */
+export interface BestAdapter {
+  step: number;
+  files: AdapterFile[];
+}
+
 /** A saved run, ready to go on: `train(settings, rows, { heldOut, resume: checkpoint, autosave: key })`. */
 export interface Restored {
   settings: Settings;
   rows: Rows;
   heldOut?: Rows;
   checkpoint: Uint8Array;
+  /** Of a run with `eval-every`. Once the run goes on, `exportAdapter("best")` gives it, too, until there is a better one. */
+  best?: BestAdapter;
   /** Undefined when the base was a file that is not kept: ask the user for it by `baseName`, and compare `contentHash`. */
   base?: BaseSource;
   baseName: string;

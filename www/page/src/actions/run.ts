@@ -231,7 +231,9 @@ export async function resumeSaved(key: string, file?: File): Promise<void> {
     await restoreRows(saved.rows, saved.heldOut ?? null);
     await takeSettings(saved.settings);
     const rows = { train: saved.rows, heldOut: saved.heldOut ?? null, name: get().rows.trainName };
-    await drive(newRun(saved.settings, rows, key), { resume: saved.checkpoint });
+    const run = newRun(saved.settings, rows, key);
+    run.bestStep = saved.best?.step ?? null;
+    await drive(run, { resume: saved.checkpoint });
   } catch (error) {
     report(error);
   }
