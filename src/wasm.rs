@@ -114,6 +114,18 @@ impl Engine {
         options::adapter_from_js(files).and_then(analysis::analyze).and_then(|found| to_js(&found)).map_err(|e| thrown(&e))
     }
 
+    /// The same of the run's adapter, with the scales of its modules where it has any.
+    #[wasm_bindgen(js_name = analyzeCurrent, unchecked_return_type = "Analysis")]
+    pub async fn analyze_current(&self) -> Result<JsValue, JsValue> {
+        self.alone("analyze", async |state| to_js(&state.analyze().await?)).await
+    }
+
+    /// Mean size of the learnable scale of every module of the run; none where its method has none. Cheap enough for every step.
+    #[wasm_bindgen(js_name = moduleScales)]
+    pub async fn module_scales(&self) -> Result<Vec<f64>, JsValue> {
+        self.alone("moduleScales", async |state| state.module_scales().await).await
+    }
+
     /// The settings that a run of `method` takes.
     #[wasm_bindgen(unchecked_return_type = "Setting[]")]
     pub fn settings(method: &str) -> Result<JsValue, JsValue> {

@@ -4,7 +4,11 @@
 
 use proptest::prelude::*;
 use serde_json::Value;
-use weblora::analysis::{Factors, Links, Matrix, Spectrum, Svd, decompose, inner_product, links, similarity, spectrum, spectrum_of_sum};
+use weblora::adapters::{Projection, Site};
+use weblora::analysis::report::{AdapterReport, SiteFactors, report};
+use weblora::analysis::{
+    Factors, Links, Matrix, Module, SiteModules, Spectrum, Svd, decompose, inner_product, links, similarity, spectrum, spectrum_of_sum, svg,
+};
 use weblora::rng::fill_uniform;
 
 /// numpy's own rounding and ours: a few hundred operations of 1e-16 each.
@@ -278,4 +282,115 @@ fn rank_128_of_a_wide_layer_takes_moments() {
     let seconds = began.elapsed().as_secs_f64();
     eprintln!("spectrum of 1536 x 576 at rank 128: {seconds:.3} s, effective rank {:.1}", s.effective_rank);
     assert!(s.rank == 128 && seconds < 20.0);
+}
+
+/// Modules of one site as a run has them; the second's scale is one number for all outputs where `scalar` is set.
+fn some_modules(seed: u32, (out, inputs): (usize, usize), rank: usize, count: usize, scalar: bool) -> Vec<Module> {
+    let random = |what: &str, i: usize, n: usize| fill_uniform(&format!("{seed}/{what}.{i}"), n, 1.0);
+    let module = |i: usize| Module {
+        a: random("a", i, rank * inputs),
+        b: random("b", i, out * rank),
+        scaling: random("s", i, if scalar { 1 } else { out }),
+    };
+    (0..count).map(module).collect()
+}
+
+fn site() -> Site {
+    Site { layer: 1, projection: Projection::Up }
+}
+
+/// `s ⊙ B` of all modules side by side, as an adapter is saved.
+fn saved(modules: &[Module], rank: usize, scale: f64) -> Product {
+    let out = modules[0].b.len() / rank;
+    let at = |m: &Module, o: usize| m.scaling[if m.scaling.len() == 1 { 0 } else { o }];
+    let row = |o: usize| modules.iter().flat_map(move |m| m.b[o * rank..(o + 1) * rank].iter().map(move |x| at(m, o) * x));
+    let a = modules.iter().flat_map(|m| m.a.clone()).collect();
+    Product { a, b: (0..out).flat_map(row).collect(), rank: rank * modules.len(), scale }
+}
+
+fn report_of(product: &Product) -> AdapterReport {
+    report("test", &[SiteFactors { site: site(), links: vec![product.factors()], numbers: vec![0] }], false)
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 64, failure_persistence: None, ..ProptestConfig::default() })]
+
+    /// Norms of every module and of their sum are those of the dense matrices, and shares add up to one.
+    #[test]
+    fn modules_are_measured_as_dense_matrices_would_be(
+        seed in 0u32..1000, out in 2usize..12, inputs in 1usize..12, rank in 1usize..5, count in 1usize..5, scalar in any::<bool>(),
+    ) {
+        let modules = some_modules(seed, (out, inputs), rank, count, scalar);
+        let found = SiteModules::new(site(), rank, 2.5, modules.clone()).unwrap().report();
+        let norm = |m: &[Vec<f64>]| m.iter().flatten().map(|x| x * x).sum::<f64>().sqrt();
+        let mut all = vec![vec![0.0; inputs]; out];
+        for (module, got) in modules.iter().zip(&found.each) {
+            // One module without its scale, in f64 from here on.
+            let plain = Product { a: module.a.clone(), b: module.b.clone(), rank, scale: 2.5 }.dense();
+            let s = |o: usize| f64::from(module.scaling[if scalar { 0 } else { o }]);
+            let dense: Vec<Vec<f64>> = plain.iter().enumerate().map(|(o, row)| row.iter().map(|x| s(o) * x).collect()).collect();
+            prop_assert!((got.frobenius - norm(&dense)).abs() <= 1e-10 * norm(&dense).max(1e-9));
+            for (sum, row) in all.iter_mut().zip(&dense) {
+                sum.iter_mut().zip(row).for_each(|(sum, x)| *sum += x);
+            }
+            let scales: Vec<f64> = module.scaling.iter().map(|s| f64::from(*s).abs()).collect();
+            prop_assert!((got.mean_scale - scales.iter().sum::<f64>() / scales.len() as f64).abs() < 1e-12);
+            prop_assert_eq!(got.max_scale, scales.iter().copied().fold(0.0, f64::max));
+            prop_assert!(got.mean_scale <= got.rms_scale + 1e-12 && got.rms_scale <= got.max_scale + 1e-12);
+        }
+        let norms: f64 = found.each.iter().map(|m| m.frobenius).sum();
+        prop_assert!((found.frobenius - norm(&all)).abs() <= 1e-7 * norms, "{} and {}", found.frobenius, norm(&all));
+        prop_assert!((found.each.iter().map(|m| m.share).sum::<f64>() - 1.0).abs() < 1e-12);
+    }
+}
+
+#[test]
+fn modules_go_with_their_own_adapter_only() {
+    let (rank, scale) = (3, 2.0);
+    for scalar in [false, true] {
+        let modules = some_modules(7, (20, 30), rank, 3, scalar);
+        let product = saved(&modules, rank, scale);
+        let mut own = report_of(&product);
+        own.add_modules(&[SiteModules::new(site(), rank, scale, modules.clone()).unwrap()]).unwrap();
+        let at_site = own.sites[0].modules.as_ref().unwrap();
+        assert_eq!((at_site.each.len(), own.modules.len(), own.modules[2]), (3, 3, at_site.each[2]));
+        let picture = svg::module_scales(&own).unwrap();
+        assert!(picture.contains("up, mean |s|") && picture.contains("up, share") && picture.contains("<title>1, 2: "), "{picture}");
+        let read: AdapterReport = serde_json::from_str(&serde_json::to_string(&own).unwrap()).unwrap();
+        assert_eq!((read.modules.len(), read.sites[0].modules.as_ref().map(|m| m.each.len())), (3, Some(3)));
+
+        // A forgotten alpha / r, one module's scale, one number of it, another site: none of them is this adapter.
+        let mut other = report_of(&product);
+        let mut refused = |scale: f64, modules: &[Module]| {
+            let wrong = SiteModules::new(site(), rank, scale, modules.to_vec()).unwrap();
+            let error = other.add_modules(&[wrong]).expect_err("another adapter").to_string();
+            assert!(error.contains("layers.1.mlp.up_proj") && error.contains("add up to a norm of"), "{error}");
+        };
+        refused(1.0, &modules);
+        let mut wrong = modules.clone();
+        wrong[1].scaling.iter_mut().for_each(|s| *s *= 1.01);
+        refused(scale, &wrong);
+        let mut wrong = modules.clone();
+        wrong[0].scaling[0] += 0.01;
+        refused(scale, &wrong);
+        assert!(other.add_modules(&[]).unwrap_err().to_string().contains("no modules at layers.1.mlp.up_proj"));
+        assert!(svg::module_scales(&other).is_none() && other.modules.is_empty());
+    }
+    // As a run starts: every scale zero, no share, no NaN.
+    let mut modules = some_modules(8, (4, 5), 2, 2, false);
+    modules.iter_mut().for_each(|m| m.scaling.fill(0.0));
+    let zero = SiteModules::new(site(), 2, 1.0, modules.clone()).unwrap().report();
+    assert_eq!((zero.frobenius, zero.each[0].share, zero.each[1].mean_scale), (0.0, 0.0, 0.0));
+    // Lengths and numbers that cannot be.
+    let refused = |rank: usize, change: &dyn Fn(&mut Vec<Module>), word: &str| {
+        let mut wrong = modules.clone();
+        change(&mut wrong);
+        let error = SiteModules::new(site(), rank, 1.0, wrong).expect_err("refused").to_string();
+        assert!(error.contains("layers.1.mlp.up_proj") && error.contains(word), "{error}");
+    };
+    refused(0, &|_| (), "rank 0");
+    refused(2, &Vec::clear, "no module");
+    refused(2, &|m| m[1].scaling.truncate(3), "module 1 has");
+    refused(2, &|m| m[1].a.truncate(4), "module 1 has");
+    refused(2, &|m| m[0].scaling[1] = f32::NAN, "its scale holds NaN");
 }

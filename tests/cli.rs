@@ -231,6 +231,14 @@ fn a_mixture_trains_multilora_and_tells_of_every_file() {
     // Four more steps from the checkpoint; other weights are another run.
     assert!(succeeds(&[&base[..], &["--resume", "--steps", "4"]].concat()).contains("\"resumed_at\":3"));
     fails(&[&base[1..], &["--resume", "--data-weights", "2,1"]].concat(), &["data-weights", "without --resume"]);
+    // The run's checkpoint knows the modules; a checkpoint that cannot be read is a warning.
+    let shown = succeeds(&["analyze", &out, "--svg", &path("pictures")]);
+    assert!(shown.contains("module 1: |s| ") && folder.path().join("pictures/out-modules.svg").is_file(), "{shown}");
+    let event: Value = serde_json::from_str(succeeds(&["--json", "analyze", &out]).trim()).expect("an event");
+    assert!(event["sites"][0]["modules"]["each"][1]["mean_scale"].is_f64() && event["modules"][0]["share"].is_f64(), "{event}");
+    std::fs::write(path("out/checkpoint.safetensors"), "cut off").expect("written");
+    let shown = succeeds(&["--json", "analyze", &out]);
+    assert!(shown.contains("modules are left out") && !shown.contains("mean_scale"), "{shown}");
     // The export is plain LoRA of rank 4: LoRA goes on from it, MultiLoRA cannot take it apart.
     let more = |name: &str| {
         vec![

@@ -7,8 +7,11 @@ mod common;
 use common::{Bench, assert_close, close, gpu, gradcheck, noise};
 use serde_json::{Value, json};
 use weblora::adapters::{AdapterConfig, AdapterLayout, initial_buffer};
+use weblora::analysis::report::report;
+use weblora::analysis::{SiteModules, mean_scales, scale_words};
 use weblora::demo;
 use weblora::export::peft::{Folder, PeftAdapter};
+use weblora::export::update::site_factors;
 use weblora::formats::{ByteSource, Bytes, ModelFile};
 use weblora::generate::Generator;
 use weblora::gpu::{Gpu, Tuner};
@@ -20,9 +23,9 @@ use weblora::model::inputs::HostBatch;
 use weblora::model::llama::Recompute;
 use weblora::settings::{Map, Settings};
 use weblora::text::{DataOptions, Dataset, Example, Tokenizer, read_rows};
-use weblora::train::TrainConfig;
 use weblora::train::session::{Hyper, Planned, Session, Shape};
 use weblora::train::trainer::{TrainData, TrainPlan, Trainer};
+use weblora::train::{Checkpoint, TrainConfig};
 
 const GGUF: &[u8] = include_bytes!("golden/tiny_llama/model.gguf");
 const BATCHES: &str = include_str!("golden/tiny_llama/golden.json");
@@ -384,6 +387,40 @@ fn a_resumed_run_is_the_same_run_bit_for_bit() {
         let rest: Vec<f64> = (0..3).map(|_| block(second.step(gpu)).unwrap().loss).collect();
         assert_eq!(rest, curve[3..]);
         assert_eq!(block(second.checkpoint(gpu)).unwrap(), block(whole.checkpoint(gpu)).unwrap(), "final states");
+    }
+}
+
+/// The checkpoint gives the modules that the run has, they add up to the adapter that it saves, and another step's do not.
+#[test]
+fn a_runs_modules_are_read_from_its_checkpoint() {
+    let Some(gpu) = gpu() else { return };
+    for more in [json!({"alpha-pattern": {"q_proj": 4}}), json!({"scale": "scalar", "rslora": true, "modules": 2})] {
+        let mut trainer = trainer(gpu, more);
+        (0..3).for_each(|_| drop(block(trainer.step(gpu)).unwrap()));
+        let layout = trainer.layout().clone();
+        let here = SiteModules::of_layout(&layout, &block(trainer.session().read_values(gpu, 0)).unwrap()).unwrap();
+        let words = scale_words(&layout).unwrap();
+        let means = mean_scales(&layout, &block(trainer.session().read_some_values(gpu, 0, words)).unwrap());
+        let reports: Vec<_> = here.iter().map(SiteModules::report).collect();
+        for (i, mean) in means.iter().enumerate() {
+            let all = reports.iter().map(|site| site.each[i].mean_scale).sum::<f64>() / reports.len() as f64;
+            assert!(*mean > 0.0 && (mean - all).abs() <= 1e-12 * all, "module {i}: {mean} and {all}");
+        }
+        let bytes = block(trainer.checkpoint(gpu)).unwrap();
+        let saved = Checkpoint::read("checkpoint", &bytes).unwrap().modules().unwrap();
+        assert_eq!(saved, here);
+        assert_eq!(saved.len(), layout.sites.len());
+        let report_of = |files: &[(&'static str, Vec<u8>)]| {
+            let files: Vec<(String, Vec<u8>)> = files.iter().map(|(name, bytes)| ((*name).to_owned(), bytes.clone())).collect();
+            let adapter = PeftAdapter::read_alone(Folder::of("multi", &files).unwrap()).unwrap();
+            report("multi", &site_factors(&[adapter]).unwrap(), false)
+        };
+        let mut own = report_of(&block(trainer.export(gpu)).unwrap());
+        own.add_modules(&saved).unwrap();
+        assert!(own.modules.iter().all(|m| m.mean_scale > 0.0 && m.share > 0.0), "{:?}", own.modules);
+        block(trainer.step(gpu)).unwrap();
+        let later = report_of(&block(trainer.export(gpu)).unwrap()).add_modules(&saved).unwrap_err().to_string();
+        assert!(later.contains("add up to a norm of"), "{later}");
     }
 }
 

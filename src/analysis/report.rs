@@ -4,6 +4,7 @@ use serde::{Deserialize, Serialize};
 
 use super::factors::{Factors, decompose, inner_product};
 use super::links::{Links, links};
+use super::modules::{self, ModuleReport, Modules, SiteModules};
 use super::similarity::{Similarity, similarity};
 use super::spectrum::{Spectrum, spectrum_of_sum};
 use crate::adapters::{Projection, Site};
@@ -40,6 +41,9 @@ pub struct SiteReport {
     /// Link by link, where that was asked for.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub links: Option<Links>,
+    /// Module by module, where the run is at hand that knows them.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub modules: Option<Modules>,
 }
 
 /// Medians over the sites of one projection.
@@ -74,8 +78,47 @@ pub struct AdapterReport {
     pub name: String,
     /// Medians by projection, in the model's order.
     pub projections: Vec<ProjectionSummary>,
+    /// Medians over the sites by module; empty where no modules are known.
+    #[serde(skip_serializing_if = "Vec::is_empty", default)]
+    pub modules: Vec<ModuleReport>,
     /// Every site, in the adapter's order.
     pub sites: Vec<SiteReport>,
+}
+
+/// How far the norm of an update may be from that of its modules' sum, of the sum of their norms: f32 rounds `s ⊙ B` when they are added up.
+const SAME_UPDATE: f64 = 1e-5;
+
+impl AdapterReport {
+    /// Adds what a run knows of the modules that this adapter is the sum of.
+    ///
+    /// # Errors
+    /// When a site has none or their sum is another update: they are of another adapter, or of another step.
+    pub fn add_modules(&mut self, sites: &[SiteModules]) -> Result<()> {
+        let error = |problem: String| Error::Adapter {
+            adapter: self.name.clone(),
+            problem,
+            hint: "analyse the adapter that was saved together with its run",
+        };
+        let mut found = Vec::with_capacity(self.sites.len());
+        for own in &self.sites {
+            let site = sites.iter().find(|site| site.site().to_string() == own.site);
+            let modules = site.ok_or_else(|| error(format!("the run has no modules at {}", own.site)))?.report();
+            let (sum, update) = (modules.frobenius, own.spectrum.frobenius);
+            let norms: f64 = modules.each.iter().map(|module| module.frobenius).sum();
+            if (sum - update).abs() > SAME_UPDATE * norms.max(update) {
+                return Err(error(format!(
+                    "at {} the run's modules add up to a norm of {sum:.4e}, the adapter's is {update:.4e}",
+                    own.site
+                )));
+            }
+            found.push(modules);
+        }
+        self.modules = modules::summary(&found);
+        for (own, modules) in self.sites.iter_mut().zip(found) {
+            own.modules = Some(modules);
+        }
+        Ok(())
+    }
 }
 
 /// Two adapters at one site.
@@ -123,11 +166,12 @@ pub fn report(name: &str, sites: &[SiteFactors<'_>], with_links: bool) -> Adapte
             rank_sum: s.links.iter().map(Factors::rank).sum(),
             spectrum: spectrum_of_sum(&s.links),
             links: with_links.then(|| Links { numbers: s.numbers.clone(), ..links(&s.links) }),
+            modules: None,
         }
     };
     let sites: Vec<SiteReport> = sites.iter().map(site).collect();
     let projections = Projection::ALL.iter().filter_map(|p| summary(p.short_name(), &sites)).collect();
-    AdapterReport { name: name.to_owned(), projections, sites }
+    AdapterReport { name: name.to_owned(), projections, modules: Vec::new(), sites }
 }
 
 fn summary(projection: &str, sites: &[SiteReport]) -> Option<ProjectionSummary> {

@@ -188,6 +188,25 @@ impl<'a> Checkpoint<'a> {
         Ok(())
     }
 
+    /// Names of the parameters, without `param.` in front.
+    pub(super) fn parameters(&self) -> impl Iterator<Item = &str> {
+        self.tensors.names().into_iter().filter_map(|name| name.strip_prefix(KINDS[0])?.strip_prefix('.'))
+    }
+
+    /// Shape and values of one parameter.
+    ///
+    /// # Errors
+    /// When it is missing or not F32.
+    pub(super) fn parameter(&self, name: &str) -> Result<(Vec<usize>, Vec<f32>)> {
+        let name = format!("{}.{name}", KINDS[0]);
+        let wrong = |problem: String| Error::format(&self.file, problem, HINT_OTHER);
+        let view = self.tensors.tensor(&name).map_err(|_| wrong(format!("tensor `{name}` is missing")))?;
+        if view.dtype() != Dtype::F32 {
+            return Err(wrong(format!("tensor `{name}` is {:?}, F32 was expected", view.dtype())));
+        }
+        Ok((view.shape().to_vec(), floats(&view)))
+    }
+
     /// The flat buffers for `layout`.
     ///
     /// # Errors
@@ -205,8 +224,7 @@ impl<'a> Checkpoint<'a> {
                     let found = format!("{:?} {:?}", view.dtype(), view.shape());
                     return Err(wrong(format!("tensor `{name}` is {found}, F32 {:?} was expected", spec.shape)));
                 }
-                let values: Vec<f32> = view.data().chunks_exact(4).map(|b| f32::from_le_bytes([b[0], b[1], b[2], b[3]])).collect();
-                spec.put_hf_at(&values, &mut buffer, offset);
+                spec.put_hf_at(&floats(&view), &mut buffer, offset);
                 taken += 1;
             }
             Ok(buffer)
@@ -217,4 +235,8 @@ impl<'a> Checkpoint<'a> {
         }
         Ok(buffers)
     }
+}
+
+fn floats(view: &TensorView<'_>) -> Vec<f32> {
+    view.data().chunks_exact(4).map(|b| f32::from_le_bytes([b[0], b[1], b[2], b[3]])).collect()
 }

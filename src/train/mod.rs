@@ -9,6 +9,7 @@ pub mod evaluate;
 pub mod events;
 pub mod keys;
 pub mod mixture;
+mod modules;
 pub mod progress;
 pub mod read;
 pub mod run;

@@ -1,5 +1,7 @@
 //! The GPU side of a run: everything declared and planned from a header, then made real, then stepped without allocating.
 
+use std::ops::Range;
+
 use crate::adapters::AdapterLayout;
 use crate::adapters::tables::AdapterTables;
 use crate::formats::ModelFile;
@@ -314,6 +316,19 @@ impl Session {
     /// A lost device.
     pub async fn read_values(&self, gpu: &Gpu, job: usize) -> Result<Vec<f32>> {
         gpu.read(&self.store, self.adapters.state.values.slice(self.adapters.spans[job].values.clone())).await
+    }
+
+    /// Reads some words of a job's parameters.
+    ///
+    /// # Errors
+    /// A lost device.
+    ///
+    /// # Panics
+    /// When the job has fewer.
+    pub async fn read_some_values(&self, gpu: &Gpu, job: usize, words: Range<usize>) -> Result<Vec<f32>> {
+        let all = &self.adapters.spans[job].values;
+        assert!(words.end <= all.len(), "words of job {job}");
+        gpu.read(&self.store, self.adapters.state.values.slice(all.start + words.start..all.start + words.end)).await
     }
 
     /// Reads a job's gradients: what micro-batches added up since the last update.

@@ -2,9 +2,12 @@
 
 use serde::Serialize;
 
+use super::jobs::running;
 use super::options::AdapterFiles;
+use super::state::State;
 use crate::analysis::report::{AdapterReport, report};
 use crate::analysis::svg;
+use crate::analysis::{SiteModules, mean_scales, scale_words};
 use crate::export::chain::Chain;
 use crate::export::peft::{Folder, PeftAdapter};
 use crate::export::update::site_factors;
@@ -34,10 +37,42 @@ struct Picture {
 /// Damaged files; a chain whose manifest does not match.
 pub fn analyze(files: Option<AdapterFiles>) -> Result<Analysis> {
     let files = files.ok_or_else(|| Error::config("adapter", "is missing", "pass an array of { name, bytes }"))?;
-    let folder = Folder::of(ADAPTER, &files)?;
+    report_of(&files).map(Analysis::of)
+}
+
+impl Analysis {
+    fn of(report: AdapterReport) -> Self {
+        let pictures = svg::of_adapter(&report).into_iter().map(|(name, svg)| Picture { name: name.into(), svg }).collect();
+        Self { report, pictures }
+    }
+}
+
+impl State {
+    /// Analyses the adapter of the run, with the modules that only the run knows.
+    pub async fn analyze(&mut self) -> Result<Analysis> {
+        let trainer = &mut running(&mut self.job)?.trainer;
+        let files = trainer.export(&self.gpu).await?.into_iter().map(|(name, bytes)| (name.to_owned(), bytes)).collect();
+        let mut report = report_of(&files)?;
+        let layout = trainer.layout().clone();
+        let modules = SiteModules::of_layout(&layout, &trainer.session().read_values(&self.gpu, 0).await?)?;
+        if !modules.is_empty() {
+            report.add_modules(&modules)?;
+        }
+        Ok(Analysis::of(report))
+    }
+
+    /// Mean |s| of every module of the run; none where it has no modules.
+    pub async fn module_scales(&mut self) -> Result<Vec<f64>> {
+        let trainer = &mut running(&mut self.job)?.trainer;
+        let layout = trainer.layout().clone();
+        let Some(words) = scale_words(&layout) else { return Ok(Vec::new()) };
+        Ok(mean_scales(&layout, &trainer.session().read_some_values(&self.gpu, 0, words).await?))
+    }
+}
+
+fn report_of(files: &AdapterFiles) -> Result<AdapterReport> {
+    let folder = Folder::of(ADAPTER, files)?;
     let (adapter, manifest) = (PeftAdapter::read_alone(folder)?, folder.chain);
     let parts = if manifest.is_some() { Chain::read_chain(ADAPTER, adapter, manifest)?.split() } else { vec![adapter] };
-    let report = report(ADAPTER, &site_factors(&parts)?, manifest.is_some());
-    let pictures = svg::of_adapter(&report).into_iter().map(|(name, svg)| Picture { name: name.into(), svg }).collect();
-    Ok(Analysis { report, pictures })
+    Ok(report(ADAPTER, &site_factors(&parts)?, manifest.is_some()))
 }

@@ -102,6 +102,29 @@ test("the embedded model learns, pauses, survives a reload, answers, and goes ho
   expect(seen.foreign).toEqual([]);
 });
 
+test("a run of MultiLoRA shows its modules while it trains and when it is over", async ({ page }, info) => {
+  test.setTimeout(300_000);
+  await load(page);
+  await page.getByLabel("Method", { exact: true }).selectOption("multilora");
+  await page.getByRole("textbox", { name: "steps", exact: true }).fill("4");
+  await page.getByRole("textbox", { name: "batch", exact: true }).fill("2");
+  await page.getByRole("textbox", { name: "rank", exact: true }).fill("2");
+  await expect(page.locator('.plan[aria-busy="false"]')).toContainText("64 tokens");
+  await page.getByRole("button", { name: "Start training" }).click();
+  await expect(runState(page)).toHaveText(/^step [1-3]/, { timeout: PATIENCE });
+  const modules = page.getByRole("region", { name: "Medians by module" }).locator("tbody tr");
+  const picked = page.getByRole("figure", { name: /^Modules of the update/ });
+  await page.getByRole("button", { name: "Analyse the adapter" }).click();
+  await expect(modules).toHaveCount(3, { timeout: PATIENCE });
+  await expect(runState(page)).toHaveText(/^done, 4 steps/, { timeout: PATIENCE });
+  await page.getByRole("button", { name: "Analyse the adapter" }).click();
+  await expect(page.getByRole("button", { name: "Analyse the adapter" })).toBeEnabled();
+  await expect(modules).toHaveCount(3);
+  await expect(picked).toContainText("gate, share");
+  await picked.scrollIntoViewIfNeeded();
+  await picture(page, info, "modules");
+});
+
 test("a model comes from a server with or without ranges, is kept, and can be removed", async ({ page }, info) => {
   await page.goto(PAGE);
   for (const folder of ["models", "plain"]) {

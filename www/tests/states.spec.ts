@@ -207,6 +207,18 @@ test("several runs share the charts; a chain shows its knots", async ({ page }, 
   await expect(page.getByRole("figure", { name: "Singular values" })).toBeVisible();
   await expect(page.getByRole("region", { name: "Medians by projection" }).locator("tbody tr")).toHaveCount(2);
   await picture(page, info, "inside");
+  await page.getByLabel("Method", { exact: true }).selectOption("multilora");
+  await page.getByRole("button", { name: "Start another run" }).click();
+  await expect(rows).toHaveCount(3);
+  await expect(page.getByRole("figure").filter({ hasText: "Module scales" })).toContainText("Mean scale of 3 modules");
+  await done(page);
+  await page.getByRole("button", { name: "Analyse the adapter" }).click();
+  await expect(page.getByRole("region", { name: "Medians by module" }).locator("tbody tr")).toHaveCount(2);
+  // Only the run that the Worker still has is known by its modules.
+  await page.getByLabel("Adapter", { exact: true }).selectOption({ index: 0 });
+  await page.getByRole("button", { name: "Analyse the adapter" }).click();
+  await expect(page.getByRole("region", { name: "Medians by module" })).toHaveCount(0);
+  await page.getByRole("button", { name: "Remove run 3 · multilora r2" }).click();
   await page.getByRole("button", { name: "Loss as a table" }).click();
   await expect(page.getByRole("region", { name: "Loss, table" }).locator("tbody tr").last()).toContainText("120");
   await page.getByRole("button", { name: "Remove run 1 · lora r8" }).click();

@@ -5,4 +5,4 @@ mod panels;
 mod pictures;
 mod scale;
 
-pub use pictures::{Picture, effective_ranks, link_overlap, of_adapter, of_pair, spectra, staircase, subspaces};
+pub use pictures::{Picture, effective_ranks, link_overlap, module_scales, of_adapter, of_pair, spectra, staircase, subspaces};

@@ -5,7 +5,7 @@ use super::panels::{HeatPanel, LinePanel, Series, colour_bar, legend};
 use super::scale::{DISTINCT, DIVERGING, SEQUENTIAL, colour};
 use crate::adapters::Projection;
 use crate::analysis::report::{AdapterReport, PairReport, PairSite, SiteReport, median};
-use crate::analysis::{Grid, Links};
+use crate::analysis::{Grid, Links, ModuleReport};
 
 /// A picture: the end of its file name, and the SVG.
 pub type Picture = (&'static str, String);
@@ -15,6 +15,7 @@ pub fn of_adapter(report: &AdapterReport) -> Vec<Picture> {
     let mut pictures = vec![("spectra.svg", spectra(report)), ("effective-rank.svg", effective_ranks(report))];
     pictures.extend(staircase(report).map(|svg| ("staircase.svg", svg)));
     pictures.extend(link_overlap(report).map(|svg| ("links.svg", svg)));
+    pictures.extend(module_scales(report).map(|svg| ("modules.svg", svg)));
     pictures
 }
 
@@ -198,6 +199,55 @@ pub fn link_overlap(report: &AdapterReport) -> Option<String> {
     colour_bar(&mut page.canvas, page.legend, SEQUENTIAL, (0.0, 1.0), "φ");
     colour_bar(&mut page.canvas, (page.legend.0 + 300.0, page.legend.1), DIVERGING, (-1.0, 1.0), "cosine");
     Some(page.canvas.finish(&title, "Heat maps of the overlap of every two links: output subspaces, input subspaces, cosine."))
+}
+
+/// Mean |s| of every module and its share of the update, by layer: a panel per projection for each; `None` where no modules are known.
+pub fn module_scales(report: &AdapterReport) -> Option<String> {
+    let known = || report.sites.iter().filter_map(|s| Some((s, s.modules.as_ref()?)));
+    let modules = known().map(|(_, m)| m.each.len()).max()?;
+    let found = projections(known().map(|(s, _)| s.projection.as_str()).collect::<Vec<_>>().into_iter());
+    let layers = known().map(|(s, _)| s.layer + 1).max()?;
+    let columns = found.len().min(4);
+    let blocks = found.len().div_ceil(columns);
+    let title = format!("Modules of the update: {}", report.name);
+    let size = ((MARGINS + 34.0 * modules as f64).max(210.0), (64.0 + 15.0 * layers as f64).max(150.0));
+    let mut page =
+        Page::new(2 * blocks * columns, columns, size, &title, "mean of |s| over the outputs above, share of the update's norm below");
+    type Pick = fn(&ModuleReport) -> f64;
+    let largest = |pick: Pick| known().flat_map(|(_, m)| m.each.iter().map(pick)).fold(0.0, f64::max);
+    let kinds: [(&str, Pick); 2] = [("mean |s|", |m| m.mean_scale), ("share", |m| m.share)];
+    for (block, (name, pick)) in kinds.into_iter().enumerate() {
+        let range = (0.0, largest(pick));
+        for (i, (projection, _)) in found.iter().enumerate() {
+            let cell = |layer: usize, module: usize| {
+                let (_, site) = known().find(|(s, _)| s.layer == layer && s.projection == *projection)?;
+                site.each.get(module).map(pick)
+            };
+            let panel = HeatPanel {
+                title: format!("{projection}, {name}"),
+                x_label: "module",
+                y_label: "layer",
+                columns: (0..modules).map(|m| m.to_string()).collect(),
+                rows: (0..layers).map(|l| l.to_string()).collect(),
+                values: (0..layers).map(|l| (0..modules).map(|m| cell(l, m)).collect()).collect(),
+                range,
+                palette: SEQUENTIAL,
+                decimals: decimals(range.1),
+            };
+            panel.draw(page.place(block * blocks * columns + i), &mut page.canvas);
+        }
+        let at = (page.legend.0 + 300.0 * block as f64, page.legend.1);
+        colour_bar(&mut page.canvas, at, SEQUENTIAL, range, name);
+    }
+    Some(
+        page.canvas
+            .finish(&title, "Heat maps of the modules' scales and of their shares of the update, layers downwards, modules to the right."),
+    )
+}
+
+/// Decimals that show two digits of numbers up to `largest`.
+fn decimals(largest: f64) -> usize {
+    if largest > 0.0 { (1.0 - largest.log10().floor()).clamp(0.0, 5.0) as usize } else { 0 }
 }
 
 /// φ(i, j) of two adapters, means over layers: a row of panels for inputs, a row for outputs, a panel per projection.

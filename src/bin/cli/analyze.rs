@@ -9,9 +9,10 @@ use weblora::analysis::{Grid, Links, Spectrum, svg};
 use weblora::export::chain::Chain;
 use weblora::export::peft::PeftAdapter;
 use weblora::export::update::site_factors;
+use weblora::train::{Checkpoint, Event};
 use weblora::{Error, Result};
 
-use super::files::{AdapterFiles, OutFolder, write_atomic};
+use super::files::{AdapterFiles, CHECKPOINT_FILE, OutFolder, read, write_atomic};
 use super::output::Output;
 
 /// Arguments of `analyze`.
@@ -38,8 +39,9 @@ pub fn run(args: &AnalyzeArgs, output: &mut Output) -> Result<()> {
         args.adapters.iter().map(|path| parts(path, args.links, args.adapters.len() == 1)).collect::<Result<_>>()?;
     let factors = adapters.iter().map(|parts| site_factors(parts)).collect::<Result<Vec<_>>>()?;
     let mut pictures = Vec::new();
-    for (name, sites) in names.iter().zip(&factors) {
-        let report = report(name, sites, args.links);
+    for ((name, sites), path) in names.iter().zip(&factors).zip(&args.adapters) {
+        let mut report = report(name, sites, args.links);
+        add_modules(&mut report, path, output)?;
         show_adapter(&report, output)?;
         pictures.extend(svg::of_adapter(&report).into_iter().map(|(end, svg)| (format!("{name}-{end}"), svg)));
     }
@@ -76,6 +78,22 @@ fn parts(path: &Path, links: bool, alone: bool) -> Result<Vec<PeftAdapter>> {
     // Beside others a plain adapter is one link; alone it has none to tell apart.
     let chain = if alone { Chain::read_chain(&name, adapter, files.chain())? } else { Chain::read(&name, adapter, files.chain())? };
     Ok(chain.split())
+}
+
+/// What the checkpoint beside the adapter knows of its modules. A checkpoint that cannot be read, or is of another step, is a warning: the adapter
+/// is there to be analysed all the same.
+fn add_modules(report: &mut AdapterReport, path: &Path, output: &mut Output) -> Result<()> {
+    let file = path.join(CHECKPOINT_FILE);
+    if !file.is_file() {
+        return Ok(());
+    }
+    let name = file.display().to_string();
+    let bytes = read(&file)?;
+    let added = Checkpoint::read(&name, &bytes).and_then(|saved| match saved.modules()?.as_slice() {
+        [] => Ok(()),
+        modules => report.add_modules(modules),
+    });
+    added.or_else(|error| output.event(&Event::Warning { job: None, message: format!("modules are left out: {error}") }))
 }
 
 /// The folders' last names where those differ, else numbered; fit for file names.
@@ -115,7 +133,23 @@ fn show_adapter(report: &AdapterReport, output: &mut Output) -> Result<()> {
     }
     output.print("  (medians over layers; eff. rank: exp of the entropy of σ²/Σσ², and of σ/Σσ; entropy: of σ², over ln n)")?;
     show_layers(report, output)?;
-    show_links(report, output)
+    show_links(report, output)?;
+    show_modules(report, output)
+}
+
+/// Scales and shares of a run's modules, medians over the sites.
+fn show_modules(report: &AdapterReport, output: &mut Output) -> Result<()> {
+    for (i, m) in report.modules.iter().enumerate() {
+        output.print(&format!(
+            "  module {i}: |s| {:.3e} on average, {:.3e} at most, rms {:.3e}; ‖s ⊙ B A‖ {:.3e}, {:.1} % of the modules' norms",
+            m.mean_scale,
+            m.max_scale,
+            m.rms_scale,
+            m.frobenius,
+            100.0 * m.share
+        ))?;
+    }
+    Ok(())
 }
 
 /// Effective rank by layer and projection.

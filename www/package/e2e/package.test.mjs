@@ -15,7 +15,7 @@ let browser, server, context, page;
 
 before(async () => {
   const few = await readFile(at("../../../assets/demo/heldout.jsonl"));
-  server = await serve(at(".."), { "few.jsonl": few, "demo.gguf": model, "notes.txt": Buffer.from("no model") });
+  server = await serve(at(".."), { "few.jsonl": few, "demo.gguf": model, "large.gguf": Buffer.concat([model, Buffer.alloc(20 << 20)]), "notes.txt": Buffer.from("no model") });
   browser = await launch();
 });
 after(async () => {
@@ -24,7 +24,7 @@ after(async () => {
 });
 beforeEach(async () => {
   await context?.close();
-  Object.assign(server.state, { requests: [], version: "one", down: false });
+  Object.assign(server.state, { requests: [], version: "one", down: false, ends: Infinity });
   context = await browser.newContext();
   page = await fresh();
 });
@@ -118,6 +118,27 @@ test("trains, answers between steps, exports, evaluates", { timeout: 240_000 }, 
   assert.equal(found.preview.rows[0].tokens.some((t) => t.trained), true);
   assert.ok(found.settings.some((s) => s.key === "rslora" && s.method === "lora") && found.settings.some((s) => s.key === "rank" && s.max === 4096));
   assert.ok(found.progress.some((p) => p.phase === "pipelines" && p.done === p.total) && found.progress.some((p) => p.phase === "weights" && p.done === p.total));
+});
+
+test("a run of MultiLoRA knows its modules, its files do not", { timeout: 240_000 }, async () => {
+  const found = await page.evaluate(async () => {
+    await begin();
+    const none = await failure(() => trainer.analyze("current"));
+    await trainer.train(small(3, { method: "multilora", modules: 2, lr: 1e-2 }), rows).done;
+    return { none, scales: await trainer.moduleScales(), own: await trainer.analyze("current"), files: await trainer.analyze(await trainer.exportAdapter()) };
+  });
+  assert.equal(found.none.code, "config");
+  assert.equal(found.own.report.modules.length, 2);
+  const { sites } = found.own.report;
+  const means = found.scales.map((_, i) => sites.reduce((sum, { modules }) => sum + modules.each[i].mean_scale, 0) / sites.length);
+  assert.ok(means.length === 2 && found.scales.every((scale, i) => Math.abs(scale - means[i]) < 1e-9), `${found.scales} and ${means}`);
+  for (const { spectrum, modules } of found.own.report.sites) {
+    assert.ok(Math.abs(modules.frobenius - spectrum.frobenius) < 1e-6 * spectrum.frobenius, "the modules add up to the update");
+    assert.ok(modules.each.every((m) => m.mean_scale > 0 && m.max_scale >= m.mean_scale && m.share > 0 && m.share < 1), JSON.stringify(modules));
+  }
+  assert.ok(found.own.pictures.some(({ name, svg }) => name === "modules.svg" && svg.includes("mean |s|")));
+  assert.equal(found.files.report.modules, undefined);
+  assert.deepEqual(found.files.report.sites.map((s) => s.spectrum), found.own.report.sites.map((s) => s.spectrum));
 });
 
 test("a lost device and a closed page cost nothing but time", { timeout: 300_000 }, async () => {
@@ -243,6 +264,97 @@ test("models stream from servers and are kept by content", { timeout: 120_000 },
   });
   assert.equal(damaged.error.code, "format");
   assert.deepEqual(damaged.kept, []);
+});
+
+test("an interrupted download goes on where it stopped", { timeout: 120_000 }, async () => {
+  const piece = 8 << 20;
+  const load = () => page.evaluate(async () => {
+    globalThis.trainer ??= await Trainer.create();
+    const begun = [];
+    let info;
+    const error = await failure(async () => {
+      info = await trainer.loadBase({ url: "/ranges/large.gguf" }, { onProgress: (p) => p.phase === "download" && begun.push(p.done) });
+    });
+    const models = await (await (await navigator.storage.getDirectory()).getDirectoryHandle("weblora")).getDirectoryHandle("models");
+    const ends = [];
+    for await (const name of models.keys()) ends.push(name.split(".").at(-1));
+    return { error, info, begun, ends: ends.sort() };
+  });
+  const interrupted = async () => {
+    server.state.ends = 2 * piece;
+    const { error, ends } = await load();
+    assert.equal(error?.code, "network");
+    assert.deepEqual(ends, ["bin", "part"]);
+    Object.assign(server.state, { ends: Infinity, requests: [] });
+  };
+  // Without the question what it is.
+  const fetched = () => server.state.requests.filter((request) => !request.endsWith("=0-0"));
+  await interrupted();
+  const rest = await load();
+  assert.equal(rest.error, undefined);
+  assert.ok(rest.begun[0] > 2 * piece, `progress begins at ${rest.begun[0]}`);
+  assert.deepEqual(fetched(), [`ranges bytes=${2 * piece}-${(20 << 20) + model.length - 1}`]);
+  assert.deepEqual(rest.ends, ["bin", "json"]);
+
+  // Of a file that has changed since, nothing is taken.
+  await page.evaluate(async () => {
+    await trainer.loadBase({ embedded: true });
+    for (const { key } of await trainer.cache.list()) await trainer.cache.remove(key);
+  });
+  await interrupted();
+  server.state.version = "two";
+  const anew = await load();
+  assert.equal(anew.error, undefined);
+  assert.equal(fetched()[0], `ranges bytes=0-${piece - 1}`);
+  assert.deepEqual(anew.ends, ["bin", "json"]);
+  assert.equal(anew.info.contentHash, rest.info.contentHash);
+
+  // A piece that is not as it was written is fetched again, with all after it.
+  await page.evaluate(async () => {
+    await trainer.loadBase({ embedded: true });
+    for (const { key } of await trainer.cache.list()) await trainer.cache.remove(key);
+  });
+  await interrupted();
+  await page.evaluate(async (position) => {
+    const models = await (await (await navigator.storage.getDirectory()).getDirectoryHandle("weblora")).getDirectoryHandle("models");
+    for await (const [name, handle] of models.entries()) {
+      if (!name.endsWith(".bin")) continue;
+      const stream = await handle.createWritable({ keepExistingData: true });
+      await stream.write({ type: "write", position, data: new Uint8Array([1, 2, 3]) });
+      await stream.close();
+    }
+  }, piece + 5);
+  assert.equal((await load()).error, undefined);
+  assert.equal(fetched()[0], `ranges bytes=${piece}-${2 * piece - 1}`);
+});
+
+test("the best adapter of a run survives the page", { timeout: 240_000 }, async () => {
+  const heldOut = { text: '{"prompt":"a","completion":"b"}' };
+  const first = await page.evaluate(async (heldOut) => {
+    await begin();
+    // Steps so large that they soon spoil what the first ones did.
+    const training = trainer.train(small(6, { "eval-every": 2, lr: 0.3, warmup: 0, schedule: "constant" }), rows, { heldOut, autosave: "best" });
+    for await (const event of training) if (event.event === "step" && event.step === 4) await training.stop();
+    await training.done;
+    return (await trainer.exportAdapter("best")).map((f) => [f.name, [...f.bytes]]);
+  }, heldOut);
+  await page.close();
+  page = await fresh();
+  const found = await page.evaluate(async () => {
+    await begin();
+    const { settings, rows, heldOut, checkpoint, best } = await trainer.restore("best");
+    const training = trainer.train({ ...settings, steps: 6 }, rows, { heldOut, resume: checkpoint, autosave: "best" });
+    await training.stop();
+    await training.done;
+    const exported = (await trainer.exportAdapter("best")).map((f) => [f.name, [...f.bytes]]);
+    // A new run under that name has none.
+    await trainer.train(small(1), rows, { autosave: "best" }).done;
+    return { best, files: best.files.map((f) => [f.name, [...f.bytes]]), exported, later: (await trainer.restore("best")).best };
+  });
+  assert.ok(found.best.step > 0 && found.best.step <= 4, `step ${found.best.step}`);
+  assert.deepEqual(found.files, first);
+  assert.deepEqual(found.exported, first);
+  assert.equal(found.later, undefined);
 });
 
 test("picked files are checked, and kept when asked to", { timeout: 120_000 }, async () => {

@@ -4,11 +4,12 @@ import { readFile } from "node:fs/promises";
 import { createServer } from "node:http";
 import { extname, join, normalize } from "node:path";
 
-const TYPES = { ".html": "text/html", ".js": "text/javascript", ".wasm": "application/wasm", ".css": "text/css", ".svg": "image/svg+xml" };
+const TYPES = { ".html": "text/html", ".js": "text/javascript", ".mjs": "text/javascript", ".wasm": "application/wasm", ".css": "text/css", ".svg": "image/svg+xml" };
 
-/** Serves `root`, and under /MANNER/NAME the files of `models` (name to bytes). `state` may be changed while it serves. */
-export async function serve(root, models = {}) {
-  const state = { requests: [], version: "one", down: false };
+/** Serves `root`, under /MANNER/NAME the files of `models` (name to bytes), and under /NAME/ the folders of `folders`. `state` may be changed while
+ *  it serves. */
+export async function serve(root, models = {}, folders = {}) {
+  const state = { requests: [], version: "one", down: false, ends: Infinity };
   const answer = async (request, response) => {
     const { pathname } = new URL(request.url, "http://localhost");
     const [, manner, name] = pathname.split("/");
@@ -16,7 +17,8 @@ export async function serve(root, models = {}) {
     const model = models[name];
     if (model && ["ranges", "plain", "short", "cut"].includes(manner)) {
       state.requests.push(`${manner} ${request.headers.range ?? "whole"}`);
-      if (state.down) return response.writeHead(503).end();
+      // Whatever begins at that byte or later is not to be had.
+      if (state.down || Number(range?.[1] ?? 0) >= state.ends) return response.writeHead(503).end();
       const headers = { "content-type": "application/octet-stream", etag: `"${state.version}"` };
       if (range && manner !== "plain" && manner !== "cut") {
         const [from, to] = [Number(range[1]), Math.min(Number(range[2]), model.length - 1)];
@@ -31,7 +33,8 @@ export async function serve(root, models = {}) {
     }
     if (pathname === "/") return response.writeHead(200, { "content-type": "text/html" }).end("<!doctype html><title>weblora</title>");
     try {
-      const bytes = await readFile(join(root, normalize(pathname)));
+      const rest = folders[manner] && pathname.slice(manner.length + 1);
+      const bytes = await readFile(join(folders[manner] ?? root, normalize(rest ?? pathname)));
       response.writeHead(200, { "content-type": TYPES[extname(pathname)] ?? "application/octet-stream" }).end(bytes);
     } catch {
       response.writeHead(404).end("not found");

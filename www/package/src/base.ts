@@ -48,7 +48,7 @@ async function openPicked(blob: Blob, name: string, keep: boolean, signal: Abort
   const magic = new TextDecoder().decode(await blob.slice(0, 4).arrayBuffer());
   if (magic !== "GGUF") return plain([]);
   try {
-    const key = await keepModel({ name, size: blob.size, pieces: piecesOf(blob, signal) }, report);
+    const key = await keepModel({ name, size: blob.size, bytes: () => piecesOf(blob, signal) }, report);
     return stored(await openModel(key, () => undefined));
   } catch (error) {
     if (storageFailed(error)) return plain([`${name} is not kept for later: ${error.message}`]);
@@ -71,7 +71,8 @@ async function openRemote(url: string, keep: boolean, signal: AbortSignal, repor
       const opened = known ? await openModel(known, report).catch((error: unknown) => (remote ? undefined : Promise.reject(error))) : undefined;
       if (opened) return { ...stored(opened), url };
       if (remote) {
-        const incoming = { name: remote.name, size: remote.size, pieces: download(remote, signal), url };
+        const { name, size, ranges } = remote;
+        const incoming = { name, size, ranges, bytes: (offset: number) => download(remote, offset, signal), url };
         const key = await keepModel({ ...incoming, ...(remote.version ? { version: remote.version } : {}) }, report);
         return { ...stored(await openModel(key, () => undefined)), url };
       }

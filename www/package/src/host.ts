@@ -120,7 +120,8 @@ export class Host {
       if (which === "best" && this.#run?.best) return this.#run.best.map(({ name, bytes }) => ({ name, bytes: bytes.slice() }));
       return this.#use(call, (engine) => engine.exportAdapter());
     },
-    analyze: (_, files) => Engine.analyze(files),
+    analyze: (call, adapter) => (adapter === "current" ? this.#use(call, (engine) => engine.analyzeCurrent()) : Engine.analyze(adapter)),
+    moduleScales: (call) => this.#use(call, async (engine) => [...(await engine.moduleScales())]),
     checkpoint: (call) => this.#use(call, (engine) => engine.checkpoint()),
     autosaves: () => listRuns(),
     restore: (_, key) => restoreRun(key),

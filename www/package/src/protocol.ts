@@ -23,7 +23,8 @@ export interface Calls {
   generate(prompt: string | ChatMessage[], options: Omit<GenerateOptions, "signal" | "onProgress">): string;
   evaluate(rows: Rows, adapter: AdapterChoice): Evaluation;
   exportAdapter(which: "current" | "best"): AdapterFile[];
-  analyze(files: AdapterFile[]): Analysis;
+  analyze(adapter: AdapterFile[] | "current"): Analysis;
+  moduleScales(): number[];
   checkpoint(): Uint8Array;
   autosaves(): Autosave[];
   restore(key: string): Restored;

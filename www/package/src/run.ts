@@ -145,7 +145,8 @@ export class Run {
         key, settings: start.config, rows: this.#rows, baseName: info.name, contentHash: info.contentHash,
         ...(this.#options.heldOut ? { heldOut: this.#options.heldOut } : {}),
         ...(open.again ? { base: open.again } : {}), ...(open.url === undefined ? {} : { url: open.url }),
-      });
+      }, this.#options.resume === undefined);
+      this.best = (await this.#store.best())?.files;
     } catch (error) {
       const known = WebloraError.from(error);
       // Two tabs on one run is a mistake to be told, not a storage that fails.
@@ -186,7 +187,7 @@ export class Run {
     const result = await engine.step();
     [this.#step, this.#total] = [result.step, result.total];
     result.events.forEach((event) => this.#event(event));
-    if (result.best) this.best = await engine.exportAdapter();
+    if (result.best) await this.#keepBest(await engine.exportAdapter());
     if (result.save || this.#saveSoon || performance.now() - this.#savedAt > SAVE_AT_LEAST) await this.#save();
     return result.over;
   }
@@ -206,6 +207,16 @@ export class Run {
       }
     }
     this.#event({ event: "checkpoint", job: this.#name, step: this.#step, path });
+  }
+
+  async #keepBest(files: AdapterFile[]): Promise<void> {
+    this.best = files;
+    try {
+      await this.#store?.saveBest(this.#step, files);
+    } catch (error) {
+      const { message } = WebloraError.from(error);
+      this.#event({ event: "warning", job: this.#name, message: `the best adapter so far, of step ${this.#step}, is not saved: ${message}` });
+    }
   }
 
   async #wait(): Promise<void> {

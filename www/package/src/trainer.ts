@@ -129,9 +129,16 @@ export class Trainer {
     return this.#caller.call("exportAdapter", [which]);
   }
 
-  /** What an adapter is made of: spectra and effective ranks by layer and projection, and of a chain its links. */
-  analyze(files: AdapterFile[]): Promise<Analysis> {
-    return this.#caller.call("analyze", [files]);
+  /** What an adapter is made of: spectra and effective ranks by layer and projection, and of a chain its links. "current" is the run's own, for
+   *  which the scales of MultiLoRA's modules are known, too. */
+  analyze(adapter: AdapterFile[] | "current"): Promise<Analysis> {
+    return this.#caller.call("analyze", [adapter]);
+  }
+
+  /** How large the learnable scales of the run's modules are on average, module by module; empty where its method has none. Cheap enough to ask while
+   *  it trains. */
+  moduleScales(): Promise<number[]> {
+    return this.#caller.call("moduleScales", []);
   }
 
   /** The whole state of the run: with it, `train` goes on bit for bit. */

@@ -177,7 +177,21 @@ export interface SiteAnalysis {
   site: string;
   layer: number;
   projection: string;
+  /** The modules of MultiLoRA at this layer, where the run is at hand that knows them; `frobenius` is of their sum. */
+  modules?: { frobenius: number; each: ModuleAnalysis[] };
   [figure: string]: unknown;
+}
+
+/** One module of MultiLoRA: `c s ⊙ B A` with a learnable scale s, a number per output or one in all. */
+export interface ModuleAnalysis {
+  /** Of |s| over the outputs. */
+  mean_scale: number;
+  rms_scale: number;
+  max_scale: number;
+  /** Norm of `c s ⊙ B A`. */
+  frobenius: number;
+  /** That norm over the sum of all modules' norms. */
+  share: number;
 }
 
 /** Figures of an adapter, those of `weblora analyze --json`, and the same pictures. */
@@ -186,6 +200,8 @@ export interface Analysis {
     name: string;
     /** Medians by projection. */
     projections: { projection: string; sites: number; rank: number; rank_sum: number; effective_rank: number; top1_energy: number; [figure: string]: unknown }[];
+    /** Medians over the layers by module; absent where no modules are known. */
+    modules?: ModuleAnalysis[];
     sites: SiteAnalysis[];
   };
   pictures: { name: string; svg: string }[];
@@ -253,12 +269,20 @@ export interface Autosave {
   settings: Settings;
 }
 
+/** An adapter as it was at the lowest held-out loss of its run. */
+export interface BestAdapter {
+  step: number;
+  files: AdapterFile[];
+}
+
 /** A saved run, ready to go on: `train(settings, rows, { heldOut, resume: checkpoint, autosave: key })`. */
 export interface Restored {
   settings: Settings;
   rows: Rows;
   heldOut?: Rows;
   checkpoint: Uint8Array;
+  /** Of a run with `eval-every`. Once the run goes on, `exportAdapter("best")` gives it, too, until there is a better one. */
+  best?: BestAdapter;
   /** Undefined when the base was a file that is not kept: ask the user for it by `baseName`, and compare `contentHash`. */
   base?: BaseSource;
   baseName: string;

@@ -119,6 +119,8 @@ export interface Run {
 export interface RunsState {
   list: Run[];
   active: string | null;
+  /** The run that the Worker still holds, and so knows more of than its adapter. */
+  held: string | null;
 }
 
 /** An answer of one side. */
@@ -194,7 +196,7 @@ const state: State = {
   },
   form: { method: "lora", recipe: "defaults", changed: {}, table: [], methods: [], init: null, resume: null },
   plan: { status: "idle", plan: null, problem: null, measuring: false, stepSeconds: null },
-  runs: { list: [], active: null },
+  runs: { list: [], active: null, held: null },
   trial: { busy: false, adapter: "", imported: null, base: idle(), tuned: idle(), scores: null, scoring: false, problem: null },
   storage: { cached: [], usage: 0, quota: 0, saves: [], problem: null },
   notice: { kind: "none", text: "", detail: [] },

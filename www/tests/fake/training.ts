@@ -52,6 +52,11 @@ export class FakeTraining implements T.Training {
     this.#save();
   }
 
+  /** Steps done. */
+  get steps(): number {
+    return this.#step;
+  }
+
   checkpoint(): Uint8Array {
     return checkpointBytes(this.#step, this.settings, this.base?.contentHash ?? "");
   }

@@ -129,13 +129,20 @@ export class Trainer implements Pick<Real, keyof Real> {
     return peftFiles();
   }
 
-  async analyze(files: T.AdapterFile[]): Promise<T.Analysis> {
+  async analyze(adapter: T.AdapterFile[] | "current"): Promise<T.Analysis> {
     await wait(50);
-    if (files.length < 2) throw new WebloraError("adapter", "the adapter: it has no adapter_model.safetensors; pass the files of a folder that PEFT or weblora saved");
+    if (adapter !== "current" && adapter.length < 2) throw new WebloraError("adapter", "the adapter: it has no adapter_model.safetensors; pass the files of a folder that PEFT or weblora saved");
     const projections = ["q", "v"].map((projection) => ({ projection, sites: 5, rank: 8, rank_sum: 8, effective_rank: 3.25, normalized_entropy: 0.57, top1_energy: 0.41, frobenius: 0.12 }));
     const svg = '<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 400 200" width="400" height="200" role="img"><title>Singular values</title><style>.paper{fill:#fff}</style>' +
       '<rect width="100%" height="100%" class="paper"/><line x1="40" y1="180" x2="390" y2="180" class="axis"/><text x="40" y="20" class="ink" font-size="13">Singular values</text></svg>';
-    return { report: { name: "the adapter", projections, sites: [] }, pictures: [{ name: "spectra.svg", svg }] };
+    const module = { mean_scale: 0.012, rms_scale: 0.015, max_scale: 0.04, frobenius: 0.5, share: 0.5 };
+    const modules = adapter === "current" && this.#run?.settings["method"] === "multilora" ? { modules: [module, module] } : {};
+    return { report: { name: "the adapter", projections, ...modules, sites: [] }, pictures: [{ name: "spectra.svg", svg }] };
+  }
+
+  async moduleScales(): Promise<number[]> {
+    const run = this.#run;
+    return run?.settings["method"] === "multilora" ? [0.01, 0.012, 0.009].map((s) => s * Math.log(2 + run.steps)) : [];
   }
 
   async mergeLink(): Promise<T.Knot> {

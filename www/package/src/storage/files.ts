@@ -4,6 +4,7 @@ import { WebloraError } from "../errors.js";
 
 /** The part of `FileSystemSyncAccessHandle` that is used; TypeScript's DOM library leaves it to its Worker library. */
 export interface SyncFile {
+  read(bytes: Uint8Array, options: { at: number }): number;
   write(bytes: Uint8Array, options: { at: number }): number;
   truncate(size: number): void;
   getSize(): number;

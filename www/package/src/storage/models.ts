@@ -1,18 +1,18 @@
 // Models kept in the origin's storage. An entry is `ID.bin`, the file, and `ID.json`, written last: without it, the file is a leftover.
-// Its key is the SHA-256 of the SHA-256s of its pieces, so the same content is kept once, whatever it was called, and is verified piece by
+// `ID.part` instead is a download that was interrupted (partial.ts). Its key is the SHA-256 of the SHA-256s of its pieces, so the same content is kept once, whatever it was called, and is verified piece by
 // piece, in bounded memory, whenever it is opened.
 
 import { WebloraError } from "../errors.js";
 import { fetchRange, fetchWhole, type RemoteFile } from "../sources.js";
 import type { CacheEntry, Progress } from "../types.js";
-import { folder, hex, names, openFile, readFile, remove, sha256, writeAt, writeFile, type SyncFile } from "./files.js";
+import { folder, hex, names, openFile, readFile, remove, sha256, writeFile } from "./files.js";
 import { exclusively, hold } from "./locks.js";
+import { endPart, removePart, removeParts, takeUp, writePart, type Begun, type Origin } from "./partial.js";
+import { PIECE, PieceWriter } from "./pieces.js";
 
-/** Bytes of a piece: what is in memory at a time. */
-const PIECE = 8 * 1024 * 1024;
 /** Room that is left for everything else. */
 const MARGIN = 32 * 1024 * 1024;
-/** A file without a description that is older than this was left behind by a closed page. */
+/** A file that is not whole and older than this was left behind by a closed page. */
 const LEFTOVER = 24 * 3600 * 1000;
 
 interface Meta {
@@ -115,18 +115,23 @@ export async function findDownloaded(url: string, remote: RemoteFile | undefined
   return fresh?.key;
 }
 
-/** Makes room for `bytes` by removing what was not used for longest and is not in use now. */
-async function makeRoom(at: FileSystemDirectoryHandle, bytes: number): Promise<void> {
+/** Makes room for `bytes` more of download `own`: first by removing interrupted downloads, then what was not used for longest and is not in use now. */
+async function makeRoom(at: FileSystemDirectoryHandle, bytes: number, own: string): Promise<void> {
   const known = await metas(at);
   for (const name of await names(at)) {
-    const file = name.endsWith(".bin") && !known.has(name.slice(0, -4)) ? await readFile(at, name) : undefined;
+    const id = name.slice(0, -4);
+    const file = name.endsWith(".bin") && !known.has(id) ? await readFile(at, name) : undefined;
     // One that is just being written refuses to be removed.
-    if (file && Date.now() - file.lastModified > LEFTOVER) await remove(at, name).catch(() => undefined);
+    if (file && id !== own && Date.now() - file.lastModified > LEFTOVER) await removePart(at, id).catch(() => undefined);
   }
   const oldest = [...known].sort(([, a], [, b]) => a.usedAt - b.usedAt);
-  for (;;) {
+  for (let cleared = false; ; cleared = true) {
     const { usage = 0, quota = Infinity } = await navigator.storage.estimate();
     if (quota - usage >= bytes + MARGIN) return;
+    if (!cleared) {
+      await removeParts(at, own);
+      continue;
+    }
     const next = oldest.shift();
     if (!next) {
       const room = Math.max(quota - usage - MARGIN, 0);
@@ -139,67 +144,53 @@ async function makeRoom(at: FileSystemDirectoryHandle, bytes: number): Promise<v
   }
 }
 
-/** Writes pieces of any length as they come, and hashes them in pieces of `PIECE` bytes. */
-class PieceWriter {
-  readonly pieces: string[] = [];
-  readonly #file: SyncFile;
-  readonly #piece = new Uint8Array(PIECE);
-  #filled = 0;
-  bytes = 0;
-
-  constructor(file: SyncFile) {
-    this.#file = file;
-  }
-
-  async add(bytes: Uint8Array): Promise<void> {
-    for (let from = 0; from < bytes.byteLength; ) {
-      const count = Math.min(PIECE - this.#filled, bytes.byteLength - from);
-      this.#piece.set(bytes.subarray(from, from + count), this.#filled);
-      this.#filled += count;
-      from += count;
-      if (this.#filled === PIECE) await this.finish();
-    }
-  }
-
-  async finish(): Promise<void> {
-    if (this.#filled === 0) return;
-    const piece = this.#piece.subarray(0, this.#filled);
-    writeAt(this.#file, piece, this.bytes);
-    this.pieces.push(hex(await sha256(piece)));
-    this.bytes += this.#filled;
-    this.#filled = 0;
-  }
-}
-
 /** Where an entry's bytes come from. */
 export interface Incoming {
   name: string;
   /** Undefined where nobody says. */
   size: number | undefined;
-  pieces: AsyncIterable<Uint8Array>;
+  /** The bytes from `offset` on, in parts of any length. */
+  bytes: (offset: number) => AsyncIterable<Uint8Array>;
   url?: string;
   version?: string;
+  /** The bytes can be had from any offset. */
+  ranges?: boolean;
 }
 
-/** Keeps a model: its key. The same content is kept once. */
+/** What an interrupted download can be taken up by; undefined where it cannot. */
+function originOf({ url, version, size, ranges }: Incoming): Origin | undefined {
+  return ranges && url !== undefined && version !== undefined && size !== undefined ? { url, version, size } : undefined;
+}
+
+/** The file to write: that of an interrupted download, or a new one. */
+async function begin(at: FileSystemDirectoryHandle, origin: Origin | undefined): Promise<Begun> {
+  const begun = origin && (await takeUp(at, origin));
+  if (begun) return begun;
+  const id = crypto.randomUUID();
+  return { id, pieces: [], file: await openFile(at, `${id}.bin`) };
+}
+
+/** Keeps a model: its key. The same content is kept once. A download that fails stays as far as it came, and is taken up by the next one. */
 export async function keepModel(from: Incoming, report: Report): Promise<string> {
   const at = await folder("models");
-  await exclusively("models", () => makeRoom(at, from.size ?? 0));
-  const id = crypto.randomUUID();
-  const file = await openFile(at, `${id}.bin`);
-  const writer = new PieceWriter(file);
+  const origin = originOf(from);
+  const { id, pieces, file } = await begin(at, origin);
+  const writer = new PieceWriter(file, pieces, async (pieces) => void (origin && (await writePart(at, id, origin, pieces))));
   try {
-    let done = 0;
-    for await (const piece of from.pieces) {
+    let done = writer.bytes;
+    await exclusively("models", () => makeRoom(at, (from.size ?? done) - done, id));
+    for await (const piece of from.bytes(done)) {
       await writer.add(piece);
       done += piece.byteLength;
       report({ phase: "download", done, total: from.size ?? done });
     }
     await writer.finish();
+    file.truncate(writer.bytes);
     file.flush();
   } catch (error) {
     file.close();
-    await remove(at, `${id}.bin`).catch(() => undefined);
+    const interrupted = origin && error instanceof WebloraError && error.code === "network";
+    if (!interrupted) await removePart(at, id).catch(() => undefined);
     throw error;
   }
   file.close();
@@ -210,23 +201,24 @@ export async function keepModel(from: Incoming, report: Report): Promise<string>
   return await exclusively("models", async () => {
     for (const [other, found] of await metas(at)) {
       if (found.key === key && (await readFile(at, `${other}.bin`))?.size === found.bytes) {
-        await remove(at, `${id}.bin`);
+        await removePart(at, id);
         await writeMeta(at, other, { ...found, ...meta });
         return key;
       }
     }
     await writeMeta(at, id, meta);
+    await endPart(at, id);
     return key;
   });
 }
 
-/** The pieces of a file on a server, whichever way it gives them. */
-export async function* download(remote: RemoteFile, signal: AbortSignal): AsyncGenerator<Uint8Array, void, undefined> {
+/** The bytes of a file on a server, whichever way it gives them; from an offset where it answers ranges. */
+export async function* download(remote: RemoteFile, from: number, signal: AbortSignal): AsyncGenerator<Uint8Array, void, undefined> {
   if (!remote.ranges || remote.size === undefined) {
     yield* fetchWhole(remote, signal);
     return;
   }
-  for (let offset = 0; offset < remote.size; offset += PIECE) {
+  for (let offset = from; offset < remote.size; offset += PIECE) {
     yield await fetchRange(remote, offset, Math.min(PIECE, remote.size - offset), signal);
   }
 }

@@ -1,11 +1,11 @@
 // Saved runs: what a run needs to go on after the page was closed.
 
 import { WebloraError } from "../errors.js";
-import type { Autosave, BaseSource, Restored, Rows, Settings } from "../types.js";
+import type { AdapterFile, Autosave, BaseSource, BestAdapter, Restored, Rows, Settings } from "../types.js";
 import { folder, names, remove } from "./files.js";
 import { hold } from "./locks.js";
 import { listModels } from "./models.js";
-import { readRecord, writeRecord } from "./slots.js";
+import { readRecord, removeRecord, writeRecord } from "./slots.js";
 
 /** What does not change while a run trains. */
 export interface RunFacts {
@@ -26,6 +26,12 @@ interface Standing {
   savedAt: number;
 }
 
+/** The adapter of a run at its lowest held-out loss: its files one after the other are the record's data. */
+interface Best {
+  step: number;
+  files: { name: string; bytes: number }[];
+}
+
 const NOTHING = new Uint8Array(0);
 
 /** Any text is a good key; file names are pickier. */
@@ -43,10 +49,12 @@ export class RunStore {
     this.#key = key;
   }
 
-  static async open(facts: RunFacts): Promise<RunStore> {
+  /** `anew`: what is left of an earlier run of that key is not this one's. */
+  static async open(facts: RunFacts, anew: boolean): Promise<RunStore> {
     const release = await hold(`run:${facts.key}`, "exclusive", `another tab trains the run "${facts.key}"; stop it there, or save under another name`);
     try {
       const at = await folder("runs", folderName(facts.key));
+      if (anew) await removeRecord(at, "best");
       await writeRecord(at, "facts", facts, NOTHING);
       return new RunStore(at, release, facts.key);
     } catch (error) {
@@ -63,9 +71,32 @@ export class RunStore {
     return writeRecord(this.#at, "state", { step, total, savedAt: Date.now() } satisfies Standing, checkpoint);
   }
 
+  saveBest(step: number, files: AdapterFile[]): Promise<void> {
+    const data = new Uint8Array(files.reduce((sum, file) => sum + file.bytes.byteLength, 0));
+    let at = 0;
+    for (const { bytes } of files) {
+      data.set(bytes, at);
+      at += bytes.byteLength;
+    }
+    const meta: Best = { step, files: files.map(({ name, bytes }) => ({ name, bytes: bytes.byteLength })) };
+    return writeRecord(this.#at, "best", meta, data);
+  }
+
+  best(): Promise<BestAdapter | undefined> {
+    return readBest(this.#at);
+  }
+
   close(): void {
     this.#release();
   }
+}
+
+async function readBest(at: FileSystemDirectoryHandle): Promise<BestAdapter | undefined> {
+  const found = await readRecord<Best>(at, "best");
+  if (!found) return undefined;
+  const { meta, data } = found;
+  let end = 0;
+  return { step: meta.step, files: meta.files.map(({ name, bytes }) => ({ name, bytes: data.slice(end, (end += bytes)) })) };
 }
 
 /** Every saved run that can go on, newest first. */
@@ -90,8 +121,8 @@ export async function restoreRun(key: string): Promise<Restored> {
     throw new WebloraError("config", `there is no saved run "${key}", or both of its copies are damaged; start the run anew`);
   }
   const { settings, rows, heldOut, baseName, contentHash } = facts.meta;
-  const base = await findBase(facts.meta);
-  return { settings, rows, ...(heldOut ? { heldOut } : {}), ...(base ? { base } : {}), baseName, contentHash, checkpoint: state.data };
+  const [base, best] = [await findBase(facts.meta), await readBest(at)];
+  return { settings, rows, ...(heldOut ? { heldOut } : {}), ...(base ? { base } : {}), ...(best ? { best } : {}), baseName, contentHash, checkpoint: state.data };
 }
 
 /** Where the base is now: it may have made room for others since. */

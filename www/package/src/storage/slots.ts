@@ -4,7 +4,7 @@
 // File: "WEBLORA1", number u32, bytes of meta u32, bytes of data u32, SHA-256 of all that (but itself) and meta and data, meta (JSON), data.
 // Little-endian.
 
-import { hex, readFile, sha256, writeFile } from "./files.js";
+import { hex, readFile, remove, sha256, writeFile } from "./files.js";
 
 const MAGIC = new TextEncoder().encode("WEBLORA1");
 const HEAD = MAGIC.length + 12;
@@ -52,6 +52,11 @@ const slots = (name: string): [string, string] => [`${name}.0`, `${name}.1`];
 export async function readRecord<M>(at: FileSystemDirectoryHandle, name: string): Promise<Record<M> | undefined> {
   const [a, b] = await Promise.all(slots(name).map((slot) => readSlot<M>(at, slot)));
   return a && b ? (a.number > b.number ? a : b) : (a ?? b);
+}
+
+/** Removes the record called `name`, if there is one. */
+export async function removeRecord(at: FileSystemDirectoryHandle, name: string): Promise<void> {
+  for (const slot of slots(name)) await remove(at, slot);
 }
 
 /** Replaces the record called `name`; until that is done, and if it fails, the old one stays. */

@@ -33,6 +33,7 @@ export async function loadBase(source: BaseSource): Promise<BaseInfo | null> {
     );
     if (loading !== abort) return null;
     update("base", { status: "ready", info, progress: null });
+    update("runs", { held: null });
     announce(`${info.name} is loaded: ${parameters(info.parameters)} parameters, ${bytes(info.bytes)}.`);
     await prepareForm(source);
     void refreshStorage();

@@ -4,6 +4,7 @@ import type { Analysis } from "weblora";
 import { announce } from "../lib/announce";
 import { problem, type Problem } from "../lib/problem";
 import { exclusive } from "../lib/queue";
+import { get } from "../state";
 import { trainer } from "../trainer";
 import { chosenAdapter } from "./trial";
 
@@ -16,7 +17,9 @@ export async function analyzeChosen(): Promise<Inside | null> {
   if (adapter === null || adapter === "none") return null;
   try {
     const made = await trainer();
-    const analysis = await exclusive(async () => made.analyze(adapter === "current" ? await made.exportAdapter() : adapter));
+    // Of the run that the Worker holds it also knows the modules, which files do not have apart.
+    const held = get().trial.adapter === get().runs.held;
+    const analysis = await exclusive(() => made.analyze(held ? "current" : adapter));
     announce(`${analysis.report.sites.length} layers analysed.`);
     return { analysis };
   } catch (error) {

@@ -12,6 +12,7 @@ import { dismissNotice, report, trainer } from "../trainer";
 import { loadBase, refreshStorage } from "./base";
 import { applyRecipe, takeSettings } from "./form";
 import { note, take } from "./events";
+import { watchModules } from "./modules";
 import { replan } from "./plan";
 import { chooseSet, restoreRows } from "./rows";
 
@@ -78,7 +79,7 @@ function newRun(settings: Settings, rows: Run["rows"], id?: string): Run {
 async function drive(run: Run, options: TrainOptions): Promise<void> {
   dismissNotice();
   const { list } = get().runs;
-  update("runs", { list: list.includes(run) ? list : [...list, run], active: run.id });
+  update("runs", { list: list.includes(run) ? list : [...list, run], active: run.id, held: run.id });
   run.state = "starting";
   run.problem = null;
   run.startedAt = Date.now();
@@ -108,7 +109,10 @@ async function attempt(run: Run, options: TrainOptions): Promise<void> {
   training = made.train(run.settings, run.rows.train, full);
   const current = training;
   touch("runs");
-  for await (const event of current) take(run, event);
+  for await (const event of current) {
+    take(run, event);
+    if (event.event === "step") void watchModules(run);
+  }
   const last = await current.done;
   take(run, last);
   run.state = current.state === "stopped" ? "stopped" : "done";
@@ -227,7 +231,9 @@ export async function resumeSaved(key: string, file?: File): Promise<void> {
     await restoreRows(saved.rows, saved.heldOut ?? null);
     await takeSettings(saved.settings);
     const rows = { train: saved.rows, heldOut: saved.heldOut ?? null, name: get().rows.trainName };
-    await drive(newRun(saved.settings, rows, key), { resume: saved.checkpoint });
+    const run = newRun(saved.settings, rows, key);
+    run.bestStep = saved.best?.step ?? null;
+    await drive(run, { resume: saved.checkpoint });
   } catch (error) {
     report(error);
   }

@@ -11,6 +11,7 @@ interface Kept {
   step: number[];
   columns: Record<MetricKey, (number | null)[]>;
   knots: Series["knots"];
+  modules?: Series["modules"];
 }
 
 /** Keeps a run's curves. */
@@ -18,7 +19,7 @@ export function keepCurves(id: string, series: Series): void {
   const rows = thin(series.step.length, POINTS);
   const pick = (column: (number | null)[]) => rows.map((i) => column[i] ?? null);
   const columns = Object.fromEntries(Object.entries(series.columns).map(([key, column]) => [key, pick(column)])) as Kept["columns"];
-  const kept: Kept = { step: rows.map((i) => series.step[i] ?? 0), columns, knots: series.knots };
+  const kept: Kept = { step: rows.map((i) => series.step[i] ?? 0), columns, knots: series.knots, modules: thin(series.modules.length, POINTS).flatMap((i) => series.modules[i] ?? []) };
   writePreference(PREFIX + id, JSON.stringify(kept));
 }
 
@@ -31,6 +32,7 @@ export function keptCurves(id: string): Series {
       series.put(step, Object.fromEntries(Object.entries(kept.columns).map(([key, column]) => [key, column[i] ?? null])));
     });
     series.knots.push(...(kept?.knots ?? []));
+    series.modules.push(...(kept?.modules ?? []));
   } catch {
     // Of another version of this page: the charts begin anew.
   }

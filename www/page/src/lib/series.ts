@@ -27,6 +27,8 @@ export class Series {
   readonly step: number[] = [];
   readonly columns: Record<MetricKey, Column> = { loss: [], eval: [], lr: [], grad: [], speed: [] };
   readonly knots: { step: number; link: number; jump: number }[] = [];
+  /** Mean size of the learnable scale of every module, at the steps where it was asked for. */
+  readonly modules: { step: number; scales: number[] }[] = [];
   /** Grows with every change; whoever draws compares it. */
   version = 0;
 
@@ -43,6 +45,13 @@ export class Series {
     this.version += 1;
   }
 
+  /** Puts the scales of the modules at a step. */
+  putModules(step: number, scales: number[]): void {
+    if (scales.length === 0 || this.modules.at(-1)?.step === step) return;
+    this.modules.push({ step, scales });
+    this.version += 1;
+  }
+
   /** Forgets what came after a step: a run that goes on from a checkpoint does those steps again. */
   cutAfter(step: number): void {
     let keep = this.step.length;
@@ -50,7 +59,7 @@ export class Series {
     if (keep === this.step.length) return;
     this.step.length = keep;
     for (const column of Object.values(this.columns)) column.length = keep;
-    while ((this.knots.at(-1)?.step ?? -1) > step) this.knots.pop();
+    for (const list of [this.knots, this.modules]) while ((list.at(-1)?.step ?? -1) > step) list.pop();
     this.version += 1;
   }
 

@@ -1,7 +1,7 @@
 /** The charts of the runs: loss large, the rest small beside each other. */
 
 import { h, show } from "../lib/dom";
-import { count, loss, plural } from "../lib/format";
+import { count, loss, plural, short } from "../lib/format";
 import { METRICS, smooth, thin, type MetricKey } from "../lib/series";
 import { get, shownRun, watch, type Run } from "../state";
 import { chart, type Chart, type ChartData, type Line, type Mark } from "./chart";
@@ -19,6 +19,7 @@ export function chartsView(): HTMLElement {
     const { label, unit, format } = METRICS[key];
     return [key, chart({ title: label, unit, height: 120, format, fromZero: true })];
   });
+  const modules = chart({ title: "Module scales", unit: "mean |s|", height: 120, format: short, fromZero: true });
   let smoothed = true;
   const options = h(
     "div",
@@ -30,13 +31,16 @@ export function chartsView(): HTMLElement {
     }),
     toggle("Log scale", false, (on) => main.setLog(on)),
   );
-  const root = h("div", { class: "charts", hidden: true }, options, main.root, h("div", { class: "small-charts" }, ...small.map(([, each]) => each.root)));
+  const root = h("div", { class: "charts", hidden: true }, options, main.root, h("div", { class: "small-charts" }, ...small.map(([, each]) => each.root), modules.root));
 
   // One chart a task: four at once, the first time above all, would hold the page up.
   const draw = () => {
     const runs = get().runs.list.filter((run) => run.shown && run.series.step.length > 0);
     main.set(lossData(runs, smoothed));
     small.forEach(([key, each], i) => setTimeout(() => each.set(metricData(runs, key)), 16 * (i + 1)));
+    const watched = shownRun()?.series.modules ?? [];
+    show(modules.root, watched.length > 0);
+    setTimeout(() => modules.set(moduleData(watched)), 16 * (small.length + 1));
   };
   let due = 0;
   let drawn = "";
@@ -88,6 +92,16 @@ function metricData(runs: Run[], key: MetricKey): ChartData {
   const lines = runs.map((run): Line => ({ label: runs.length > 1 ? run.name : "", colour: `--run-${run.colour}`, kind: "line", ...column(run, key) }));
   const last = shownRun()?.series.last(key) ?? null;
   return { lines, marks: [], summary: last === null ? "" : `${label}: ${format(last)} ${unit}.`, table: () => table([key]) };
+}
+
+/** One line per module of the shown run. */
+function moduleData(watched: Run["series"]["modules"]): ChartData {
+  const last = watched.at(-1)?.scales ?? [];
+  const steps = watched.map(({ step }) => step);
+  const lines = last.map((_, i): Line => ({ label: `module ${i}`, colour: `--run-${i % 6}`, kind: "line", steps, values: watched.map(({ scales }) => scales[i] ?? null) }));
+  const summary = last.length === 0 ? "" : `Mean scale of ${plural(last.length, "module")}: ${last.map(short).join(", ")}.`;
+  const rows = () => thin(watched.length, TABLE_ROWS).flatMap((i) => watched[i] ?? []);
+  return { lines, marks: [], summary, table: () => ({ head: ["Step", ...lines.map(({ label }) => label)], rows: rows().map(({ step, scales }) => [count(step), ...scales.map(short)]) }) };
 }
 
 function lossSummary(): string {

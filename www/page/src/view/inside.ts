@@ -1,4 +1,4 @@
-/** Section 6: singular values and effective ranks of an adapter, and of a chain its links. */
+/** Section 6: singular values and effective ranks of an adapter, of a chain its links, of a run of MultiLoRA its modules. */
 
 import type { Analysis } from "weblora";
 import { analyzeChosen } from "../actions/inside";
@@ -28,7 +28,7 @@ export function insideSection(): HTMLElement {
       refresh();
       problem.set(inside && "problem" in inside ? inside.problem : null);
       show(found, inside !== null && "analysis" in inside);
-      if (inside && "analysis" in inside) fill(found, ...pictures(inside.analysis), table(inside.analysis));
+      if (inside && "analysis" in inside) fill(found, ...pictures(inside.analysis), ...tables(inside.analysis));
     });
   });
   body.append(hint, h("div", { class: "row" }, go), problem.root, found);
@@ -48,7 +48,9 @@ function pictures({ pictures }: Analysis): Element[] {
   });
 }
 
-const COLUMNS: [string, string, (x: number) => string][] = [
+type Column = [key: string, title: string, show: (x: number) => string];
+
+const BY_PROJECTION: Column[] = [
   ["sites", "layers", (x) => String(x)],
   ["rank_sum", "rank", (x) => String(x)],
   ["effective_rank", "effective rank", (x) => x.toFixed(2)],
@@ -57,16 +59,31 @@ const COLUMNS: [string, string, (x: number) => string][] = [
   ["frobenius", "‖ΔW‖", (x) => x.toExponential(2)],
 ];
 
-/** Medians by projection. */
-function table({ report }: Analysis): HTMLElement {
-  const cell = (row: Record<string, unknown>, key: string, show: (x: number) => string) => {
+const BY_MODULE: Column[] = [
+  ["mean_scale", "mean |s|", (x) => x.toExponential(2)],
+  ["max_scale", "largest |s|", (x) => x.toExponential(2)],
+  ["frobenius", "‖s ⊙ B A‖", (x) => x.toExponential(2)],
+  ["share", "share of the norms", (x) => `${(100 * x).toFixed(1)} %`],
+];
+
+/** Medians by projection, and of a run of MultiLoRA by module. */
+function tables({ report }: Analysis): HTMLElement[] {
+  const projections = report.projections.map((row) => ({ name: row.projection, row }));
+  const modules = (report.modules ?? []).map((row, i) => ({ name: String(i), row: { ...row } }));
+  return [table("projection", BY_PROJECTION, projections), ...(modules.length > 0 ? [table("module", BY_MODULE, modules)] : [])];
+}
+
+/** Medians over the layers, a row for each of `what`. */
+function table(what: string, columns: Column[], rows: { name: string; row: Record<string, unknown> }[]): HTMLElement {
+  const cell = (row: Record<string, unknown>, [key, , show]: Column) => {
     const value = row[key];
     return h("td", {}, typeof value === "number" ? show(value) : "");
   };
-  const rows = report.projections.map((row) => h("tr", {}, h("th", { scope: "row" }, row.projection), COLUMNS.map(([key, , show]) => cell(row, key, show))));
+  const body = rows.map(({ name, row }) => h("tr", {}, h("th", { scope: "row" }, name), columns.map((column) => cell(row, column))));
+  const head = h("tr", {}, [what, ...columns.map(([, title]) => title)].map((title) => h("th", { scope: "col" }, title)));
   return h(
     "div",
-    { class: "table-scroll", tabindex: 0, role: "region", "aria-label": "Medians by projection" },
-    h("table", {}, h("caption", {}, "Medians over the layers"), h("thead", {}, h("tr", {}, h("th", { scope: "col" }, "projection"), COLUMNS.map(([, title]) => h("th", { scope: "col" }, title)))), h("tbody", {}, rows)),
+    { class: "table-scroll", tabindex: 0, role: "region", "aria-label": `Medians by ${what}` },
+    h("table", {}, h("caption", {}, `Medians over the layers by ${what}`), h("thead", {}, head), h("tbody", {}, body)),
   );
 }
