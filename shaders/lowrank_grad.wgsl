@@ -2,7 +2,7 @@
 // dBt with g = h, z = dy, c = scale, no dropout. g [rows, r_max rounded up to whole vectors], z [rows, width], dM [train_end - train_begin, width].
 //
 // A lane owns a quad of columns and eight ranks, and walks the job's rows in order, four at a time: no partial sums,
-// no atomics, nothing that depends on other jobs. Grid: column tiles x blocks of eight trainable ranks x jobs. With SUBGROUPS one load per
+// no atomics, nothing that depends on other jobs. Grid: column tiles x blocks of eight ranks x jobs. With SUBGROUPS one load per
 // lane brings eight ranks of four rows of g.
 #import lowrank
 
@@ -17,19 +17,9 @@
 @group(0) @binding(5) var<storage, read_write> grads: array<f32>;
 #endif
 
-// Ranks r .. r + 4 of a row of g. What lies past the trainable ranks is not stored.
+// Ranks r .. r + 4 of a row of g; r is a whole vector. What does not train is not stored.
 fn inner4(row: u32, r: u32) -> vec4<f32> {
-    let last = rank_vectors() - 1u;
-    let at = row * rank_vectors();
-    let low = g[at + min(r / 4u, last)];
-    if (r % 4u == 0u) { return low; }
-    // Links may begin within a vector.
-    let high = g[at + min(r / 4u + 1u, last)];
-    switch r % 4u {
-        case 1u: { return vec4(low.yzw, high.x); }
-        case 2u: { return vec4(low.zw, high.xy); }
-        default: { return vec4(low.w, high.xyz); }
-    }
+    return g[row * rank_vectors() + min(r / 4u, rank_vectors() - 1u)];
 }
 
 // Ranks r .. r + 8 of rows t .. t + 4, the last row again past it.
@@ -81,13 +71,13 @@ fn add_rows(s: Sums, job: Job, t: u32, last: u32, k: u32, m: Rows) -> Sums {
     return add_row(three, m.lo3, m.hi3, column4(job, t + 3u, last, k));
 }
 
-// Rank `rank` of the trainable ones, if there is one.
-fn store4(site: Site, rank: u32, k: u32, sum: vec4<f32>) {
-    if (site.train.x + rank >= site.train.y || k >= p.width) {
+// Rank r, if it trains.
+fn store4(site: Site, r: u32, k: u32, sum: vec4<f32>) {
+    if (r < site.train.x || r >= site.train.y || k >= p.width) {
         return;
     }
     let c = scale_of(site);
-    let at = site.gradient[p.matrix] + rank * p.width + k;
+    let at = site.gradient[p.matrix] + (r - site.train.x) * p.width + k;
 #ifdef VEC4
     grads[at / 4u] = fma(vec4(c), sum, grads[at / 4u]);
 #else
@@ -98,15 +88,15 @@ fn store4(site: Site, rank: u32, k: u32, sum: vec4<f32>) {
 #endif
 }
 
-fn store(site: Site, rank: u32, k: u32, s: Sums) {
-    store4(site, rank, k, s.r0);
-    store4(site, rank + 1u, k, s.r1);
-    store4(site, rank + 2u, k, s.r2);
-    store4(site, rank + 3u, k, s.r3);
-    store4(site, rank + 4u, k, s.r4);
-    store4(site, rank + 5u, k, s.r5);
-    store4(site, rank + 6u, k, s.r6);
-    store4(site, rank + 7u, k, s.r7);
+fn store(site: Site, r: u32, k: u32, s: Sums) {
+    store4(site, r, k, s.r0);
+    store4(site, r + 1u, k, s.r1);
+    store4(site, r + 2u, k, s.r2);
+    store4(site, r + 3u, k, s.r3);
+    store4(site, r + 4u, k, s.r4);
+    store4(site, r + 5u, k, s.r5);
+    store4(site, r + 6u, k, s.r6);
+    store4(site, r + 7u, k, s.r7);
 }
 
 @compute @workgroup_size(WG)
@@ -124,9 +114,9 @@ fn main(
 #endif
     let job = load_job(group.z);
     let site = load_site(group.z);
-    // Counted from the first rank that trains.
-    let rank = group.y * 8u;
-    if (site.rank == 0u || site.train.x + rank >= site.train.y || site.gradient[p.matrix] == NO_GRADIENT) {
+    // From the whole vector on in which the first rank that trains lies.
+    let r = (site.train.x & ~3u) + group.y * 8u;
+    if (site.rank == 0u || r >= site.train.y || site.gradient[p.matrix] == NO_GRADIENT) {
         return;
     }
     let k = (group.x * WG + local) * 4u;
@@ -134,7 +124,7 @@ fn main(
     let end = min(job.row_end, p.rows);
     let last = max(end, 1u) - 1u;
     for (var t = job.row_begin; t < end; t += 4u) {
-        s = add_rows(s, job, t, last, k, rows4(t, site.train.x + rank, last, lane));
+        s = add_rows(s, job, t, last, k, rows4(t, r, last, lane));
     }
-    store(site, rank, k, s);
+    store(site, r, k, s);
 }

@@ -338,8 +338,10 @@ fn down_candidates(site: &LowrankSite, dropout: bool, lanes: Lanes) -> Vec<Candi
 fn up_candidates(site: &LowrankSite, width: usize, dropout: bool, lanes: Lanes) -> Vec<Candidate> {
     let one = site.r_max <= BLOCK;
     let mut all = Vec::new();
-    for (wg, subgroups) in [(32, false), (8, false), (lanes.subgroup, true)] {
-        let rows = if one && lanes.cpu { 64 } else { 16 };
+    // Few rows a tile make many lanes; many make few loads of the factor.
+    let many = if one { 64 } else { 16 };
+    let few = if one { 4 } else { 16 };
+    for (wg, rows, subgroups) in [(32, few, false), (8, many, false), (lanes.subgroup, many, true)] {
         let variant = flagged(site, dropout).with("WG", wg as u32).with("ROWS", rows as u32).flag_if("ONE_BLOCK", one);
         let variant = variant.flag_if("HALF", site.half).flag_if("SUBGROUPS", subgroups);
         all.push(candidate(&UP, variant, [width.div_ceil(8 * wg), site.rows.div_ceil(rows), 1]));
@@ -354,9 +356,11 @@ fn grad_candidates(site: &LowrankSite, width: usize, dropout: bool, lanes: Lanes
         let variant = Variant::new().flag_if("DROPOUT", dropout).with("WIDE", wide as u32).with("SLICES", slices);
         all.push(candidate(&GRAD_SLICED, variant, [width.div_ceil(wide), blocks, site.jobs]));
     }
+    // Blocks begin with a whole vector, where the first rank that trains need not.
+    let vectors = (site.t_max + 3).div_ceil(BLOCK);
     for (wg, subgroups) in [(8, false), (lanes.subgroup, true)] {
         let variant = flagged(site, dropout).with("WG", wg as u32).flag_if("SUBGROUPS", subgroups);
-        all.push(candidate(&GRAD, variant, [width.div_ceil(4 * wg), blocks, site.jobs]));
+        all.push(candidate(&GRAD, variant, [width.div_ceil(4 * wg), vectors, site.jobs]));
     }
     lanes.order(all, 2)
 }
