@@ -3,7 +3,7 @@
 
 use proptest::prelude::*;
 use serde_json::json;
-use weblora::adapters::{Init, ParamLayout, ParamSpec};
+use weblora::adapters::{Init, ParamLayout, ParamSpec, Storage};
 use weblora::text::Example;
 use weblora::train::batch::Cursor;
 use weblora::train::checkpoint::{Buffers, State, data_hash, write};
@@ -26,6 +26,7 @@ fn layout() -> ParamLayout {
             lr_multiplier: 1.0,
             weight_decay: true,
             trainable,
+            storage: Storage::F32,
         });
     }
     layout

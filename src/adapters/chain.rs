@@ -213,7 +213,14 @@ impl ChainConfig {
                 .collect();
             sites.push(SiteAdapter { site, slices, scalings: Vec::new(), max_rank: slot + most_frozen, max_trained: slot });
         }
-        Ok(AdapterLayout { sites, params, dropout: config.dropout as f32, half: self.storage == Storage::F16, rslora: self.rslora, blocks: model.num_hidden_layers })
+        Ok(AdapterLayout {
+            sites,
+            params,
+            dropout: config.dropout as f32,
+            half: self.storage == Storage::F16,
+            rslora: self.rslora,
+            blocks: model.num_hidden_layers,
+        })
     }
 
     /// One factor of one link; with `slot` it is the one that trains, else it is frozen and follows the link before it.

@@ -19,7 +19,7 @@ pub mod tables;
 pub use chain::ChainConfig;
 pub use config::AdapterConfig;
 pub use init::initial_buffer;
-pub use layout::{AdapterLayout, Init, ParamLayout, ParamSpec, SiteAdapter, Slice};
+pub use layout::{AdapterLayout, Init, ParamLayout, ParamSpec, SiteAdapter, Slice, Storage};
 pub use method::{Method, OptionKind, OptionSpec};
 pub use patterns::Patterns;
 pub use site::{Projection, Site};

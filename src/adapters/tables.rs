@@ -172,7 +172,19 @@ impl AdapterTables {
         let tables = LowrankTables { row_job, jobs, sites: sites_table, adapter: state.values, grads: state.grads };
         let dropout = layouts.iter().any(|l| l.dropout > 0.0);
         let half = layouts.iter().any(|l| l.half);
-        Ok(AdapterTables { state, jobs, tables, modules, sites, rows, job_count: layouts.len(), dropout, half, spans, model: model.clone() })
+        Ok(AdapterTables {
+            state,
+            jobs,
+            tables,
+            modules,
+            sites,
+            rows,
+            job_count: layouts.len(),
+            dropout,
+            half,
+            spans,
+            model: model.clone(),
+        })
     }
 
     /// The same adapters for another batch shape (evaluation, generation): other `row_job` and job rows, and no dropout.
@@ -288,19 +300,35 @@ mod tests {
         let (transposed, width) = (name.ends_with('B'), WIDTHS.0);
         let shape = if transposed { vec![width, rank] } else { vec![rank, width] };
         let name = name.to_owned();
-        let (init, lr_multiplier) = (Init::Zeros, 1.0);
-        ParamSpec { name, shape, transposed, offset: 0, follows, spare: spare * width, init, lr_multiplier, weight_decay: true, trainable, storage: Storage::F32 }
+        ParamSpec {
+            name,
+            shape,
+            transposed,
+            offset: 0,
+            follows,
+            spare: spare * width,
+            init: Init::Zeros,
+            lr_multiplier: 1.0,
+            weight_decay: true,
+            trainable,
+            storage: Storage::F32,
+        }
     }
 
     /// One site with a slot of three ranks, of which the trainable slice fills two, and frozen slices of ranks 1 and 2 after it.
     fn layout() -> AdapterLayout {
+        stored([Storage::F32; 2])
+    }
+
+    /// The same with the frozen slices stored like this.
+    fn stored([old, oldest]: [Storage; 2]) -> AdapterLayout {
         let mut params = ParamLayout::default();
         let mut stack = |half: &str| {
             let trained = params.push(spec(&format!("new.{half}"), 2, true, false, 1));
             [
                 trained,
-                params.push(spec(&format!("old.{half}"), 1, false, true, 0)),
-                params.push(spec(&format!("oldest.{half}"), 2, false, true, 0)),
+                params.push(ParamSpec { storage: old, ..spec(&format!("old.{half}"), 1, false, true, 0) }),
+                params.push(ParamSpec { storage: oldest, ..spec(&format!("oldest.{half}"), 2, false, true, 0) }),
             ]
         };
         let (a, b) = (stack("A"), stack("B"));
@@ -323,6 +351,7 @@ mod tests {
         assert_eq!((layout.params.words, words), (2 * a_words, 2 * grad_b));
         let expected = SiteRow {
             rank: 5,
+            half: 0,
             a_offset: 1000 + 48,
             b_offset: (1000 + a_words + 48) as u32,
             grad_a_offset: 500 + 48,
@@ -353,6 +382,17 @@ mod tests {
         refused(&|l| l.sites[0].slices.swap(1, 2), "not rows of one stack");
         refused(&|l| l.sites[0].slices.clear(), "are none");
         refused(&|l| [2, 5].iter().for_each(|i| l.params.specs[*i].trainable = true), "frozen ones between");
+    }
+
+    #[test]
+    fn the_last_slices_may_be_f16() {
+        let halves = |storage| row(&stored(storage)).map(|row| (row.rank, row.half));
+        assert_eq!(halves([Storage::F16; 2]), Ok((5, 3)));
+        assert_eq!(halves([Storage::F32, Storage::F16]), Ok((5, 2)));
+        assert!(halves([Storage::F16, Storage::F32]).expect_err("refused").contains("f32 after f16"));
+        let words = |storage| stored(storage).params.words;
+        assert_eq!(words([Storage::F16; 2]), 2 * (3 * 48 + 3 * 24usize).next_multiple_of(ALIGN));
+        assert!(words([Storage::F16; 2]) < words([Storage::F32; 2]));
     }
 
     #[test]
