@@ -121,12 +121,15 @@ fn multiply(s: Sums, t: u32, v: Rows, turn: Turn) -> Sums {
         dot8(s.a2, v.lo2, v.hi2, turn.a), dot8(s.b2, v.lo2, v.hi2, turn.b), dot8(s.a3, v.lo3, v.hi3, turn.a), dot8(s.b3, v.lo3, v.hi3, turn.b));
 }
 
-// Adds to columns n .. n + 4 of row t, at most the last row; c is 0 where the row is another segment's.
+// Adds to columns n .. n + 4 of row t, at most the last row; c is 0 where the row is another segment's, which keeps what it has even when
+// this one's numbers are not finite.
 fn add4(t: u32, n: u32, c: f32, sum: vec4<f32>) {
     let at = min(t, p.rows - 1u) * p.width + n;
 #ifdef VEC4
-    y[at / 4u] = fma(vec4(c), sum, y[at / 4u]);
+    let before = y[at / 4u];
+    y[at / 4u] = select(before, fma(vec4(c), sum, before), c != 0.0);
 #else
+    if (c == 0.0) { return; }
     y[at] = fma(c, sum.x, y[at]);
     if (n + 1u < p.width) { y[at + 1u] = fma(c, sum.y, y[at + 1u]); }
     if (n + 2u < p.width) { y[at + 2u] = fma(c, sum.z, y[at + 2u]); }
