@@ -41,21 +41,29 @@ var<private> weight: array<Rows, 2>;
 var<private> d_score: array<Rows, 2>;
 
 fn query8(at: u32, d: u32) -> array<f32, 8> {
+#ifdef QUADS
+    return share(q[at + d + lane4], q[at + min(d + 4u, HEAD_DIM - 4u) + lane4]);
+#else
 #ifdef SUBGROUPS
     return share(q[at + min(d + lane8, HEAD_DIM - 1u)]);
 #else
+    let e = at + min(d + 4u, HEAD_DIM - 4u);
     return array<f32, 8>(
-        q[at + d], q[at + d + 1u], q[at + d + 2u], q[at + d + 3u],
-        q[at + min(d + 4u, HEAD_DIM - 1u)], q[at + min(d + 5u, HEAD_DIM - 1u)], q[at + min(d + 6u, HEAD_DIM - 1u)], q[at + min(d + 7u, HEAD_DIM - 1u)]);
+        q[at + d], q[at + d + 1u], q[at + d + 2u], q[at + d + 3u], q[e], q[e + 1u], q[e + 2u], q[e + 3u]);
+#endif
 #endif
 }
 fn d_output8(at: u32, d: u32) -> array<f32, 8> {
+#ifdef QUADS
+    return share(d_o[at + d + lane4], d_o[at + min(d + 4u, HEAD_DIM - 4u) + lane4]);
+#else
 #ifdef SUBGROUPS
     return share(d_o[at + min(d + lane8, HEAD_DIM - 1u)]);
 #else
+    let e = at + min(d + 4u, HEAD_DIM - 4u);
     return array<f32, 8>(
-        d_o[at + d], d_o[at + d + 1u], d_o[at + d + 2u], d_o[at + d + 3u],
-        d_o[at + min(d + 4u, HEAD_DIM - 1u)], d_o[at + min(d + 5u, HEAD_DIM - 1u)], d_o[at + min(d + 6u, HEAD_DIM - 1u)], d_o[at + min(d + 7u, HEAD_DIM - 1u)]);
+        d_o[at + d], d_o[at + d + 1u], d_o[at + d + 2u], d_o[at + d + 3u], d_o[e], d_o[e + 1u], d_o[e + 2u], d_o[e + 3u]);
+#endif
 #endif
 }
 
@@ -151,8 +159,12 @@ fn main(
     @builtin(subgroup_invocation_id) subgroup_lane: u32,
 #endif
 ) {
+#ifdef QUADS
+    lane4 = subgroup_lane % 4u;
+#else
 #ifdef SUBGROUPS
     lane8 = subgroup_lane % 8u;
+#endif
 #endif
     let row0 = group.x * LANES * ROWS;
     let row_end = min(row0 + LANES * ROWS, p.rows);

@@ -41,21 +41,29 @@ var<private> weight: array<Rows, 4>;
 var<private> rescale: Rows;
 
 fn key8(at: u32, d: u32) -> array<f32, 8> {
+#ifdef QUADS
+    return share(k[at + d + lane4], k[at + min(d + 4u, HEAD_DIM - 4u) + lane4]);
+#else
 #ifdef SUBGROUPS
     return share(k[at + min(d + lane8, HEAD_DIM - 1u)]);
 #else
+    let e = at + min(d + 4u, HEAD_DIM - 4u);
     return array<f32, 8>(
-        k[at + d], k[at + d + 1u], k[at + d + 2u], k[at + d + 3u],
-        k[at + min(d + 4u, HEAD_DIM - 1u)], k[at + min(d + 5u, HEAD_DIM - 1u)], k[at + min(d + 6u, HEAD_DIM - 1u)], k[at + min(d + 7u, HEAD_DIM - 1u)]);
+        k[at + d], k[at + d + 1u], k[at + d + 2u], k[at + d + 3u], k[e], k[e + 1u], k[e + 2u], k[e + 3u]);
+#endif
 #endif
 }
 fn value8(at: u32, d: u32) -> array<f32, 8> {
+#ifdef QUADS
+    return share(v[at + d + lane4], v[at + min(d + 4u, HEAD_DIM - 4u) + lane4]);
+#else
 #ifdef SUBGROUPS
     return share(v[at + min(d + lane8, HEAD_DIM - 1u)]);
 #else
+    let e = at + min(d + 4u, HEAD_DIM - 4u);
     return array<f32, 8>(
-        v[at + d], v[at + d + 1u], v[at + d + 2u], v[at + d + 3u],
-        v[at + min(d + 4u, HEAD_DIM - 1u)], v[at + min(d + 5u, HEAD_DIM - 1u)], v[at + min(d + 6u, HEAD_DIM - 1u)], v[at + min(d + 7u, HEAD_DIM - 1u)]);
+        v[at + d], v[at + d + 1u], v[at + d + 2u], v[at + d + 3u], v[e], v[e + 1u], v[e + 2u], v[e + 3u]);
+#endif
 #endif
 }
 
@@ -139,8 +147,12 @@ fn main(
     @builtin(subgroup_invocation_id) subgroup_lane: u32,
 #endif
 ) {
+#ifdef QUADS
+    lane4 = subgroup_lane % 4u;
+#else
 #ifdef SUBGROUPS
     lane8 = subgroup_lane % 8u;
+#endif
 #endif
     let head0 = group.y * HEADS;
     let row0 = group.x * LANES * PER_HEAD;

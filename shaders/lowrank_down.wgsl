@@ -5,6 +5,7 @@
 // sum crosses lanes, so that the sum runs over k in order in every variant and a row's bits do not depend on its place in a tile. With
 // SUBGROUPS one load per lane brings eight inputs of four ranks. Rows of a tile that belong to several jobs are walked segment by segment.
 // Dropout masks the input of trainable ranks only: frozen links of a chain are part of the base.
+#import handed_round
 #import lowrank
 #import lowrank_factor
 
@@ -32,6 +33,10 @@ fn load4(row: u32, k: u32) -> vec4<f32> {
 // Inputs k .. k + 8 of ranks r .. r + 4, the last rank again past it.
 fn ranks4(site: Site, r: u32, k: u32, lane: u32) -> Rows {
     let last = site.rank - 1u;
+#ifdef QUADS
+    let own = min(r + lane, last);
+    return handed_round(factor4(site, own, k), factor4(site, own, k + 4u));
+#else
 #ifdef SUBGROUPS
     return handed_round(factor4(site, min(r + lane / 2u, last), k + 4u * (lane & 1u)));
 #else
@@ -42,6 +47,7 @@ fn ranks4(site: Site, r: u32, k: u32, lane: u32) -> Rows {
     return Rows(
         factor4(site, r0, k), factor4(site, r0, k + 4u), factor4(site, r1, k), factor4(site, r1, k + 4u),
         factor4(site, r2, k), factor4(site, r2, k + 4u), factor4(site, r3, k), factor4(site, r3, k + 4u));
+#endif
 #endif
 }
 
@@ -149,7 +155,7 @@ fn main(
 #endif
 ) {
 #ifdef SUBGROUPS
-    let lane = invocation & 7u;
+    let lane = invocation % GROUP_LANES;
 #else
     let lane = 0u;
 #endif

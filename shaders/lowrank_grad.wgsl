@@ -5,6 +5,7 @@
 // no atomics, nothing that depends on other jobs. Grid: column tiles x blocks of eight ranks x jobs. With SUBGROUPS one load per
 // lane brings eight ranks of four rows of g.
 #import lowrank
+#import rows4
 
 @group(0) @binding(1) var<storage, read> jobs: array<u32>;
 @group(0) @binding(2) var<storage, read> sites: array<u32>;
@@ -17,23 +18,9 @@
 @group(0) @binding(5) var<storage, read_write> grads: array<f32>;
 #endif
 
-// Ranks r .. r + 4 of a row of g; r is a whole vector. What does not train is not stored.
-fn inner4(row: u32, r: u32) -> vec4<f32> {
-    return g[row * rank_vectors() + min(r / 4u, rank_vectors() - 1u)];
-}
-
-// Ranks r .. r + 8 of rows t .. t + 4, the last row again past it.
-fn rows4(t: u32, r: u32, last: u32, lane: u32) -> Rows {
-#ifdef SUBGROUPS
-    return handed_round(inner4(min(t + lane / 2u, last), r + 4u * (lane & 1u)));
-#else
-    let t1 = min(t + 1u, last);
-    let t2 = min(t + 2u, last);
-    let t3 = min(t + 3u, last);
-    return Rows(
-        inner4(t, r), inner4(t, r + 4u), inner4(t1, r), inner4(t1, r + 4u),
-        inner4(t2, r), inner4(t2, r + 4u), inner4(t3, r), inner4(t3, r + 4u));
-#endif
+// Ranks 4 q .. + 4 of a row of g. What does not train is not stored.
+fn row4(row: u32, q: u32) -> vec4<f32> {
+    return g[row * rank_vectors() + min(q, rank_vectors() - 1u)];
 }
 
 // Columns k .. k + 4 of row t of z, dropped; zero past the job's last row.
@@ -108,7 +95,7 @@ fn main(
 #endif
 ) {
 #ifdef SUBGROUPS
-    let lane = invocation & 7u;
+    let lane = invocation % GROUP_LANES;
 #else
     let lane = 0u;
 #endif
@@ -124,7 +111,7 @@ fn main(
     let end = min(job.row_end, p.rows);
     let last = max(end, 1u) - 1u;
     for (var t = job.row_begin; t < end; t += 4u) {
-        s = add_rows(s, job, t, last, k, rows4(t, r, last, lane));
+        s = add_rows(s, job, t, last, k, rows4(t, last, r / 4u, lane));
     }
     store(site, r, k, s);
 }

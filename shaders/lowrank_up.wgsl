@@ -6,6 +6,8 @@
 // registers while rows pass by, four at a time. Otherwise ROWS is 16, and sums of all rows stay while eight ranks at a time pass by. The sum
 // runs over r in order in every variant. With SUBGROUPS one load per lane brings eight ranks of four rows of h.
 #import lowrank
+#import rows4
+#import tile
 #import lowrank_factor
 
 @group(0) @binding(1) var<storage, read> row_job: array<u32>;
@@ -18,32 +20,12 @@
 @group(0) @binding(6) var<storage, read_write> y: array<f32>;
 #endif
 
-// Ranks r .. r + 4 of a row of h; r is a whole vector.
-fn inner4(row: u32, r: u32) -> vec4<f32> {
-    return select(vec4(0.0), h[row * rank_vectors() + r / 4u], r < p.r_max);
+// Ranks 4 q .. + 4 of a row of h.
+fn row4(row: u32, q: u32) -> vec4<f32> {
+    return select(vec4(0.0), h[row * rank_vectors() + q], q < rank_vectors());
 }
 
-// Ranks r .. r + 8 of rows t .. t + 4, the last row again past it.
-fn rows4(t: u32, r: u32, lane: u32) -> Rows {
-    let last = p.rows - 1u;
-#ifdef SUBGROUPS
-    return handed_round(inner4(min(t + lane / 2u, last), r + 4u * (lane & 1u)));
-#else
-    let t1 = min(t + 1u, last);
-    let t2 = min(t + 2u, last);
-    let t3 = min(t + 3u, last);
-    return Rows(
-        inner4(t, r), inner4(t, r + 4u), inner4(t1, r), inner4(t1, r + 4u),
-        inner4(t2, r), inner4(t2, r + 4u), inner4(t3, r), inner4(t3, r + 4u));
-#endif
-}
-
-// Eight ranks of four columns: k_i is M[r + i, n .. n + 4], the last rank again past it, where h is 0.
-struct Tile {
-    k0: vec4<f32>, k1: vec4<f32>, k2: vec4<f32>, k3: vec4<f32>,
-    k4: vec4<f32>, k5: vec4<f32>, k6: vec4<f32>, k7: vec4<f32>,
-}
-
+// Ranks r .. r + 8 of columns n .. n + 4, the last rank again past it, where h is 0.
 fn tile(site: Site, r: u32, n: u32) -> Tile {
     let last = site.rank - 1u;
     return Tile(
@@ -79,20 +61,8 @@ struct Sums {
     a2: vec4<f32>, b2: vec4<f32>, a3: vec4<f32>, b3: vec4<f32>,
 }
 
-// Eight more ranks of one row against four columns.
-fn dot8(sum: vec4<f32>, lo: vec4<f32>, hi: vec4<f32>, c: Tile) -> vec4<f32> {
-    var s = fma(vec4(lo.x), c.k0, sum);
-    s = fma(vec4(lo.y), c.k1, s);
-    s = fma(vec4(lo.z), c.k2, s);
-    s = fma(vec4(lo.w), c.k3, s);
-    s = fma(vec4(hi.x), c.k4, s);
-    s = fma(vec4(hi.y), c.k5, s);
-    s = fma(vec4(hi.z), c.k6, s);
-    return fma(vec4(hi.w), c.k7, s);
-}
-
 #ifdef DROPOUT
-// The same where the mask of a column multiplies what trains.
+// dot8 where the mask of a column multiplies what trains.
 fn masked8(sum: vec4<f32>, lo: vec4<f32>, hi: vec4<f32>, c: Tile, row: u32, n: u32, turn: Turn) -> vec4<f32> {
     let mask = job_dropout4(turn.job, row, n);
     var s = fma(select(vec4(lo.x), lo.x * mask, turn.train_lo.x), c.k0, sum);
@@ -164,13 +134,14 @@ fn main(
 #endif
 ) {
 #ifdef SUBGROUPS
-    let lane = invocation & 7u;
+    let lane = invocation % GROUP_LANES;
 #else
     let lane = 0u;
 #endif
     let na = (group.x * WG * 2u + local) * 4u;
     let n = vec2(na, na + 4u * WG);
     let t = group.y * ROWS;
+    let last = p.rows - 1u;
     let end = min(t + ROWS, p.rows);
     var begin = t;
     while (begin < end) {
@@ -190,7 +161,7 @@ fn main(
             let turn = turn_at(job, site, 0u, n);
             for (var row = begin; row < stop; row += 4u) {
                 var s: Sums;
-                add_rows(row, segment, n, c, multiply(s, row, rows4(row, 0u, lane), turn));
+                add_rows(row, segment, n, c, multiply(s, row, rows4(row, last, 0u, lane), turn));
             }
 #else
             var s0: Sums;
@@ -199,10 +170,10 @@ fn main(
             var s3: Sums;
             for (var r = 0u; r < site.rank; r += 8u) {
                 let turn = turn_at(job, site, r, n);
-                if (t < stop) { s0 = multiply(s0, t, rows4(t, r, lane), turn); }
-                if (t + 4u < stop) { s1 = multiply(s1, t + 4u, rows4(t + 4u, r, lane), turn); }
-                if (t + 8u < stop) { s2 = multiply(s2, t + 8u, rows4(t + 8u, r, lane), turn); }
-                if (t + 12u < stop) { s3 = multiply(s3, t + 12u, rows4(t + 12u, r, lane), turn); }
+                if (t < stop) { s0 = multiply(s0, t, rows4(t, last, r / 4u, lane), turn); }
+                if (t + 4u < stop) { s1 = multiply(s1, t + 4u, rows4(t + 4u, last, r / 4u, lane), turn); }
+                if (t + 8u < stop) { s2 = multiply(s2, t + 8u, rows4(t + 8u, last, r / 4u, lane), turn); }
+                if (t + 12u < stop) { s3 = multiply(s3, t + 12u, rows4(t + 12u, last, r / 4u, lane), turn); }
             }
             add_rows(t, segment, n, c, s0);
             add_rows(t + 4u, segment, n, c, s1);

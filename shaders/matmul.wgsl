@@ -8,34 +8,13 @@
 // 8 × 8, 0.64; 16 × 4, 0.60; 16 × 8, 0.58; 64-bit loads, 0.41; 8 × 8 without the first `if`, 0.53; backward, 8 × 8, 0.64. q8_0: 0.55 both
 // ways. f32, whose weights are eight times the loads: 8 rows 0.17, 16 rows 0.27, 32 rows 0.37 both ways. Without subgroups: 0.15.
 #import products
+#import rows4
 
 // Weights of eight columns for eight inputs.
 struct Pair { a: Tile, b: Tile }
-struct Rows {
-  lo0: vec4<f32>, hi0: vec4<f32>, lo1: vec4<f32>, hi1: vec4<f32>,
-  lo2: vec4<f32>, hi2: vec4<f32>, lo3: vec4<f32>, hi3: vec4<f32>,
-}
 struct Sums {
   a0: vec4<f32>, b0: vec4<f32>, a1: vec4<f32>, b1: vec4<f32>,
   a2: vec4<f32>, b2: vec4<f32>, a3: vec4<f32>, b3: vec4<f32>,
-}
-
-// Inputs 8 o .. + 8 of rows t .. t + 4.
-fn rows4(t: u32, o: u32, lane: u32) -> Rows {
-  let last = p.t - 1u;
-#ifdef SUBGROUPS
-  let z = load4(min(t + lane / 2u, last), 2u * o + (lane & 1u));
-  return Rows(
-    subgroupBroadcast(z, 0u), subgroupBroadcast(z, 1u), subgroupBroadcast(z, 2u), subgroupBroadcast(z, 3u),
-    subgroupBroadcast(z, 4u), subgroupBroadcast(z, 5u), subgroupBroadcast(z, 6u), subgroupBroadcast(z, 7u));
-#else
-  let t1 = min(t + 1u, last);
-  let t2 = min(t + 2u, last);
-  let t3 = min(t + 3u, last);
-  let i = 2u * o;
-  return Rows(
-    load4(t, i), load4(t, i + 1u), load4(t1, i), load4(t1, i + 1u), load4(t2, i), load4(t2, i + 1u), load4(t3, i), load4(t3, i + 1u));
-#endif
 }
 
 fn multiply(s: Sums, r: Rows, c: Pair) -> Sums {
@@ -77,7 +56,7 @@ fn main(
 #endif
 ) {
 #ifdef SUBGROUPS
-  let lane = invocation & 7u;
+  let lane = invocation % GROUP_LANES;
 #else
   let lane = 0u;
 #endif
@@ -88,6 +67,7 @@ fn main(
   let tile = group.yx;
 #endif
   let t = tile.y * ROWS;
+  let last_row = p.t - 1u;
   var s0: Sums;
 #ifdef ROWS8
   var s1: Sums;
@@ -108,38 +88,31 @@ fn main(
   let ca = octet * 8u;
   let cb = ca + 4u;
   let column = min(octet, octets() - 1u);
-  let last = quads() - 1u;
+  let last_quad = quads() - 1u;
   for (var o = 0u; 8u * o < p.n; o++) {
-    let c = turned(tile_at(2u * o, column), tile_at(min(2u * o + 1u, last), column));
+    let c = turned(tile_at(2u * o, column), tile_at(min(2u * o + 1u, last_quad), column));
 #else
   let quad = tile.x * WG * 2u + local;
   let ca = quad * 4u;
   let cb = (quad + WG) * 4u;
   let qa = min(quad, quads() - 1u);
   let qb = min(quad + WG, quads() - 1u);
-  for (var g = 0u; g * GROUP < p.k; g++) {
-    let ga = quant_group(qa, g);
-    let gb = quant_group(qb, g);
-    for (var j = 0u; j < GROUP / 8u; j++) {
-      let o = g * (GROUP / 8u) + j;
-      let c = Pair(quant_tile(ga, qa, g, j), quant_tile(gb, qb, g, j));
+  for (var o = 0u; 8u * o < p.k; o++) {
+    let c = Pair(tile_at(qa, o), tile_at(qb, o));
 #endif
-      if (t < p.t) { s0 = multiply(s0, rows4(t, o, lane), c); }
+    if (t < p.t) { s0 = multiply(s0, rows4(t, last_row, 2u * o, lane), c); }
 #ifdef ROWS8
-      if (t + 4u < p.t) { s1 = multiply(s1, rows4(t + 4u, o, lane), c); }
+    if (t + 4u < p.t) { s1 = multiply(s1, rows4(t + 4u, last_row, 2u * o, lane), c); }
 #endif
 #ifdef ROWS16
-      if (t + 8u < p.t) { s2 = multiply(s2, rows4(t + 8u, o, lane), c); }
-      if (t + 12u < p.t) { s3 = multiply(s3, rows4(t + 12u, o, lane), c); }
+    if (t + 8u < p.t) { s2 = multiply(s2, rows4(t + 8u, last_row, 2u * o, lane), c); }
+    if (t + 12u < p.t) { s3 = multiply(s3, rows4(t + 12u, last_row, 2u * o, lane), c); }
 #endif
 #ifdef ROWS32
-      if (t + 16u < p.t) { s4 = multiply(s4, rows4(t + 16u, o, lane), c); }
-      if (t + 20u < p.t) { s5 = multiply(s5, rows4(t + 20u, o, lane), c); }
-      if (t + 24u < p.t) { s6 = multiply(s6, rows4(t + 24u, o, lane), c); }
-      if (t + 28u < p.t) { s7 = multiply(s7, rows4(t + 28u, o, lane), c); }
-#endif
-#ifndef BACKWARD
-    }
+    if (t + 16u < p.t) { s4 = multiply(s4, rows4(t + 16u, last_row, 2u * o, lane), c); }
+    if (t + 20u < p.t) { s5 = multiply(s5, rows4(t + 20u, last_row, 2u * o, lane), c); }
+    if (t + 24u < p.t) { s6 = multiply(s6, rows4(t + 24u, last_row, 2u * o, lane), c); }
+    if (t + 28u < p.t) { s7 = multiply(s7, rows4(t + 28u, last_row, 2u * o, lane), c); }
 #endif
   }
   store_rows(t, ca, cb, s0);

@@ -17,10 +17,10 @@ fn stage_x(t: u32, at: u32, local: u32) {
     let quad = u / (DEPTH / 4u);
     let i = u % (DEPTH / 4u);
     let r = t + 4u * quad;
-    let a = load4(min(r, last), at / 4u + i);
-    let b = load4(min(r + 1u, last), at / 4u + i);
-    let c = load4(min(r + 2u, last), at / 4u + i);
-    let d = load4(min(r + 3u, last), at / 4u + i);
+    let a = row4(min(r, last), at / 4u + i);
+    let b = row4(min(r + 1u, last), at / 4u + i);
+    let c = row4(min(r + 2u, last), at / 4u + i);
+    let d = row4(min(r + 3u, last), at / 4u + i);
     xs[(4u * i) * QUADS + quad] = vec4(a.x, b.x, c.x, d.x);
     xs[(4u * i + 1u) * QUADS + quad] = vec4(a.y, b.y, c.y, d.y);
     xs[(4u * i + 2u) * QUADS + quad] = vec4(a.z, b.z, c.z, d.z);

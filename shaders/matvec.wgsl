@@ -19,10 +19,10 @@ fn main(
   var s3 = vec4<f32>();
   for (var o = local; o < octets(); o += WG) {
     let c = tile_at(q, o);
-    s0 = dot8(s0, load4(t, 2u * o), load4(t, 2u * o + 1u), c);
-    if (t + 1u < p.t) { s1 = dot8(s1, load4(t + 1u, 2u * o), load4(t + 1u, 2u * o + 1u), c); }
-    if (t + 2u < p.t) { s2 = dot8(s2, load4(t + 2u, 2u * o), load4(t + 2u, 2u * o + 1u), c); }
-    if (t + 3u < p.t) { s3 = dot8(s3, load4(t + 3u, 2u * o), load4(t + 3u, 2u * o + 1u), c); }
+    s0 = dot8(s0, row4(t, 2u * o), row4(t, 2u * o + 1u), c);
+    if (t + 1u < p.t) { s1 = dot8(s1, row4(t + 1u, 2u * o), row4(t + 1u, 2u * o + 1u), c); }
+    if (t + 2u < p.t) { s2 = dot8(s2, row4(t + 2u, 2u * o), row4(t + 2u, 2u * o + 1u), c); }
+    if (t + 3u < p.t) { s3 = dot8(s3, row4(t + 3u, 2u * o), row4(t + 3u, 2u * o + 1u), c); }
   }
   partial[local] = s0;
   partial[WG + local] = s1;

@@ -4,11 +4,7 @@
 // quant_tile(group data, quad, group, octet of the group); both read the binding `w`.
 struct Params { t: u32, n: u32, k: u32, ldx: u32, ldy: u32, offset: u32, rows: u32, pad: u32 }
 
-// Weights of one unit: component r of ki is row r, input i.
-struct Tile {
-  k0: vec4<f32>, k1: vec4<f32>, k2: vec4<f32>, k3: vec4<f32>,
-  k4: vec4<f32>, k5: vec4<f32>, k6: vec4<f32>, k7: vec4<f32>,
-}
+#import tile
 
 fn quads() -> u32 { return (p.n + 3u) / 4u; }
 fn octets() -> u32 { return (p.k + 7u) / 8u; }

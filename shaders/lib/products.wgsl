@@ -24,7 +24,7 @@ fn y_offset() -> u32 { return p.offset; }
 #endif
 
 // Inputs 4 i .. + 4 of row t, zero past the end. VEC4 needs rows of x and of y that are whole vectors.
-fn load4(t: u32, i: u32) -> vec4<f32> {
+fn row4(t: u32, i: u32) -> vec4<f32> {
 #ifdef VEC4
   return select(vec4(0.0), x[(t * p.ldx + x_offset()) / 4u + i], 4u * i < inner());
 #else
@@ -66,15 +66,3 @@ fn store4(t: u32, c: u32, v: vec4<f32>) {
   store1(at + 3u, c + 3u, v.w);
 }
 #endif
-
-// Eight more inputs of one row, (lo, hi), against four columns.
-fn dot8(a: vec4<f32>, lo: vec4<f32>, hi: vec4<f32>, c: Tile) -> vec4<f32> {
-  var s = fma(vec4(lo.x), c.k0, a);
-  s = fma(vec4(lo.y), c.k1, s);
-  s = fma(vec4(lo.z), c.k2, s);
-  s = fma(vec4(lo.w), c.k3, s);
-  s = fma(vec4(hi.x), c.k4, s);
-  s = fma(vec4(hi.y), c.k5, s);
-  s = fma(vec4(hi.z), c.k6, s);
-  return fma(vec4(hi.w), c.k7, s);
-}

@@ -5,6 +5,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::kernel::{Access, KernelSpec, Variant};
 use super::shader;
+#[cfg(target_arch = "wasm32")]
+use super::web_subgroups;
 use crate::{Error, Result};
 
 /// What the caller may wish of the device.
@@ -33,6 +35,14 @@ pub struct Facts {
     pub subgroup_sizes: (u32, u32),
     /// Timestamps around passes can be taken.
     pub timestamps: bool,
+}
+
+impl Facts {
+    /// How many neighbouring lanes can hand numbers round by broadcast, whichever subgroup size the driver picks: 8, 4, or 0 for none.
+    pub fn sharing_lanes(&self) -> u32 {
+        let smallest = self.subgroup_sizes.0;
+        [8, 4].into_iter().find(|lanes| self.subgroups && smallest >= *lanes && smallest.is_multiple_of(*lanes)).unwrap_or(0)
+    }
 }
 
 /// Limits that plans must respect.
@@ -100,8 +110,11 @@ impl Gpu {
             required_limits: limits.clone(),
             ..Default::default()
         };
-        let (device, queue) = adapter
-            .request_device(&descriptor)
+        #[cfg(target_arch = "wasm32")]
+        let (request, subgroups) = web_subgroups::asking_for_subgroups(|| adapter.request_device(&descriptor));
+        #[cfg(not(target_arch = "wasm32"))]
+        let (request, subgroups) = (adapter.request_device(&descriptor), features.contains(wgpu::Features::SUBGROUP));
+        let (device, queue) = request
             .await
             .map_err(|e| Error::NoAdapter { problem: format!("{} refused a device: {e}", info.name), hint: NO_ADAPTER_HINT })?;
         let trouble = Arc::new(Mutex::new(Trouble::default()));
@@ -116,7 +129,7 @@ impl Gpu {
             driver: format!("{} {}", info.driver, info.driver_info),
             backend: info.backend.to_str().to_string(),
             is_cpu: info.device_type == wgpu::DeviceType::Cpu,
-            subgroups: features.contains(wgpu::Features::SUBGROUP),
+            subgroups,
             subgroup_sizes: (info.subgroup_min_size, info.subgroup_max_size),
             timestamps: features.contains(wgpu::Features::TIMESTAMP_QUERY),
         };

@@ -55,6 +55,10 @@ impl Variant {
     pub fn flag_if(self, name: &'static str, on: bool) -> Self {
         if on { self.flag(name) } else { self }
     }
+    /// Lets as many neighbouring lanes hand numbers round as [`sharing_lanes`](super::device::Facts::sharing_lanes) says: 8, 4 or 0.
+    pub fn sharing(self, lanes: u32) -> Self {
+        self.flag_if("SUBGROUPS", lanes > 0).flag_if("QUADS", lanes == 4)
+    }
     /// Provides the text of an import; `suffix` names it in caches.
     pub fn import(mut self, name: &'static str, text: &'static str, suffix: &'static str) -> Self {
         self.imports.push((name, text));

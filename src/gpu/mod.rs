@@ -16,6 +16,8 @@ pub mod shader;
 pub mod store;
 pub mod timing;
 pub mod tune;
+#[cfg(target_arch = "wasm32")]
+mod web_subgroups;
 
 pub use device::{Gpu, GpuOptions};
 pub use executable::Executable;

@@ -162,9 +162,9 @@ pub fn forms(pass: Pass, shape: &AttentionShape, facts: Option<&Facts>) -> Vec<C
     let mut all = vec![tile(pass, shape)];
     let lanes = lane_count(facts);
     for (heads, per_head) in row_splits(pass, shape) {
-        all.push(lanes_form(pass, shape, lanes, heads, per_head, false));
-        if has_subgroups(facts) {
-            all.push(lanes_form(pass, shape, lanes, heads, per_head, true));
+        all.push(lanes_form(pass, shape, lanes, heads, per_head, 0));
+        if sharing_lanes(facts) > 0 {
+            all.push(lanes_form(pass, shape, lanes, heads, per_head, sharing_lanes(facts)));
         }
     }
     all
@@ -173,22 +173,22 @@ pub fn forms(pass: Pass, shape: &AttentionShape, facts: Option<&Facts>) -> Vec<C
 /// The forms worth measuring on an adapter, the default first. `None` is an adapter of which nothing is known.
 ///
 /// A lane that holds whole rows needs registers for them: GPUs get that form for small heads only. A CPU adapter spills to its cache,
-/// which is cheap up to a point; there, with subgroups, the tile is not even tried, since it is never near and costs seconds to compile.
+/// which is cheap up to a point; there the tile is not even tried, since it is never near and costs seconds to compile.
 pub fn candidates(pass: Pass, shape: &AttentionShape, facts: Option<&Facts>) -> Vec<Candidate> {
     let is_cpu = facts.is_some_and(|f| f.is_cpu);
     let registers = if is_cpu { 2048 } else { 256 };
-    let subgroups = has_subgroups(facts);
+    let sharing = sharing_lanes(facts);
     let lanes: Vec<Candidate> = row_splits(pass, shape)
         .into_iter()
         .filter(|(heads, per_head)| facts.is_some() && row_arrays(pass) * heads * per_head * shape.head_dim <= registers)
-        .map(|(heads, per_head)| lanes_form(pass, shape, lane_count(facts), heads, per_head, subgroups))
+        .map(|(heads, per_head)| lanes_form(pass, shape, lane_count(facts), heads, per_head, sharing))
         .take(if is_cpu { 1 } else { 2 })
         .collect();
-    if is_cpu && subgroups && !lanes.is_empty() { lanes } else { [vec![tile(pass, shape)], lanes].concat() }
+    if is_cpu && !lanes.is_empty() { lanes } else { [vec![tile(pass, shape)], lanes].concat() }
 }
 
-fn has_subgroups(facts: Option<&Facts>) -> bool {
-    facts.is_some_and(|f| f.subgroups && f.subgroup_sizes.0 >= 8)
+fn sharing_lanes(facts: Option<&Facts>) -> u32 {
+    facts.map_or(0, Facts::sharing_lanes)
 }
 
 /// Invocations per workgroup of the lanes forms: short tiles waste the least on the diagonal, a GPU wants a whole subgroup.
@@ -229,7 +229,7 @@ fn tile(pass: Pass, shape: &AttentionShape) -> Candidate {
     Candidate { spec, variant, grid: [shape.rows.div_ceil(TILE), heads, 1] }
 }
 
-fn lanes_form(pass: Pass, shape: &AttentionShape, lanes: u32, heads: u32, per_head: u32, subgroups: bool) -> Candidate {
+fn lanes_form(pass: Pass, shape: &AttentionShape, lanes: u32, heads: u32, per_head: u32, sharing: u32) -> Candidate {
     let (spec, groups) = match pass {
         Pass::Forward => (&LANES_FORWARD, shape.heads / heads),
         Pass::Queries => (&LANES_DQ, shape.heads / heads),
@@ -242,7 +242,7 @@ fn lanes_form(pass: Pass, shape: &AttentionShape, lanes: u32, heads: u32, per_he
         .with("HEADS", heads)
         .with("PER_HEAD", per_head)
         .flag(rows_flag)
-        .flag_if("SUBGROUPS", subgroups)
+        .sharing(sharing)
         .import("attention_mask", MASK, "")
         .import("attention_rows", ROWS_PARTS, "");
     Candidate { spec, variant, grid: [shape.rows.div_ceil(lanes * per_head), groups, 1] }

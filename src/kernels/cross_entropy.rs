@@ -4,7 +4,11 @@ use bytemuck::{Pod, Zeroable};
 
 use super::matmul::Rows;
 use super::real::Real;
+use super::reduce::row_lanes;
 use crate::gpu::{Access, Dispatch, KernelSpec, Recorder, Tensor, Variant, grid_1d};
+
+/// Lanes per row of a GPU.
+const LANES: u32 = 256;
 
 #[repr(C)]
 #[derive(Debug, Clone, Copy, Pod, Zeroable)]
@@ -51,7 +55,7 @@ pub fn cross_entropy(
     assert!(stride >= vocab && tensor.len as usize >= rows * stride, "{label}: {rows} rows of {vocab} do not fit the logits");
     let params = Params { rows: rows as u32, vocab: vocab as u32, first: first as u32, stride: stride as u32 };
     let what = Dispatch::new(label, &params, &[targets.ids, targets.weight, tensor, targets.loss], 8 * (rows * vocab) as u64);
-    let variant = Variant::new().with("WG", 256).flag_if("BACKWARD", backward);
+    let variant = Variant::new().with("WG", row_lanes(rec, LANES)).flag_if("BACKWARD", backward);
     rec.dispatch(&CROSS_ENTROPY, variant, grid_1d(rows as u32), what);
 }
 

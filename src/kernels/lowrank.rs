@@ -15,6 +15,7 @@
 
 use bytemuck::{Pod, Zeroable};
 
+use crate::gpu::device::Facts;
 use crate::gpu::{Access, Candidate, Dispatch, KernelSpec, Recorder, Tensor, Variant};
 
 /// Ranks that a lane handles at least.
@@ -275,28 +276,27 @@ struct Lanes {
     subgroup: usize,
     /// Lanes run one after the other on a CPU: register tiles first, workgroup memory last.
     cpu: bool,
-    /// Eight lanes can hand numbers round: subgroups have whole octets.
-    shared: bool,
+    /// Lanes that can hand numbers round.
+    sharing: u32,
 }
 
 impl Lanes {
     fn of(rec: &Recorder) -> Self {
         let facts = rec.facts();
-        let (smallest, largest) = facts.map_or((0, 32), |f| f.subgroup_sizes);
+        let largest = facts.map_or(32, |f| f.subgroup_sizes.1);
         Self {
             subgroup: (largest as usize).clamp(8, 128),
             cpu: facts.is_some_and(|f| f.is_cpu),
-            shared: facts.is_some_and(|f| f.subgroups) && smallest >= 8 && smallest.is_multiple_of(8),
+            sharing: facts.map_or(0, Facts::sharing_lanes),
         }
     }
 
     /// What is worth measuring, the first of it where nothing is measured. The leading `for_gpus` need fast workgroup memory or many
     /// lanes, which a CPU does not have; where a CPU has subgroups, they win over lanes that load alone.
     fn order(self, mut all: Vec<Candidate>, for_gpus: usize) -> Vec<Candidate> {
-        all.retain(|c| self.shared || !c.variant.needs_subgroups());
         if self.cpu {
             all.drain(..for_gpus);
-            if self.shared {
+            if self.sharing > 0 {
                 all.retain(|c| c.variant.needs_subgroups());
             }
         }
@@ -319,18 +319,20 @@ fn down_candidates(site: &LowrankSite, dropout: bool, lanes: Lanes) -> Vec<Candi
         let variant = Variant::new().flag_if("DROPOUT", dropout).flag_if("HALF", site.half).with("ROWS", rows as u32);
         all.push(candidate(&DOWN_TILE, variant, [site.rows.div_ceil(rows), site.r_max.div_ceil(BLOCK), 1]));
     }
-    let mut register = |wg: usize, groups: usize, wide: bool, subgroups: bool| {
+    let mut register = |wg: usize, groups: usize, wide: bool, sharing: u32| {
         let variant = flagged(site, dropout).with("WG", wg as u32).with("GROUPS", groups as u32).flag_if("GROUPS4", groups == 4);
         let ranks = if wide { 2 * BLOCK } else { BLOCK };
-        let variant = variant.flag_if("WIDE", wide).flag_if("HALF", site.half).flag_if("SUBGROUPS", subgroups);
+        let variant = variant.flag_if("WIDE", wide).flag_if("HALF", site.half).sharing(sharing);
         all.push(candidate(&DOWN, variant, [site.rows.div_ceil(wg * groups), site.r_max.div_ceil(ranks), 1]));
     };
     let wide = site.r_max > BLOCK;
-    register(8, 4, wide, false);
-    register(lanes.subgroup, 4, false, true);
-    register(lanes.subgroup, 2, wide, true);
-    if wide {
-        register(lanes.subgroup, 4, true, true);
+    register(8, 4, wide, 0);
+    if lanes.sharing > 0 {
+        register(lanes.subgroup, 4, false, lanes.sharing);
+        register(lanes.subgroup, 2, wide, lanes.sharing);
+        if wide {
+            register(lanes.subgroup, 4, true, lanes.sharing);
+        }
     }
     lanes.order(all, 2)
 }
@@ -341,9 +343,10 @@ fn up_candidates(site: &LowrankSite, width: usize, dropout: bool, lanes: Lanes) 
     // Few rows a tile make many lanes; many make few loads of the factor.
     let many = if one { 64 } else { 16 };
     let few = if one { 4 } else { 16 };
-    for (wg, rows, subgroups) in [(32, few, false), (8, many, false), (lanes.subgroup, many, true)] {
+    let shared = (lanes.sharing > 0).then_some((lanes.subgroup, many, lanes.sharing));
+    for (wg, rows, sharing) in [(32, few, 0), (8, many, 0)].into_iter().chain(shared) {
         let variant = flagged(site, dropout).with("WG", wg as u32).with("ROWS", rows as u32).flag_if("ONE_BLOCK", one);
-        let variant = variant.flag_if("HALF", site.half).flag_if("SUBGROUPS", subgroups);
+        let variant = variant.flag_if("HALF", site.half).sharing(sharing);
         all.push(candidate(&UP, variant, [width.div_ceil(8 * wg), site.rows.div_ceil(rows), 1]));
     }
     lanes.order(all, 1)
@@ -358,8 +361,9 @@ fn grad_candidates(site: &LowrankSite, width: usize, dropout: bool, lanes: Lanes
     }
     // Blocks begin with a whole vector, where the first rank that trains need not.
     let vectors = (site.t_max + 3).div_ceil(BLOCK);
-    for (wg, subgroups) in [(8, false), (lanes.subgroup, true)] {
-        let variant = flagged(site, dropout).with("WG", wg as u32).flag_if("SUBGROUPS", subgroups);
+    let shared = (lanes.sharing > 0).then_some((lanes.subgroup, lanes.sharing));
+    for (wg, sharing) in [(8, 0)].into_iter().chain(shared) {
+        let variant = flagged(site, dropout).with("WG", wg as u32).sharing(sharing);
         all.push(candidate(&GRAD, variant, [width.div_ceil(4 * wg), vectors, site.jobs]));
     }
     lanes.order(all, 2)

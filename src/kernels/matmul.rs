@@ -4,6 +4,7 @@
 use super::matrix::{Matrix, Params, Part};
 use super::matvec::{self, MATVEC};
 use super::real::Real;
+use crate::gpu::device::Facts;
 use crate::gpu::{Access, Candidate, Dispatch, KernelSpec, Recorder, Tensor, Variant};
 
 const BINDINGS: &[Access] = &[Access::ReadWrite, Access::Read, Access::ReadWrite];
@@ -16,7 +17,7 @@ pub const MATMUL_TILE: KernelSpec =
 
 /// Invocations of a register-tile workgroup: few, since each owns eight columns.
 const LANES: usize = 32;
-/// The same on adapters with eight lanes, where a wider group only coarsens the work.
+/// The same on adapters with at most eight lanes, where a wider group only coarsens the work.
 const NARROW_LANES: usize = 8;
 
 /// Which product.
@@ -152,26 +153,27 @@ pub fn forms(rec: &Recorder, direction: Direction, t: usize, w: &Matrix, part: &
         all.extend(sizes.iter().map(|&size| tile(&base, size, t, width)));
     }
     let facts = rec.facts();
-    let (smallest, largest) = facts.map_or((0, 0), |f| f.subgroup_sizes);
-    let lanes = if largest == 8 { NARROW_LANES } else { LANES };
-    // Eight inputs go round by broadcast, so a subgroup must hold whole octets.
-    if facts.is_some_and(|f| f.subgroups) && smallest >= 8 && smallest.is_multiple_of(8) {
-        all.extend(rows_of(w, t, vectors).iter().map(|&rows| registers(&base, direction, lanes, rows, true, t, width)));
+    let lanes = if facts.is_some_and(|f| (1..=8).contains(&f.subgroup_sizes.1)) { NARROW_LANES } else { LANES };
+    let sharing = facts.map_or(0, Facts::sharing_lanes);
+    if sharing > 0 {
+        all.extend(rows_of(w, t, vectors, sharing).iter().map(|&rows| registers(&base, direction, lanes, rows, sharing, t, width)));
     }
     // More than four rows of unshared loads gain nothing.
-    all.push(registers(&base, direction, lanes, 4, false, t, width));
+    all.push(registers(&base, direction, lanes, 4, 0, t, width));
     all
 }
 
-/// Row counts of a register tile worth measuring: formats whose weights are many loads need more rows to pay for them. Widths that are no
-/// whole vectors belong to toys, which are not worth the time to compile tall tiles.
-fn rows_of(w: &Matrix, t: usize, vectors: bool) -> &'static [usize] {
+/// Row counts of a register tile worth measuring: formats whose weights are many loads need more rows to pay for them, and so do all where
+/// only four lanes share. Widths that are no whole vectors belong to toys, which are not worth the time to compile tall tiles.
+fn rows_of(w: &Matrix, t: usize, vectors: bool, sharing: u32) -> &'static [usize] {
     let heavy = vectors && w.format.gpu.planes[0].bits > 64;
-    match (t, heavy) {
-        (..=4, _) => &[4],
-        (..=8, _) | (_, false) => &[8],
-        (..=16, true) => &[16],
-        (_, true) => &[16, 32],
+    match (t, heavy, sharing) {
+        (..=4, ..) => &[4],
+        (..=8, ..) => &[8],
+        (_, _, 4) if vectors => &[16],
+        (_, false, _) => &[8],
+        (..=16, true, _) => &[16],
+        (_, true, _) => &[16, 32],
     }
 }
 
@@ -180,7 +182,7 @@ fn tile(base: &Variant, size: usize, t: usize, width: usize) -> Candidate {
     Candidate { spec: &MATMUL_TILE, variant: base.clone().with("TILE", size as u32), grid }
 }
 
-fn registers(base: &Variant, direction: Direction, lanes: usize, rows: usize, subgroups: bool, t: usize, width: usize) -> Candidate {
+fn registers(base: &Variant, direction: Direction, lanes: usize, rows: usize, sharing: u32, t: usize, width: usize) -> Candidate {
     let variant = base
         .clone()
         .with("WG", lanes as u32)
@@ -188,7 +190,7 @@ fn registers(base: &Variant, direction: Direction, lanes: usize, rows: usize, su
         .flag_if("ROWS8", rows >= 8)
         .flag_if("ROWS16", rows >= 16)
         .flag_if("ROWS32", rows >= 32)
-        .flag_if("SUBGROUPS", subgroups);
+        .sharing(sharing);
     let (columns, rows) = (width.div_ceil(8 * lanes) as u32, t.div_ceil(rows) as u32);
     let grid = if direction == Direction::Forward { [rows, columns, 1] } else { [columns, rows, 1] };
     Candidate { spec: &MATMUL, variant, grid }

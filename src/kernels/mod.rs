@@ -17,6 +17,7 @@ pub mod norm;
 pub mod optimizer;
 pub mod peak;
 pub mod real;
+mod reduce;
 pub mod rope;
 pub mod rows;
 pub mod samples;

@@ -3,11 +3,11 @@
 use bytemuck::{Pod, Zeroable};
 
 use super::real::Real;
+use super::reduce::row_lanes;
 use crate::gpu::{Access, Dispatch, KernelSpec, Recorder, Tensor, Variant, grid_1d};
 
-/// Lanes per row, and on adapters whose lanes are the eight of one vector register, where each barrier between more of them costs.
+/// Lanes per row of a GPU.
 const LANES: u32 = 64;
-const NARROW_LANES: u32 = 8;
 
 /// Uniform parameters of both kernels.
 #[repr(C)]
@@ -33,11 +33,9 @@ pub const BACKWARD: KernelSpec = KernelSpec {
     bindings: &[Access::ReadWrite, Access::Read, Access::ReadWrite, Access::ReadWrite, Access::ReadWrite],
 };
 
-/// Rows of whole vectors are read four elements at a time. The number of lanes fixes the order of the sum, so it follows from the adapter and
-/// is not measured: a run must not change with the cache of choices.
+/// Rows of whole vectors are read four elements at a time.
 fn lanes(rec: &Recorder, cols: u32) -> Variant {
-    let narrow = rec.facts().is_some_and(|f| f.is_cpu);
-    Variant::new().with("WG", if narrow { NARROW_LANES } else { LANES }).flag_if("VEC4", cols.is_multiple_of(4))
+    Variant::new().with("WG", row_lanes(rec, LANES)).flag_if("VEC4", cols.is_multiple_of(4))
 }
 
 /// Records `y[t,d] = rmsnorm(x[t,d]) · w[d]` and keeps `rstd[t]`.

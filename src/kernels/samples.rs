@@ -26,7 +26,8 @@ pub fn variants() -> Vec<(&'static KernelSpec, Variant)> {
         timestamps: false,
     };
     let mut found: Vec<(&'static KernelSpec, Variant)> = Vec::new();
-    for tuner in [Tuner::none(), Tuner::assuming(facts(false, 32)), Tuner::assuming(facts(true, 8))] {
+    for facts in [None, Some(facts(false, 32)), Some(facts(true, 8)), Some(facts(true, 4))] {
+        let tuner = facts.map_or(Tuner::none(), Tuner::assuming);
         let mut recorder = Recorder::new(&tuner);
         record_all(&mut recorder);
         let recorded = recorder.commands().iter().filter_map(|c| if let Command::Dispatch { run, .. } = c { Some(run) } else { None });

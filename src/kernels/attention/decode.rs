@@ -1,6 +1,6 @@
 //! Attention of a few new rows against a key/value cache, for generation.
 
-use super::{AttentionShape, Params, R, ROWS_PARTS, RW, has_subgroups};
+use super::{AttentionShape, Params, R, ROWS_PARTS, RW, sharing_lanes};
 use crate::gpu::device::Facts;
 use crate::gpu::{Candidate, Dispatch, KernelSpec, Recorder, Tensor, Variant, grid_1d};
 
@@ -33,7 +33,7 @@ pub fn decode_candidates(shape: &AttentionShape, max_len: u32, facts: Option<&Fa
     let splits = splits(max_len);
     let plain = Variant::new().with("HEAD_DIM", shape.head_dim).with("SPLITS", splits);
     let mut all = vec![Candidate { spec: &DECODE, variant: plain.clone(), grid: [shape.heads, shape.rows, splits] }];
-    if has_subgroups(facts) {
+    if sharing_lanes(facts) == 8 {
         let group = shape.heads / shape.kv_heads;
         let heads = (1..=4).rev().find(|n| group.is_multiple_of(*n)).unwrap_or(1);
         let lanes = if facts.is_some_and(|f| f.is_cpu) { 8 } else { 64 };
