@@ -94,7 +94,7 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
     for (var c = 0u; c < OWN; c++) {
       for (var i = 0u; i < 4u; i++) {
         let row = t + 4u * (down + 8u * r) + i;
-        if (row < p.t) { store4(row, column + 4u * (across + 8u * c), sums[4u * (r * OWN + c) + i]); }
+        if (row < p.t && column + 4u * (across + 8u * c) < columns()) { store4(row, column + 4u * (across + 8u * c), sums[4u * (r * OWN + c) + i]); }
       }
     }
   }

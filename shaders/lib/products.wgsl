@@ -36,17 +36,15 @@ fn row4(t: u32, i: u32) -> vec4<f32> {
 #endif
 }
 
-// Columns c .. c + 4 of row t.
+// Columns c .. c + 4 of row t; the first of them is there.
 #ifdef VEC4
 fn store4(t: u32, c: u32, v: vec4<f32>) {
   let at = (t * p.ldy + y_offset() + c) / 4u;
-  if (c < columns()) {
 #ifdef ACCUMULATE
-    y[at] += v;
+  y[at] += v;
 #else
-    y[at] = v;
+  y[at] = v;
 #endif
-  }
 }
 #else
 fn store1(at: u32, c: u32, v: f32) {

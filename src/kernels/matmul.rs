@@ -156,10 +156,10 @@ pub fn forms(rec: &Recorder, direction: Direction, t: usize, w: &Matrix, part: &
     let lanes = if facts.is_some_and(|f| (1..=8).contains(&f.subgroup_sizes.1)) { NARROW_LANES } else { LANES };
     let sharing = facts.map_or(0, Facts::sharing_lanes);
     if sharing > 0 {
-        all.extend(rows_of(w, t, vectors, sharing).iter().map(|&rows| registers(&base, direction, lanes, rows, sharing, t, width)));
+        all.extend(rows_of(w, t, vectors, sharing).iter().map(|&rows| registers(&base, w, direction, lanes, rows, sharing, t, width)));
     }
     // More than four rows of unshared loads gain nothing.
-    all.push(registers(&base, direction, lanes, 4, 0, t, width));
+    all.push(registers(&base, w, direction, lanes, 4, 0, t, width));
     all
 }
 
@@ -182,9 +182,21 @@ fn tile(base: &Variant, size: usize, t: usize, width: usize) -> Candidate {
     Candidate { spec: &MATMUL_TILE, variant: base.clone().with("TILE", size as u32), grid }
 }
 
-fn registers(base: &Variant, direction: Direction, lanes: usize, rows: usize, sharing: u32, t: usize, width: usize) -> Candidate {
+fn registers(
+    base: &Variant,
+    w: &Matrix,
+    direction: Direction,
+    lanes: usize,
+    rows: usize,
+    sharing: u32,
+    t: usize,
+    width: usize,
+) -> Candidate {
+    // Adapters with subgroups of four (SwiftShader) pay more for a loop in a loop than for decoding scales again.
+    let grouped = direction == Direction::Forward && w.format.block > 8 && sharing != 4;
     let variant = base
         .clone()
+        .flag_if("GROUPED", grouped)
         .with("WG", lanes as u32)
         .with("ROWS", rows as u32)
         .flag_if("ROWS8", rows >= 8)
