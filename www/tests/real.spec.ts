@@ -91,6 +91,7 @@ test("the embedded model learns, pauses, survives a reload, answers, and goes ho
 
   await load(page);
   await pick(page, "Import…", { name: "adapter.zip", mimeType: "application/zip", buffer: zip });
+  await expect(section(page, "Try it").getByLabel("Adapter", { exact: true })).toHaveValue("imported", { timeout: PATIENCE });
   const again = await answers(page);
   expect(again.tuned).toBe(tuned);
 

@@ -268,18 +268,24 @@ test("models stream from servers and are kept by content", { timeout: 120_000 },
 
 test("an interrupted download goes on where it stopped", { timeout: 120_000 }, async () => {
   const piece = 8 << 20;
-  const load = () => page.evaluate(async () => {
+  const load = (most = Infinity) => page.evaluate(async (most) => {
     globalThis.trainer ??= await Trainer.create();
     const begun = [];
+    const cancel = new AbortController();
+    const onProgress = ({ phase, done }) => {
+      if (phase !== "download") return;
+      begun.push(done);
+      if (done >= most) cancel.abort();
+    };
     let info;
     const error = await failure(async () => {
-      info = await trainer.loadBase({ url: "/ranges/large.gguf" }, { onProgress: (p) => p.phase === "download" && begun.push(p.done) });
+      info = await trainer.loadBase({ url: "/ranges/large.gguf" }, { onProgress, signal: cancel.signal });
     });
     const models = await (await (await navigator.storage.getDirectory()).getDirectoryHandle("weblora")).getDirectoryHandle("models");
     const ends = [];
     for await (const name of models.keys()) ends.push(name.split(".").at(-1));
     return { error, info, begun, ends: ends.sort() };
-  });
+  }, Math.min(most, Number.MAX_VALUE));
   const interrupted = async () => {
     server.state.ends = 2 * piece;
     const { error, ends } = await load();
@@ -326,6 +332,33 @@ test("an interrupted download goes on where it stopped", { timeout: 120_000 }, a
   }, piece + 5);
   assert.equal((await load()).error, undefined);
   assert.equal(fetched()[0], `ranges bytes=${piece}-${2 * piece - 1}`);
+
+  // So does one that a person cancelled, but not one whose note of how far it came is not ours.
+  const cancelled = async () => {
+    await page.evaluate(async () => {
+      await trainer.loadBase({ embedded: true });
+      for (const { key } of await trainer.cache.list()) await trainer.cache.remove(key);
+    });
+    const { error, ends } = await load(piece);
+    assert.equal(error?.code, "aborted");
+    assert.deepEqual(ends, ["bin", "part"]);
+    server.state.requests = [];
+  };
+  await cancelled();
+  assert.equal((await load()).error, undefined);
+  assert.notEqual(fetched()[0], `ranges bytes=0-${piece - 1}`);
+  await cancelled();
+  await page.evaluate(async () => {
+    const models = await (await (await navigator.storage.getDirectory()).getDirectoryHandle("weblora")).getDirectoryHandle("models");
+    for await (const [name, handle] of models.entries()) {
+      if (!name.endsWith(".part")) continue;
+      const stream = await handle.createWritable();
+      await stream.write('{"url": 7, "pieces": "none"}');
+      await stream.close();
+    }
+  });
+  assert.equal((await load()).error, undefined);
+  assert.equal(fetched()[0], `ranges bytes=0-${piece - 1}`);
 });
 
 test("the best adapter of a run survives the page", { timeout: 240_000 }, async () => {

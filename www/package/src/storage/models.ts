@@ -1,6 +1,6 @@
 // Models kept in the origin's storage. An entry is `ID.bin`, the file, and `ID.json`, written last: without it, the file is a leftover.
-// `ID.part` instead is a download that was interrupted (partial.ts). Its key is the SHA-256 of the SHA-256s of its pieces, so the same content is kept once, whatever it was called, and is verified piece by
-// piece, in bounded memory, whenever it is opened.
+// `ID.part` instead is a download that was interrupted (partial.ts). Its key is the SHA-256 of the SHA-256s of its pieces, so the same content is
+// kept once, whatever it was called, and is verified piece by piece, in bounded memory, whenever it is opened.
 
 import { WebloraError } from "../errors.js";
 import { fetchRange, fetchWhole, type RemoteFile } from "../sources.js";
@@ -170,7 +170,7 @@ async function begin(at: FileSystemDirectoryHandle, origin: Origin | undefined):
   return { id, pieces: [], file: await openFile(at, `${id}.bin`) };
 }
 
-/** Keeps a model: its key. The same content is kept once. A download that fails stays as far as it came, and is taken up by the next one. */
+/** Keeps a model: its key. The same content is kept once. A download that fails or is cancelled stays as far as it came, and is taken up by the next one. */
 export async function keepModel(from: Incoming, report: Report): Promise<string> {
   const at = await folder("models");
   const origin = originOf(from);
@@ -189,8 +189,8 @@ export async function keepModel(from: Incoming, report: Report): Promise<string>
     file.flush();
   } catch (error) {
     file.close();
-    const interrupted = origin && error instanceof WebloraError && error.code === "network";
-    if (!interrupted) await removePart(at, id).catch(() => undefined);
+    const interrupted = error instanceof WebloraError && (error.code === "network" || error.code === "aborted");
+    if (!origin || !interrupted || writer.pieces.length === 0) await removePart(at, id).catch(() => undefined);
     throw error;
   }
   file.close();

@@ -26,16 +26,30 @@ export interface Begun {
 
 const END = ".part";
 
+function parsed(text: string): unknown {
+  try {
+    return JSON.parse(text);
+  } catch {
+    return undefined;
+  }
+}
+
+function isPart(value: unknown): value is Part {
+  const { url, version, size, pieces } = (value ?? {}) as Partial<Record<keyof Part, unknown>>;
+  const texts = [url, version, ...(Array.isArray(pieces) ? (pieces as unknown[]) : [undefined])];
+  return texts.every((text) => typeof text === "string") && typeof size === "number";
+}
+
 async function parts(at: FileSystemDirectoryHandle): Promise<Map<string, Part>> {
   const found = new Map<string, Part>();
   for (const name of await names(at)) {
     if (!name.endsWith(END)) continue;
-    try {
-      found.set(name.slice(0, -END.length), JSON.parse((await (await readFile(at, name))?.text()) ?? "") as Part);
-    } catch {
-      // Cut off while it was written: what it was of is not known any more.
-      await removePart(at, name.slice(0, -END.length)).catch(() => undefined);
-    }
+    const id = name.slice(0, -END.length);
+    const text = (await (await readFile(at, name))?.text()) ?? "";
+    const part = parsed(text);
+    if (isPart(part)) found.set(id, part);
+    // Cut off while it was written, or not ours: what it was of is not known.
+    else await removePart(at, id).catch(() => undefined);
   }
   return found;
 }
