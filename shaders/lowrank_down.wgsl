@@ -1,9 +1,9 @@
 // h[t, r] = c * sum_k drop(x[t, k]) * M[r, k], into the rank: M = A, c = 1 forward; M = Bt, c = scale, no dropout for dh.
 // x [rows, width], M [rank, width] of the row's job, h [rows, r_max rounded up to whole vectors], written 0 past the job's rank.
 //
-// One lane owns GROUPS (2 or 4) rows WG apart and eight ranks, sixteen with WIDE: an element of x is loaded once and used that often, and no
+// One lane owns GROUPS (2 or 4) rows WG apart and RANKS ranks, 8 to 40 in octets: an element of x is loaded once and used that often, and no
 // sum crosses lanes, so that the sum runs over k in order in every variant and a row's bits do not depend on its place in a tile. With
-// SUBGROUPS one load per lane brings eight inputs of four ranks. Rows of a tile that belong to several jobs are walked segment by segment.
+// SUBGROUPS lanes load a part of eight inputs of four ranks each. Rows of a tile that belong to several jobs are walked segment by segment.
 // Dropout masks the input of trainable ranks only: frozen links of a chain are part of the base.
 #import handed_round
 #import lowrank
@@ -91,42 +91,52 @@ fn four(sum: vec4<f32>, v: Input, m: Rows, train: vec4<bool>) -> vec4<f32> {
 #endif
 }
 
-// The ranks that a lane owns, four by four: of the factor, which of them train, and the sums of one row.
-#ifdef WIDE
-const RANKS: u32 = 16u;
-struct Factor { a: Rows, b: Rows, c: Rows, d: Rows }
-struct Train { a: vec4<bool>, b: vec4<bool>, c: vec4<bool>, d: vec4<bool> }
-struct Sums { a: vec4<f32>, b: vec4<f32>, c: vec4<f32>, d: vec4<f32> }
-#else
-const RANKS: u32 = 8u;
-struct Factor { a: Rows, b: Rows }
-struct Train { a: vec4<bool>, b: vec4<bool> }
-struct Sums { a: vec4<f32>, b: vec4<f32> }
-#endif
+// Of eight ranks: the factor's next eight inputs, which of them train, the sums of one row.
+struct Factor { lo: Rows, hi: Rows }
+struct Train { lo: vec4<bool>, hi: vec4<bool> }
+struct Sums { lo: vec4<f32>, hi: vec4<f32> }
 
 fn factor(site: Site, r: u32, k: u32, lane: u32) -> Factor {
-#ifdef WIDE
-    return Factor(
-        ranks4(site, r, k, lane), ranks4(site, r + 4u, k, lane), ranks4(site, r + 8u, k, lane), ranks4(site, r + 12u, k, lane));
-#else
     return Factor(ranks4(site, r, k, lane), ranks4(site, r + 4u, k, lane));
-#endif
 }
 
 fn train(site: Site, r: u32) -> Train {
-#ifdef WIDE
-    return Train(trains(site, r), trains(site, r + 4u), trains(site, r + 8u), trains(site, r + 12u));
-#else
     return Train(trains(site, r), trains(site, r + 4u));
+}
+
+fn eight(s: Sums, v: Input, m: Factor, t: Train) -> Sums {
+    return Sums(four(s.lo, v, m.lo, t.lo), four(s.hi, v, m.hi, t.hi));
+}
+
+// The rows of a lane.
+struct Inputs {
+    v0: Input,
+    v1: Input,
+#ifdef GROUPS4
+    v2: Input,
+    v3: Input,
 #endif
 }
 
-fn multiply(s: Sums, v: Input, m: Factor, t: Train) -> Sums {
-#ifdef WIDE
-    return Sums(four(s.a, v, m.a, t.a), four(s.b, v, m.b, t.b), four(s.c, v, m.c, t.c), four(s.d, v, m.d, t.d));
-#else
-    return Sums(four(s.a, v, m.a, t.a), four(s.b, v, m.b, t.b));
+struct Octet {
+    s0: Sums,
+    s1: Sums,
+#ifdef GROUPS4
+    s2: Sums,
+    s3: Sums,
 #endif
+}
+
+// Eight more inputs of the first `groups` rows, for eight ranks.
+fn multiply(before: Octet, v: Inputs, m: Factor, t: Train, groups: u32) -> Octet {
+    var o = before;
+    if (groups > 0u) { o.s0 = eight(o.s0, v.v0, m, t); }
+    if (groups > 1u) { o.s1 = eight(o.s1, v.v1, m, t); }
+#ifdef GROUPS4
+    if (groups > 2u) { o.s2 = eight(o.s2, v.v2, m, t); }
+    if (groups > 3u) { o.s3 = eight(o.s3, v.v3, m, t); }
+#endif
+    return o;
 }
 
 fn store4(row: u32, r: u32, rank: u32, sums: vec4<f32>) {
@@ -136,13 +146,19 @@ fn store4(row: u32, r: u32, rank: u32, sums: vec4<f32>) {
     }
 }
 
-fn store(row: u32, r0: u32, site: Site, s: Sums) {
+fn store8(row: u32, r: u32, site: Site, s: Sums) {
     let c = scale_of(site);
-    store4(row, r0, site.rank, c * s.a);
-    store4(row, r0 + 4u, site.rank, c * s.b);
-#ifdef WIDE
-    store4(row, r0 + 8u, site.rank, c * s.c);
-    store4(row, r0 + 12u, site.rank, c * s.d);
+    store4(row, r, site.rank, c * s.lo);
+    store4(row, r + 4u, site.rank, c * s.hi);
+}
+
+// Of the rows of a lane, those in begin .. stop.
+fn store(t: vec4<u32>, begin: u32, stop: u32, r: u32, site: Site, o: Octet) {
+    if (t.x >= begin && t.x < stop) { store8(t.x, r, site, o.s0); }
+    if (t.y >= begin && t.y < stop) { store8(t.y, r, site, o.s1); }
+#ifdef GROUPS4
+    if (t.z >= begin && t.z < stop) { store8(t.z, r, site, o.s2); }
+    if (t.w >= begin && t.w < stop) { store8(t.w, r, site, o.s3); }
 #endif
 }
 
@@ -161,14 +177,8 @@ fn main(
 #endif
     let first = group.x * WG * GROUPS;
     let end = min(first + WG * GROUPS, p.rows);
-    let r0 = group.y * RANKS;
-    // The rows of a lane.
-    let t0 = first + local;
-    let t1 = t0 + WG;
-#ifdef GROUPS4
-    let t2 = t1 + WG;
-    let t3 = t2 + WG;
-#endif
+    let r = group.y * RANKS;
+    let t = vec4(first + local) + vec4(0u, 1u, 2u, 3u) * WG;
     var begin = first;
     while (begin < end) {
         let id = row_job[begin];
@@ -180,30 +190,55 @@ fn main(
             job = load_job(id);
             site = load_site(id);
         }
-        var s0: Sums;
-        var s1: Sums;
-#ifdef GROUPS4
-        var s2: Sums;
-        var s3: Sums;
+        var a: Octet;
+#ifdef RANKS16
+        var b: Octet;
 #endif
-        if (r0 < site.rank) {
-            let t = train(site, r0);
-            let last = stop - 1u;
+#ifdef RANKS24
+        var c: Octet;
+#endif
+#ifdef RANKS32
+        var d: Octet;
+#endif
+#ifdef RANKS40
+        var e: Octet;
+#endif
+        if (r < site.rank) {
+            let row = clamp(t, vec4(begin), vec4(stop - 1u));
+            let groups = (stop - first + WG - 1u) / WG;
             for (var k = 0u; k < p.width; k += 8u) {
-                let m = factor(site, r0, k, lane);
-                if (first < stop) { s0 = multiply(s0, input(job, clamp(t0, begin, last), k), m, t); }
-                if (first + WG < stop) { s1 = multiply(s1, input(job, clamp(t1, begin, last), k), m, t); }
 #ifdef GROUPS4
-                if (first + 2u * WG < stop) { s2 = multiply(s2, input(job, clamp(t2, begin, last), k), m, t); }
-                if (first + 3u * WG < stop) { s3 = multiply(s3, input(job, clamp(t3, begin, last), k), m, t); }
+                let v = Inputs(input(job, row.x, k), input(job, row.y, k), input(job, row.z, k), input(job, row.w, k));
+#else
+                let v = Inputs(input(job, row.x, k), input(job, row.y, k));
+#endif
+                a = multiply(a, v, factor(site, r, k, lane), train(site, r), groups);
+#ifdef RANKS16
+                b = multiply(b, v, factor(site, r + 8u, k, lane), train(site, r + 8u), groups);
+#endif
+#ifdef RANKS24
+                c = multiply(c, v, factor(site, r + 16u, k, lane), train(site, r + 16u), groups);
+#endif
+#ifdef RANKS32
+                d = multiply(d, v, factor(site, r + 24u, k, lane), train(site, r + 24u), groups);
+#endif
+#ifdef RANKS40
+                e = multiply(e, v, factor(site, r + 32u, k, lane), train(site, r + 32u), groups);
 #endif
             }
         }
-        if (t0 >= begin && t0 < stop) { store(t0, r0, site, s0); }
-        if (t1 >= begin && t1 < stop) { store(t1, r0, site, s1); }
-#ifdef GROUPS4
-        if (t2 >= begin && t2 < stop) { store(t2, r0, site, s2); }
-        if (t3 >= begin && t3 < stop) { store(t3, r0, site, s3); }
+        store(t, begin, stop, r, site, a);
+#ifdef RANKS16
+        store(t, begin, stop, r + 8u, site, b);
+#endif
+#ifdef RANKS24
+        store(t, begin, stop, r + 16u, site, c);
+#endif
+#ifdef RANKS32
+        store(t, begin, stop, r + 24u, site, d);
+#endif
+#ifdef RANKS40
+        store(t, begin, stop, r + 32u, site, e);
 #endif
         begin = stop;
     }

@@ -3,7 +3,7 @@
 // h [rows, r_max rounded up to whole vectors], M [rank, width] of the row's job, y [rows, width].
 //
 // One lane owns eight columns, two quads WG apart, of the ROWS rows of a tile. With ONE_BLOCK there are at most eight ranks: they stay in
-// registers while rows pass by, four at a time. Otherwise ROWS is 16, and sums of all rows stay while eight ranks at a time pass by. The sum
+// registers while rows pass by, four at a time. Otherwise ROWS is 16 or 32, and sums of all rows stay while eight ranks at a time pass by. The sum
 // runs over r in order in every variant. With SUBGROUPS one load per lane brings eight ranks of four rows of h.
 #import lowrank
 #import rows4
@@ -168,17 +168,35 @@ fn main(
             var s1: Sums;
             var s2: Sums;
             var s3: Sums;
+#ifdef ROWS32
+            var s4: Sums;
+            var s5: Sums;
+            var s6: Sums;
+            var s7: Sums;
+#endif
             for (var r = 0u; r < site.rank; r += 8u) {
                 let turn = turn_at(job, site, r, n);
                 if (t < stop) { s0 = multiply(s0, t, rows4(t, last, r / 4u, lane), turn); }
                 if (t + 4u < stop) { s1 = multiply(s1, t + 4u, rows4(t + 4u, last, r / 4u, lane), turn); }
                 if (t + 8u < stop) { s2 = multiply(s2, t + 8u, rows4(t + 8u, last, r / 4u, lane), turn); }
                 if (t + 12u < stop) { s3 = multiply(s3, t + 12u, rows4(t + 12u, last, r / 4u, lane), turn); }
+#ifdef ROWS32
+                if (t + 16u < stop) { s4 = multiply(s4, t + 16u, rows4(t + 16u, last, r / 4u, lane), turn); }
+                if (t + 20u < stop) { s5 = multiply(s5, t + 20u, rows4(t + 20u, last, r / 4u, lane), turn); }
+                if (t + 24u < stop) { s6 = multiply(s6, t + 24u, rows4(t + 24u, last, r / 4u, lane), turn); }
+                if (t + 28u < stop) { s7 = multiply(s7, t + 28u, rows4(t + 28u, last, r / 4u, lane), turn); }
+#endif
             }
             add_rows(t, segment, n, c, s0);
             add_rows(t + 4u, segment, n, c, s1);
             add_rows(t + 8u, segment, n, c, s2);
             add_rows(t + 12u, segment, n, c, s3);
+#ifdef ROWS32
+            add_rows(t + 16u, segment, n, c, s4);
+            add_rows(t + 20u, segment, n, c, s5);
+            add_rows(t + 24u, segment, n, c, s6);
+            add_rows(t + 28u, segment, n, c, s7);
+#endif
 #endif
         }
         begin = stop;

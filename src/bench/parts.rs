@@ -23,8 +23,11 @@ const VOCAB: usize = 49_152;
 type Body<'a> = &'a dyn Fn(&mut Recorder);
 
 pub(super) async fn run(bench: &mut Bench<'_>) -> Result<()> {
-    for (k, n) in [(WIDTH, WIDE), (WIDE, WIDTH)] {
-        low_rank(bench, 8, k, n).await?;
+    // Plain LoRA, and a chain: its last link beside frozen ones.
+    for (rank, trained) in [(8, 8), (40, 8)] {
+        for (k, n) in [(WIDTH, WIDE), (WIDE, WIDTH)] {
+            low_rank(bench, (rank, trained), k, n).await?;
+        }
     }
     for lengths in [&[128; 4][..], &[512]] {
         attention(bench, lengths).await?;
@@ -69,20 +72,20 @@ fn words<T: bytemuck::NoUninit>(value: &T) -> Vec<u32> {
     bytemuck::pod_collect_to_vec(bytemuck::bytes_of(value))
 }
 
-/// One job's adapter of rank `r` beside a layer `[n, k]`, all rows.
-fn low_rank_scene(r: usize, k: usize, n: usize) -> Result<(Scene, LowrankSite, [Tensor; 6])> {
+/// One job's adapter of rank `r` beside a layer `[n, k]`, all rows; the first `trained` ranks have gradients.
+fn low_rank_scene((r, trained): (usize, usize), k: usize, n: usize) -> Result<(Scene, LowrankSite, [Tensor; 6])> {
     let mut scene = Scene::default();
     let rank = r as u16;
-    let (b_offset, scale) = ((r * k) as u32, 2.0);
-    let row = SiteRow { rank, b_offset, grad_b_offset: b_offset, train_end: r as u32, scale, ..SiteRow::default() };
+    let (b_offset, grad_b_offset, train_end, scale) = ((r * k) as u32, (trained * k) as u32, trained as u32, 2.0);
+    let row = SiteRow { rank, b_offset, grad_b_offset, train_end, scale, ..SiteRow::default() };
     let tables = LowrankTables {
         row_job: scene.words("row_job", vec![0; ROWS])?,
         jobs: scene.words("jobs", words(&JobRow::new(0..ROWS)))?,
         sites: scene.words("sites", words(&row))?,
         adapter: scene.noise("adapter", r * (k + n))?,
-        grads: scene.zeros("grads", r * (k + n))?,
+        grads: scene.zeros("grads", trained * (k + n))?,
     };
-    let site = LowrankSite { rows: ROWS, k, n, r_max: r, t_max: r, site: 0, jobs: 1, dropout: false, half: false, tables };
+    let site = LowrankSite { rows: ROWS, k, n, r_max: r, t_max: trained, site: 0, jobs: 1, dropout: false, half: false, tables };
     let x = scene.noise("x", ROWS * k)?;
     let dy = scene.noise("dy", ROWS * n)?;
     let h = scene.noise("h", ROWS * r.next_multiple_of(4))?;
@@ -90,11 +93,13 @@ fn low_rank_scene(r: usize, k: usize, n: usize) -> Result<(Scene, LowrankSite, [
     Ok((scene, site, tensors))
 }
 
-async fn low_rank(bench: &mut Bench<'_>, r: usize, k: usize, n: usize) -> Result<()> {
-    let shape = format!("t {ROWS}, k {k}, n {n}, r {r}");
-    let (scene, site, [x, _, h, y, _, _]) = low_rank_scene(r, k, n)?;
+async fn low_rank(bench: &mut Bench<'_>, ranks: (usize, usize), k: usize, n: usize) -> Result<()> {
+    let (r, trained) = ranks;
+    let frozen = if trained < r { format!(", {trained} trained") } else { String::new() };
+    let shape = format!("t {ROWS}, k {k}, n {n}, r {r}{frozen}");
+    let (scene, site, [x, _, h, y, _, _]) = low_rank_scene(ranks, k, n)?;
     measure(bench, "lowrank forward", &shape, scene, &|rec| lowrank::forward(rec, "lowrank", &site, x, h, y)).await?;
-    let (scene, site, [x, dy, h, _, dh, dx]) = low_rank_scene(r, k, n)?;
+    let (scene, site, [x, dy, h, _, dh, dx]) = low_rank_scene(ranks, k, n)?;
     measure(bench, "lowrank backward", &shape, scene, &|rec| lowrank::backward(rec, "lowrank", &site, x, dy, h, dh, Some(dx))).await
 }
 

@@ -215,8 +215,8 @@ impl LowrankSite {
         }
     }
 
-    /// `tables_at` is the binding of the jobs table; the sites table follows it.
-    fn dispatch(&self, label: String, product: Product, bind: &[Tensor], tables_at: usize) -> Dispatch {
+    /// `ranks` make work; `tables_at` is the binding of the jobs table, which the sites table follows.
+    fn dispatch(&self, label: String, product: Product, ranks: usize, bind: &[Tensor], tables_at: usize) -> Dispatch {
         let width = self.width(product.factor);
         let params = Params {
             rows: self.rows as u32,
@@ -229,9 +229,11 @@ impl LowrankSite {
             pad: 0,
         };
         let (job, site) = self.sample(product.dropout);
-        Dispatch::new(label, &params, bind, 2 * (self.rows * width * self.r_max) as u64)
-            .sample(tables_at, 0, bytemuck::bytes_of(&job))
-            .sample(tables_at + 1, self.site * self.jobs * size_of::<SiteRow>(), bytemuck::bytes_of(&site))
+        Dispatch::new(label, &params, bind, 2 * (self.rows * width * ranks) as u64).sample(tables_at, 0, bytemuck::bytes_of(&job)).sample(
+            tables_at + 1,
+            self.site * self.jobs * size_of::<SiteRow>(),
+            bytemuck::bytes_of(&site),
+        )
     }
 
     /// What candidates are measured on: all rows belong to the first job, with the largest rank.
@@ -248,20 +250,20 @@ impl LowrankSite {
 
     fn down(&self, rec: &mut Recorder, label: String, product: Product, x: Tensor, h: Tensor) {
         let t = self.tables;
-        let what = self.dispatch(label, product, &[t.row_job, t.jobs, t.sites, t.adapter, x, h], 1);
+        let what = self.dispatch(label, product, self.r_max, &[t.row_job, t.jobs, t.sites, t.adapter, x, h], 1);
         rec.dispatch_tuned(self.key("lowrank_down", product), down_candidates(self, product.dropout, Lanes::of(rec)), what);
     }
 
     fn up(&self, rec: &mut Recorder, label: String, product: Product, h: Tensor, y: Tensor) {
         let t = self.tables;
-        let what = self.dispatch(label, product, &[t.row_job, t.jobs, t.sites, t.adapter, h, y], 1);
+        let what = self.dispatch(label, product, self.r_max, &[t.row_job, t.jobs, t.sites, t.adapter, h, y], 1);
         let candidates = up_candidates(self, self.width(product.factor), product.dropout, Lanes::of(rec));
         rec.dispatch_tuned(self.key("lowrank_up", product), candidates, what);
     }
 
     fn grad(&self, rec: &mut Recorder, label: String, product: Product, g: Tensor, z: Tensor) {
         let t = self.tables;
-        let what = self.dispatch(label, product, &[t.jobs, t.sites, g, z, t.grads], 0);
+        let what = self.dispatch(label, product, self.t_max, &[t.jobs, t.sites, g, z, t.grads], 0);
         let candidates = grad_candidates(self, self.width(product.factor), product.dropout, Lanes::of(rec));
         // Only as many ranks as train make work.
         let site = Self { r_max: self.t_max, ..*self };
@@ -313,25 +315,35 @@ fn candidate(spec: &'static KernelSpec, variant: Variant, grid: [usize; 3]) -> C
     Candidate { spec, variant, grid: grid.map(|n| n.max(1) as u32) }
 }
 
+/// More sums than registers are worth measuring: a CPU spills them to its cache. Not where four lanes share (SwiftShader), where so much text
+/// takes seconds to compile in a page, nor at widths that are no whole vectors, which belong to toys.
+fn tall(site: &LowrankSite, lanes: Lanes) -> bool {
+    lanes.cpu && lanes.sharing == 8 && site.vectors()
+}
+
 fn down_candidates(site: &LowrankSite, dropout: bool, lanes: Lanes) -> Vec<Candidate> {
     let mut all = Vec::new();
     for rows in [8, 32] {
         let variant = Variant::new().flag_if("DROPOUT", dropout).flag_if("HALF", site.half).with("ROWS", rows as u32);
         all.push(candidate(&DOWN_TILE, variant, [site.rows.div_ceil(rows), site.r_max.div_ceil(BLOCK), 1]));
     }
-    let mut register = |wg: usize, groups: usize, wide: bool, sharing: u32| {
+    let octets = site.r_max.div_ceil(BLOCK);
+    // Passes as even as they can be: 48 ranks are twice 24.
+    let even = |most: usize| octets.div_ceil(octets.div_ceil(most));
+    let mut register = |wg: usize, groups: usize, octets: usize, sharing: u32| {
         let variant = flagged(site, dropout).with("WG", wg as u32).with("GROUPS", groups as u32).flag_if("GROUPS4", groups == 4);
-        let ranks = if wide { 2 * BLOCK } else { BLOCK };
-        let variant = variant.flag_if("WIDE", wide).flag_if("HALF", site.half).sharing(sharing);
+        let ranks = octets * BLOCK;
+        let flags = [("RANKS16", 16), ("RANKS24", 24), ("RANKS32", 32), ("RANKS40", 40)];
+        let variant = flags.into_iter().fold(variant.with("RANKS", ranks as u32), |v, (flag, least)| v.flag_if(flag, ranks >= least));
+        let variant = variant.flag_if("HALF", site.half).sharing(sharing);
         all.push(candidate(&DOWN, variant, [site.rows.div_ceil(wg * groups), site.r_max.div_ceil(ranks), 1]));
     };
-    let wide = site.r_max > BLOCK;
-    register(8, 4, wide, 0);
+    register(8, 4, even(2), 0);
     if lanes.sharing > 0 {
-        register(lanes.subgroup, 4, false, lanes.sharing);
-        register(lanes.subgroup, 2, wide, lanes.sharing);
-        if wide {
-            register(lanes.subgroup, 4, true, lanes.sharing);
+        register(lanes.subgroup, 4, if tall(site, lanes) { even(5) } else { 1 }, lanes.sharing);
+        register(lanes.subgroup, 2, even(2), lanes.sharing);
+        if octets > 1 {
+            register(lanes.subgroup, 4, even(2), lanes.sharing);
         }
     }
     lanes.order(all, 2)
@@ -344,8 +356,10 @@ fn up_candidates(site: &LowrankSite, width: usize, dropout: bool, lanes: Lanes) 
     let many = if one { 64 } else { 16 };
     let few = if one { 4 } else { 16 };
     let shared = (lanes.sharing > 0).then_some((lanes.subgroup, many, lanes.sharing));
-    for (wg, rows, sharing) in [(32, few, 0), (8, many, 0)].into_iter().chain(shared) {
-        let variant = flagged(site, dropout).with("WG", wg as u32).with("ROWS", rows as u32).flag_if("ONE_BLOCK", one);
+    let tall = (tall(site, lanes) && site.r_max > 2 * BLOCK).then_some((lanes.subgroup, 32, lanes.sharing));
+    for (wg, rows, sharing) in [(32, few, 0), (8, many, 0)].into_iter().chain(shared).chain(tall) {
+        let variant =
+            flagged(site, dropout).with("WG", wg as u32).with("ROWS", rows as u32).flag_if("ONE_BLOCK", one).flag_if("ROWS32", rows == 32);
         let variant = variant.flag_if("HALF", site.half).sharing(sharing);
         all.push(candidate(&UP, variant, [width.div_ceil(8 * wg), site.rows.div_ceil(rows), 1]));
     }

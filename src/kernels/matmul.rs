@@ -154,26 +154,28 @@ pub fn forms(rec: &Recorder, direction: Direction, t: usize, w: &Matrix, part: &
     }
     let facts = rec.facts();
     let lanes = if facts.is_some_and(|f| (1..=8).contains(&f.subgroup_sizes.1)) { NARROW_LANES } else { LANES };
-    let sharing = facts.map_or(0, Facts::sharing_lanes);
-    if sharing > 0 {
-        all.extend(rows_of(w, t, vectors, sharing).iter().map(|&rows| registers(&base, w, direction, lanes, rows, sharing, t, width)));
+    if let Some(facts) = facts.filter(|f| f.sharing_lanes() > 0) {
+        let rows = rows_of(w, t, vectors, facts).iter();
+        all.extend(rows.map(|&rows| registers(&base, w, direction, lanes, rows, facts.sharing_lanes(), t, width)));
     }
     // More than four rows of unshared loads gain nothing.
     all.push(registers(&base, w, direction, lanes, 4, 0, t, width));
     all
 }
 
-/// Row counts of a register tile worth measuring: formats whose weights are many loads need more rows to pay for them, and so do all where
-/// only four lanes share. Widths that are no whole vectors belong to toys, which are not worth the time to compile tall tiles.
-fn rows_of(w: &Matrix, t: usize, vectors: bool, sharing: u32) -> &'static [usize] {
-    let heavy = vectors && w.format.gpu.planes[0].bits > 64;
-    match (t, heavy, sharing) {
-        (..=4, ..) => &[4],
-        (..=8, ..) => &[8],
-        (_, _, 4) if vectors => &[16],
-        (_, false, _) => &[8],
-        (..=16, true, _) => &[16],
-        (_, true, _) => &[16, 32],
+/// Row counts of a register tile worth measuring. A CPU adapter spills to its cache, which is cheap: there, formats whose weights are many
+/// loads need more rows to pay for them, and so do all where only four lanes share. Elsewhere 16 rows of eight columns are as many sums as
+/// a lane has registers for all it does. Widths that are no whole vectors belong to toys, not worth the time to compile tall tiles.
+fn rows_of(w: &Matrix, t: usize, vectors: bool, facts: &Facts) -> &'static [usize] {
+    let heavy = w.format.gpu.planes[0].bits > 64;
+    let tall = vectors && facts.is_cpu;
+    match t {
+        0..=4 => &[4],
+        5..=8 => &[8],
+        _ if tall && facts.sharing_lanes() == 4 => &[16],
+        9..=16 if tall && heavy => &[16],
+        _ if tall && heavy => &[16, 32],
+        _ => &[8],
     }
 }
 

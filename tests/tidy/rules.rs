@@ -36,6 +36,8 @@ const TOP: &[&str] = &["bin", "wasm", "lib"];
 const BIN: &str = "src/bin/";
 /// The one shim that reads a clock and yields, natively and in the browser.
 const CLOCK: &str = "src/gpu/clock.rs";
+/// The one that asks a browser for what wgpu cannot ask for.
+const SUBGROUPS: &str = "src/gpu/web_subgroups.rs";
 /// The web API.
 const WASM: &str = "src/wasm.rs";
 const WASM_PARTS: &str = "src/wasm/";
@@ -43,12 +45,12 @@ const WASM_PARTS: &str = "src/wasm/";
 /// Paths that only some files may name: (path, files or folders, why).
 const CONFINED: &[(&str, &[&str], &str)] = &[
     ("wgpu", &["src/gpu/"], "only src/gpu knows the GPU API"),
-    ("wasm_bindgen", &[WASM, WASM_PARTS, CLOCK], "only the web API and the clock know JavaScript"),
-    ("wasm_bindgen_futures", &[WASM, WASM_PARTS, CLOCK], "only the web API and the clock know JavaScript"),
-    ("serde_wasm_bindgen", &[WASM, WASM_PARTS, CLOCK], "only the web API and the clock know JavaScript"),
+    ("wasm_bindgen", &[WASM, WASM_PARTS, CLOCK, SUBGROUPS], "only the web API and two shims know JavaScript"),
+    ("wasm_bindgen_futures", &[WASM, WASM_PARTS, CLOCK, SUBGROUPS], "only the web API and two shims know JavaScript"),
+    ("serde_wasm_bindgen", &[WASM, WASM_PARTS, CLOCK, SUBGROUPS], "only the web API and two shims know JavaScript"),
     ("console_error_panic_hook", &[WASM, WASM_PARTS], "only the web API knows JavaScript"),
-    ("js_sys", &[WASM, WASM_PARTS, CLOCK], "only the web API and the clock know JavaScript"),
-    ("web_sys", &[WASM, WASM_PARTS, CLOCK], "only the web API and the clock know JavaScript"),
+    ("js_sys", &[WASM, WASM_PARTS, CLOCK, SUBGROUPS], "only the web API and two shims know JavaScript"),
+    ("web_sys", &[WASM, WASM_PARTS, CLOCK, SUBGROUPS], "only the web API and two shims know JavaScript"),
     ("std::fs", &[BIN, "src/formats/source.rs"], "the library reads through a ByteSource and returns bytes to write"),
     ("std::net", &[BIN], "the library does not open sockets"),
     ("std::process", &[BIN], "the library starts no programs and never exits"),

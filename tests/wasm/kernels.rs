@@ -8,7 +8,7 @@ use weblora::kernels::matrix::{Matrix, Part};
 use weblora::quant::{FORMATS, FloatKind, QuantFormat};
 
 /// Rows, outputs, inputs: no multiple of a tile, one block of the widest formats.
-const SIZES: (usize, usize, usize) = (5, 12, 256);
+const SIZES: (usize, usize, usize) = (17, 12, 256);
 /// Sums of a few hundred products of numbers below one in f32.
 const ABSOLUTE: f32 = 2e-5;
 const RELATIVE: f32 = 2e-5;
