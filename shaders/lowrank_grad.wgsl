@@ -2,8 +2,8 @@
 // dBt with g = h, z = dy, c = scale, no dropout. g [rows, r_max rounded up to whole vectors], z [rows, width], dM [train_end - train_begin, width].
 //
 // A lane owns a quad of columns and eight ranks, and walks the job's rows in order, four at a time: no partial sums,
-// no atomics, nothing that depends on other jobs. Grid: column tiles x blocks of eight ranks x jobs. With SUBGROUPS one load per
-// lane brings eight ranks of four rows of g.
+// no atomics, nothing that depends on other jobs. Grid: column tiles x blocks of eight ranks x jobs. With SUBGROUPS lanes
+// load a part of eight ranks of four rows of g each.
 #import lowrank
 #import rows4
 

@@ -4,7 +4,7 @@
 //
 // One lane owns eight columns, two quads WG apart, of the ROWS rows of a tile. With ONE_BLOCK there are at most eight ranks: they stay in
 // registers while rows pass by, four at a time. Otherwise ROWS is 16 or 32, and sums of all rows stay while eight ranks at a time pass by. The sum
-// runs over r in order in every variant. With SUBGROUPS one load per lane brings eight ranks of four rows of h.
+// runs over r in order in every variant. With SUBGROUPS lanes load a part of eight ranks of four rows of h each.
 #import lowrank
 #import rows4
 #import tile
