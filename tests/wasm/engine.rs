@@ -204,3 +204,15 @@ async fn other_tasks_get_their_turn() {
     weblora::gpu::clock::yield_now().await;
     assert_eq!(number(&js_sys::global(), "turns"), 1.0);
 }
+
+/// Subgroups are used wherever the browser has them, which wgpu alone would not ask for, and its `GPUAdapter` is left as it was.
+#[wasm_bindgen_test]
+async fn subgroups_are_asked_for_where_the_adapter_has_them() {
+    let ask = |body: &str| Function::new_no_args(body).call0(&JsValue::NULL).expect("a value");
+    let has = ask("return navigator.gpu.requestAdapter().then((adapter) => adapter.features.has('subgroups'))");
+    let has = JsFuture::from(Promise::from(has)).await.expect("an adapter").is_truthy();
+    let before = ask("return GPUAdapter.prototype.requestDevice");
+    let gpu = weblora::gpu::Gpu::open(&weblora::gpu::GpuOptions::default()).await.expect("a device");
+    assert_eq!(gpu.facts().subgroups, has);
+    assert!(before == ask("return GPUAdapter.prototype.requestDevice"), "requestDevice is another function now");
+}
