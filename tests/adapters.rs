@@ -435,10 +435,11 @@ proptest! {
     fn damaged_folders_never_panic(at in 0usize..4000, byte: u8, cut in 0usize..6000, which in 0usize..3) {
         let (_, _, mut files) = files(json!({"rank": 1, "targets": "q,up"}));
         let bytes = &mut files[which].1;
-        let length = bytes.len();
+        // A JSON file without its last newline is whole.
+        let (length, meant) = (bytes.len(), bytes.trim_ascii_end().len());
         bytes[at % length] = byte;
         let _ = PeftAdapter::read(folder(&files), &model(3));
-        files[which].1.truncate(cut % length);
+        files[which].1.truncate(cut % meant);
         let truncated = PeftAdapter::read(folder(&files), &model(3));
         prop_assert!(truncated.is_err());
     }
