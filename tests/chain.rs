@@ -8,6 +8,7 @@ use common::gpu;
 use serde_json::{Value, json};
 use weblora::adapters::AdapterConfig;
 use weblora::analysis::{Factors, decompose, spectrum};
+use weblora::export::peft::{File, Folder};
 use weblora::formats::{ByteSource, Bytes, ModelFile};
 use weblora::gpu::{Gpu, Tuner};
 use weblora::kernels::lowrank::JobRow;
@@ -17,8 +18,9 @@ use weblora::settings::{Map, Settings};
 use weblora::text::Example;
 use weblora::train::TrainConfig;
 use weblora::train::batch::Packer;
-use weblora::train::chain::KnotReport;
+use weblora::train::chain::{KnotReport, Rounding};
 use weblora::train::session::{Planned, Shape};
+use weblora::train::start::{Start, from_adapter};
 use weblora::train::trainer::{TrainData, TrainPlan, Trainer, host_batch};
 
 const GGUF: &[u8] = include_bytes!("golden/tiny_llama/model.gguf");
@@ -66,11 +68,15 @@ fn config(more: Value) -> TrainConfig {
 }
 
 fn trainer(gpu: &Gpu, more: Value) -> Trainer {
-    let (file, config) = (model(), config(more));
+    trainer_from(gpu, config(more), None)
+}
+
+fn trainer_from(gpu: &Gpu, config: TrainConfig, start: Option<Start>) -> Trainer {
+    let file = model();
     let data = TrainData { train: examples(), held_out: examples()[..3].to_vec(), ..TrainData::default() };
     let mut tuner = Tuner::for_device(gpu);
     let plan = TrainPlan::new(&file, &config, Some(&data), gpu.plan_limits(), &tuner).unwrap();
-    block(Trainer::new(gpu, &file, config, data, plan, None, &mut tuner, false, |_, _| {})).unwrap()
+    block(Trainer::new(gpu, &file, config, data, plan, start, &mut tuner, false, |_, _| {})).unwrap()
 }
 
 /// Trains `steps` steps, tying knots when they are due.
@@ -168,6 +174,44 @@ fn links_kept_as_f16_take_half_the_memory_and_report_their_jump() {
     assert_eq!(curve[..3], near[..3], "nothing is rounded before the first knot");
     assert!(worst(&near, &curve) < 1e-2, "{near:?} instead of {curve:?}");
     assert_ne!(near[3..], curve[3..], "nothing was rounded at all");
+}
+
+/// Freezing a link in a run and going on from the saved link in another one round it alike: both tell the same figure.
+#[test]
+fn inherited_links_kept_as_f16_report_their_jump() {
+    let Some(gpu) = gpu() else { return };
+    let mut whole = trainer(gpu, json!({ "links": [8, 8], "knots": [3], "steps": 4, "link-storage": "f16" }));
+    let (_, _, knots) = train(gpu, &mut whole, 4);
+    assert_eq!(whole.rounding(), Rounding::Exact, "nothing was inherited");
+    let saved = |more: Value, steps: usize| {
+        let mut first = trainer(gpu, more);
+        train(gpu, &mut first, steps);
+        block(first.export(gpu)).unwrap()
+    };
+    let rounding = |files: &[File], more: Value| {
+        let find = |name: &str| files.iter().find(|(file, _)| *file == name).map(|(_, bytes)| &bytes[..]);
+        let folder = Folder {
+            name: "first",
+            config: find("adapter_config.json").unwrap(),
+            weights: find("adapter_model.safetensors").unwrap(),
+            note: find("weblora.json"),
+            chain: find("chain.json"),
+        };
+        let (file, mut map) = (model(), config(more).to_map());
+        map.retain(|key, _| !["inherited-ranks", "targets", "rslora"].contains(&&**key));
+        let (config, start) = from_adapter(map, folder, &file.config, &block(file.content_hash()).unwrap()).unwrap();
+        trainer_from(gpu, config, Some(start)).rounding()
+    };
+    let link = saved(json!({ "links": [8], "steps": 3 }), 3);
+    assert!(knots[0].logit_jump > 0.0);
+    let f16 = json!({ "links": [8], "steps": 1, "link-storage": "f16" });
+    assert_eq!(rounding(&link, f16), Rounding::Jump(knots[0].logit_jump));
+    assert_eq!(rounding(&link, json!({ "links": [8], "steps": 1 })), Rounding::Exact);
+    // A link of rank 1 beside 192 ranks needs less memory than those ranks in f32: told, not measured.
+    let long = saved(json!({ "links": vec![16; 12], "steps": 12, "knot-probes": 0 }), 12);
+    let unknown = rounding(&long, json!({ "links": [1], "steps": 1, "link-storage": "f16", "knot-probes": 0 }));
+    assert_eq!(unknown, Rounding::Unknown);
+    assert!(unknown.warning().unwrap().contains("--link-storage f32"));
 }
 
 #[test]
@@ -380,6 +424,12 @@ fn the_program_trains_a_chain_and_goes_on_from_it() {
     let events = run(&["--method", "cola", "--resume", "--steps", "3", "--out", &path("b")]);
     assert_eq!(events[0]["resumed_at"], 2);
     assert_eq!(chain("b")["links"][3]["steps"], 2);
+    // From a chain whose links are rounded: the first event says by how much.
+    let rounded = ["--links", "1", "--steps", "1", "--link-storage", "f16", "--init-adapter", &path("a"), "--out", &path("e")];
+    let events = run(&[&["--method", "cola"], &rounded[..]].concat());
+    assert!(events[0]["logit_jump"].as_f64().is_some_and(|jump| jump > 0.0 && jump < 1e-3), "{}", events[0]);
+    let events = run(&["--method", "cola", "--resume", "--steps", "2", "--out", &path("e")]);
+    assert!(events[0].get("logit_jump").is_none(), "{}", events[0]);
     // From a plain adapter, which becomes the first link.
     run(&["--rank", "2", "--alpha", "3", "--steps", "1", "--out", &path("c")]);
     assert!(!folder.path().join("c/chain.json").exists());

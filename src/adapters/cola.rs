@@ -87,7 +87,7 @@ const LINK_STORAGE: OptionSpec = option(
     "link-storage",
     OptionKind::Choice(&["f32", "f16"]),
     "f32",
-    "How frozen links are kept: f32 is exact; f16 takes half the memory and rounds, by as much as a knot's logit_jump says",
+    "How frozen links are kept: f32 is exact; f16 takes half the memory and rounds, by as much as logit_jump says at knots and at the start",
 );
 /// Ranks of the links that `init-adapter` brought.
 pub const INHERITED: OptionSpec =

@@ -28,6 +28,9 @@ pub enum Event {
         steps: u64,
         /// Steps done before, when the run was resumed; else 0.
         resumed_at: u64,
+        /// Largest change of a target's log-probability by rounding the links that a chain goes on from, where they are stored as f16.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        logit_jump: Option<f64>,
     },
     /// An optimizer step is done.
     Step(StepReport),

@@ -119,9 +119,9 @@ impl Run {
         Ok(after)
     }
 
-    /// The event with which a run begins or goes on; `planned_bytes` on `adapter`.
-    pub fn start_event(&self, trainer: &mut Trainer, gpu: &Gpu) -> Event {
-        Event::Start {
+    /// The events with which a run begins or goes on, with `warnings` of what was read for it.
+    pub fn start_events(&self, trainer: &mut Trainer, gpu: &Gpu, warnings: Vec<String>) -> Vec<Event> {
+        let start = Event::Start {
             job: self.config.name.clone(),
             config: self.config.to_map(),
             trainable_parameters: trainer.layout().params.trainable() as u64,
@@ -129,7 +129,11 @@ impl Run {
             adapter: gpu.facts().name.clone(),
             steps: self.total,
             resumed_at: self.done,
-        }
+            logit_jump: trainer.rounding().jump(),
+        };
+        let warnings = warnings.into_iter().chain(trainer.rounding().warning().map(str::to_owned));
+        let warning = |message| Event::Warning { job: Some(self.config.name.clone()), message };
+        std::iter::once(start).chain(warnings.map(warning)).collect()
     }
 
     /// The event with which it ends after `seconds`, its adapter being in `out`.

@@ -84,6 +84,16 @@ impl Planned {
         Ok(Planned { store, model, adapters, inputs, shape, limits, jobs: layouts.len(), plans })
     }
 
+    /// The same rows of the same model with another adapter, for evaluation only.
+    ///
+    /// # Errors
+    /// As [`Planned::new`].
+    pub fn evaluating(&self, file: &ModelFile, layout: &AdapterLayout, tuner: &Tuner) -> Result<Planned> {
+        let mut layout = layout.clone();
+        layout.freeze();
+        Planned::new(file, &[&layout], Shape { training: false, ..self.shape }, self.limits, tuner)
+    }
+
     /// Exact bytes on the GPU, by purpose.
     pub fn footprint(&self) -> Footprint {
         let mut footprint = Footprint::of(&self.store, &self.plans.micro);

@@ -2,6 +2,8 @@
 
 use super::config::TrainConfig;
 use crate::Result;
+use crate::adapters::chain::ChainConfig;
+use crate::adapters::layout::Storage;
 use crate::adapters::{AdapterConfig, AdapterLayout};
 use crate::config::ModelConfig;
 use crate::export::chain::{Chain, Link};
@@ -29,11 +31,22 @@ pub struct Start {
     pub values: Vec<f32>,
     /// The frozen links that a chain goes on from, oldest first.
     pub links: Vec<Link>,
+    /// The same links as they were, where the run stores them rounded.
+    pub unrounded: Option<Unrounded>,
+}
+
+/// An adapter that is only looked at.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Unrounded {
+    /// Its parameters, all of them f32.
+    pub layout: AdapterLayout,
+    /// Their values.
+    pub values: Vec<f32>,
 }
 
 impl From<Vec<f32>> for Start {
     fn from(values: Vec<f32>) -> Self {
-        Self { values, links: Vec::new() }
+        Self { values, links: Vec::new(), unrounded: None }
     }
 }
 
@@ -62,7 +75,15 @@ pub fn from_adapter(mut map: Map, folder: Folder<'_>, model: &ModelConfig, base_
     let chain = Chain::read(folder.name, adapter, folder.chain)?;
     let config = config_with(chain.settings())?;
     let values = chain.to_buffer(folder.name, &config.adapter.layout(model)?, config.seed)?;
-    Ok((config, Start { values, links: chain.manifest().links }))
+    let unrounded = match config.adapter.chain()? {
+        Some(stored) if stored.storage == Storage::F16 => {
+            let layout = ChainConfig { storage: Storage::F32, ..stored }.layout(&config.adapter, model, 0)?;
+            let values = chain.to_buffer(folder.name, &layout, config.seed)?;
+            Some(Unrounded { layout, values })
+        }
+        _ => None,
+    };
+    Ok((config, Start { values, links: chain.manifest().links, unrounded }))
 }
 
 /// The adapter in `folder` as it is used for inference: its layout and values.

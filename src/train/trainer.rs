@@ -1,7 +1,7 @@
 //! One job from rows to adapter: the loop's body, its state, and how it is saved. The caller drives it and tells the world.
 
 use super::batch::{Batch, Packer};
-use super::chain::{ChainRun, link_ends};
+use super::chain::{ChainRun, Rounding, largest_change, link_ends, unrounded_losses};
 use super::checkpoint::{self, Buffers, Checkpoint, State, VERSION};
 use super::config::TrainConfig;
 use super::data::Task;
@@ -96,6 +96,7 @@ pub struct Trainer {
     pub(super) layout: AdapterLayout,
     pub(super) session: Session,
     pub(super) chain: Option<ChainRun>,
+    rounding: Rounding,
     data: TrainData,
     packer: Packer,
     schedule: Schedule,
@@ -123,7 +124,7 @@ impl Trainer {
         start: Option<Start>,
         tuner: &mut Tuner,
         measure: bool,
-        progress: impl FnMut(u64, u64),
+        mut progress: impl FnMut(u64, u64),
     ) -> Result<Trainer> {
         let packer = data.packer(&config, plan.rows)?;
         let total = total_steps(&config, &packer);
@@ -132,8 +133,14 @@ impl Trainer {
             plan.planned.tune(gpu, tuner).await?;
         }
         let base_hash = file.content_hash().await?;
+        let Start { values, links, unrounded } = start.unwrap_or_else(|| initial_buffer(&plan.layout.params, config.seed).into());
+        let exact = match (&unrounded, &chain) {
+            (Some(links), Some(chain)) => {
+                Some(unrounded_losses(gpu, file, &plan.planned, links, &chain.batch, tuner, &mut progress).await?)
+            }
+            _ => None,
+        };
         let session = plan.planned.realize(gpu, file, progress).await?;
-        let Start { values, links } = start.unwrap_or_else(|| initial_buffer(&plan.layout.params, config.seed).into());
         session.write_values(gpu, 0, &values)?;
         if let Some(chain) = chain.as_mut().filter(|_| !links.is_empty()) {
             chain.inherit(links)?;
@@ -144,6 +151,7 @@ impl Trainer {
             model: file.config.clone(),
             session,
             chain,
+            rounding: Rounding::Exact,
             packer,
             step: 0,
             tokens: 0,
@@ -154,6 +162,10 @@ impl Trainer {
             data,
             config,
         };
+        if let Some(exact) = exact {
+            let rounded = trainer.fixed_losses(gpu).await?;
+            trainer.rounding = exact.map_or(Rounding::Unknown, |exact| Rounding::Jump(largest_change(&exact, &rounded)));
+        }
         trainer.begin_link(gpu, &values).await?;
         Ok(trainer)
     }
@@ -176,6 +188,11 @@ impl Trainer {
     /// The adapter's parameters.
     pub fn layout(&self) -> &AdapterLayout {
         &self.layout
+    }
+
+    /// What storing the links that the run goes on from did to the model, as this run began.
+    pub fn rounding(&self) -> Rounding {
+        self.rounding
     }
 
     /// True if there are held-out rows.
@@ -202,6 +219,7 @@ impl Trainer {
         self.session.write_values(gpu, 0, &buffers.values)?;
         self.session.write_moments(gpu, 0, &buffers.m, &buffers.v)?;
         (self.step, self.tokens, self.progress) = (saved.state.step, saved.state.tokens, saved.state.progress);
+        self.rounding = Rounding::Exact; // of the first link, told when it began
         Ok(())
     }
 

@@ -79,15 +79,13 @@ impl State {
         let count = |phase: &'static str| move |done: u64, total: u64| progress.progress(phase, done, total);
         let pipelines = count("pipelines");
         plan.planned.prewarm(&self.gpu, |done, total| pipelines(done as u64, total as u64)).await?;
-        let job = config.name.clone();
         let (gpu, weights) = (&self.gpu, count("weights"));
         let mut trainer = Trainer::new(gpu, &base.file, config, data, plan, values, &mut self.tuner, false, weights).await?;
         if let Some(bytes) = &resume {
             trainer.resume(gpu, CHECKPOINT, bytes)?;
         }
         let run = Run::of(&trainer);
-        let mut events = vec![run.start_event(&mut trainer, gpu)];
-        events.extend(warnings.into_iter().map(|message| Event::Warning { job: Some(job.clone()), message }));
+        let events = run.start_events(&mut trainer, gpu, warnings);
         self.job = Some(Job { trainer, run, decoder: None });
         Ok(events)
     }

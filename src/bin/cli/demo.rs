@@ -58,6 +58,7 @@ pub fn run(output: &mut Output) -> Result<()> {
         adapter: gpu.facts().name.clone(),
         steps: trainer.total_steps(),
         resumed_at: 0,
+        logit_jump: None,
     };
     output.event(&event)?;
     let mut decoder = {

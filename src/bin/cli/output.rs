@@ -123,9 +123,10 @@ impl Output {
 /// An event in words.
 fn words(event: &Event) -> String {
     match event {
-        Event::Start { trainable_parameters, planned_bytes, adapter, steps, resumed_at, .. } => {
+        Event::Start { trainable_parameters, planned_bytes, adapter, steps, resumed_at, logit_jump, .. } => {
             let from = if *resumed_at > 0 { format!(", going on after step {resumed_at}") } else { String::new() };
-            format!("{steps} steps, {trainable_parameters} trainable parameters, {} on {adapter}{from}", bytes(*planned_bytes))
+            let jump = logit_jump.map(|jump| format!("; links rounded to f16, log-probabilities moved by {jump:.1e}")).unwrap_or_default();
+            format!("{steps} steps, {trainable_parameters} trainable parameters, {} on {adapter}{from}{jump}", bytes(*planned_bytes))
         }
         Event::Step(s) => {
             let tasks: String = s.tasks.iter().map(|(name, loss)| format!(" {name} {loss:.3}")).collect();

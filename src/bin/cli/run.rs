@@ -9,7 +9,7 @@ use weblora::settings::Map;
 use weblora::train::run::OnDevice;
 use weblora::train::start::{Start, fill_in, from_adapter};
 use weblora::train::trainer::{TrainPlan, Trainer};
-use weblora::train::{Checkpoint, Event, Progress, Run, TrainConfig};
+use weblora::train::{Checkpoint, Progress, Run, TrainConfig};
 
 use super::data;
 use super::device::Device;
@@ -58,9 +58,8 @@ pub fn run(args: &TrainArgs, output: &mut Output) -> Result<()> {
     }
     device.remember();
     let mut run = Run::of(&trainer);
-    output.event(&run.start_event(&mut trainer, &device.gpu))?;
-    for message in warnings {
-        output.event(&Event::Warning { job: Some(config.name.clone()), message })?;
+    for event in run.start_events(&mut trainer, &device.gpu, warnings) {
+        output.event(&event)?;
     }
     let mut engine = OnDevice { trainer: &mut trainer, gpu: &device.gpu };
     pollster::block_on(drive(&mut run, &mut engine, &out, output, &stop))

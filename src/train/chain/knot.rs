@@ -2,6 +2,7 @@
 
 use serde::Serialize;
 
+use super::inherit::largest_change;
 use super::moments::at_knot;
 use super::probe::{Probe, SiteGradient};
 use super::state::{ChainRun, ChainState, link_ends};
@@ -138,7 +139,7 @@ impl Trainer {
         let (m, v) = self.session.read_moments(gpu, 0).await?;
         self.take_layout(gpu, next, &values)?;
         let after = self.fixed_losses(gpu).await?;
-        let logit_jump = before.iter().zip(&after).map(|(a, b)| f64::from((a - b).abs())).fold(0.0, f64::max);
+        let logit_jump = largest_change(&before, &after);
         let Some(chain) = &mut self.chain else { return refused("the run is no chain", "train with --method cola") };
         if !restart {
             chain.state.links.push(link);
@@ -190,7 +191,7 @@ impl Trainer {
     }
 
     /// Losses of the fixed batch's targets.
-    async fn fixed_losses(&mut self, gpu: &Gpu) -> Result<Vec<f32>> {
+    pub(in crate::train) async fn fixed_losses(&mut self, gpu: &Gpu) -> Result<Vec<f32>> {
         let job = JobRow::new(0..self.session.rows());
         match &self.chain {
             Some(chain) => self.session.evaluate(gpu, &chain.batch, &[job]).await,

@@ -135,7 +135,11 @@ export interface Knot {
 
 /** What a run tells: exactly the events of the command line's `--json`. */
 export type TrainEvent =
-  | { event: "start"; job: string; config: Settings; trainable_parameters: number; planned_bytes: number; adapter: string; steps: number; resumed_at: number }
+  | {
+      event: "start"; job: string; config: Settings; trainable_parameters: number; planned_bytes: number; adapter: string; steps: number; resumed_at: number;
+      /** Largest change of a target's log-probability by rounding the links that a chain goes on from, where they are stored as f16. */
+      logit_jump?: number;
+    }
   | {
       event: "step"; job: string; step: number; loss: number; lr: number; grad_norm: number; tokens: number; tokens_per_s: number;
       /** Mean loss of each task, where rows come from several. */

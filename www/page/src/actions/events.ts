@@ -68,6 +68,7 @@ function started(run: Run, event: Extract<TrainEvent, { event: "start" }>): void
   run.series.cutAfter(event.resumed_at);
   const from = event.resumed_at > 0 ? `Went on from step ${count(event.resumed_at)} of` : "Started:";
   note(run, `${from} ${plural(event.steps, "step")} on ${event.adapter}.`);
+  if (event.logit_jump !== undefined) note(run, `Earlier links are kept as f16; largest change of a logit ${short(event.logit_jump)}.`);
   announce(`${from} ${plural(event.steps, "step")}.`);
 }
 
