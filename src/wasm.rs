@@ -3,6 +3,7 @@
 
 mod analysis;
 mod convert;
+mod edit;
 mod jobs;
 mod options;
 mod source;
@@ -112,6 +113,27 @@ impl Engine {
     #[wasm_bindgen(unchecked_return_type = "Analysis")]
     pub fn analyze(#[wasm_bindgen(unchecked_param_type = "AdapterFile[]")] files: &JsValue) -> Result<JsValue, JsValue> {
         options::adapter_from_js(files).and_then(analysis::analyze).and_then(|found| to_js(&found)).map_err(|e| thrown(&e))
+    }
+
+    /// The links of a chain, oldest first; none of an adapter that is no chain.
+    #[wasm_bindgen(unchecked_return_type = "Link[]")]
+    pub fn links(#[wasm_bindgen(unchecked_param_type = "AdapterFile[]")] files: &JsValue) -> Result<JsValue, JsValue> {
+        edit::links(files).map_err(|e| thrown(&e))
+    }
+
+    /// Every link of a chain as an adapter of its own, oldest first.
+    #[wasm_bindgen(unchecked_return_type = "AdapterFile[][]")]
+    pub fn split(#[wasm_bindgen(unchecked_param_type = "AdapterFile[]")] files: &JsValue) -> Result<JsValue, JsValue> {
+        edit::split(files).map_err(|e| thrown(&e))
+    }
+
+    /// One adapter made of several of one base, or of one with fewer links or ranks.
+    #[wasm_bindgen(unchecked_return_type = "Merged")]
+    pub fn merge(
+        #[wasm_bindgen(unchecked_param_type = "AdapterFile[][]")] adapters: &JsValue,
+        #[wasm_bindgen(unchecked_param_type = "MergeOptions | undefined")] options: JsValue,
+    ) -> Result<JsValue, JsValue> {
+        edit::merge(adapters, options).map_err(|e| thrown(&e))
     }
 
     /// The same of the run's adapter, with the scales of its modules where it has any.

@@ -227,7 +227,7 @@ impl Chain {
         let before = self.links.len();
         self.base_hash = self.base_hash.take().or(other.base_hash);
         self.links.extend(other.links);
-        let longest = self.merged().sites.iter().map(|site| site.rank).max().unwrap_or(0);
+        let longest = self.merged().max_rank();
         if longest > MAX_RANK {
             self.links.truncate(before);
             let problem = format!("the ranks of the joined chain add up to {longest}, {MAX_RANK} is the most");
@@ -326,7 +326,7 @@ impl Chain {
 
     /// The settings of a run that goes on from this chain with new links: its sites, and the scale and kind of its newest link.
     pub fn settings(&self) -> Map {
-        let largest = |link: &ChainLink| link.adapter.sites.iter().map(|site| site.rank).max().unwrap_or(0);
+        let largest = |link: &ChainLink| link.adapter.max_rank();
         let newest = &self.links[self.links.len() - 1].about;
         let mut map = Map::new();
         map.insert("inherited-ranks".into(), self.links.iter().map(largest).collect());

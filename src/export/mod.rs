@@ -1,6 +1,7 @@
 //! Adapters in the files of other programs, as bytes: the caller decides where they go. [`exporters`] has the table.
 
 pub mod chain;
+pub mod edit;
 pub mod exporters;
 pub mod merged;
 pub mod peft;

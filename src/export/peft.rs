@@ -262,6 +262,16 @@ impl PeftAdapter {
         Ok(files)
     }
 
+    /// The largest rank of a site.
+    pub fn max_rank(&self) -> usize {
+        self.sites.iter().map(|site| site.rank).max().unwrap_or(0)
+    }
+
+    /// Numbers in its factors.
+    pub fn parameters(&self) -> usize {
+        self.sites.iter().map(|site| site.a.len() + site.b.len()).sum()
+    }
+
     /// Reads an adapter folder and checks it against the model it is to be used with.
     ///
     /// # Errors

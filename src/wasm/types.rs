@@ -5,7 +5,7 @@ use wasm_bindgen::prelude::*;
 #[wasm_bindgen(typescript_custom_section)]
 const TYPES: &str = r#"
 import type {
-  AdapterChoice, AdapterFile, Analysis, BaseInfo, ChatMessage, DoneEvent, Evaluation, GenerateOptions, Knot, MemoryUse, Plan, Progress, RowPreview, Rows,
+  AdapterChoice, AdapterFile, Analysis, BaseInfo, ChatMessage, DoneEvent, Evaluation, GenerateOptions, Knot, Link, Merged, MergeOptions, MemoryUse, Plan, Progress, RowPreview, Rows,
   Setting, Settings, TrainEvent,
 } from "../src/types.js";
 

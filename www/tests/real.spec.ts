@@ -127,6 +127,41 @@ test("a run of MultiLoRA shows its modules while it trains and when it is over",
   await picture(page, info, "modules");
 });
 
+test("the links of a chain come apart, and what is left of it is tried", async ({ page }, info) => {
+  test.setTimeout(300_000);
+  await load(page);
+  await page.getByLabel("Method", { exact: true }).selectOption("cola");
+  await page.getByRole("textbox", { name: "steps", exact: true }).fill("4");
+  await page.getByRole("textbox", { name: "batch", exact: true }).fill("2");
+  await page.getByRole("textbox", { name: "rank", exact: true }).fill("2");
+  await page.getByRole("textbox", { name: "links", exact: true }).fill("2, 1");
+  await page.getByRole("textbox", { name: "knot-probes", exact: true }).fill("0");
+  await expect(page.locator('.plan[aria-busy="false"]')).toContainText("64 tokens");
+  await page.getByRole("button", { name: "Start training" }).click();
+  await expect(runState(page)).toHaveText(/^done, 4 steps/, { timeout: PATIENCE });
+  await page.getByText("Change the adapter").click();
+  const inside = section(page, "Look inside");
+  await expect(inside.getByRole("list", { name: "Links of the chain" }).getByRole("listitem")).toHaveText([/^Link 1: rank 2, 2 steps, 35 layers/, /^Link 2: rank 1, 2 steps/]);
+  await inside.getByLabel(/^Link 1:/).uncheck();
+  await inside.getByRole("button", { name: "Keep the ticked links" }).click();
+  await expect(inside.getByRole("status")).toContainText("link 2: a chain of 1 link, rank up to 1");
+  await inside.getByLabel("Join with").selectOption({ index: 0 });
+  await inside.getByLabel("times").fill("-0.5");
+  await inside.getByRole("button", { name: "Join" }).click();
+  await expect(inside.getByRole("status")).toContainText("one adapter, rank up to 4");
+  await inside.getByLabel("Largest rank").fill("2");
+  await inside.getByRole("button", { name: "Cut ranks" }).click();
+  await expect(inside.getByRole("status")).toContainText(/rank up to 2.*Cutting lost/);
+  const { tuned } = await answers(page);
+  expect(tuned).not.toBe("");
+  await inside.scrollIntoViewIfNeeded();
+  await picture(page, info, "changed");
+  const started = page.waitForEvent("download");
+  await inside.getByRole("button", { name: "Save this adapter (.zip)" }).click();
+  const files = unzipSync(readFileSync(await (await started).path()));
+  expect(Object.keys(files).sort()).toEqual(["adapter_config.json", "adapter_model.safetensors", "weblora.json"]);
+});
+
 test("a model comes from a server with or without ranges, is kept, and can be removed", async ({ page }, info) => {
   await page.goto(PAGE);
   for (const folder of ["models", "plain"]) {

@@ -4,10 +4,9 @@ use std::path::{Path, PathBuf};
 
 use clap::Args;
 use serde_json::json;
-use weblora::export::chain::Chain;
-use weblora::export::peft::{File, PeftAdapter};
-use weblora::export::rank_sum::{Weighted, check_one_base, rank_sum};
-use weblora::export::recompress::{Cut, Recompressed, recompress};
+use weblora::export::edit::{self, Edit, Edited, LinkFacts, Part};
+use weblora::export::peft::File;
+use weblora::export::recompress::Cut;
 use weblora::formats::ModelFile;
 use weblora::train::Event;
 use weblora::{Error, Result};
@@ -47,17 +46,17 @@ pub struct MergeArgs {
     pub model: Option<PathBuf>,
 }
 
-/// An adapter folder as read.
-struct Part {
-    name: String,
-    files: AdapterFiles,
-    adapter: PeftAdapter,
-}
-
 /// Runs the verb.
 pub fn run(args: &MergeArgs, output: &mut Output) -> Result<()> {
-    check(args)?;
-    let parts = read(args)?;
+    let cut = Cut { max_rank: args.max_rank, energy: args.energy };
+    let edit = Edit { weights: args.weights.clone(), drop: args.drop.clone(), cut };
+    check(args, &edit)?;
+    let files = args.adapters.iter().map(|path| AdapterFiles::read(path)).collect::<Result<Vec<_>>>()?;
+    let folders: Vec<_> = files.iter().map(AdapterFiles::folder).collect();
+    let model = args.model.as_ref().map(|path| pollster::block_on(ModelFile::open_path(path))).transpose()?;
+    let hash = model.as_ref().map(|model| pollster::block_on(model.content_hash())).transpose()?;
+    let base = model.as_ref().zip(hash.as_deref()).map(|(model, hash)| (&model.config, hash));
+    let parts = edit::read(&folders, base)?;
     if args.list {
         return list(&parts[0], output);
     }
@@ -65,142 +64,52 @@ pub fn run(args: &MergeArgs, output: &mut Output) -> Result<()> {
     if args.split {
         return split(&parts[0], out, output);
     }
-    let cut = Cut { max_rank: args.max_rank, energy: args.energy };
-    let merged = match chain(args, &parts)? {
-        Some(chain) if cut.is_none() => return write(out, &chain.to_files(&out.display().to_string())?, (&chain.merged(), None), output),
-        Some(chain) => chain.merged(),
-        None => rank_sum(&weighted(args, &parts))?,
-    };
-    if cut.is_none() {
-        return write(out, &merged.to_files(&out.display().to_string())?, (&merged, None), output);
-    }
-    let (merged, report) = recompress(&merged, cut)?;
-    write(out, &merged.to_files(&out.display().to_string())?, (&merged, Some(&report)), output)
+    let edited = edit.apply(&parts)?;
+    write(out, &edited.to_files(&out.display().to_string())?, &edited, output)
 }
 
 /// Refuses what contradicts itself before anything is read.
-fn check(args: &MergeArgs) -> Result<()> {
+fn check(args: &MergeArgs, edit: &Edit) -> Result<()> {
     if let Some(out) = &args.out {
         OutFolder::check_unused("out", out)?;
     }
-    if (args.list || args.split || !args.drop.is_empty()) && args.adapters.len() > 1 {
+    if (args.list || args.split) && args.adapters.len() > 1 {
         let problem = format!("{} adapters given", args.adapters.len());
-        return Err(Error::config("adapter", problem, "list, drop and split take one chain at a time"));
+        return Err(Error::config("adapter", problem, "list and split take one chain at a time"));
     }
-    if !args.weights.is_empty() && args.weights.len() != args.adapters.len() {
-        let problem = format!("{} weights for {} adapters", args.weights.len(), args.adapters.len());
-        return Err(Error::config("weights", problem, "give one number per adapter, separated by commas"));
-    }
-    Ok(())
+    edit.check(args.adapters.len())
 }
 
-fn read(args: &MergeArgs) -> Result<Vec<Part>> {
-    let model = args.model.as_ref().map(|path| pollster::block_on(ModelFile::open_path(path))).transpose()?;
-    let hash = model.as_ref().map(|model| pollster::block_on(model.content_hash())).transpose()?;
-    let mut parts = Vec::with_capacity(args.adapters.len());
-    for path in &args.adapters {
-        let (name, files) = (path.display().to_string(), AdapterFiles::read(path)?);
-        let adapter = match &model {
-            Some(model) => PeftAdapter::read(files.folder(), &model.config)?,
-            None => PeftAdapter::read_alone(files.folder())?,
-        };
-        if let Some(hash) = &hash {
-            adapter.check_base(&name, hash)?;
-        }
-        parts.push(Part { name, files, adapter });
-    }
-    // An adapter that names single modules does not say how many blocks there are; another one may.
-    let known = parts.iter().map(|part| part.adapter.blocks).filter(|&blocks| blocks != usize::MAX).max();
-    for part in parts.iter_mut().filter(|part| part.adapter.blocks == usize::MAX) {
-        let own = part.adapter.sites.iter().map(|site| site.site.layer + 1).max().unwrap_or(0);
-        part.adapter.blocks = known.filter(|&blocks| blocks >= own).unwrap_or(usize::MAX);
-    }
-    Ok(parts)
-}
-
-fn weighted<'a>(args: &MergeArgs, parts: &'a [Part]) -> Vec<Weighted<'a>> {
-    let weight = |i: usize| args.weights.get(i).copied().unwrap_or(1.0);
-    parts.iter().enumerate().map(|(i, part)| Weighted { name: &part.name, adapter: &part.adapter, weight: weight(i) }).collect()
-}
-
-/// The result as a chain, whose links can be told apart later; `None` where weights, or ranks beyond a weight's size, leave no links.
-fn chain(args: &MergeArgs, parts: &[Part]) -> Result<Option<Chain>> {
-    let read = |part: &Part| -> Result<Chain> { Chain::read(&part.name, part.adapter.clone(), part.files.chain()) };
-    if !args.drop.is_empty() {
-        return drop_links(&parts[0], &args.drop).map(Some);
-    }
-    if args.weights.iter().any(|&weight| weight != 1.0) {
-        return Ok(None);
-    }
-    check_one_base(&weighted(args, parts))?;
-    if let [one] = parts {
-        // Without a manifest it stays a plain adapter.
-        return one.files.chain().map(|_| read(one)).transpose();
-    }
-    let mut chain = read(&parts[0])?;
-    for part in &parts[1..] {
-        chain.extend(&part.name, read(part)?)?;
-    }
-    let fits = chain.merged().sites.iter().all(|site| site.rank <= (site.a.len() / site.rank).min(site.b.len() / site.rank));
-    Ok(fits.then_some(chain))
-}
-
-fn drop_links(part: &Part, links: &[usize]) -> Result<Chain> {
-    let mut chain = Chain::read_chain(&part.name, part.adapter.clone(), part.files.chain())?;
-    let mut links = links.to_vec();
-    links.sort_unstable();
-    links.dedup();
-    let count = chain.links.len();
-    if let Some(beyond) = links.iter().find(|&&link| link >= count) {
-        return Err(Error::config("drop", format!("there is no link {beyond}"), format!("name links from 0 to {}", count - 1)));
-    }
-    if links.len() == count {
-        return Err(Error::config("drop", format!("all {count} links of {} are named", part.name), "leave one at least"));
-    }
-    // From the end, so that the numbers of those before stay.
-    links.iter().rev().try_for_each(|&link| chain.drop_link(link).map(drop))?;
-    Ok(chain)
-}
-
-fn list(part: &Part, output: &mut Output) -> Result<()> {
-    let chain = Chain::read_chain(&part.name, part.adapter.clone(), part.files.chain())?;
+fn list(part: &Part<'_>, output: &mut Output) -> Result<()> {
+    let chain = part.chain()?;
     if output.is_json() {
         let event = json!({"event": "chain", "name": part.name, "base_hash": chain.base_hash, "links": chain.manifest().links});
         return output.print(&event.to_string());
     }
     let base = chain.base_hash.as_deref().unwrap_or("unknown");
     output.print(&format!("{}: a chain of {} links on the base {base}", part.name, chain.links.len()))?;
-    for (i, link) in chain.links.iter().enumerate() {
-        let (about, adapter) = (&link.about, &link.adapter);
-        let parameters: usize = adapter.sites.iter().map(|site| site.a.len() + site.b.len()).sum();
-        let kind = if about.rslora { ", rsLoRA" } else { "" };
-        output.print(&format!(
-            "  link {i}: rank {}, alpha {}{kind}, {} steps, {} sites, {parameters} parameters",
-            about.rank,
-            about.alpha,
-            about.steps,
-            adapter.sites.len()
-        ))?;
+    for (i, LinkFacts { link, sites, parameters }) in chain.facts().iter().enumerate() {
+        let kind = if link.rslora { ", rsLoRA" } else { "" };
+        let (rank, alpha, steps) = (link.rank, link.alpha, link.steps);
+        output.print(&format!("  link {i}: rank {rank}, alpha {alpha}{kind}, {steps} steps, {sites} sites, {parameters} parameters"))?;
     }
     Ok(())
 }
 
-fn split(part: &Part, out: &Path, output: &mut Output) -> Result<()> {
-    let chain = Chain::read_chain(&part.name, part.adapter.clone(), part.files.chain())?;
-    let links = chain.split();
-    let files = links.iter().map(|link| link.to_files(&part.name)).collect::<Result<Vec<_>>>()?;
+fn split(part: &Part<'_>, out: &Path, output: &mut Output) -> Result<()> {
+    let links = part.chain()?.split();
+    let files = links.iter().map(|link| link.to_files(part.name)).collect::<Result<Vec<_>>>()?;
     OutFolder::create("out", out)?;
-    for (i, (link, files)) in links.iter().zip(&files).enumerate() {
-        write(&out.join(format!("link-{i}")), files, (link, None), output)?;
+    for (i, (link, files)) in links.into_iter().zip(&files).enumerate() {
+        write(&out.join(format!("link-{i}")), files, &Edited { adapter: link, chain: None, cut: None }, output)?;
     }
     Ok(())
 }
 
-fn write(out: &Path, files: &[File], (adapter, cut): (&PeftAdapter, Option<&Recompressed>), output: &mut Output) -> Result<()> {
+fn write(out: &Path, files: &[File], edited: &Edited, output: &mut Output) -> Result<()> {
     OutFolder::create("out", out)?.write_adapter(files)?;
-    let largest = adapter.sites.iter().map(|site| site.rank).max().unwrap_or(0);
-    let parameters: usize = adapter.sites.iter().map(|site| site.a.len() + site.b.len()).sum();
-    let chained = files.iter().any(|(name, _)| *name == weblora::export::chain::CHAIN_FILE);
+    let Edited { adapter, chain, cut } = edited;
+    let (largest, parameters, chained) = (adapter.max_rank(), adapter.parameters(), chain.is_some());
     if output.is_json() {
         let event = json!({
             "event": "merge", "out": out.display().to_string(), "sites": adapter.sites.len(), "max_rank": largest, "parameters": parameters,
@@ -215,9 +124,8 @@ fn write(out: &Path, files: &[File], (adapter, cut): (&PeftAdapter, Option<&Reco
         }
         output.print(&format!("dropped energy over all sites: {:.4} %", 100.0 * cut.dropped))?;
     }
-    if adapter.note.is_none() {
-        let message = "none of the adapters says which base it was trained on, so that could not be checked".to_owned();
-        output.event(&Event::Warning { job: None, message })?;
+    if let Some(message) = edited.warning() {
+        output.event(&Event::Warning { job: None, message: message.to_owned() })?;
     }
     let kind = if chained { "a chain" } else { "an adapter" };
     output.print(&format!("{}: {kind} of {} sites, rank up to {largest}, {parameters} parameters", out.display(), adapter.sites.len()))

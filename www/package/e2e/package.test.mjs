@@ -141,6 +141,43 @@ test("a run of MultiLoRA knows its modules, its files do not", { timeout: 240_00
   assert.deepEqual(found.files.report.sites.map((s) => s.spectrum), found.own.report.sites.map((s) => s.spectrum));
 });
 
+test("links of a chain are listed, dropped, split and joined, and ranks cut", { timeout: 240_000 }, async () => {
+  const found = await page.evaluate(async () => {
+    await begin();
+    await trainer.train(small(4, { method: "cola", links: [2, 1], knots: [2], rank: 2, lr: 2e-2, "knot-probes": 0, dropout: 0 }), rows).done;
+    const chain = await trainer.exportAdapter();
+    const links = await trainer.links(chain);
+    const split = await trainer.splitLinks(chain);
+    const joined = await trainer.mergeAdapters(split);
+    const halves = await trainer.mergeAdapters([chain, chain], { weights: [0.25, 0.75] });
+    const first = await trainer.mergeAdapters([chain], { drop: [1] });
+    const cut = await trainer.mergeAdapters([chain], { maxRank: 1 });
+    const plain = await trainer.links(split[0].filter(({ name }) => name !== "chain.json"));
+    const few = { text: (await (await fetch("/plain/few.jsonl")).text()).split("\n").slice(0, 8).join("\n") };
+    const loss = async (adapter) => (await trainer.evaluate(few, { adapter })).loss;
+    const losses = { none: await loss("none"), chain: await loss(chain), joined: await loss(joined.files), halves: await loss(halves.files), first: await loss(first.files), link: await loss(split[0]) };
+    const refused = [await failure(() => trainer.mergeAdapters([chain], { drop: [2] })), await failure(() => trainer.splitLinks(cut.files)), await failure(() => trainer.mergeAdapters([chain, chain], { weights: [1] })), await failure(() => trainer.mergeAdapters([], {}))];
+    const facts = [joined, halves, first, cut].map(({ files, ...rest }) => ({ ...rest, names: files.map(({ name }) => name) }));
+    const more = trainer.train(small(1, { method: "cola", links: [1], rank: 1, "knot-probes": 0 }), rows, { initAdapter: first.files });
+    const events = [];
+    for await (const event of more) events.push(event);
+    return { links, plain, facts, losses, refused, longer: await trainer.links(await trainer.exportAdapter()), started: events[0] };
+  });
+  assert.deepEqual(found.links.map(({ rank, steps, sites }) => [rank, steps, sites]), [[2, 2, 10], [1, 2, 10]]);
+  assert.deepEqual(found.plain, []);
+  assert.deepEqual(found.facts.map(({ links, rank }) => [links, rank]), [[2, 3], [0, 6], [1, 2], [0, 1]]);
+  assert.ok(found.facts[3].dropped > 0 && found.facts[3].dropped < 1 && found.facts[0].dropped === null, JSON.stringify(found.facts));
+  assert.ok(found.facts[0].names.includes("chain.json") && !found.facts[3].names.includes("chain.json"));
+  assert.ok(found.facts.every(({ warning }) => warning === null));
+  const { none, chain, joined, halves, first, link } = found.losses;
+  for (const same of [joined, halves]) assert.ok(Math.abs(same - chain) < 1e-5, JSON.stringify(found.losses));
+  assert.ok(Math.abs(first - link) < 1e-6 && Math.abs(first - chain) > 1e-5 && Math.abs(none - chain) > 1e-3, JSON.stringify(found.losses));
+  assert.deepEqual(found.refused.map(({ code }) => code), ["config", "adapter", "config", "config"]);
+  assert.match(found.refused[0].message, /no link 2.*0 to 1/);
+  assert.deepEqual(found.longer.map(({ rank, steps }) => [rank, steps]), [[2, 2], [1, 1]]);
+  assert.equal(found.started.logit_jump, undefined);
+});
+
 test("a lost device and a closed page cost nothing but time", { timeout: 300_000 }, async () => {
   const whole = await page.evaluate(async () => collect((await begin()).train(small(8), rows)));
   const lost = await page.evaluate(async () => {

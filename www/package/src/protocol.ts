@@ -2,7 +2,8 @@
 
 import type {
   AdapterChoice, AdapterFile, AdapterInfo, Analysis, Autosave, BaseInfo, BaseSource, CacheEntry, ChatMessage, DoneEvent, ErrorCode, Evaluation,
-  GenerateOptions, Knot, LoadOptions, MemoryUse, MethodInfo, Plan, Progress, Restored, RowPreview, Rows, Setting, Settings, TrainEvent, Training, TrainOptions,
+  GenerateOptions, Knot, Link, LoadOptions, MemoryUse, Merged, MergeOptions, MethodInfo, Plan, Progress, Restored, RowPreview, Rows, Setting, Settings,
+  TrainEvent, Training, TrainOptions,
 } from "./types.js";
 
 /** What can be asked of the Worker: arguments and result. Callbacks and signals stay on the page. */
@@ -25,6 +26,9 @@ export interface Calls {
   exportAdapter(which: "current" | "best"): AdapterFile[];
   analyze(adapter: AdapterFile[] | "current"): Analysis;
   moduleScales(): number[];
+  links(adapter: AdapterFile[]): Link[];
+  splitLinks(adapter: AdapterFile[]): AdapterFile[][];
+  mergeAdapters(adapters: AdapterFile[][], options: MergeOptions): Merged;
   checkpoint(): Uint8Array;
   autosaves(): Autosave[];
   restore(key: string): Restored;

@@ -7,7 +7,8 @@ import { Stream } from "./stream.js";
 import { support } from "./support.js";
 import type {
   AdapterChoice, AdapterFile, AdapterInfo, Analysis, Autosave, BaseInfo, BaseSource, CacheEntry, ChatMessage, CreateOptions, DoneEvent, Evaluation,
-  GenerateOptions, Knot, LoadOptions, MemoryUse, MethodInfo, Plan, Restored, RowPreview, Rows, Setting, Settings, Support, TrainEvent, Training, TrainOptions,
+  GenerateOptions, Knot, Link, LoadOptions, MemoryUse, Merged, MergeOptions, MethodInfo, Plan, Restored, RowPreview, Rows, Setting, Settings, Support,
+  TrainEvent, Training, TrainOptions,
 } from "./types.js";
 
 /** Trains adapters on one base, in a Worker. */
@@ -139,6 +140,22 @@ export class Trainer {
    *  it trains. */
   moduleScales(): Promise<number[]> {
     return this.#caller.call("moduleScales", []);
+  }
+
+  /** The links of a chain, oldest first; none of an adapter that is no chain. */
+  links(adapter: AdapterFile[]): Promise<Link[]> {
+    return this.#caller.call("links", [adapter]);
+  }
+
+  /** Every link of a chain as an adapter of its own, oldest first. */
+  splitLinks(adapter: AdapterFile[]): Promise<AdapterFile[][]> {
+    return this.#caller.call("splitLinks", [adapter]);
+  }
+
+  /** One adapter made of several of one base, exactly: chains and plain adapters become one chain, whose links stay apart; with weights their sum.
+   *  One alone with fewer links (`drop`) or ranks. */
+  mergeAdapters(adapters: AdapterFile[][], options: MergeOptions = {}): Promise<Merged> {
+    return this.#caller.call("mergeAdapters", [adapters, options]);
   }
 
   /** The whole state of the run: with it, `train` goes on bit for bit. */

@@ -211,6 +211,47 @@ export interface Analysis {
   pictures: { name: string; svg: string }[];
 }
 
+/** A link of a chain, as its chain.json has it. */
+export interface Link {
+  rank: number;
+  /** Ranks of single modules, where they differ. */
+  ranks?: Record<string, number>;
+  alpha: number;
+  rslora: boolean;
+  /** Optimizer steps that it was trained for. */
+  steps: number;
+  /** Linear layers that it adapts, and numbers in its factors. */
+  sites: number;
+  parameters: number;
+}
+
+/** How adapters are put together; what `weblora merge` takes. */
+export interface MergeOptions {
+  /** What each adapter's update is multiplied by; 1 for all when absent. */
+  weights?: number[];
+  /** Links to take out of the one chain, from 0, the oldest. */
+  drop?: number[];
+  /** Cut every layer to this rank at most, keeping the largest singular values. */
+  maxRank?: number;
+  /** Cut every layer to the smallest rank that keeps this share of its update's squared norm. */
+  energy?: number;
+}
+
+/** Adapters put together. */
+export interface Merged {
+  files: AdapterFile[];
+  /** Links that can still be told apart; 0 for an adapter that is no chain. */
+  links: number;
+  /** The largest rank of a layer. */
+  rank: number;
+  sites: number;
+  parameters: number;
+  /** Share of the update's squared norm that cutting ranks lost; null where nothing was cut. */
+  dropped: number | null;
+  /** Something that could not be checked. */
+  warning: string | null;
+}
+
 /** Which adapter lies over the base: none, the one being trained, or files in PEFT layout. */
 export type AdapterChoice = "none" | "current" | AdapterFile[];
 

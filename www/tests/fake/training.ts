@@ -112,6 +112,13 @@ export class FakeTraining implements T.Training {
     return { event: "done", job, step: this.#step, loss, seconds: (Date.now() - begun) / 1000, out: "" };
   }
 
+  /** The links of a chain, of 40 steps each. */
+  chain(): T.Link[] {
+    const rank = Number(this.settings["rank"]);
+    const link: T.Link = { rank, alpha: 2 * rank, rslora: false, steps: 40, sites: 35, parameters: 4096 * rank };
+    return this.settings["method"] === "cola" ? Array.from({ length: this.#links + 1 }, () => link) : [];
+  }
+
   /** Ends the link of a chain. */
   tie(reason: string): T.Knot {
     this.#links += 1;

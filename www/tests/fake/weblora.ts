@@ -9,7 +9,7 @@ import type * as T from "../../package/src/types";
 import { Saves } from "./saves";
 import { METHODS, SETTINGS, defaults } from "./settings";
 import { FakeTraining } from "./training";
-import { peftFiles, tokenise, wait } from "./world";
+import { chainFile, linksIn, peftFiles, tokenise, wait } from "./world";
 
 export { WebloraError };
 export type * from "../../package/src/types";
@@ -126,7 +126,7 @@ export class Trainer implements Pick<Real, keyof Real> {
   }
 
   async exportAdapter(): Promise<T.AdapterFile[]> {
-    return peftFiles();
+    return [...peftFiles(), ...chainFile(this.#run?.chain() ?? [])];
   }
 
   async analyze(adapter: T.AdapterFile[] | "current"): Promise<T.Analysis> {
@@ -138,6 +138,23 @@ export class Trainer implements Pick<Real, keyof Real> {
     const module = { mean_scale: 0.012, rms_scale: 0.015, max_scale: 0.04, frobenius: 0.5, share: 0.5 };
     const modules = adapter === "current" && this.#run?.settings["method"] === "multilora" ? { modules: [module, module] } : {};
     return { report: { name: "the adapter", projections, ...modules, sites: [] }, pictures: [{ name: "spectra.svg", svg }] };
+  }
+
+  async links(adapter: T.AdapterFile[]): Promise<T.Link[]> {
+    return linksIn(adapter);
+  }
+
+  async splitLinks(adapter: T.AdapterFile[]): Promise<T.AdapterFile[][]> {
+    return linksIn(adapter).map(() => peftFiles());
+  }
+
+  async mergeAdapters(adapters: T.AdapterFile[][], options: T.MergeOptions = {}): Promise<T.Merged> {
+    await wait(20);
+    if (options.weights) throw new WebloraError("adapter", "adapter 1: was trained on another base than adapter 0; merge adapters of one base");
+    const left = adapters.flatMap(linksIn).filter((_, i) => !options.drop?.includes(i));
+    const links = options.maxRank === undefined ? left : [];
+    const rank = options.maxRank ?? left.reduce((sum, link) => sum + link.rank, 0);
+    return { files: [...peftFiles(), ...chainFile(links)], links: links.length, rank, sites: 35, parameters: 4096 * rank, dropped: options.maxRank === undefined ? null : 0.0123, warning: null };
   }
 
   async moduleScales(): Promise<number[]> {

@@ -53,6 +53,17 @@ export function peftFiles(): T.AdapterFile[] {
   ];
 }
 
+/** The file that makes a chain of a folder; none where there are no links. */
+export function chainFile(links: T.Link[]): T.AdapterFile[] {
+  return links.length === 0 ? [] : [{ name: "chain.json", bytes: new TextEncoder().encode(JSON.stringify(links)) }];
+}
+
+/** The links of such a folder. */
+export function linksIn(files: T.AdapterFile[]): T.Link[] {
+  const file = files.find(({ name }) => name === "chain.json");
+  return file ? (JSON.parse(new TextDecoder().decode(file.bytes)) as T.Link[]) : [];
+}
+
 /** A safetensors header with a run's state, as checkpoints have. */
 export function checkpointBytes(step: number, config: T.Settings, baseHash: string): Uint8Array {
   const state = JSON.stringify({ version: 1, step, config, base_hash: baseHash });

@@ -13,6 +13,7 @@ import { loadBase } from "./base";
 import { importRunFile, takeSettings } from "./form";
 import { currentAdapter, currentCheckpoint } from "./run";
 import { rowsFromFile, rowsFromText } from "./rows";
+import { offerAdapter } from "./trial";
 
 const RUN_FILE = "run.toml";
 const CHECKPOINT_FILE = "checkpoint.safetensors";
@@ -142,7 +143,7 @@ async function importCheckpoint(file: File): Promise<void> {
 function takeAdapter(name: string, files: AdapterFile[]): void {
   const adapter = findAdapter(files);
   if (!adapter) throw new PageError("adapter", `${name} lacks ${ADAPTER_FILES.join(" or ")}; bring both, or their zip file.`);
-  update("trial", { imported: { name, files: adapter }, adapter: "imported", scores: null });
+  offerAdapter(name, adapter);
   announce(`${name} is ready to try, or to train on.`);
 }
 

@@ -1,6 +1,6 @@
 /** Trying an adapter: one prompt answered twice, and rows scored twice. */
 
-import type { AdapterChoice, ChatMessage, Rows } from "weblora";
+import type { AdapterChoice, AdapterFile, ChatMessage, Rows } from "weblora";
 import { announce } from "../lib/announce";
 import { loss } from "../lib/format";
 import { isAbort, problem } from "../lib/problem";
@@ -17,6 +17,24 @@ export interface Drawing {
 }
 
 let abort: AbortController | null = null;
+
+/** The adapters that can be tried: of the runs, and the one that was brought in or made. One in training has no files yet. */
+export function knownAdapters(): { id: string; name: string; files: AdapterFile[] | null }[] {
+  const { runs, trial } = get();
+  const usable = runs.list.filter((run) => run.adapter || (run.id === runs.active && run.step > 0));
+  const known = usable.flatMap((run) => {
+    const own = { id: run.id, name: run.adapter ? run.name : `${run.name}, in training`, files: run.adapter };
+    return run.best ? [own, { id: `${run.id}:best`, name: `${run.name}, best (step ${run.bestStep ?? 0})`, files: run.best }] : [own];
+  });
+  return trial.imported ? [...known, { id: "imported", ...trial.imported }] : known;
+}
+
+/** Offers an adapter to try and to start from, in the place of the one that was offered before. */
+export function offerAdapter(name: string, files: AdapterFile[]): void {
+  const imported = { name, files };
+  if (get().form.init !== null) update("form", { init: imported });
+  update("trial", { imported, adapter: "imported", scores: null });
+}
 
 /** The adapter that is compared with the base: files, the one in training, or `null` when there is none. */
 export function chosenAdapter(): AdapterChoice | null {

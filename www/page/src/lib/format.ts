@@ -25,6 +25,9 @@ export function parameters(n: number): string {
   return n >= 1e4 ? `${(n / 1e3).toFixed(0)} k` : count(n);
 }
 
+/** A share: `0.42 %`, `12 %`. */
+export const percent = (share: number): string => `${short(100 * share)} %`;
+
 /** `1 row`, `12 rows`. */
 export const plural = (n: number, one: string, many = `${one}s`): string => `${count(n)} ${n === 1 ? one : many}`;
 

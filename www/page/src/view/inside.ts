@@ -1,10 +1,11 @@
-/** Section 6: singular values and effective ranks of an adapter, of a chain its links, of a run of MultiLoRA its modules. */
+/** Section 6: singular values and effective ranks of an adapter, of a chain its links, of a run of MultiLoRA its modules; and changing it. */
 
 import type { Analysis } from "weblora";
 import { analyzeChosen } from "../actions/inside";
 import { chosenAdapter } from "../actions/trial";
 import { fill, h, setDisabled, setText, show } from "../lib/dom";
 import { get, watch } from "../state";
+import { changeAdapter } from "./change";
 import { problemBox, section } from "./parts";
 
 /** The section. */
@@ -31,7 +32,7 @@ export function insideSection(): HTMLElement {
       if (inside && "analysis" in inside) fill(found, ...pictures(inside.analysis), ...tables(inside.analysis));
     });
   });
-  body.append(hint, h("div", { class: "row" }, go), problem.root, found);
+  body.append(hint, h("div", { class: "row" }, go), problem.root, found, changeAdapter());
   watch(["runs", "trial"], refresh);
   return root;
 }

@@ -1,7 +1,7 @@
 /** Section 5: one prompt, two answers. */
 
 import type { ChatMessage, RowPreview } from "weblora";
-import { chosenAdapter, compare, score, stopCompare, type Drawing } from "../actions/trial";
+import { chosenAdapter, compare, knownAdapters, score, stopCompare, type Drawing } from "../actions/trial";
 import { fill, h, setDisabled, setText, show, uniqueId } from "../lib/dom";
 import { count, duration, loss, plural } from "../lib/format";
 import { activeRun, get, update, watch, type Answer } from "../state";
@@ -85,13 +85,8 @@ function adapterPicker(): HTMLElement {
   const root = h("div", { class: "inline-field" }, h("label", { for: id }, "Adapter"), select);
   let drawn = "";
   watch(["runs", "trial"], () => {
-    const { runs, trial } = get();
-    const usable = runs.list.filter((run) => run.adapter || (run.id === runs.active && run.step > 0));
-    const options: [string, string][] = usable.flatMap((run) => {
-      const own: [string, string][] = [[run.id, run.adapter ? run.name : `${run.name}, in training`]];
-      return run.best ? [...own, [`${run.id}:best`, `${run.name}, best (step ${run.bestStep ?? 0})`]] : own;
-    });
-    if (trial.imported) options.push(["imported", trial.imported.name]);
+    const { trial } = get();
+    const options = knownAdapters().map(({ id, name }): [string, string] => [id, name]);
     const now = JSON.stringify(options);
     show(root, options.length > 0);
     if (now !== drawn) fill(select, ...options.map(([value, text]) => h("option", { value }, text)));
