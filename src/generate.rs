@@ -5,7 +5,7 @@ use crate::adapters::tables::AdapterTables;
 use crate::formats::ModelFile;
 use crate::gpu::{Class, Gpu, Store, Tuner};
 use crate::model::Llama;
-use crate::model::decoder::Decoder;
+use crate::model::decoder::{Decoder, PREFILL};
 use crate::quant::QuantFormat;
 use crate::{Error, Result, rng};
 
@@ -135,7 +135,7 @@ impl Generator {
         progress: impl FnMut(u64, u64),
     ) -> Result<Generator> {
         let mut store = Store::new();
-        let model = Llama::declare(file, &mut store, gpu.plan_limits(), quantize, max_len)?;
+        let model = Llama::declare(file, &mut store, gpu.plan_limits(), quantize, PREFILL, max_len)?;
         let mut layouts: Vec<AdapterLayout> = adapters.iter().map(|(layout, _)| layout.clone()).collect();
         layouts.iter_mut().for_each(AdapterLayout::freeze);
         let row_job = store.declare("row_job", Class::Io, 1)?;

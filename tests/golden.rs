@@ -168,6 +168,53 @@ fn recompute_and_file_format_change_no_bit() {
     assert_relative("safetensors loss", &float.0, &kept.0, CURVE);
 }
 
+/// The golden model with `v_proj` and `up_proj` rounded to bf16, stored as f32 like the rest or as bf16: then q, k and v, or gate and up,
+/// cannot lie in one matrix.
+fn rounded(as_bf16: bool) -> ModelFile {
+    use safetensors::{Dtype, SafeTensors, tensor::TensorView};
+    let whole = SafeTensors::deserialize(SAFETENSORS).unwrap();
+    let mut tensors: Vec<(String, Dtype, Vec<usize>, Vec<u8>)> = Vec::new();
+    for (name, view) in whole.tensors() {
+        let mut stored = (view.dtype(), view.data().to_vec());
+        if name.contains("v_proj") || name.contains("up_proj") {
+            assert_eq!(view.dtype(), Dtype::F32);
+            let floats = view.data().chunks_exact(4).map(|b| half::bf16::from_f32(f32::from_le_bytes(b.try_into().unwrap())));
+            stored = match as_bf16 {
+                true => (Dtype::BF16, floats.flat_map(half::bf16::to_le_bytes).collect()),
+                false => (Dtype::F32, floats.flat_map(|x| x.to_f32().to_le_bytes()).collect()),
+            };
+        }
+        tensors.push((name, stored.0, view.shape().to_vec(), stored.1));
+    }
+    let views = tensors.iter().map(|(name, dtype, shape, data)| (name, TensorView::new(*dtype, shape.clone(), data).unwrap()));
+    let bytes = safetensors::serialize(views, None).unwrap();
+    let source: Box<dyn ByteSource> = Box::new(Bytes::new("model.safetensors", bytes));
+    let side = weblora::formats::SideFiles { config_json: Some(CONFIG.into()), ..Default::default() };
+    pollster::block_on(ModelFile::open_safetensors(vec![source], None, side)).unwrap()
+}
+
+#[test]
+fn projections_of_one_input_are_multiplied_together_or_apart() {
+    let Some(gpu) = gpu() else { return };
+    let golden = golden();
+    let dispatches = |file: &ModelFile| {
+        let layout = adapter_config(&golden["curves"]["lora"]["run"]).layout(&file.config).unwrap();
+        let shape = Shape { rows: 8, positions: 8, recompute: Recompute::Off, clip: 0.0, quantize: None, training: true };
+        Planned::new(file, &[&layout], shape, gpu.plan_limits(), &Tuner::for_device(gpu)).unwrap().dispatches().0
+    };
+    let (together, apart) = (rounded(false), rounded(true));
+    let layers = together.config.num_hidden_layers;
+    // Three more products a layer forward and as many backward, less the lowest layer's q, k, v: nothing below it needs a gradient.
+    assert_eq!(dispatches(&apart), dispatches(&together) + 6 * layers - 2);
+    let want = curve(gpu, &together, &golden, "lora", Recompute::Off);
+    let got = curve(gpu, &apart, &golden, "lora", Recompute::Off);
+    assert_relative("loss", &got.0, &want.0, 1e-5);
+    assert_relative("gradient norm", &got.1, &want.1, 1e-4);
+    // The comparison can fail: rounding alone is seen.
+    let exact = curve(gpu, &from_safetensors(), &golden, "lora", Recompute::Off);
+    assert!(exact.0.iter().zip(&want.0).any(|(a, b)| (a - b).abs() > 1e-4 * b), "rounding to bf16 is not seen");
+}
+
 #[test]
 fn every_gradient_equals_pytorch() {
     let Some(gpu) = gpu() else { return };

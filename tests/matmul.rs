@@ -46,7 +46,7 @@ fn matrix(bench: &mut Bench, format: &'static QuantFormat, rows: usize, cols: us
             parts.push(Part { tensor, row_start: start, rows: end - start });
         }
     }
-    (Matrix { format, rows, cols, parts }, format.decode_vec(&bytes))
+    (Matrix { format, rows, cols, parts, members: Vec::new() }, format.decode_vec(&bytes))
 }
 
 /// Elements between rows of x and y: vectors stay aligned.
@@ -189,6 +189,78 @@ fn recorded_products_walk_the_parts() {
     let mut want_dx = dx_host.clone();
     matmul_backward_twin(&want, &decoded, (t, n, k), &mut want_dx, true);
     assert_close("backward", &results[1], &want_dx, 2.0 * ABSOLUTE, 2.0 * RELATIVE);
+}
+
+/// `[t, n]` with all members' columns beside each other, as the members' outputs one after the other, `fill` between them.
+fn apart(values: &[f32], w: &Matrix, t: usize, fill: f32) -> Vec<f32> {
+    let mut out = vec![fill; w.output_words(t)];
+    let mut first = 0;
+    for (place, &n) in w.outputs(t).into_iter().zip(&w.members) {
+        for (row, to) in out[place].chunks_exact_mut(n).enumerate() {
+            to.copy_from_slice(&values[row * w.rows + first..][..n]);
+        }
+        first += n;
+    }
+    out
+}
+
+/// One product for several matrices of one input, whose outputs are apart: GPU result and twin. `split` need not be where a member begins.
+fn joint(
+    gpu: &Gpu,
+    direction: Direction,
+    members: &[usize],
+    t: usize,
+    split: usize,
+    pick: &dyn Fn(&[Candidate]) -> usize,
+) -> [Vec<f32>; 2] {
+    let (n, k) = (members.iter().sum(), 64);
+    let mut bench = Bench::new();
+    let (mut w, decoded) = matrix(&mut bench, &quant::Q4_1, n, k, split);
+    w.members = members.to_vec();
+    let forward = direction == Direction::Forward;
+    let (inner, width) = if forward { (k, n) } else { (n, k) };
+    let (x_host, before) = (noise(3, t * inner), noise(4, t * width));
+    let (x, y) = match forward {
+        true => (x_host.clone(), apart(&before, &w, t, SENTINEL)),
+        false => (apart(&x_host, &w, t, f32::NAN), before.clone()),
+    };
+    let (x, y) = (Rows { tensor: bench.put("x", &x), stride: inner }, Rows { tensor: bench.put("y", &y), stride: width });
+    let got = bench.run(gpu, &Tuner::for_device(gpu), &[y.tensor], |rec: &mut Recorder| {
+        for (i, part) in w.parts.iter().enumerate() {
+            let mut all = matmul::forms(rec, direction, t, &w, part, forward || i > 0);
+            let form = all.swap_remove(pick(&all));
+            rec.dispatch(form.spec, form.variant, form.grid, matmul::product("joint", direction, (x, y), t, &w, part));
+        }
+    });
+    let mut want = before;
+    match forward {
+        true => matmul_twin(&x_host, &decoded, (t, n, k), &mut want, true),
+        false => matmul_backward_twin(&x_host, &decoded, (t, n, k), &mut want, false),
+    }
+    [got.into_iter().next().unwrap(), if forward { apart(&want, &w, t, SENTINEL) } else { want }]
+}
+
+#[test]
+fn matrices_of_one_input_are_multiplied_together() {
+    let Some(gpu) = gpu() else { return };
+    for direction in BOTH {
+        for (members, t, split) in [(&[20, 8, 16][..], 9, usize::MAX), (&[36, 12], 33, 24), (&[68, 64, 64], 3, 64)] {
+            let mut forms = std::cell::Cell::new(1);
+            let mut form = 0;
+            while form < *forms.get_mut() {
+                let [got, want] = joint(gpu, direction, members, t, split, &|all| {
+                    forms.set(all.len());
+                    form
+                });
+                assert_close(&format!("{direction:?} {members:?}, {t} rows, form {form}"), &got, &want, ABSOLUTE, RELATIVE);
+                form += 1;
+            }
+        }
+    }
+    // The comparison can fail: the members' outputs are not those of one matrix.
+    let [got, _] = joint(gpu, Direction::Forward, &[20, 8, 16], 9, usize::MAX, &|_| 0);
+    let [_, other] = joint(gpu, Direction::Forward, &[8, 20, 16], 9, usize::MAX, &|_| 0);
+    assert!(close(&got, &other, ABSOLUTE, RELATIVE).is_err());
 }
 
 #[test]

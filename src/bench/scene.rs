@@ -49,7 +49,7 @@ impl Scene {
             let tensor = self.store.declare(format!("{}[{row_start}]", format.name), Class::Weights, format.packed_words(rows, k))?;
             parts.push(Part { tensor, row_start, rows });
         }
-        let matrix = Matrix { format, rows: n, cols: k, parts };
+        let matrix = Matrix { format, rows: n, cols: k, parts, members: Vec::new() };
         self.matrices.push(matrix.clone());
         Ok(matrix)
     }

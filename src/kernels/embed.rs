@@ -24,6 +24,7 @@ pub fn gather(rec: &mut Recorder, label: &str, tokens: Tensor, w: &Matrix, y: Te
             offset: part.row_start as u32,
             rows: w.rows as u32,
             pad: 0,
+            members: [0; 4],
         };
         let groups = (t as usize * w.cols.div_ceil(8)).div_ceil(64) as u32;
         rec.dispatch(&EMBED, w.variant(), grid_1d(groups), Dispatch::new(label, &params, &[tokens, part.tensor, y], 0));

@@ -55,7 +55,8 @@ pub struct Rows {
     pub stride: usize,
 }
 
-/// `y[t_rows, w.rows] (+)= x[t_rows, w.cols] Wᵀ`; adds when `accumulate`.
+/// `y[t_rows, w.rows] (+)= x[t_rows, w.cols] Wᵀ`; adds when `accumulate`. Where W has members, y is one tensor of their outputs
+/// ([`Matrix::outputs`]).
 pub fn forward(rec: &mut Recorder, label: &str, x: Tensor, t_rows: usize, w: &Matrix, y: Tensor, accumulate: bool) {
     forward_rows(rec, label, x, t_rows, w, Rows { tensor: y, stride: w.rows }, accumulate);
 }
@@ -68,7 +69,8 @@ pub fn forward_rows(rec: &mut Recorder, label: &str, x: Tensor, t_rows: usize, w
     }
 }
 
-/// `dx[t_rows, w.cols] (+)= dy[t_rows, w.rows] W`; adds when `accumulate`. Parts add up one after the other.
+/// `dx[t_rows, w.cols] (+)= dy[t_rows, w.rows] W`; adds when `accumulate`. Parts add up one after the other. Where W has members, dy is one
+/// tensor of their outputs.
 pub fn backward(rec: &mut Recorder, label: &str, dy: Tensor, t_rows: usize, w: &Matrix, dx: Tensor, accumulate: bool) {
     backward_rows(rec, label, Rows { tensor: dy, stride: w.rows }, t_rows, w, dx, accumulate);
 }
@@ -103,8 +105,10 @@ pub fn product(label: &str, direction: Direction, (x, y): (Rows, Rows), t: usize
     let (inputs, outputs) = direction.widths(w);
     let (ldx, ldy) = (x.stride, y.stride);
     assert!(ldx >= inputs && ldy >= outputs, "{label}: rows of {inputs} and {outputs} overlap at strides of {ldx} and {ldy}");
-    let fits = |r: Rows| r.tensor.len as usize >= t * r.stride;
-    assert!(fits(x) && fits(y), "{label}: {t} rows of {ldx} and {ldy} do not fit the tensors");
+    let words = |r: Rows, outputs: bool| if outputs { (t * r.stride).max(w.output_words(t)) } else { t * r.stride };
+    let fits = |r: Rows, outputs: bool| r.tensor.len as usize >= words(r, outputs);
+    let forward = direction == Direction::Forward;
+    assert!(fits(x, !forward) && fits(y, forward), "{label}: {t} rows of {ldx} and {ldy} do not fit the tensors");
     let params = Params {
         t: t as u32,
         n: part.rows as u32,
@@ -114,14 +118,16 @@ pub fn product(label: &str, direction: Direction, (x, y): (Rows, Rows), t: usize
         offset: part.row_start as u32,
         rows: w.rows as u32,
         pad: 0,
+        members: w.places(t),
     };
     Dispatch::new(label, &params, &[x.tensor, part.tensor, y.tensor], 2 * (t * part.rows * w.cols) as u64)
 }
 
-/// Names a tunable case: direction, format, sizes, whether it adds.
+/// Names a tunable case: direction, format, sizes, members, whether it adds.
 pub fn key(direction: Direction, t: usize, w: &Matrix, part: &Part, accumulate: bool) -> String {
     let adds = if accumulate { " +" } else { "" };
-    format!("matmul {} {} t{t} n{} k{}{adds}", direction.flag().to_lowercase(), w.format.name, part.rows, w.cols)
+    let joint = if w.members.is_empty() { "" } else { " joint" };
+    format!("matmul {} {} t{t} n{} k{}{joint}{adds}", direction.flag().to_lowercase(), w.format.name, part.rows, w.cols)
 }
 
 /// The forms worth measuring on the recorder's adapter, a good guess first.
@@ -144,7 +150,8 @@ pub fn forms(rec: &Recorder, direction: Direction, t: usize, w: &Matrix, part: &
         Direction::Backward => w.cols,
     };
     let vectors = [w.cols, w.rows, part.rows].iter().all(|size| size.is_multiple_of(4));
-    let base = w.variant().flag(direction.flag()).flag_if("VEC4", vectors).flag_if("ACCUMULATE", accumulate);
+    let joint = !w.members.is_empty();
+    let base = w.variant().flag(direction.flag()).flag_if("VEC4", vectors).flag_if("JOINT", joint).flag_if("ACCUMULATE", accumulate);
     let mut all = Vec::new();
     if t <= matvec::MAX_ROWS && direction == Direction::Forward {
         all.push(matvec::candidate(&base, t, part.rows));

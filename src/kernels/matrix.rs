@@ -1,5 +1,7 @@
 //! A frozen matrix on the GPU.
 
+use std::ops::Range;
+
 use crate::gpu::{Tensor, Variant};
 use crate::quant::QuantFormat;
 
@@ -25,7 +27,15 @@ pub struct Matrix {
     pub cols: usize,
     /// All rows, in order.
     pub parts: Vec<Part>,
+    /// Rows of each of the two or three matrices of one input that lie below each other in this one, so that one product computes all;
+    /// empty for a matrix alone. Members and `cols` are whole vectors: multiples of four.
+    pub members: Vec<usize>,
 }
+
+/// Most matrices that lie in one.
+pub const MOST_MEMBERS: usize = 3;
+/// A member's activations begin at a multiple of so many words, as slices that are bound must.
+const MEMBER_ALIGN: usize = 64;
 
 impl std::fmt::Debug for Matrix {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
@@ -33,7 +43,38 @@ impl std::fmt::Debug for Matrix {
     }
 }
 
+/// Where the `[t, n]` outputs of matrices of `rows` rows each lie, one after the other.
+pub fn outputs(rows: impl Iterator<Item = usize>, t: usize) -> Vec<Range<usize>> {
+    let mut begin = 0;
+    let place = |rows: usize| {
+        let place = begin..begin + t * rows;
+        begin = place.end.next_multiple_of(MEMBER_ALIGN);
+        place
+    };
+    rows.map(place).collect()
+}
+
 impl Matrix {
+    /// Where the `[t, n]` outputs of each member lie within one tensor, one after the other; of a matrix alone its own.
+    pub fn outputs(&self, t: usize) -> Vec<Range<usize>> {
+        let alone = [self.rows];
+        outputs(if self.members.is_empty() { &alone[..] } else { &self.members }.iter().copied(), t)
+    }
+
+    /// Words of such a tensor.
+    pub fn output_words(&self, t: usize) -> usize {
+        self.outputs(t).last().map_or(0, |last| last.end)
+    }
+
+    /// What kernels know of the members: first rows of the second and third, and where their outputs begin.
+    pub(super) fn places(&self, t: usize) -> [u32; 4] {
+        let outputs = self.outputs(t);
+        let second = self.members.first().copied().unwrap_or(self.rows);
+        let third = second + self.members.get(1).copied().unwrap_or(0);
+        let begin = |i: usize| outputs.get(i).map_or(0, |place| place.start as u32);
+        [second as u32, third as u32, begin(1), begin(2)]
+    }
+
     /// A variant that can read this matrix.
     pub(super) fn variant(&self) -> Variant {
         Variant::new()
@@ -64,4 +105,6 @@ pub(super) struct Params {
     pub rows: u32,
     /// Zero.
     pub pad: u32,
+    /// [`Matrix::places`].
+    pub members: [u32; 4],
 }

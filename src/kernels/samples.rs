@@ -12,7 +12,7 @@ use super::{elementwise, embed, matmul, norm, peak, rope, rows};
 use crate::gpu::device::Facts;
 use crate::gpu::recorder::Command;
 use crate::gpu::{Class, KernelSpec, Recorder, Store, Tensor, Tuner, Variant};
-use crate::quant::FORMATS;
+use crate::quant::{FORMATS, Q4_1};
 
 /// Kernels and variants, each pair once.
 pub fn variants() -> Vec<(&'static KernelSpec, Variant)> {
@@ -63,12 +63,19 @@ fn record_matrices(rec: &mut Recorder, store: &mut Store, t: usize) {
     for format in FORMATS {
         let (n, k) = (64, 256);
         let part = Part { tensor: tensor(store, format.packed_words(n, k)), row_start: 0, rows: n };
-        let matrix = Matrix { format, rows: n, cols: k, parts: vec![part] };
+        let matrix = Matrix { format, rows: n, cols: k, parts: vec![part], members: Vec::new() };
         let (x, y, tokens) = (tensor(store, t * k), tensor(store, t * n), tensor(store, t));
         matmul::forward(rec, "sample", x, t, &matrix, y, false);
         matmul::backward(rec, "sample", y, t, &matrix, x, true);
         embed::gather(rec, "sample", tokens, &matrix, x);
     }
+    // How members lie in a matrix has nothing to do with its format.
+    let (format, n, k) = (&Q4_1, 192, 256);
+    let part = Part { tensor: tensor(store, format.packed_words(n, k)), row_start: 0, rows: n };
+    let matrix = Matrix { format, rows: n, cols: k, parts: vec![part], members: vec![64; 3] };
+    let (x, y) = (tensor(store, t * k), tensor(store, matrix.output_words(t)));
+    matmul::forward(rec, "sample", x, t, &matrix, y, false);
+    matmul::backward(rec, "sample", y, t, &matrix, x, false);
 }
 
 fn record_adapters(rec: &mut Recorder, store: &mut Store) {

@@ -5,13 +5,14 @@
 
 use super::Inputs;
 use super::decoder::LayerCache;
-use super::linear::{Kept, Linear};
+use super::linear::{Adapter, Kept, Linear, LinearSiblings, Outputs};
 use super::weights::LayerWeights;
 use crate::adapters::site::Projection;
 use crate::adapters::tables::AdapterTables;
 use crate::config::ModelConfig;
 use crate::gpu::{Recorder, Tensor};
 use crate::kernels::attention::{self, AttentionShape};
+use crate::kernels::matrix::MOST_MEMBERS;
 use crate::kernels::rope::{self, Turn};
 use crate::kernels::{elementwise, norm, rows};
 
@@ -35,21 +36,38 @@ pub struct Block<'a> {
 #[derive(Debug, Clone, Copy)]
 pub struct Saved {
     x: Tensor,
-    q: Tensor,
-    k: Tensor,
-    v: Tensor,
+    qkv: Outputs,
+    kept_qkv: [Kept; MOST_MEMBERS],
     o: Tensor,
     lse: Tensor,
+    kept_o: Kept,
     h: Tensor,
-    gate: Tensor,
-    up: Tensor,
-    kept: [Kept; 7],
+    gate_up: Outputs,
+    kept_gate_up: [Kept; MOST_MEMBERS],
+    kept_down: Kept,
 }
 
 impl<'a> Block<'a> {
-    fn linear(&self, which: Projection) -> Linear<'a> {
-        let adapter = self.adapters.and_then(|a| a.site(self.layer, which, self.inputs.rows));
-        Linear { weight: self.weights.projection(which), adapter, name: which.path() }
+    fn adapter(&self, which: Projection) -> Adapter {
+        Adapter { site: self.adapters.and_then(|a| a.site(self.layer, which, self.inputs.rows)), name: which.path() }
+    }
+
+    fn qkv(&self) -> LinearSiblings<'a> {
+        let adapters = [Projection::Q, Projection::K, Projection::V].map(|which| self.adapter(which)).into();
+        LinearSiblings { weights: &self.weights.qkv, adapters, name: "self_attn.qkv_proj" }
+    }
+
+    fn o(&self) -> Linear<'a> {
+        Linear { weight: &self.weights.o, adapter: self.adapter(Projection::O) }
+    }
+
+    fn gate_up(&self) -> LinearSiblings<'a> {
+        let adapters = [Projection::Gate, Projection::Up].map(|which| self.adapter(which)).into();
+        LinearSiblings { weights: &self.weights.gate_up, adapters, name: "mlp.gate_up_proj" }
+    }
+
+    fn down(&self) -> Linear<'a> {
+        Linear { weight: &self.weights.down, adapter: self.adapter(Projection::Down) }
     }
 
     fn attention(&self) -> AttentionShape {
@@ -81,31 +99,29 @@ impl<'a> Block<'a> {
         let new = |rec: &mut Recorder, name: &str, width: usize| rec.transient(name, t * width);
 
         let (n, _) = self.normed(rec, "input_layernorm", x, self.weights.input_layernorm);
-        let (q, k, v) = (new(rec, "q", c.q_width()), new(rec, "k", c.kv_width()), new(rec, "v", c.kv_width()));
-        let kept_q = self.linear(Projection::Q).forward(rec, t, n, q);
-        let kept_k = self.linear(Projection::K).forward(rec, t, n, k);
-        let kept_v = self.linear(Projection::V).forward(rec, t, n, v);
+        let qkv = self.qkv().outputs(rec, "qkv", t);
+        let kept_qkv = self.qkv().forward(rec, t, n, qkv);
+        let [q, k, v] = qkv.each;
         self.rotate(rec, "self_attn.rope_q", q, c.num_attention_heads, Turn::Forward);
         self.rotate(rec, "self_attn.rope_k", k, c.num_key_value_heads, Turn::Forward);
         let (o, lse) = (new(rec, "o", c.q_width()), new(rec, "lse", c.num_attention_heads));
         attention::forward(rec, "self_attn", &self.attention(), q, k, v, self.inputs.margins, o, lse);
         let (y, h) = (new(rec, "self_attn.y", c.hidden_size), new(rec, "h", c.hidden_size));
-        let kept_o = self.linear(Projection::O).forward(rec, t, o, y);
+        let kept_o = self.o().forward(rec, t, o, y);
         elementwise::add(rec, "self_attn.residual", x, y, h);
 
         let (n, _) = self.normed(rec, "post_attention_layernorm", h, self.weights.post_attention_layernorm);
-        let (gate, up) = (new(rec, "gate", c.intermediate_size), new(rec, "up", c.intermediate_size));
-        let kept_gate = self.linear(Projection::Gate).forward(rec, t, n, gate);
-        let kept_up = self.linear(Projection::Up).forward(rec, t, n, up);
-        let down = self.linear(Projection::Down);
+        let gate_up = self.gate_up().outputs(rec, "gate_up", t);
+        let kept_gate_up = self.gate_up().forward(rec, t, n, gate_up);
+        let [gate, up, _] = gate_up.each;
         // The adapter's inner activation of `down` is needed again even where its output is not.
         let (a, y) = (new(rec, "act", c.intermediate_size), new(rec, "mlp.y", c.hidden_size));
         elementwise::swiglu(rec, "mlp.act", gate, up, a);
-        let kept_down = down.forward(rec, t, a, y);
+        let kept_down = self.down().forward(rec, t, a, y);
         if let Some(out) = out {
             elementwise::add(rec, "mlp.residual", h, y, out);
         }
-        Saved { x, q, k, v, o, lse, h, gate, up, kept: [kept_q, kept_k, kept_v, kept_o, kept_gate, kept_up, kept_down] }
+        Saved { x, qkv, kept_qkv, o, lse, kept_o, h, gate_up, kept_gate_up, kept_down }
     }
 
     /// Records the block on a few new rows against the cache, to which their keys and values are appended.
@@ -114,10 +130,9 @@ impl<'a> Block<'a> {
         let t = self.inputs.rows;
         let new = |rec: &mut Recorder, name: &str, width: usize| rec.transient(name, t * width);
         let (n, _) = self.normed(rec, "input_layernorm", x, self.weights.input_layernorm);
-        let (q, k, v) = (new(rec, "q", c.q_width()), new(rec, "k", c.kv_width()), new(rec, "v", c.kv_width()));
-        self.linear(Projection::Q).forward(rec, t, n, q);
-        self.linear(Projection::K).forward(rec, t, n, k);
-        self.linear(Projection::V).forward(rec, t, n, v);
+        let qkv = self.qkv().outputs(rec, "qkv", t);
+        self.qkv().forward(rec, t, n, qkv);
+        let [q, k, v] = qkv.each;
         self.rotate(rec, "self_attn.rope_q", q, c.num_attention_heads, Turn::Forward);
         self.rotate(rec, "self_attn.rope_k", k, c.num_key_value_heads, Turn::Forward);
         rows::append(rec, "self_attn.cache_k", self.inputs.positions, k, cache.k);
@@ -125,16 +140,16 @@ impl<'a> Block<'a> {
         let o = new(rec, "o", c.q_width());
         attention::decode(rec, "self_attn", &self.attention(), max_len as u32, q, cache.k, cache.v, state, o);
         let (y, h) = (new(rec, "self_attn.y", c.hidden_size), new(rec, "h", c.hidden_size));
-        self.linear(Projection::O).forward(rec, t, o, y);
+        self.o().forward(rec, t, o, y);
         elementwise::add(rec, "self_attn.residual", x, y, h);
 
         let (n, _) = self.normed(rec, "post_attention_layernorm", h, self.weights.post_attention_layernorm);
-        let (gate, up) = (new(rec, "gate", c.intermediate_size), new(rec, "up", c.intermediate_size));
-        self.linear(Projection::Gate).forward(rec, t, n, gate);
-        self.linear(Projection::Up).forward(rec, t, n, up);
+        let gate_up = self.gate_up().outputs(rec, "gate_up", t);
+        self.gate_up().forward(rec, t, n, gate_up);
+        let [gate, up, _] = gate_up.each;
         let (a, y) = (new(rec, "act", c.intermediate_size), new(rec, "mlp.y", c.hidden_size));
         elementwise::swiglu(rec, "mlp.act", gate, up, a);
-        self.linear(Projection::Down).forward(rec, t, a, y);
+        self.down().forward(rec, t, a, y);
         elementwise::add(rec, "mlp.residual", h, y, out);
     }
 
@@ -144,31 +159,29 @@ impl<'a> Block<'a> {
         let c = self.config;
         let t = self.inputs.rows;
         let new = |rec: &mut Recorder, name: &str, width: usize| rec.transient(name, t * width);
-        let kept = |p: Projection| s.kept[p as usize];
 
+        let [gate, up, _] = s.gate_up.each;
         let da = new(rec, "dact", c.intermediate_size);
         let a = new(rec, "act_again", c.intermediate_size);
-        elementwise::swiglu(rec, "mlp.act_again", s.gate, s.up, a);
-        self.linear(Projection::Down).backward(rec, t, a, kept(Projection::Down), dout, Some(da), false);
-        elementwise::swiglu_backward(rec, "mlp.act_backward", s.gate, s.up, da);
-        let (dgate, dup) = (s.gate, s.up);
+        elementwise::swiglu(rec, "mlp.act_again", gate, up, a);
+        self.down().backward(rec, t, a, s.kept_down, dout, Some(da));
+        // In their place are their gradients now.
+        elementwise::swiglu_backward(rec, "mlp.act_backward", gate, up, da);
         let (n, rstd) = self.normed(rec, "post_attention_layernorm_again", s.h, self.weights.post_attention_layernorm);
         let dn = new(rec, "mlp.dn", c.hidden_size);
-        self.linear(Projection::Up).backward(rec, t, n, kept(Projection::Up), dup, Some(dn), false);
-        self.linear(Projection::Gate).backward(rec, t, n, kept(Projection::Gate), dgate, Some(dn), true);
+        self.gate_up().backward(rec, t, n, s.kept_gate_up, s.gate_up, Some(dn));
         norm::backward(rec, "post_attention_layernorm_backward", s.h, self.weights.post_attention_layernorm, rstd, dn, dout, true);
 
         let d_o = new(rec, "do", c.q_width());
-        self.linear(Projection::O).backward(rec, t, s.o, kept(Projection::O), dout, Some(d_o), false);
-        let (dq, dk, dv) = (new(rec, "dq", c.q_width()), new(rec, "dk", c.kv_width()), new(rec, "dv", c.kv_width()));
-        attention::backward(rec, "self_attn", &self.attention(), s.q, s.k, s.v, self.inputs.margins, s.o, s.lse, d_o, dq, dk, dv);
+        self.o().backward(rec, t, s.o, s.kept_o, dout, Some(d_o));
+        let ([q, k, v], dqkv) = (s.qkv.each, self.qkv().outputs(rec, "dqkv", t));
+        let [dq, dk, dv] = dqkv.each;
+        attention::backward(rec, "self_attn", &self.attention(), q, k, v, self.inputs.margins, s.o, s.lse, d_o, dq, dk, dv);
         self.rotate(rec, "self_attn.rope_q_back", dq, c.num_attention_heads, Turn::Back);
         self.rotate(rec, "self_attn.rope_k_back", dk, c.num_key_value_heads, Turn::Back);
         let (n, rstd) = self.normed(rec, "input_layernorm_again", s.x, self.weights.input_layernorm);
         let dn = input_gradient.then(|| new(rec, "self_attn.dn", c.hidden_size));
-        self.linear(Projection::V).backward(rec, t, n, kept(Projection::V), dv, dn, false);
-        self.linear(Projection::K).backward(rec, t, n, kept(Projection::K), dk, dn, true);
-        self.linear(Projection::Q).backward(rec, t, n, kept(Projection::Q), dq, dn, true);
+        self.qkv().backward(rec, t, n, s.kept_qkv, dqkv, dn);
         if let Some(dn) = dn {
             norm::backward(rec, "input_layernorm_backward", s.x, self.weights.input_layernorm, rstd, dn, dout, true);
         }

@@ -1,18 +1,17 @@
 //! A frozen quantised matrix with adapters beside it: the only place where base and adapter products meet.
 
+use super::weights::Siblings;
 use crate::gpu::{Recorder, Tensor};
 use crate::kernels::lowrank::{self, LowrankSite};
 use crate::kernels::matmul;
-use crate::kernels::matrix::Matrix;
+use crate::kernels::matrix::{MOST_MEMBERS, Matrix};
 
 /// One linear layer of a recording.
 pub struct Linear<'a> {
     /// Frozen weight `[n, k]`.
     pub weight: &'a Matrix,
-    /// The adapters at this site, if any job has one.
-    pub adapter: Option<LowrankSite>,
-    /// Name within the block: `self_attn.q_proj`.
-    pub name: &'static str,
+    /// The adapters beside it.
+    pub adapter: Adapter,
 }
 
 /// What the backward pass of one linear layer needs again.
@@ -25,23 +24,112 @@ pub struct Kept {
 impl Linear<'_> {
     /// Records `y = x Wᵀ + adapters(x)`; `x` is `[t, k]`, `y` `[t, n]`.
     pub fn forward(&self, rec: &mut Recorder, rows: usize, x: Tensor, y: Tensor) -> Kept {
-        matmul::forward(rec, &format!("{}.matmul", self.name), x, rows, self.weight, y, false);
-        let h = self.adapter.as_ref().map(|site| {
-            let h = rec.transient(&format!("{}.h", self.name), rows * site.stride());
+        matmul::forward(rec, &self.adapter.label("matmul"), x, rows, self.weight, y, false);
+        self.adapter.forward(rec, rows, x, y)
+    }
+
+    /// Records the adapter gradients from `x` and `dy` and, with `dx`, `dx = dy W + adapters`.
+    pub fn backward(&self, rec: &mut Recorder, rows: usize, x: Tensor, kept: Kept, dy: Tensor, dx: Option<Tensor>) {
+        if let Some(dx) = dx {
+            matmul::backward(rec, &self.adapter.label("matmul_backward"), dy, rows, self.weight, dx, false);
+        }
+        self.adapter.backward(rec, rows, x, kept, dy, dx);
+    }
+}
+
+/// The adapters beside one linear layer.
+#[derive(Clone, Copy)]
+pub struct Adapter {
+    /// Where, if any job has one.
+    pub site: Option<LowrankSite>,
+    /// Name of the layer within the block: `self_attn.q_proj`.
+    pub name: &'static str,
+}
+
+impl Adapter {
+    fn label(&self, what: &str) -> String {
+        format!("{}.{what}", self.name)
+    }
+
+    /// Records `y += adapters(x)`.
+    fn forward(&self, rec: &mut Recorder, rows: usize, x: Tensor, y: Tensor) -> Kept {
+        let h = self.site.as_ref().map(|site| {
+            let h = rec.transient(&self.label("h"), rows * site.stride());
             lowrank::forward(rec, self.name, site, x, h, y);
             h
         });
         Kept { h }
     }
 
-    /// Records the adapter gradients from `x` and `dy` and, with `dx`, `dx (+)= dy W + adapters`.
-    pub fn backward(&self, rec: &mut Recorder, rows: usize, x: Tensor, kept: Kept, dy: Tensor, dx: Option<Tensor>, accumulate: bool) {
-        if let Some(dx) = dx {
-            matmul::backward(rec, &format!("{}.matmul_backward", self.name), dy, rows, self.weight, dx, accumulate);
-        }
-        if let (Some(site), Some(h)) = (&self.adapter, kept.h) {
-            let dh = rec.transient(&format!("{}.dh", self.name), rows * site.stride());
+    /// Records their gradients and what they add to `dx`.
+    fn backward(&self, rec: &mut Recorder, rows: usize, x: Tensor, kept: Kept, dy: Tensor, dx: Option<Tensor>) {
+        if let (Some(site), Some(h)) = (&self.site, kept.h) {
+            let dh = rec.transient(&self.label("dh"), rows * site.stride());
             lowrank::backward(rec, self.name, site, x, dy, h, dh, dx);
+        }
+    }
+}
+
+/// Linear layers of one input: q, k and v, or gate and up.
+pub struct LinearSiblings<'a> {
+    /// Their frozen weights.
+    pub weights: &'a Siblings,
+    /// Their adapters, in the same order.
+    pub adapters: Vec<Adapter>,
+    /// Name of them together: `self_attn.qkv_proj`.
+    pub name: &'static str,
+}
+
+/// Their outputs, or the gradients of those; the tensors of layers that are not there are empty slices.
+#[derive(Debug, Clone, Copy)]
+pub struct Outputs {
+    /// All of them, one after the other.
+    whole: Tensor,
+    /// `[t, n]` each.
+    pub each: [Tensor; MOST_MEMBERS],
+}
+
+impl LinearSiblings<'_> {
+    /// A tensor for their outputs.
+    pub fn outputs(&self, rec: &mut Recorder, label: &str, rows: usize) -> Outputs {
+        let places = self.weights.outputs(rows);
+        let whole = rec.transient(label, places.last().map_or(0, |last| last.end));
+        let place = |i: usize| places.get(i).map_or(whole.slice(0..0), |place| whole.slice(place.clone()));
+        Outputs { whole, each: std::array::from_fn(place) }
+    }
+
+    /// Records all their outputs `y = x Wᵀ + adapters(x)`.
+    pub fn forward(&self, rec: &mut Recorder, rows: usize, x: Tensor, y: Outputs) -> [Kept; MOST_MEMBERS] {
+        match self.weights {
+            Siblings::Joint(weight) => matmul::forward(rec, &format!("{}.matmul", self.name), x, rows, weight, y.whole, false),
+            Siblings::Apart(weights) => {
+                for ((weight, adapter), y) in weights.iter().zip(&self.adapters).zip(y.each) {
+                    matmul::forward(rec, &adapter.label("matmul"), x, rows, weight, y, false);
+                }
+            }
+        }
+        let mut kept = [Kept { h: None }; MOST_MEMBERS];
+        for ((kept, adapter), y) in kept.iter_mut().zip(&self.adapters).zip(y.each) {
+            *kept = adapter.forward(rec, rows, x, y);
+        }
+        kept
+    }
+
+    /// Records the adapter gradients from `x` and `dy` and, with `dx`, `dx = Σ dy W + adapters`.
+    pub fn backward(&self, rec: &mut Recorder, rows: usize, x: Tensor, kept: [Kept; MOST_MEMBERS], dy: Outputs, dx: Option<Tensor>) {
+        match (self.weights, dx) {
+            (_, None) => {}
+            (Siblings::Joint(weight), Some(dx)) => {
+                matmul::backward(rec, &format!("{}.matmul_backward", self.name), dy.whole, rows, weight, dx, false);
+            }
+            (Siblings::Apart(weights), Some(dx)) => {
+                for (i, ((weight, adapter), dy)) in weights.iter().zip(&self.adapters).zip(dy.each).enumerate() {
+                    matmul::backward(rec, &adapter.label("matmul_backward"), dy, rows, weight, dx, i > 0);
+                }
+            }
+        }
+        for ((kept, adapter), dy) in kept.iter().zip(&self.adapters).zip(dy.each) {
+            adapter.backward(rec, rows, x, *kept, dy, dx);
         }
     }
 }

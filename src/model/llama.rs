@@ -33,7 +33,7 @@ pub enum Recompute {
 }
 
 impl Llama {
-    /// Declares all weights and the rotary table for `positions` positions. Reads nothing but the header.
+    /// Declares all weights for batches of up to `rows` rows, and the rotary table for `positions` positions. Reads nothing but the header.
     ///
     /// # Errors
     /// [`Error::Unsupported`] for a shape that no kernel is written for; else as [`Weights::declare`].
@@ -42,11 +42,12 @@ impl Llama {
         store: &mut Store,
         limits: PlanLimits,
         quantize: Option<&'static QuantFormat>,
+        rows: usize,
         positions: usize,
     ) -> Result<Llama> {
         let config = file.config.clone();
         check_shape(file.name(), &config)?;
-        let weights = Weights::declare(file, store, limits, quantize)?;
+        let weights = Weights::declare(file, store, limits, quantize, rows)?;
         let rope_table = rope::table(&config, positions, positions);
         let rope = store.declare("rope", Class::Io, 2 * rope_table.len())?;
         Ok(Llama { config, weights, rope, rope_table })

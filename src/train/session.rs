@@ -69,7 +69,7 @@ impl Planned {
     /// What the model, the adapters or the device's limits make impossible.
     pub fn new(file: &ModelFile, layouts: &[&AdapterLayout], shape: Shape, limits: PlanLimits, tuner: &Tuner) -> Result<Planned> {
         let mut store = Store::new();
-        let model = Llama::declare(file, &mut store, limits, shape.quantize, shape.positions)?;
+        let model = Llama::declare(file, &mut store, limits, shape.quantize, shape.rows, shape.positions)?;
         let inputs = Inputs::declare(&mut store, shape.rows)?;
         let adapters = AdapterTables::declare(layouts, &file.config, &mut store, inputs.row_job)?;
         if let Some(entry) = store.entries().iter().find(|e| e.bytes > limits.max_binding) {

@@ -58,7 +58,7 @@ async fn products(gpu: &Gpu, format: &'static QuantFormat) -> [(Vec<f32>, Vec<f3
     store.write(gpu, w, &packed).expect("written");
     store.write(gpu, x, &x_host).expect("written");
     store.write(gpu, dy, &dy_host).expect("written");
-    let matrix = Matrix { format, rows: n, cols: k, parts: vec![Part { tensor: w, row_start: 0, rows: n }] };
+    let matrix = Matrix { format, rows: n, cols: k, parts: vec![Part { tensor: w, row_start: 0, rows: n }], members: Vec::new() };
     let tuner = Tuner::for_device(gpu);
     let mut recorder = Recorder::new(&tuner);
     matmul::forward(&mut recorder, "forward", x, t, &matrix, y, false);
