@@ -28,6 +28,7 @@ struct Params {
 @group(0) @binding(6) var<storage, read_write> lse: array<f32>;
 #import attention_mask
 #import attention_rows
+#import attention_keys
 
 const ROWS: u32 = HEADS * PER_HEAD;
 // Scores of unseen rows, and the floor of the running maximum: exp(UNSEEN - FLOOR) is exactly zero.
@@ -39,33 +40,6 @@ var<private> output: array<Rows, PADDED_DIM>;
 var<private> score: Rows;
 var<private> weight: array<Rows, 4>;
 var<private> rescale: Rows;
-
-fn key8(at: u32, d: u32) -> array<f32, 8> {
-#ifdef QUADS
-    return share(k[at + d + lane4], k[at + min(d + 4u, HEAD_DIM - 4u) + lane4]);
-#else
-#ifdef SUBGROUPS
-    return share(k[at + min(d + lane8, HEAD_DIM - 1u)]);
-#else
-    let e = at + min(d + 4u, HEAD_DIM - 4u);
-    return array<f32, 8>(
-        k[at + d], k[at + d + 1u], k[at + d + 2u], k[at + d + 3u], k[e], k[e + 1u], k[e + 2u], k[e + 3u]);
-#endif
-#endif
-}
-fn value8(at: u32, d: u32) -> array<f32, 8> {
-#ifdef QUADS
-    return share(v[at + d + lane4], v[at + min(d + 4u, HEAD_DIM - 4u) + lane4]);
-#else
-#ifdef SUBGROUPS
-    return share(v[at + min(d + lane8, HEAD_DIM - 1u)]);
-#else
-    let e = at + min(d + 4u, HEAD_DIM - 4u);
-    return array<f32, 8>(
-        v[at + d], v[at + d + 1u], v[at + d + 2u], v[at + d + 3u], v[e], v[e + 1u], v[e + 2u], v[e + 3u]);
-#endif
-#endif
-}
 
 fn score8(d: u32, at: u32) {
     let x = key8(at, d);

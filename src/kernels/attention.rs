@@ -244,13 +244,15 @@ fn lanes_form(pass: Pass, shape: &AttentionShape, lanes: u32, heads: u32, per_he
         .flag(rows_flag)
         .sharing(sharing)
         .import("attention_mask", MASK, "")
-        .import("attention_rows", ROWS_PARTS, "");
+        .import("attention_rows", ROWS_PARTS, "")
+        .import("attention_keys", KEYS_PARTS, "");
     Candidate { spec, variant, grid: [shape.rows.div_ceil(lanes * per_head), groups, 1] }
 }
 
 const MASK: &str = include_str!("../../shaders/attention_mask.wgsl");
 const TILE_PARTS: &str = include_str!("../../shaders/attention_tile.wgsl");
 const ROWS_PARTS: &str = include_str!("../../shaders/attention_rows.wgsl");
+const KEYS_PARTS: &str = include_str!("../../shaders/attention_keys.wgsl");
 
 /// Records o = softmax(scale q kᵀ) v.
 ///
