@@ -76,9 +76,11 @@ impl Engine {
 
 #[wasm_bindgen]
 impl Engine {
-    /// Opens the strongest GPU. Plans beyond `max_bytes` are refused with `out_of_memory`; without it only the device refuses.
-    pub async fn open(max_bytes: Option<f64>) -> Result<Engine, JsValue> {
-        let gpu = Gpu::open(&GpuOptions::default()).await.map_err(|e| thrown(&e))?;
+    /// Opens the strongest GPU. Plans beyond `max_bytes` are refused with `out_of_memory`; without it only the device refuses. Subgroup
+    /// operations are used where there are any, unless `subgroups` is false.
+    pub async fn open(max_bytes: Option<f64>, subgroups: Option<bool>) -> Result<Engine, JsValue> {
+        let options = GpuOptions { no_subgroups: subgroups == Some(false), ..GpuOptions::default() };
+        let gpu = Gpu::open(&options).await.map_err(|e| thrown(&e))?;
         let abort = Rc::new(Cell::new(false));
         let state = State::new(gpu, max_bytes.map(|bytes| bytes as u64), abort.clone());
         Ok(Engine { state: RefCell::new(Some(state)), running: Cell::new(None), abort })

@@ -157,6 +157,18 @@ fn ten_step_curves_equal_pytorch() {
     assert!(a.iter().zip(&b).any(|(a, b)| (a - b).abs() > CURVE * b), "curves are too alike to tell apart");
 }
 
+/// Subgroups only change who loads what.
+#[test]
+fn a_device_without_subgroups_computes_the_same() {
+    let options = weblora::gpu::GpuOptions { no_subgroups: true, ..Default::default() };
+    let (Some(with), Ok(without)) = (gpu(), pollster::block_on(Gpu::open(&options))) else { return };
+    assert!(!without.facts().subgroups);
+    let golden = golden();
+    let curves = [with, &without].map(|gpu| curve(gpu, &from_gguf(), &golden, "lora", Recompute::Off));
+    assert_relative("loss", &curves[1].0, &curves[0].0, CURVE);
+    assert_relative("gradient norm", &curves[1].1, &curves[0].1, 10.0 * CURVE);
+}
+
 #[test]
 fn recompute_and_file_format_change_no_bit() {
     let Some(gpu) = gpu() else { return };

@@ -16,6 +16,8 @@ pub struct GpuOptions {
     pub adapter: Option<String>,
     /// Request only the WebGPU floor of limits and no features, to prove that it is enough.
     pub floor: bool,
+    /// Leave subgroup operations off, for a driver that gets them wrong.
+    pub no_subgroups: bool,
 }
 
 /// What the adapter is and can do, for reports, caches and kernel choice.
@@ -103,6 +105,10 @@ impl Gpu {
             features = wgpu::Features::empty();
             limits = floor_limits();
         }
+        if options.no_subgroups {
+            features.remove(wgpu::Features::SUBGROUP);
+        }
+        let wanted = features.contains(wgpu::Features::SUBGROUP);
         let features = features & adapter.features();
         let descriptor = wgpu::DeviceDescriptor {
             label: Some("weblora"),
@@ -111,9 +117,9 @@ impl Gpu {
             ..Default::default()
         };
         #[cfg(target_arch = "wasm32")]
-        let (request, subgroups) = web_subgroups::asking_for_subgroups(|| adapter.request_device(&descriptor));
+        let (request, subgroups) = web_subgroups::asking_for_subgroups(wanted, || adapter.request_device(&descriptor));
         #[cfg(not(target_arch = "wasm32"))]
-        let (request, subgroups) = (adapter.request_device(&descriptor), features.contains(wgpu::Features::SUBGROUP));
+        let (request, subgroups) = (adapter.request_device(&descriptor), wanted && features.contains(wgpu::Features::SUBGROUP));
         let (device, queue) = request
             .await
             .map_err(|e| Error::NoAdapter { problem: format!("{} refused a device: {e}", info.name), hint: NO_ADAPTER_HINT })?;
@@ -262,4 +268,35 @@ async fn find_adapter(options: &GpuOptions) -> Result<wgpu::Adapter> {
 
 fn floor_limits() -> wgpu::Limits {
     wgpu::Limits::default()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lanes_share_where_every_subgroup_holds_whole_groups() {
+        let lanes = |subgroups, sizes| {
+            let facts = Facts {
+                name: String::new(),
+                driver: String::new(),
+                backend: String::new(),
+                is_cpu: false,
+                subgroups,
+                subgroup_sizes: sizes,
+                timestamps: false,
+            };
+            facts.sharing_lanes()
+        };
+        // NVIDIA, AMD, Intel, llvmpipe; SwiftShader; what is too small or no multiple; no subgroups.
+        for sizes in [(32, 32), (32, 64), (8, 32), (8, 8)] {
+            assert_eq!(lanes(true, sizes), 8, "{sizes:?}");
+            assert_eq!(lanes(false, sizes), 0, "{sizes:?}");
+        }
+        assert_eq!(lanes(true, (4, 4)), 4);
+        assert_eq!(lanes(true, (4, 128)), 4, "the bounds of WebGPU");
+        for sizes in [(0, 0), (1, 1), (2, 64), (6, 6)] {
+            assert_eq!(lanes(true, sizes), 0, "{sizes:?}");
+        }
+    }
 }

@@ -47,9 +47,10 @@ impl Tuner {
         self.facts.as_ref()
     }
 
-    /// Identifies the table: adapter, driver, crate version.
+    /// Identifies the table: adapter, driver, whether subgroups are in use, crate version.
     pub fn cache_key(&self) -> String {
-        let device = self.facts.as_ref().map_or(String::new(), |f| format!("{} | {} | {}", f.name, f.driver, f.backend));
+        let plain = |f: &Facts| if f.subgroups { "" } else { " | no subgroups" };
+        let device = self.facts.as_ref().map_or(String::new(), |f| format!("{} | {} | {}{}", f.name, f.driver, f.backend, plain(f)));
         format!("{device} | weblora {}", env!("CARGO_PKG_VERSION"))
     }
 

@@ -9,11 +9,11 @@ use wasm_bindgen::prelude::{Closure, JsCast, JsValue};
 
 const FEATURE: &str = "subgroups";
 
-/// Runs `request`, within which wgpu calls `GPUAdapter.requestDevice`, so that the call also asks for `subgroups` where the adapter has
-/// them. The flag tells whether it did; where anything is not as expected, the call goes through unchanged.
-pub(super) fn asking_for_subgroups<T>(request: impl FnOnce() -> T) -> (T, bool) {
+/// Runs `request`, within which wgpu calls `GPUAdapter.requestDevice`, so that the call also asks for `subgroups` where they are `wanted` and the
+/// adapter has them. The flag tells whether it did; where anything is not as expected, the call goes through unchanged.
+pub(super) fn asking_for_subgroups<T>(wanted: bool, request: impl FnOnce() -> T) -> (T, bool) {
     let asked = Rc::new(Cell::new(false));
-    let Some((prototype, original)) = request_device() else { return (request(), false) };
+    let Some((prototype, original)) = request_device().filter(|_| wanted) else { return (request(), false) };
     let flag = asked.clone();
     let call = Closure::<dyn Fn(Function, JsValue, Array) -> Result<JsValue, JsValue>>::new(
         move |target: Function, adapter: JsValue, arguments: Array| {

@@ -26,7 +26,7 @@ fn code(error: &JsValue) -> String {
 }
 
 async fn engine() -> Engine {
-    let engine = Engine::open(None).await.expect("a WebGPU adapter");
+    let engine = Engine::open(None, None).await.expect("a WebGPU adapter");
     engine.load_embedded(None).await.expect("the embedded model");
     engine
 }
@@ -132,7 +132,7 @@ async fn a_lost_device_has_a_code_and_the_checkpoint_goes_on_elsewhere() {
 
 #[wasm_bindgen_test]
 async fn a_call_without_what_it_needs_says_so() {
-    let engine = Engine::open(Some(1000.0)).await.expect("a WebGPU adapter");
+    let engine = Engine::open(Some(1000.0), None).await.expect("a WebGPU adapter");
     assert_eq!(code(&engine.step().await.expect_err("no run")), "config");
     assert_eq!(code(&engine.start(options(1, None), JsValue::UNDEFINED).await.expect_err("no base")), "config");
     engine.load_embedded(None).await.expect("the embedded model");
@@ -160,7 +160,7 @@ fn source(size: usize, read: &str) -> JsValue {
 
 #[wasm_bindgen_test]
 async fn a_base_comes_from_a_source_and_a_broken_source_is_named() {
-    let engine = Engine::open(None).await.expect("a WebGPU adapter");
+    let engine = Engine::open(None, None).await.expect("a WebGPU adapter");
     let model = weblora::demo::MODEL;
     let blob = web_blob(model);
     Reflect::set(&js_sys::global(), &"testBlob".into(), &blob).expect("a global");
@@ -215,4 +215,6 @@ async fn subgroups_are_asked_for_where_the_adapter_has_them() {
     let gpu = weblora::gpu::Gpu::open(&weblora::gpu::GpuOptions::default()).await.expect("a device");
     assert_eq!(gpu.facts().subgroups, has);
     assert!(before == ask("return GPUAdapter.prototype.requestDevice"), "requestDevice is another function now");
+    let without = weblora::gpu::GpuOptions { no_subgroups: true, ..Default::default() };
+    assert!(!weblora::gpu::Gpu::open(&without).await.expect("a device").facts().subgroups);
 }

@@ -17,6 +17,9 @@ pub struct DeviceArgs {
     /// Do not measure which kernels are fastest on this GPU, and do not use earlier measurements.
     #[arg(long, help_heading = "Device")]
     no_tune: bool,
+    /// Leave subgroup operations off: slower, for a driver that gets them wrong.
+    #[arg(long, help_heading = "Device")]
+    no_subgroups: bool,
 }
 
 /// An opened device with its measurements.
@@ -32,7 +35,7 @@ pub struct Device {
 impl Device {
     /// Opens the device and reads the measurements of earlier runs.
     pub fn open(args: &DeviceArgs) -> Result<Self> {
-        let options = GpuOptions { adapter: args.gpu.clone(), ..GpuOptions::default() };
+        let options = GpuOptions { adapter: args.gpu.clone(), no_subgroups: args.no_subgroups, ..GpuOptions::default() };
         let gpu = pollster::block_on(Gpu::open(&options))?;
         let mut tuner = Tuner::for_device(&gpu);
         if !args.no_tune {

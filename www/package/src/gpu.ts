@@ -10,32 +10,38 @@ import type { AdapterInfo, BaseInfo } from "./types.js";
 /** From this size on, measuring kernels pays for itself. */
 const TUNE_FROM = 20e6;
 
+/** What a device is opened with. */
+export interface DeviceOptions {
+  maxBytes?: number;
+  subgroups?: boolean;
+}
+
 export class Device {
   engine: Engine;
   readonly info: AdapterInfo;
-  readonly #maxBytes: number | undefined;
+  readonly #options: DeviceOptions;
   readonly #isCpu: boolean;
   #base: { open: OpenBase; quantize: string | undefined; info: BaseInfo } | undefined;
 
-  private constructor(engine: Engine, info: AdapterInfo, isCpu: boolean, maxBytes: number | undefined) {
+  private constructor(engine: Engine, info: AdapterInfo, isCpu: boolean, options: DeviceOptions) {
     this.engine = engine;
     this.info = info;
     this.#isCpu = isCpu;
-    this.#maxBytes = maxBytes;
+    this.#options = options;
   }
 
-  static async open(wasmUrl: string | undefined, maxBytes: number | undefined): Promise<Device> {
+  static async open(wasmUrl: string | undefined, options: DeviceOptions): Promise<Device> {
     try {
       await (wasmUrl === undefined ? init() : init({ module_or_path: wasmUrl }));
     } catch (error) {
       throw new WebloraError("network", "the wasm module could not be loaded; check `wasmUrl`, and that the page's policy allows 'wasm-unsafe-eval'", [String(error)]);
     }
     const found = await support();
-    const engine = await Engine.open(maxBytes);
+    const engine = await Engine.open(options.maxBytes, options.subgroups);
     const facts = engine.facts();
     const name = found.adapter ?? facts.name;
     const vendor = found.adapter?.split(", ").at(-2) ?? "";
-    const device = new Device(engine, { name, vendor, backend: facts.backend, features: found.features }, facts.isCpu, maxBytes);
+    const device = new Device(engine, { name, vendor, backend: facts.backend, features: found.features }, facts.isCpu, options);
     await device.#recall();
     return device;
   }
@@ -60,7 +66,7 @@ export class Device {
     try {
       this.engine.close();
     } finally {
-      this.engine = await Engine.open(this.#maxBytes);
+      this.engine = await Engine.open(this.#options.maxBytes, this.#options.subgroups);
     }
     await this.#recall();
     if (this.#base) {

@@ -66,8 +66,8 @@ export class Host {
   }
 
   #handlers: Handlers = {
-    create: async (_, { wasmUrl, maxBytes }) => {
-      this.#device = await Device.open(wasmUrl, maxBytes);
+    create: async (_, { wasmUrl, ...options }) => {
+      this.#device = await Device.open(wasmUrl, options);
       return this.#device.info;
     },
     loadBase: async (call, source, { quantize }) => {

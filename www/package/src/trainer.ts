@@ -40,10 +40,10 @@ export class Trainer {
     const found = await support();
     if (!found.webgpu) throw new WebloraError("no_webgpu", found.reason ?? "this browser has no WebGPU");
     const caller = new Caller(new Worker(new URL("./worker.js", import.meta.url), { type: "module", name: "weblora" }));
-    const { wasmUrl, maxBytes } = options;
+    const { wasmUrl, ...rest } = options;
     try {
       const adapter = await caller.call("create", [
-        { ...(wasmUrl === undefined ? {} : { wasmUrl: new URL(wasmUrl, globalThis.location?.href).href }), ...(maxBytes === undefined ? {} : { maxBytes }) },
+        { ...rest, ...(wasmUrl === undefined ? {} : { wasmUrl: new URL(wasmUrl, globalThis.location?.href).href }) },
       ]);
       return new Trainer(caller, adapter);
     } catch (error) {

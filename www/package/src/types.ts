@@ -375,6 +375,8 @@ export interface CreateOptions {
   wasmUrl?: string | URL;
   /** Refuse plans beyond this many bytes with code "out_of_memory". */
   maxBytes?: number;
+  /** false: leave subgroup operations off, which is slower, for a browser or driver that gets them wrong. */
+  subgroups?: boolean;
 }
 
 /** The codes of `WebloraError`: those of the crate's `Error::code`, and what only a browser knows. */

@@ -15,8 +15,9 @@ export function trainer(): Promise<Trainer> {
 
 async function create(): Promise<Trainer> {
   try {
-    const limit = Number(new URLSearchParams(location.search).get("max-bytes"));
-    const made = await Trainer.create(limit > 0 ? { maxBytes: limit } : {});
+    const asked = new URLSearchParams(location.search);
+    const limit = Number(asked.get("max-bytes"));
+    const made = await Trainer.create({ ...(limit > 0 ? { maxBytes: limit } : {}), ...(asked.get("subgroups") === "off" ? { subgroups: false } : {}) });
     update("device", { status: "ready", adapter: made.adapter, problem: null });
     return made;
   } catch (error) {
