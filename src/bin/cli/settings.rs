@@ -251,7 +251,7 @@ mod tests {
         }
         // A method has its own settings only; the flags are those of all methods.
         let of_method = |flag: &str| METHODS.iter().flat_map(|method| method.options).any(|spec| spec.key == flag);
-        let others = ["config", "resume", "overwrite", "gpu", "no-tune", "help"];
+        let others = ["config", "resume", "overwrite", "gpu", "no-tune", "no-subgroups", "help"];
         for flag in flags.iter().filter(|flag| !others.contains(flag) && !of_method(flag)) {
             assert!(keys.contains_key(flag.trim_start_matches("no-")), "no setting for --{flag}");
         }
