@@ -101,3 +101,15 @@ fn llama_3_2_1b_in_16_bits() {
     assert!((2_460_000_000..2_490_000_000).contains(&weights), "{weights} bytes of weights");
     assert!(total > weights && total < 4_000_000_000, "{total} bytes");
 }
+
+/// gate and up of 2,048 rows fit a binding each, 90 MB, and not together: they are multiplied apart, where fewer rows go together.
+#[test]
+fn activations_that_do_not_fit_together_are_apart() {
+    let dispatches = |seq: usize| {
+        let config = TrainConfig::from_map(json!({ "rank": 8, "batch": 1, "seq": seq, "quantize": "q4_0" }).as_object().unwrap()).unwrap();
+        let plan = TrainPlan::new(&model(LLAMA_2_7B), &config, None, PlanLimits::FLOOR, &Tuner::none()).unwrap();
+        plan.planned.dispatches().0
+    };
+    // A product more in each of forward, forward again and backward of 32 blocks, at least.
+    assert!(dispatches(2048) >= dispatches(512) + 3 * 32);
+}

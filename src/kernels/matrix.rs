@@ -44,21 +44,21 @@ impl std::fmt::Debug for Matrix {
 }
 
 /// Where the `[t, n]` outputs of matrices of `rows` rows each lie, one after the other.
-pub fn outputs(rows: impl Iterator<Item = usize>, t: usize) -> Vec<Range<usize>> {
+pub fn outputs(rows: &[usize], t: usize) -> Vec<Range<usize>> {
     let mut begin = 0;
-    let place = |rows: usize| {
+    let place = |&rows: &usize| {
         let place = begin..begin + t * rows;
         begin = place.end.next_multiple_of(MEMBER_ALIGN);
         place
     };
-    rows.map(place).collect()
+    rows.iter().map(place).collect()
 }
 
 impl Matrix {
     /// Where the `[t, n]` outputs of each member lie within one tensor, one after the other; of a matrix alone its own.
     pub fn outputs(&self, t: usize) -> Vec<Range<usize>> {
         let alone = [self.rows];
-        outputs(if self.members.is_empty() { &alone[..] } else { &self.members }.iter().copied(), t)
+        outputs(if self.members.is_empty() { &alone } else { &self.members }, t)
     }
 
     /// Words of such a tensor.

@@ -83,7 +83,7 @@ pub struct LinearSiblings<'a> {
 /// Their outputs, or the gradients of those; the tensors of layers that are not there are empty slices.
 #[derive(Debug, Clone, Copy)]
 pub struct Outputs {
-    /// All of them, one after the other.
+    /// All of them, one after the other, where one product computes all; else the first.
     whole: Tensor,
     /// `[t, n]` each.
     pub each: [Tensor; MOST_MEMBERS],
@@ -92,10 +92,18 @@ pub struct Outputs {
 impl LinearSiblings<'_> {
     /// A tensor for their outputs.
     pub fn outputs(&self, rec: &mut Recorder, label: &str, rows: usize) -> Outputs {
-        let places = self.weights.outputs(rows);
-        let whole = rec.transient(label, places.last().map_or(0, |last| last.end));
-        let place = |i: usize| places.get(i).map_or(whole.slice(0..0), |place| whole.slice(place.clone()));
-        Outputs { whole, each: std::array::from_fn(place) }
+        let (whole, each): (Tensor, Vec<Tensor>) = match self.weights {
+            Siblings::Joint(weight) => {
+                let whole = rec.transient(label, weight.output_words(rows));
+                (whole, weight.outputs(rows).into_iter().map(|place| whole.slice(place)).collect())
+            }
+            Siblings::Apart(weights) => {
+                let own = |(weight, adapter): (&Matrix, &Adapter)| rec.transient(&format!("{label}.{}", adapter.name), rows * weight.rows);
+                let each: Vec<Tensor> = weights.iter().zip(&self.adapters).map(own).collect();
+                (each[0], each)
+            }
+        };
+        Outputs { whole, each: std::array::from_fn(|i| each.get(i).copied().unwrap_or(whole.slice(0..0))) }
     }
 
     /// Records all their outputs `y = x Wᵀ + adapters(x)`.

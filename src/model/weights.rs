@@ -41,14 +41,6 @@ pub enum Siblings {
 }
 
 impl Siblings {
-    /// Where the `[t, n]` outputs of each lie within one tensor.
-    pub fn outputs(&self, t: usize) -> Vec<Range<usize>> {
-        match self {
-            Self::Joint(matrix) => matrix.outputs(t),
-            Self::Apart(matrices) => outputs(matrices.iter().map(|matrix| matrix.rows), t),
-        }
-    }
-
     fn matrices(&self) -> &[Matrix] {
         match self {
             Self::Joint(matrix) => std::slice::from_ref(matrix),
@@ -109,8 +101,8 @@ impl Declarer<'_> {
         let rows: Vec<usize> = infos.iter().map(|info| info.rows()).collect();
         let alike = infos.windows(2).all(|two| (two[0].format.name, two[0].cols()) == (two[1].format.name, two[1].cols()));
         let whole = rows.iter().chain([&infos[0].cols()]).all(|size| size.is_multiple_of(QUAD));
-        let outputs = 4 * (self.rows * rows.iter().sum::<usize>()) as u64;
-        if alike && whole && outputs <= self.limits.max_binding {
+        let words = outputs(&rows, self.rows).last().map_or(0, |last| last.end);
+        if alike && whole && 4 * words as u64 <= self.limits.max_binding {
             let mut joint = self.stack(names, infos[0].format, infos[0].cols(), rows.clone(), true)?;
             joint.members = rows;
             return Ok(Siblings::Joint(joint));
