@@ -1,5 +1,4 @@
 //! Adapters on the CPU: sites, patterns, initialisation, settings, schedules, PEFT folders.
-#![cfg(not(target_arch = "wasm32"))]
 
 use proptest::prelude::*;
 use serde_json::{Value, json};
@@ -97,7 +96,7 @@ fn values_start_as_the_generator_says_and_transposing_is_undone() {
 
 #[test]
 fn patterns_mean_what_peft_means() {
-    let cases: Vec<Value> = serde_json::from_str(include_str!("golden/patterns.json")).expect("golden");
+    let cases: Vec<Value> = serde_json::from_str(include_str!("../golden/patterns.json")).expect("golden");
     let mut deep = model(12);
     deep.hidden_size = 16;
     for case in &cases {
@@ -183,7 +182,7 @@ fn wrong_settings_are_refused_by_key() {
 
 #[test]
 fn schedules_are_those_of_transformers() {
-    let cases: Vec<Value> = serde_json::from_str(include_str!("golden/schedule.json")).expect("golden");
+    let cases: Vec<Value> = serde_json::from_str(include_str!("../golden/schedule.json")).expect("golden");
     for case in &cases {
         let config = config(json!({"schedule": case["schedule"], "lr": 0.5})).expect("settings");
         let (warmup, total) = (case["warmup"].as_u64().expect("warmup"), case["total"].as_u64().expect("total"));
@@ -379,7 +378,7 @@ fn lying_weights_are_refused() {
 
 /// The model of `golden/tiny_llama`.
 fn tiny() -> ModelConfig {
-    let text = include_str!("golden/tiny_llama/config.json");
+    let text = include_str!("../golden/tiny_llama/config.json");
     weblora::formats::parse_config("config.json", text).expect("a configuration")
 }
 
@@ -387,8 +386,8 @@ fn tiny() -> ModelConfig {
 fn what_peft_saved_is_written_again_byte_for_byte() {
     let saved = Folder {
         name: "golden",
-        config: include_bytes!("golden/tiny_llama/adapter/adapter_config.json"),
-        weights: include_bytes!("golden/tiny_llama/adapter/adapter_model.safetensors"),
+        config: include_bytes!("../golden/tiny_llama/adapter/adapter_config.json"),
+        weights: include_bytes!("../golden/tiny_llama/adapter/adapter_model.safetensors"),
         note: None,
         chain: None,
     };

@@ -1,5 +1,4 @@
 //! Every RoPE scaling against the frequencies of transformers (`tests/golden/make_rope.py`).
-#![cfg(not(target_arch = "wasm32"))]
 
 use serde_json::{Value, json};
 use weblora::formats::parse_config;
@@ -26,7 +25,7 @@ fn agrees(case: &Value, scaling: &Value, golden: &Value) -> bool {
 
 #[test]
 fn every_scaling_turns_as_transformers_does() {
-    let golden: Value = serde_json::from_str(include_str!("golden/rope.json")).expect("the golden file");
+    let golden: Value = serde_json::from_str(include_str!("../golden/rope.json")).expect("the golden file");
     let cases = golden["cases"].as_object().expect("cases");
     assert!(cases.len() >= 8);
     for (name, case) in cases {

@@ -1,5 +1,4 @@
 //! Properties of packing: every example once per epoch, no document across a step, resumption without a difference.
-#![cfg(not(target_arch = "wasm32"))]
 
 use proptest::prelude::*;
 use weblora::text::Example;

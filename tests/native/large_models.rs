@@ -1,6 +1,4 @@
 //! Models that fit no test machine, planned from their header alone: every binding within WebGPU's floor, no overflow, the total printed.
-#![cfg(not(target_arch = "wasm32"))]
-#![allow(clippy::unwrap_used, reason = "a test that cannot go on should say where")]
 
 use serde_json::{Map, Value, json};
 use weblora::Result;

@@ -1,10 +1,6 @@
 //! Mixtures of data files: shares, resumption, losses and accuracies by task.
-#![cfg(not(target_arch = "wasm32"))]
-#![allow(clippy::unwrap_used, reason = "a test that cannot go on should say where")]
 
-mod common;
-
-use common::gpu;
+use crate::common::gpu;
 use serde_json::json;
 use weblora::demo;
 use weblora::gpu::{Gpu, Tuner};

@@ -1,6 +1,4 @@
 //! Every kernel in every variant: it composes, naga accepts it within WebGPU's floor, and its bindings are those the table says.
-#![cfg(not(target_arch = "wasm32"))]
-#![allow(clippy::unwrap_used, reason = "a test that cannot go on should say where")]
 
 use std::collections::BTreeSet;
 

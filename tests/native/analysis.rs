@@ -1,6 +1,4 @@
 //! Spectra and subspaces from factors, against numpy (`tests/golden/make_analysis.py`) and against a dense eigenvalue witness in f64.
-#![cfg(not(target_arch = "wasm32"))]
-#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use proptest::prelude::*;
 use serde_json::Value;
@@ -40,7 +38,7 @@ impl Product {
 }
 
 fn golden() -> Value {
-    serde_json::from_str(include_str!("golden/analysis.json")).unwrap()
+    serde_json::from_str(include_str!("../golden/analysis.json")).unwrap()
 }
 
 fn golden_links() -> Vec<Product> {

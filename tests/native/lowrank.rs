@@ -1,13 +1,9 @@
 //! Segmented low-rank products: twins against finite differences, kernels against twins, jobs alone against jobs together.
-#![cfg(not(target_arch = "wasm32"))]
-#![allow(clippy::unwrap_used, reason = "a test that cannot go on should say where")]
 
-#[path = "lowrank/case.rs"]
 mod case;
-mod common;
 
-use case::{Case, JobSpec, START, check, forced, job, most_candidates, prepare, record, run, three_jobs};
-use common::{close, gradcheck};
+use self::case::{Case, JobSpec, START, check, forced, job, most_candidates, prepare, record, run, three_jobs};
+use crate::common::{close, gradcheck};
 use weblora::gpu::{Recorder, Tuner};
 use weblora::kernels::lowrank::{self, JobRow, NO_GRADIENT};
 use weblora::kernels::lowrank_twin::{lowrank_backward_twin, lowrank_forward_twin};
@@ -61,7 +57,7 @@ fn dropout_drops_as_often_as_asked_and_differently_per_key() {
 
 #[test]
 fn kernels_match_twins_over_awkward_sizes() {
-    let Some(gpu) = common::gpu() else { return };
+    let Some(gpu) = crate::common::gpu() else { return };
     let tuner = Tuner::for_device(gpu);
     for (rows, k, n, rank) in [
         (1, 4, 4, 1),
@@ -80,7 +76,7 @@ fn kernels_match_twins_over_awkward_sizes() {
 
 #[test]
 fn every_candidate_matches_the_twin_with_jobs_that_straddle_tiles() {
-    let Some(gpu) = common::gpu() else { return };
+    let Some(gpu) = crate::common::gpu() else { return };
     for (specs, sizes, pad) in [
         (three_jobs(), (44, 37), 2),
         (vec![JobSpec { dropout: 0.1, seed: 4, ..job(70, 8) }, JobSpec { dropout: 0.5, train: 3..8, seed: 5, ..job(3, 8) }], (129, 66), 0),
@@ -95,7 +91,7 @@ fn every_candidate_matches_the_twin_with_jobs_that_straddle_tiles() {
 /// Row-local results: every candidate gives the same bits, and a job's bits are the same alone and among others.
 #[test]
 fn rows_have_the_same_bits_alone_and_together() {
-    let Some(gpu) = common::gpu() else { return };
+    let Some(gpu) = crate::common::gpu() else { return };
     let specs = three_jobs();
     let together = Case::new(&specs, (44, 36), 1);
     let all = run(gpu, &together, &forced(gpu, &together, 0));
@@ -135,7 +131,7 @@ fn rows_have_the_same_bits_alone_and_together() {
 /// A job that has diverged harms nobody: rows and gradients of the others have the bits they have beside a healthy one.
 #[test]
 fn a_neighbour_that_is_not_finite_changes_no_other_job() {
-    let Some(gpu) = common::gpu() else { return };
+    let Some(gpu) = crate::common::gpu() else { return };
     // The first and the last job, whose ranks differ; the one between has none.
     for (sick, other) in [(0, 2), (2, 0)] {
         let [healthy, mut ill] = [(); 2].map(|()| Case::new(&three_jobs(), (44, 36), 1));
@@ -168,7 +164,7 @@ fn a_neighbour_that_is_not_finite_changes_no_other_job() {
 /// Dropout of a link that trains leaves the frozen links of its chain alone: what they add, forward and back, is what they add without it.
 #[test]
 fn frozen_ranks_see_all_inputs_and_have_no_gradient() {
-    let Some(gpu) = common::gpu() else { return };
+    let Some(gpu) = crate::common::gpu() else { return };
     let spec = JobSpec { dropout: 0.5, train: 0..3, seed: 9, ..job(40, 21) };
     let dropping = Case::new(std::slice::from_ref(&spec), (52, 44), 1);
     // Without the trainable ranks' factors only the frozen ones count.
@@ -202,7 +198,7 @@ fn frozen_ranks_see_all_inputs_and_have_no_gradient() {
 /// Frozen links as f16: the products of the rounded numbers, whatever the widths, beside a job that has none.
 #[test]
 fn ranks_stored_as_f16_are_read_as_what_they_are() {
-    let Some(gpu) = common::gpu() else { return };
+    let Some(gpu) = crate::common::gpu() else { return };
     let chain = |half: usize, seed: u32| JobSpec { train: 0..3, half, seed, ..job(21, 21) };
     for (k, n) in [(52, 44), (36, 20), (13, 34), (7, 5)] {
         let case = Case::new(&[chain(18, 3), JobSpec { dropout: 0.5, ..chain(5, 4) }, JobSpec { seed: 5, ..job(9, 4) }], (k, n), 2);
@@ -221,7 +217,7 @@ fn ranks_stored_as_f16_are_read_as_what_they_are() {
 /// Each of these changes must be seen by the comparison above.
 #[test]
 fn comparisons_see_a_wrong_job_a_wrong_mask_and_a_wrong_transpose() {
-    let Some(gpu) = common::gpu() else { return };
+    let Some(gpu) = crate::common::gpu() else { return };
     let case = Case::new(&three_jobs(), (20, 24), 1);
     let found = run(gpu, &case, &Tuner::for_device(gpu));
     let differs = |change: &dyn Fn(&mut Case)| {
@@ -245,7 +241,7 @@ fn comparisons_see_a_wrong_job_a_wrong_mask_and_a_wrong_transpose() {
 /// What the tuner measures must do the whole work: the sample tables are one job with the largest rank.
 #[test]
 fn measuring_candidates_chooses_one_of_each() {
-    let Some(gpu) = common::gpu() else { return };
+    let Some(gpu) = crate::common::gpu() else { return };
     let case = Case::new(&[JobSpec { dropout: 0.1, ..job(40, 8) }], (64, 48), 0);
     let mut tuner = Tuner::for_device(gpu);
     let untuned = {

@@ -1,10 +1,4 @@
 //! Chains, sums, smaller ranks and merged models: the library against dense matrices, the program from outside.
-#![cfg(not(target_arch = "wasm32"))]
-#![allow(clippy::unwrap_used, reason = "a test that cannot go on should say where")]
-
-mod common;
-#[path = "common/program.rs"]
-mod program;
 
 use std::path::Path;
 
@@ -23,7 +17,7 @@ use weblora::rng::fill_uniform;
 use weblora::settings::{Map, Settings};
 use weblora::text::Tokenizer;
 
-use program::{fails, golden, succeeds};
+use crate::common::program::{fails, golden, succeeds};
 
 const BASE: &str = "00000000000000000000000000000001";
 
@@ -255,7 +249,7 @@ fn a_merged_folder_is_the_base_plus_the_update() {
 /// The merged model answers as base and adapter do, in both containers: rows of q and k are where they belong, scales are right.
 #[test]
 fn a_merged_model_gives_the_logits_of_base_and_adapter() {
-    let Some(gpu) = common::gpu() else { return };
+    let Some(gpu) = crate::common::gpu() else { return };
     let base = pollster::block_on(weblora::demo::model()).unwrap();
     let all = |key: &str| {
         let site = |site: Site| {
@@ -285,9 +279,9 @@ fn a_merged_model_gives_the_logits_of_base_and_adapter() {
     let weights = source("model.safetensors", files.file("model.safetensors").unwrap());
     let folder = pollster::block_on(ModelFile::open_safetensors(weights, None, side)).unwrap();
     for (name, merged) in [("GGUF", &gguf), ("safetensors", &folder)] {
-        common::assert_close(name, &logits(merged, &[]), &want, 1e-4, 1e-4);
+        crate::common::assert_close(name, &logits(merged, &[]), &want, 1e-4, 1e-4);
     }
-    assert!(common::close(&without, &want, 1e-2, 1e-2).is_err(), "the adapter has no effect");
+    assert!(crate::common::close(&without, &want, 1e-2, 1e-2).is_err(), "the adapter has no effect");
     // The tokenizer that was written reads text as the base's does.
     let (ours, theirs) = (Tokenizer::of_model(&base).unwrap(), Tokenizer::of_model(&folder).unwrap());
     for text in ["sum 12 and 7", " two  blanks\n", "é😀"] {

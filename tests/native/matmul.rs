@@ -1,11 +1,7 @@
 //! Products with frozen matrices: packing and decoding on the GPU bit for bit, every kernel form against its twin over awkward sizes, the twin's
 //! gradient against finite differences.
-#![cfg(not(target_arch = "wasm32"))]
-#![allow(clippy::unwrap_used, reason = "a test that cannot go on should say where")]
 
-mod common;
-
-use common::{Bench, assert_close, close, gpu, gradcheck, noise, spread};
+use crate::common::{Bench, assert_close, close, gpu, gradcheck, noise, spread};
 use weblora::gpu::{Candidate, Gpu, Recorder, Tensor, Tuner};
 use weblora::kernels::embed;
 use weblora::kernels::matmul::{self, Direction, Rows, matmul_backward_twin, matmul_twin};

@@ -1,6 +1,4 @@
 //! Chains as settings, layouts and files: what is read is what was written, and what cannot be is refused by name.
-#![cfg(not(target_arch = "wasm32"))]
-#![allow(clippy::unwrap_used, reason = "a test that cannot go on should say where")]
 
 use serde_json::{Value, json};
 use weblora::adapters::chain::{KnotOptimizer, carry};
@@ -15,7 +13,7 @@ use weblora::train::TrainConfig;
 use weblora::train::batch::Packer;
 use weblora::train::chain::{at_knot, link_ends};
 
-const GGUF: &[u8] = include_bytes!("golden/tiny_llama/model.gguf");
+const GGUF: &[u8] = include_bytes!("../golden/tiny_llama/model.gguf");
 
 fn model() -> ModelConfig {
     let source: Box<dyn ByteSource> = Box::new(Bytes::new("model.gguf", GGUF));

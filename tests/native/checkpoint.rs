@@ -1,5 +1,4 @@
 //! Checkpoints: what is read is what was written, and a damaged file is an error.
-#![cfg(not(target_arch = "wasm32"))]
 
 use proptest::prelude::*;
 use serde_json::json;

@@ -1,14 +1,10 @@
 //! The command line program, from outside: what it prints where, and its exit codes.
-#![cfg(not(target_arch = "wasm32"))]
-
-#[path = "common/program.rs"]
-mod program;
 
 use std::path::{Path, PathBuf};
 
 use serde_json::Value;
 
-use program::{fails, golden, succeeds, text, weblora};
+use crate::common::program::{fails, golden, succeeds, text, weblora};
 
 #[test]
 fn wrong_arguments_are_wrong_usage() {

@@ -1,8 +1,4 @@
 //! The real model: SmolLM2-135M-Instruct in Q4_1 against numpy, transformers and PEFT. Needs the file: `WEBLORA_SMOLLM2=path`.
-#![cfg(not(target_arch = "wasm32"))]
-#![allow(clippy::unwrap_used, reason = "a test that cannot go on should say where")]
-
-mod common;
 
 use std::path::PathBuf;
 
@@ -23,8 +19,8 @@ use weblora::train::score;
 use weblora::train::session::{Hyper, Planned, Shape};
 use weblora::train::trainer::{TrainData, TrainPlan, Trainer, host_batch};
 
-const GOLDEN: &str = include_str!("golden/smollm2_curve.json");
-const ROWS: &[u8] = include_bytes!("golden/smollm2_rows.jsonl");
+const GOLDEN: &str = include_str!("../golden/smollm2_curve.json");
+const ROWS: &[u8] = include_bytes!("../golden/smollm2_rows.jsonl");
 /// Mean next-token loss of the golden text, and how near ours must be.
 const NLL: (f64, f64) = (1.445005, 2e-4);
 
@@ -44,7 +40,7 @@ fn adapter(run: &Value) -> AdapterConfig {
 
 #[test]
 fn forward_loss_and_the_ten_step_curve_equal_the_references() {
-    let (Some(file), Some(gpu)) = (model(), common::gpu()) else { return };
+    let (Some(file), Some(gpu)) = (model(), crate::common::gpu()) else { return };
     let golden: Value = serde_json::from_str(GOLDEN).unwrap();
     let run = &golden["run"];
     let tokenizer = Tokenizer::of_model(&file).unwrap();
@@ -90,7 +86,7 @@ fn forward_loss_and_the_ten_step_curve_equal_the_references() {
 /// A knot changes no logit: measured on the logits themselves, on a quantised base.
 #[test]
 fn a_knot_of_a_chain_moves_no_logit() {
-    let (Some(file), Some(gpu)) = (model(), common::gpu()) else { return };
+    let (Some(file), Some(gpu)) = (model(), crate::common::gpu()) else { return };
     let tokenizer = Tokenizer::of_model(&file).unwrap();
     let data = Dataset::build("rows", &read_rows("rows", ROWS).unwrap(), &tokenizer, DataOptions::new(120)).unwrap().examples;
     let prompt = tokenizer.encode("The capital of France is", false).unwrap();
@@ -129,7 +125,7 @@ fn a_knot_of_a_chain_moves_no_logit() {
 
 #[test]
 fn the_chat_template_gets_a_sane_answer() {
-    let (Some(file), Some(gpu)) = (model(), common::gpu()) else { return };
+    let (Some(file), Some(gpu)) = (model(), crate::common::gpu()) else { return };
     let tokenizer = Tokenizer::of_model(&file).unwrap();
     let messages = [serde_json::json!({ "role": "user", "content": "What is the capital of France?" })];
     let prompt = ChatTemplate::of(&tokenizer).unwrap().render(&messages, None, true).unwrap();

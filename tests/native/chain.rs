@@ -1,10 +1,6 @@
 //! Chains of LoRA on the tiny LLaMA: against PyTorch + PEFT, across knots, across a resume, and what knots measure.
-#![cfg(not(target_arch = "wasm32"))]
-#![allow(clippy::unwrap_used, reason = "a test that cannot go on should say where")]
 
-mod common;
-
-use common::gpu;
+use crate::common::gpu;
 use serde_json::{Value, json};
 use weblora::adapters::AdapterConfig;
 use weblora::analysis::{Factors, decompose, spectrum};
@@ -23,9 +19,9 @@ use weblora::train::session::{Planned, Shape};
 use weblora::train::start::{Start, from_adapter};
 use weblora::train::trainer::{TrainData, TrainPlan, Trainer, host_batch};
 
-const GGUF: &[u8] = include_bytes!("golden/tiny_llama/model.gguf");
-const BATCHES: &str = include_str!("golden/tiny_llama/golden.json");
-const GOLDEN: &str = include_str!("golden/cola.json");
+const GGUF: &[u8] = include_bytes!("../golden/tiny_llama/model.gguf");
+const BATCHES: &str = include_str!("../golden/tiny_llama/golden.json");
+const GOLDEN: &str = include_str!("../golden/cola.json");
 /// Rows of the golden batches.
 const ROWS: usize = 49;
 /// How near a curve must be to PyTorch's: f32 sums in another order, amplified by fifteen optimizer steps.

@@ -1,10 +1,6 @@
 //! The embedded demo end to end on the GPU: it must learn, resume bit for bit, and its adapter must mean the same when read back.
-#![cfg(not(target_arch = "wasm32"))]
-#![allow(clippy::unwrap_used, reason = "a test that cannot go on should say where")]
 
-mod common;
-
-use common::gpu;
+use crate::common::gpu;
 use weblora::adapters::AdapterConfig;
 use weblora::demo;
 use weblora::export::peft::{Folder, PeftAdapter};
@@ -73,15 +69,15 @@ fn it_learns_and_the_adapter_survives_the_file() {
     let (store, model, tables) = trainer.session().parts();
     let mut decoder = block(Decoder::new(gpu, store, model, Some(tables), 64, &mut Tuner::for_device(gpu), false)).unwrap();
     let live = block(decoder.push(gpu, store, prompt, Some(0))).unwrap();
-    common::assert_close("logits of the saved adapter", &with, &live, 1e-5, 1e-5);
-    assert!(common::close(&without, &live, 1e-2, 1e-2).is_err(), "the adapter has no effect");
+    crate::common::assert_close("logits of the saved adapter", &with, &live, 1e-5, 1e-5);
+    assert!(crate::common::close(&without, &live, 1e-2, 1e-2).is_err(), "the adapter has no effect");
     // One token at a time and eight at a time are the same model.
     decoder.reset();
     let mut slow = Vec::new();
     for token in prompt {
         slow = block(decoder.push(gpu, store, &[*token], Some(0))).unwrap();
     }
-    common::assert_close("token by token", &slow, &live, 1e-3, 1e-3);
+    crate::common::assert_close("token by token", &slow, &live, 1e-3, 1e-3);
 }
 
 #[test]

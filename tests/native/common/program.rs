@@ -1,5 +1,4 @@
 //! The program from outside: verbs that succeed, verbs that fail with one sentence.
-#![allow(dead_code, reason = "each test binary uses its own part of this")]
 
 use std::path::Path;
 use std::process::{Command, Output};

@@ -1,10 +1,6 @@
 //! The small kernels on the GPU against their CPU twins, and the twins' backward passes against finite differences in f64.
-#![allow(clippy::unwrap_used, reason = "a test that cannot go on should say where")]
-#![cfg(not(target_arch = "wasm32"))]
 
-mod common;
-
-use common::{Bench, assert_close, gpu, gradcheck, noise, spread};
+use crate::common::{Bench, assert_close, gpu, gradcheck, noise, spread};
 use weblora::gpu::Tuner;
 use weblora::kernels::matmul::Rows;
 use weblora::kernels::optimizer::{Group, State};
@@ -74,7 +70,7 @@ fn rope_matches_its_twin_and_turns_back() {
         });
         assert_close("rope", &got[0], &want, 1e-6, 1e-5);
         assert_close("rope and back", &got[1], &x, 1e-6, 1e-5);
-        assert!(t == 1 || common::close(&got[0], &x, 1e-6, 1e-5).is_err(), "rope did nothing");
+        assert!(t == 1 || crate::common::close(&got[0], &x, 1e-6, 1e-5).is_err(), "rope did nothing");
     }
 }
 

@@ -1,10 +1,6 @@
 //! Attention kernels against their twins, in every form the adapter has, over awkward sizes; twins against finite differences.
-#![cfg(not(target_arch = "wasm32"))]
-#![allow(clippy::unwrap_used, reason = "a test that cannot go on should say where")]
 
-mod common;
-
-use common::{Bench, assert_close, close, gpu, gradcheck, noise};
+use crate::common::{Bench, assert_close, close, gpu, gradcheck, noise};
 use weblora::gpu::{Candidate, Recorder, Tuner};
 use weblora::kernels::attention::{self, AttentionShape, Pass, Visible, attention_backward_twin, attention_twin, decode_twin};
 

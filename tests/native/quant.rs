@@ -1,12 +1,10 @@
 //! Block formats against the reference decoders and encoders (`tests/golden/make_quant.py`), and the encoders' error bounds.
-#![cfg(not(target_arch = "wasm32"))]
-#![allow(clippy::unwrap_used)] // a test fails by panicking
 
 use proptest::prelude::*;
 use safetensors::SafeTensors;
 use weblora::quant::{self, FORMATS, NF4, NF4_CODE, Q4_0, Q4_1, Q5_0, Q5_1, Q8_0, QuantFormat};
 
-const GOLDEN: &[u8] = include_bytes!("golden/quant.safetensors");
+const GOLDEN: &[u8] = include_bytes!("../golden/quant.safetensors");
 
 fn golden(file: &SafeTensors<'_>, name: &str) -> Vec<u8> {
     file.tensor(name).unwrap_or_else(|e| panic!("{name}: {e}")).data().to_vec()
@@ -62,7 +60,7 @@ fn the_comparator_sees_one_flipped_bit() {
 #[test]
 fn encoding_matches_the_reference_byte_for_byte() {
     let file = SafeTensors::deserialize(GOLDEN).unwrap();
-    let later = SafeTensors::deserialize(include_bytes!("golden/encode.safetensors")).unwrap();
+    let later = SafeTensors::deserialize(include_bytes!("../golden/encode.safetensors")).unwrap();
     for name in ["q4_0", "q8_0", "f16", "bf16", "nf4", "q4_1", "q5_0", "q5_1"] {
         let format = quant::by_name(name).unwrap();
         let file = if later.tensor(&format!("{name}.encode_input")).is_ok() { &later } else { &file };

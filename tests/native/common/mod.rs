@@ -1,5 +1,6 @@
 //! What every test needs: one device per process, runs of recorded kernels, comparison that says where it failed.
-#![allow(dead_code, reason = "each test binary uses its own part of this")]
+
+pub mod program;
 
 use std::sync::OnceLock;
 

@@ -1,10 +1,6 @@
 //! The tiny LLaMA against PyTorch + PEFT: losses, every adapter gradient, ten-step curves of each optimizer setting.
-#![allow(clippy::unwrap_used, reason = "a test that cannot go on should say where")]
-#![cfg(not(target_arch = "wasm32"))]
 
-mod common;
-
-use common::gpu;
+use crate::common::gpu;
 use serde_json::{Value, json};
 use weblora::adapters::{AdapterConfig, initial_buffer};
 use weblora::formats::ModelFile;
@@ -16,11 +12,11 @@ use weblora::model::llama::Recompute;
 use weblora::settings::{Map, Settings};
 use weblora::train::session::{Hyper, Planned, Session, Shape};
 
-const GGUF: &[u8] = include_bytes!("golden/tiny_llama/model.gguf");
-const SAFETENSORS: &[u8] = include_bytes!("golden/tiny_llama/model.safetensors");
-const CONFIG: &str = include_str!("golden/tiny_llama/config.json");
-const GOLDEN: &str = include_str!("golden/tiny_llama/golden.json");
-const TENSORS: &[u8] = include_bytes!("golden/tiny_llama/golden.safetensors");
+const GGUF: &[u8] = include_bytes!("../golden/tiny_llama/model.gguf");
+const SAFETENSORS: &[u8] = include_bytes!("../golden/tiny_llama/model.safetensors");
+const CONFIG: &str = include_str!("../golden/tiny_llama/config.json");
+const GOLDEN: &str = include_str!("../golden/tiny_llama/golden.json");
+const TENSORS: &[u8] = include_bytes!("../golden/tiny_llama/golden.safetensors");
 
 /// The curves agree to this: f32 sums in another order, amplified by ten optimizer steps.
 const CURVE: f64 = 2e-4;
@@ -267,15 +263,17 @@ fn every_gradient_equals_pytorch() {
             let view = tensors.tensor(&format!("grad.{}", spec.name)).unwrap();
             let want: Vec<f32> = bytemuck::pod_collect_to_vec(view.data());
             let scale = want.iter().fold(0f32, |m, v| m.max(v.abs()));
-            common::assert_close(&spec.name, &spec.to_hf(&grads), &want, 2e-5 * scale, 1e-4);
+            crate::common::assert_close(&spec.name, &spec.to_hf(&grads), &want, 2e-5 * scale, 1e-4);
         }
     }
 }
 
 #[test]
 fn what_no_kernel_is_written_for_is_refused_before_anything_is_allocated() {
-    let source: Box<dyn ByteSource> = Box::new(Bytes::new("model.safetensors", &include_bytes!("golden/odd_llama/model.safetensors")[..]));
-    let side = weblora::formats::SideFiles { config_json: Some(include_str!("golden/odd_llama/config.json").into()), ..Default::default() };
+    let source: Box<dyn ByteSource> =
+        Box::new(Bytes::new("model.safetensors", &include_bytes!("../golden/odd_llama/model.safetensors")[..]));
+    let side =
+        weblora::formats::SideFiles { config_json: Some(include_str!("../golden/odd_llama/config.json").into()), ..Default::default() };
     let file = pollster::block_on(ModelFile::open_safetensors(vec![source], None, side)).unwrap();
     let layout = adapter_config(&golden()["curves"]["lora"]["run"]).layout(&file.config).unwrap();
     let shape = Shape { rows: 8, positions: 8, recompute: Recompute::Off, clip: 0.0, quantize: None, training: true };

@@ -1,8 +1,6 @@
 //! How much of an adapter a merge keeps in each weight format: on synthetic weights always, on the real model on request.
 //!
 //! `docs/merge.md` has the table, and says how to make it again.
-#![cfg(not(target_arch = "wasm32"))]
-#![allow(clippy::unwrap_used, reason = "a test that cannot go on should say where")]
 
 use std::path::PathBuf;
 

@@ -1,5 +1,4 @@
 //! The tokenizer of the real SmolLM2-135M-Instruct; set WEBLORA_SMOLLM2 to the path of its Q4_1 GGUF file.
-#![cfg(not(target_arch = "wasm32"))]
 
 use serde_json::json;
 use weblora::formats::{ByteSource, File, ModelFile};

@@ -1,0 +1,32 @@
+//! All native tests as one program: each separate test binary would link wgpu, naga and the tokenizers once more.
+//! `cargo test --test native golden::` runs one file.
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on should say where")]
+#![cfg(not(target_arch = "wasm32"))]
+
+mod adapters;
+mod analysis;
+mod attention;
+mod chain;
+mod chain_files;
+mod checkpoint;
+mod cli;
+mod common;
+mod demo;
+mod formats;
+mod golden;
+mod kernels;
+mod large_models;
+mod lowrank;
+mod matmul;
+mod merge;
+mod mixture;
+mod multilora;
+mod packing;
+mod quant;
+mod retention;
+mod rope;
+mod shaders;
+mod smollm2;
+mod text;
+mod text_smollm2;
+mod tidy;
