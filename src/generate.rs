@@ -92,7 +92,7 @@ pub async fn generate(
     adapter: Option<usize>,
     mut each: impl FnMut(u32) -> bool,
 ) -> Result<Vec<u32>> {
-    decoder.reset();
+    decoder.begin(gpu, store, prompt.len() + sampling.max_tokens)?;
     let mut history = prompt.to_vec();
     let mut written = Vec::new();
     let mut logits = decoder.push(gpu, store, prompt, adapter).await?;
@@ -135,7 +135,7 @@ impl Generator {
         progress: impl FnMut(u64, u64),
     ) -> Result<Generator> {
         let mut store = Store::new();
-        let model = Llama::declare(file, &mut store, gpu.plan_limits(), quantize, PREFILL, max_len)?;
+        let model = Llama::declare(file, &mut store, gpu.plan_limits(), quantize, PREFILL, PREFILL)?;
         let mut layouts: Vec<AdapterLayout> = adapters.iter().map(|(layout, _)| layout.clone()).collect();
         layouts.iter_mut().for_each(AdapterLayout::freeze);
         let row_job = store.declare("row_job", Class::Io, 1)?;
@@ -181,7 +181,7 @@ impl Generator {
     /// # Errors
     /// As [`Generator::generate`].
     pub async fn logits(&mut self, gpu: &Gpu, tokens: &[u32], adapter: Option<usize>) -> Result<Vec<f32>> {
-        self.decoder.reset();
+        self.decoder.begin(gpu, &self.store, tokens.len())?;
         self.decoder.push(gpu, &self.store, tokens, adapter).await
     }
 }

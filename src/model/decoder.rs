@@ -2,7 +2,7 @@
 
 use super::block::Block;
 use super::llama::check_tokens;
-use super::{Inputs, Llama};
+use super::{Inputs, Llama, rope};
 use crate::adapters::tables::AdapterTables;
 use crate::config::ModelConfig;
 use crate::gpu::device::PlanLimits;
@@ -31,6 +31,8 @@ pub struct Cache {
     pub max_len: usize,
     /// `[1]` u32: rows in the cache, the new ones included.
     pub state: Tensor,
+    /// `[max_len, head_dim / 2]` (cos, sin): a run's own table ends where its rows do.
+    pub rope: Tensor,
     /// Per block.
     pub layers: Vec<LayerCache>,
 }
@@ -52,6 +54,8 @@ pub struct Decoder {
     config: ModelConfig,
     /// Tokens in the cache.
     len: usize,
+    /// The length whose angles are in the rotary table.
+    context: usize,
 }
 
 impl Decoder {
@@ -69,13 +73,16 @@ impl Decoder {
         measure: bool,
     ) -> Result<Decoder> {
         let width = model.config.kv_width();
+        // Both recordings run on one cache, so that it holds a whole piece of a prompt, however short the sequences are.
+        let max_len = max_len.max(PREFILL);
         let state = store.declare("cache.state", Class::Io, 1)?;
         let mut layers = Vec::new();
         for layer in 0..model.config.num_hidden_layers {
             let k = store.declare(format!("cache.{layer}.k"), Class::Cache, max_len * width)?;
             layers.push(LayerCache { k, v: store.declare(format!("cache.{layer}.v"), Class::Cache, max_len * width)? });
         }
-        let cache = Cache { max_len, state, layers };
+        let rope = store.declare("cache.rope", Class::Cache, max_len * model.config.head_dim)?;
+        let cache = Cache { max_len, state, rope, layers };
         let logits = store.declare("logits", Class::Io, model.config.vocab_size)?;
         let mut stages = Vec::new();
         for count in [PREFILL, 1] {
@@ -84,6 +91,7 @@ impl Decoder {
             stages.push((inputs, adapters));
         }
         store.allocate(gpu).await?;
+        store.write(gpu, rope, &rope::table(&model.config, max_len, max_len))?;
         let limits: PlanLimits = gpu.plan_limits();
         let mut plans = Vec::new();
         for (inputs, adapters) in &stages {
@@ -106,12 +114,27 @@ impl Decoder {
         let (Some(single), Some(prefill)) = (made.pop(), made.pop()) else {
             return Err(Error::Gpu { what: "preparing generation".into(), message: "a recording is missing".into() });
         };
-        Ok(Decoder { cache, prefill, single, logits, config: model.config.clone(), len: 0 })
+        Ok(Decoder { cache, prefill, single, logits, config: model.config.clone(), len: 0, context: max_len })
     }
 
     /// Forgets the sequence.
     pub fn reset(&mut self) {
         self.len = 0;
+    }
+
+    /// Forgets the sequence; the next one will have at most `length` tokens. Where the model's angles depend on that length, the same text is
+    /// continued in the same way however large the cache is.
+    ///
+    /// # Errors
+    /// [`Error::Gpu`] if the buffers were not allocated.
+    pub fn begin(&mut self, gpu: &Gpu, store: &Store, length: usize) -> Result<()> {
+        self.reset();
+        let length = length.min(self.cache.max_len);
+        if rope::frequencies(&self.config, length) != rope::frequencies(&self.config, self.context) {
+            store.write(gpu, self.cache.rope, &rope::table(&self.config, self.cache.max_len, length))?;
+        }
+        self.context = length;
+        Ok(())
     }
 
     /// Tokens in the cache.
@@ -173,7 +196,7 @@ fn record(rec: &mut Recorder, model: &Llama, adapters: Option<&AdapterTables>, i
     for layer in 0..model.config.num_hidden_layers {
         x = rec.scoped(format!("layers.{layer}"), |rec| {
             let out = rec.transient("out", inputs.rows * d);
-            let block: Block<'_> = model.block(layer, adapters, inputs);
+            let block: Block<'_> = model.block_turned_by(cache.rope, layer, adapters, inputs);
             block.decode(rec, x, out, cache.layers[layer], cache.max_len, cache.state);
             out
         });

@@ -18,7 +18,7 @@ pub struct Llama {
     pub config: ModelConfig,
     /// Frozen weights.
     pub weights: Weights,
-    /// `[positions, head_dim / 2]` (cos, sin).
+    /// `[positions, head_dim / 2]` (cos, sin), for training and evaluation. A decoder has a table of its own: its sequences are other lengths.
     pub rope: Tensor,
     rope_table: Vec<[f32; 2]>,
 }
@@ -33,7 +33,8 @@ pub enum Recompute {
 }
 
 impl Llama {
-    /// Declares all weights for batches of up to `rows` rows, and the rotary table for `positions` positions. Reads nothing but the header.
+    /// Declares all weights for batches of up to `rows` rows, and the rotary table for documents of up to `positions` tokens. Reads nothing but
+    /// the header.
     ///
     /// # Errors
     /// [`Error::Unsupported`] for a shape that no kernel is written for; else as [`Weights::declare`].
@@ -62,8 +63,18 @@ impl Llama {
         self.weights.upload(gpu, store, file, progress).await
     }
 
-    pub(super) fn block<'a>(&'a self, layer: usize, adapters: Option<&'a AdapterTables>, inputs: &'a Inputs) -> Block<'a> {
-        Block { layer, config: &self.config, weights: &self.weights.layers[layer], adapters, inputs, rope: self.rope }
+    fn block<'a>(&'a self, layer: usize, adapters: Option<&'a AdapterTables>, inputs: &'a Inputs) -> Block<'a> {
+        self.block_turned_by(self.rope, layer, adapters, inputs)
+    }
+
+    pub(super) fn block_turned_by<'a>(
+        &'a self,
+        rope: Tensor,
+        layer: usize,
+        adapters: Option<&'a AdapterTables>,
+        inputs: &'a Inputs,
+    ) -> Block<'a> {
+        Block { layer, config: &self.config, weights: &self.weights.layers[layer], adapters, inputs, rope }
     }
 
     pub(super) fn embed(&self, rec: &mut Recorder, inputs: &Inputs) -> Tensor {

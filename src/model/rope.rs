@@ -6,8 +6,8 @@ use crate::config::{ModelConfig, RopeScaling};
 
 /// The table of `positions` rows of `head_dim / 2` pairs (cos, sin), for a context of `context` tokens.
 ///
-/// `context` only matters to scalings that depend on the length (`dynamic`, `longrope`); it is fixed for a run, so that training and
-/// generation turn by the same angles.
+/// `context` only matters to scalings that depend on the length (`dynamic`, `longrope`): the longest document of a run, or what a generated
+/// sequence can come to.
 pub fn table(config: &ModelConfig, positions: usize, context: usize) -> Vec<[f32; 2]> {
     let (inverse, factor) = frequencies(config, context);
     let pair = |position: usize, frequency: f64| {

@@ -78,7 +78,7 @@ impl TrainPlan {
         }
         let shape = Shape {
             rows,
-            positions: config.seq,
+            positions: data.map_or(0, TrainData::longest_held_out).max(config.seq),
             recompute: if config.recompute { Recompute::Blocks } else { Recompute::Off },
             clip: config.clip as f32,
             quantize: quant::by_name(&config.quantize),
