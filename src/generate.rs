@@ -1,11 +1,10 @@
 //! Text from a model: sampling, stopping, several adapters over one base.
 
-use crate::adapters::AdapterLayout;
-use crate::adapters::tables::AdapterTables;
+use crate::adapters::{AdapterLayout, AdapterPool};
 use crate::formats::ModelFile;
 use crate::gpu::{Class, Gpu, Store, Tuner};
-use crate::model::Llama;
 use crate::model::decoder::{Decoder, PREFILL};
+use crate::model::{Base, Llama};
 use crate::quant::QuantFormat;
 use crate::{Error, Result, rng};
 
@@ -134,17 +133,33 @@ impl Generator {
         measure: bool,
         progress: impl FnMut(u64, u64),
     ) -> Result<Generator> {
-        let mut store = Store::new();
-        let model = Llama::declare(file, &mut store, gpu.plan_limits(), quantize, PREFILL, PREFILL)?;
+        let base = Base::declare(file, gpu.plan_limits(), quantize, PREFILL)?.load(gpu, file, progress).await?;
+        Self::on(gpu, &base, adapters, max_len, tuner, measure).await
+    }
+
+    /// As [`Generator::open`] on a base that is resident.
+    ///
+    /// # Errors
+    /// A device that is too small or lost.
+    pub async fn on(
+        gpu: &Gpu,
+        base: &Base,
+        adapters: &[(AdapterLayout, Vec<f32>)],
+        max_len: usize,
+        tuner: &mut Tuner,
+        measure: bool,
+    ) -> Result<Generator> {
+        let mut store = base.store();
+        let model = Llama::on(base, &mut store, PREFILL)?;
         let mut layouts: Vec<AdapterLayout> = adapters.iter().map(|(layout, _)| layout.clone()).collect();
         layouts.iter_mut().for_each(AdapterLayout::freeze);
         let row_job = store.declare("row_job", Class::Io, 1)?;
-        let tables = AdapterTables::declare(&layouts.iter().collect::<Vec<_>>(), &file.config, &mut store, row_job)?;
+        let tables = AdapterPool::of(&layouts.iter().collect::<Vec<_>>(), &base.config, &mut store, row_job)?;
         store.allocate(gpu).await?;
-        model.upload(gpu, &store, file, progress).await?;
+        model.upload(gpu, &store)?;
         tables.upload(gpu, &store)?;
-        for (span, (_, values)) in tables.spans.iter().zip(adapters) {
-            store.write(gpu, tables.state.values.slice(span.values.clone()), values)?;
+        for (job, (_, values)) in adapters.iter().enumerate() {
+            store.write(gpu, tables.state.values.slice(tables.allocation(job).values.clone()), values)?;
         }
         let used = (!adapters.is_empty()).then_some(&tables);
         let decoder = Decoder::new(gpu, &mut store, &model, used, max_len, tuner, measure).await?;

@@ -10,11 +10,10 @@ pub mod init;
 pub mod layout;
 pub mod lora;
 pub mod method;
-mod modules;
 pub mod multilora;
 pub mod patterns;
+pub mod pool;
 pub mod site;
-pub mod tables;
 
 pub use chain::ChainConfig;
 pub use config::AdapterConfig;
@@ -22,6 +21,7 @@ pub use init::initial_buffer;
 pub use layout::{AdapterLayout, Init, ParamLayout, ParamSpec, SiteAdapter, Slice, Storage};
 pub use method::{Method, OptionKind, OptionSpec};
 pub use patterns::Patterns;
+pub use pool::{AdapterPool, Capacity};
 pub use site::{Projection, Site};
 
 /// Every method that an adapter can be trained with.

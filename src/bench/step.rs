@@ -137,7 +137,7 @@ impl Running {
     pub(super) async fn open(bench: &mut Bench<'_>, workload: &Workload, layout: &AdapterLayout) -> Result<(Self, Opened)> {
         let gpu = bench.gpu;
         let (rows, positions) = (workload.rows(), workload.seq);
-        let shape = Shape { rows, positions, recompute: Recompute::Off, clip: 0.0, quantize: None, training: true };
+        let shape = Shape { rows, positions, recompute: Recompute::Off, quantize: None, training: true };
         let began = clock::now();
         let mut planned = Planned::new(&workload.file, &[layout], shape, gpu.plan_limits(), bench.tuner)?;
         if bench.options.tune {
@@ -157,8 +157,8 @@ impl Running {
         let began = clock::now();
         let losses = self.session.accumulate(gpu, &self.batch, &[self.job]).await?;
         self.done += 1;
-        let hyper = Hyper { lr: 1e-3, betas: (0.9, 0.999), eps: 1e-8, weight_decay: 0.01, step: self.done };
-        self.session.update(gpu, &[hyper]).await?;
+        let hyper = Hyper { lr: 1e-3, betas: (0.9, 0.999), eps: 1e-8, weight_decay: 0.01, clip: 0.0, step: self.done };
+        self.session.update(gpu, &[(0, hyper)]).await?;
         let loss = losses.iter().map(|l| f64::from(*l)).sum::<f64>() / losses.len().max(1) as f64;
         Ok(((clock::now() - began).as_secs_f64(), loss))
     }

@@ -18,6 +18,7 @@ const LIBRARY: &[(&str, &str)] = &[
     ("lowrank", include_str!("../../shaders/lib/lowrank.wgsl")),
     ("lowrank_factor", include_str!("../../shaders/lib/lowrank_factor.wgsl")),
     ("modules", include_str!("../../shaders/lib/modules.wgsl")),
+    ("optimizer", include_str!("../../shaders/lib/optimizer.wgsl")),
 ];
 
 /// The final WGSL of a kernel variant. `enable_subgroups` puts `enable subgroups;` first, which Tint needs and naga does not know.

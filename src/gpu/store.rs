@@ -1,6 +1,7 @@
 //! Logical tensors and the persistent buffers behind them.
 
 use std::ops::Range;
+use std::sync::Arc;
 
 use super::device::Gpu;
 use super::held::Held;
@@ -89,16 +90,60 @@ pub struct Entry {
     pub(super) buffer: Option<Held>,
 }
 
-/// All persistent buffers of a run. Declaring costs nothing: a plan needs no device. [`Store::allocate`] makes them real.
+/// Persistent buffers. Declaring costs nothing: a plan needs no device. [`Store::allocate`] makes them real.
+///
+/// A store may lie [over](Store::over) another one, whose tensors it shares: several recordings, each with buffers of its own, use one
+/// resident base.
 #[derive(Debug, Default)]
 pub struct Store {
-    pub(super) entries: Vec<Entry>,
+    shared: Option<Arc<Store>>,
+    /// Buffers of `shared` and of what that shares.
+    below: usize,
+    entries: Vec<Entry>,
 }
 
 impl Store {
     /// An empty store.
     pub fn new() -> Self {
         Self::default()
+    }
+
+    /// A store without buffers of its own in which every tensor of `shared` is valid.
+    pub fn over(shared: Arc<Store>) -> Self {
+        Self { below: shared.below + shared.entries.len(), shared: Some(shared), entries: Vec::new() }
+    }
+
+    /// Takes `shared` in place of the store that this one was declared over: the same buffers, now on a device.
+    ///
+    /// # Panics
+    /// When their sizes differ, or when this store shares nothing.
+    pub fn rebase(&mut self, shared: Arc<Store>) {
+        let sizes = |store: &Store| store.all().map(|e| e.bytes).collect::<Vec<_>>();
+        let same = self.shared.as_ref().is_some_and(|declared| sizes(declared) == sizes(&shared));
+        assert!(same, "a store of the same buffers");
+        self.shared = Some(shared);
+    }
+
+    /// The same declarations, of buffers that do not exist yet.
+    pub fn declared(&self) -> Store {
+        let entry = |e: &Entry| Entry { label: e.label.clone(), class: e.class, bytes: e.bytes, buffer: None };
+        Store { shared: self.shared.clone(), below: self.below, entries: self.entries.iter().map(entry).collect() }
+    }
+
+    /// Every buffer, those that are shared first.
+    fn all(&self) -> Box<dyn Iterator<Item = &Entry> + '_> {
+        let shared: Box<dyn Iterator<Item = &Entry> + '_> = match &self.shared {
+            Some(shared) => shared.all(),
+            None => Box::new(std::iter::empty()),
+        };
+        Box::new(shared.chain(&self.entries))
+    }
+
+    fn entry(&self, index: usize) -> Option<&Entry> {
+        match index.checked_sub(self.below) {
+            Some(own) => self.entries.get(own),
+            None => self.shared.as_ref()?.entry(index),
+        }
     }
 
     /// Declares a buffer of `len` words.
@@ -114,25 +159,30 @@ impl Store {
             hint: "split the tensor or use a smaller model",
         })?;
         self.entries.push(Entry { label, class, bytes: u64::from(words) * 4, buffer: None });
-        Ok(Tensor { space: Space::Persistent, index: (self.entries.len() - 1) as u32, offset: 0, len: words })
+        Ok(Tensor { space: Space::Persistent, index: (self.below + self.entries.len() - 1) as u32, offset: 0, len: words })
     }
 
-    /// Bytes declared so far for one class.
+    /// Bytes declared so far for one class, shared ones included.
     pub fn bytes_of(&self, class: Class) -> u64 {
-        self.entries.iter().filter(|e| e.class == class).map(|e| e.bytes).sum()
+        self.all().filter(|e| e.class == class).map(|e| e.bytes).sum()
     }
 
-    /// Bytes of buffers that exist on the device.
+    /// Bytes of buffers that exist on the device, shared ones included.
     pub fn allocated_bytes(&self) -> u64 {
+        self.all().filter(|e| e.buffer.is_some()).map(|e| e.bytes).sum()
+    }
+
+    /// Bytes of buffers of its own that exist on the device.
+    pub fn own_bytes(&self) -> u64 {
         self.entries.iter().filter(|e| e.buffer.is_some()).map(|e| e.bytes).sum()
     }
 
-    /// The buffers, for reports.
-    pub fn entries(&self) -> &[Entry] {
-        &self.entries
+    /// The buffers, shared ones first, for reports.
+    pub fn entries(&self) -> Vec<&Entry> {
+        self.all().collect()
     }
 
-    /// Creates every declared buffer that does not exist yet; new buffers are zero.
+    /// Creates every declared buffer of its own that does not exist yet; new buffers are zero.
     ///
     /// # Errors
     /// [`Error::Limit`] for a buffer larger than the device binds, [`Error::OutOfMemory`] if the driver refuses.
@@ -143,17 +193,9 @@ impl Store {
         Ok(())
     }
 
-    /// Frees buffer `tensor.index` on the device; it can be allocated again.
-    pub fn release(&mut self, tensor: Tensor) {
-        if let Some(entry) = self.entries.get_mut(tensor.index as usize) {
-            entry.buffer = None;
-        }
-    }
-
     /// The buffer behind a persistent tensor.
     pub(super) fn buffer(&self, tensor: Tensor) -> Result<&wgpu::Buffer> {
-        self.entries
-            .get(tensor.index as usize)
+        self.entry(tensor.index as usize)
             .filter(|_| tensor.space == Space::Persistent)
             .and_then(|e| e.buffer.as_deref())
             .ok_or_else(|| Error::Gpu { what: format!("buffer {}", tensor.index), message: "used before it was allocated".into() })

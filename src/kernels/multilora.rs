@@ -38,19 +38,47 @@ pub struct ModuleRow {
     pub outputs: u32,
     /// Rank of each module.
     pub rank: u32,
-    /// Modules.
+    /// Modules; 0 in a row that is not used.
     pub modules: u32,
+    /// Row of the job in the hyper table.
+    pub job: u32,
+    /// Zero.
+    pub pad: [u32; 3],
 }
 
-/// The tables and buffers of all sites of one kind of scale.
+/// How many sites a table has room for, and the largest of them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct ModuleGrid {
+    /// Rows of the table.
+    pub rows: usize,
+    /// Most outputs of a layer.
+    pub outputs: usize,
+    /// Most modules of a site.
+    pub modules: usize,
+}
+
+impl ModuleGrid {
+    /// Room for both.
+    #[must_use]
+    pub fn and(self, other: Self) -> Self {
+        Self { rows: self.rows + other.rows, outputs: self.outputs.max(other.outputs), modules: self.modules.max(other.modules) }
+    }
+
+    /// Whether there is room for `need`.
+    pub fn holds(self, need: Self) -> bool {
+        self.rows >= need.rows && (need.rows == 0 || self.outputs >= need.outputs && self.modules >= need.modules)
+    }
+}
+
+/// The table of all sites of one kind of scale.
 #[derive(Debug, Clone, Copy)]
-pub struct Modules<'a> {
-    /// [`ModuleRow`]s on the device: `rows` are those from `first` on.
+pub struct Modules {
+    /// [`ModuleRow`]s on the device: those of this kind begin at `first`. Rows that are not used are zero.
     pub table: Tensor,
     /// First row of this kind in the table.
     pub first: usize,
-    /// The rows of this kind.
-    pub rows: &'a [ModuleRow],
+    /// How many rows there are, and how large.
+    pub grid: ModuleGrid,
     /// One scale a module, not one per output.
     pub scalar: bool,
 }
@@ -61,17 +89,17 @@ pub const EXPAND: KernelSpec = KernelSpec {
     source: include_str!("../../shaders/multilora_expand.wgsl"),
     bindings: &[Access::Read, Access::ReadWrite],
 };
-/// table, values, grads; one scale per output.
+/// table, values, grads, hyper; one scale per output.
 pub const GRADIENT: KernelSpec = KernelSpec {
     name: "multilora_gradient",
     source: include_str!("../../shaders/multilora_gradient.wgsl"),
-    bindings: &[Access::Read, Access::Read, Access::ReadWrite],
+    bindings: &[Access::Read, Access::Read, Access::ReadWrite, Access::Read],
 };
-/// table, values, grads; one scale a module.
+/// table, values, grads, hyper; one scale a module.
 pub const GRADIENT_SCALAR: KernelSpec = KernelSpec {
     name: "multilora_gradient_scalar",
     source: include_str!("../../shaders/multilora_gradient_scalar.wgsl"),
-    bindings: &[Access::Read, Access::Read, Access::ReadWrite],
+    bindings: &[Access::Read, Access::Read, Access::ReadWrite, Access::Read],
 };
 
 #[repr(C)]
@@ -81,19 +109,17 @@ struct Params {
     pad: [u32; 3],
 }
 
-impl Modules<'_> {
-    fn most(&self, of: impl Fn(&ModuleRow) -> u32) -> u32 {
-        self.rows.iter().map(of).max().unwrap_or(0)
-    }
-
+impl Modules {
     fn dispatch(&self, label: &str, bind: &[Tensor], flops: u64) -> Dispatch {
-        let elements: u64 = self.rows.iter().map(|r| u64::from(r.modules * r.rank) * u64::from(r.outputs)).sum();
+        let ModuleGrid { rows, outputs, modules } = self.grid;
+        // The rank is data; its work is small beside what the products do.
+        let elements = (rows * outputs * modules) as u64;
         Dispatch::new(label, &Params { first: self.first as u32, pad: [0; 3] }, bind, flops * elements)
     }
 
     /// Column tiles x modules x sites.
     fn grid(&self) -> [u32; 3] {
-        [self.most(|r| r.outputs).div_ceil(LANES as u32), self.most(|r| r.modules), self.rows.len() as u32]
+        [self.grid.outputs.div_ceil(LANES) as u32, self.grid.modules as u32, self.grid.rows as u32]
     }
 
     /// Records the effective factors of all sites.
@@ -102,11 +128,12 @@ impl Modules<'_> {
         rec.dispatch(&EXPAND, variant, self.grid(), self.dispatch("multilora.expand", &[self.table, values], 1));
     }
 
-    /// Records the gradients of `Bt` and the scales of all sites from those of the effective factors.
-    pub fn gradient(&self, rec: &mut Recorder, values: Tensor, grads: Tensor) {
-        let what = self.dispatch("multilora.gradient", &[self.table, values, grads], 3);
+    /// Records the gradients of `Bt` and the scales from those of the effective factors, at all sites of jobs that `hyper`
+    /// ([`super::optimizer::Hyper`]) lets step now.
+    pub fn gradient(&self, rec: &mut Recorder, values: Tensor, grads: Tensor, hyper: Tensor) {
+        let what = self.dispatch("multilora.gradient", &[self.table, values, grads, hyper], 3);
         if self.scalar {
-            let grid = [self.most(|r| r.modules), self.rows.len() as u32, 1];
+            let grid = [self.grid.modules as u32, self.grid.rows as u32, 1];
             rec.dispatch(&GRADIENT_SCALAR, Variant::new().with("WG", SUM_LANES as u32), grid, what);
         } else {
             rec.dispatch(&GRADIENT, Variant::new().with("WG", LANES as u32), self.grid(), what);

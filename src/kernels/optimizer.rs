@@ -1,33 +1,34 @@
-//! Gradient norm, clipping and AdamW over a job's flat parameters.
+//! Gradient norm, clipping and AdamW of any number of jobs: three dispatches, driven by two tables.
+//!
+//! The **blocks table** cuts the trainable words of all jobs into blocks of one learning rate and weight decay; it changes when a job joins
+//! or leaves. The **hyper table** has a row a job, uploaded before each update: rates, and whether the job steps now. A job that does
+//! not keeps its gradients, so that jobs may accumulate over different numbers of micro-batches.
 
 use bytemuck::{Pod, Zeroable};
 
 use crate::gpu::{Access, Dispatch, KernelSpec, Recorder, Tensor, Variant, grid_1d};
 
-/// Elements a workgroup of `square_sum` adds up.
-const BLOCK: u32 = 4096;
+/// Words of a block at most: the work of one workgroup.
+pub const BLOCK: usize = 2048;
 const LANES: u32 = 256;
 
-/// Words of `hyper` per job.
-pub const HYPER_WORDS: usize = 8;
-
-/// grads, partial.
+/// blocks, hyper, grads, partial.
 pub const SQUARE_SUM: KernelSpec = KernelSpec {
     name: "square_sum",
     source: include_str!("../../shaders/square_sum.wgsl"),
-    bindings: &[Access::ReadWrite, Access::ReadWrite],
+    bindings: &[Access::Read, Access::Read, Access::ReadWrite, Access::ReadWrite],
 };
-/// partial, norms.
+/// blocks, hyper, partial, norms.
 pub const GLOBAL_NORM: KernelSpec = KernelSpec {
     name: "global_norm",
     source: include_str!("../../shaders/global_norm.wgsl"),
-    bindings: &[Access::ReadWrite, Access::ReadWrite],
+    bindings: &[Access::Read, Access::Read, Access::ReadWrite, Access::ReadWrite],
 };
-/// hyper, norms, x, grads, m, v.
+/// blocks, hyper, norms, x, grads, m, v.
 pub const ADAMW: KernelSpec = KernelSpec {
     name: "adamw",
     source: include_str!("../../shaders/adamw.wgsl"),
-    bindings: &[Access::Read, Access::ReadWrite, Access::ReadWrite, Access::ReadWrite, Access::ReadWrite, Access::ReadWrite],
+    bindings: &[Access::Read, Access::Read, Access::ReadWrite, Access::ReadWrite, Access::ReadWrite, Access::ReadWrite, Access::ReadWrite],
 };
 
 /// The tensors the optimizer works on. `values` may hold frozen parameters too; `grads`, `m` and `v` hold trainable ones only.
@@ -41,7 +42,9 @@ pub struct State {
     pub m: Tensor,
     /// Second moments.
     pub v: Tensor,
-    /// `[jobs, 8]` f32, see [`hyper`].
+    /// [`Block`]s; rows past the last one in use are zero.
+    pub blocks: Tensor,
+    /// `[jobs]` [`Hyper`].
     pub hyper: Tensor,
     /// `[jobs, 2]` f32 out: norm before clipping, clipping factor.
     pub norms: Tensor,
@@ -62,38 +65,107 @@ pub struct Group {
     pub decay: f32,
 }
 
-/// The uploaded hyperparameters of one job at 1-based optimizer step `step`.
-pub fn hyper(lr: f64, betas: (f64, f64), eps: f64, weight_decay: f64, step: u64) -> [f32; HYPER_WORDS] {
-    let c1 = 1.0 - betas.0.powi(step.min(i32::MAX as u64) as i32);
-    let c2 = 1.0 - betas.1.powi(step.min(i32::MAX as u64) as i32);
-    [lr as f32, betas.0 as f32, betas.1 as f32, eps as f32, weight_decay as f32, c1 as f32, c2.sqrt() as f32, 0.0]
+/// A row of the blocks table.
+#[repr(C)]
+#[derive(Debug, Clone, Copy, PartialEq, Default, Pod, Zeroable)]
+pub struct Block {
+    /// Whose words they are.
+    pub job: u32,
+    /// First word in `grads`, `m` and `v`.
+    pub grad_begin: u32,
+    /// First word in `values`.
+    pub begin: u32,
+    /// Number of words, at most [`BLOCK`]; 0 in a row that is not used.
+    pub len: u32,
+    /// Multiplies the job's learning rate.
+    pub lr_multiplier: f32,
+    /// Multiplies the job's weight decay.
+    pub decay: f32,
+    /// Zero.
+    pub pad: [u32; 2],
 }
 
-/// Records norm, clipping and update of one job. Its gradients are words `range` of `state.grads`.
-pub fn step(rec: &mut Recorder, label: &str, state: State, job: usize, range: std::ops::Range<usize>, clip: f32, groups: &[Group]) {
-    let blocks = (range.len() as u32).div_ceil(BLOCK).max(1);
-    let partial = rec.transient("square_sums", blocks as usize);
-    let lanes = Variant::new().with("WG", LANES);
-    let params = SquareSum { begin: range.start as u32, len: range.len() as u32, first: 0, pad: 0 };
-    let what = Dispatch::new(format!("{label}.square_sum"), &params, &[state.grads, partial], 2 * range.len() as u64);
-    rec.dispatch(&SQUARE_SUM, lanes.clone().with("BLOCK", BLOCK), grid_1d(blocks), what);
-    let params = GlobalNorm { count: blocks, first: 0, job: job as u32, clip };
-    let what = Dispatch::new(format!("{label}.global_norm"), &params, &[partial, state.norms], u64::from(blocks));
-    rec.dispatch(&GLOBAL_NORM, lanes, [1, 1, 1], what);
-    for group in groups {
-        let params = AdamW {
-            begin: group.begin as u32,
-            len: group.len as u32,
+/// A row of the hyper table: one job's update.
+#[repr(C)]
+#[derive(Debug, Clone, Copy, PartialEq, Default, Pod, Zeroable)]
+pub struct Hyper {
+    /// Learning rate.
+    pub lr: f32,
+    /// Decay of the first moment.
+    pub beta1: f32,
+    /// Decay of the second moment.
+    pub beta2: f32,
+    /// Added to the root of the second moment.
+    pub eps: f32,
+    /// Decoupled weight decay.
+    pub weight_decay: f32,
+    /// `1 - beta1^step`.
+    pub c1: f32,
+    /// Root of `1 - beta2^step`.
+    pub root_c2: f32,
+    /// Largest gradient norm, 0 for no clipping.
+    pub clip: f32,
+    /// 1 where the accumulated gradients are applied now, 0 where they stay.
+    pub steps_now: u32,
+    /// First row of the job in the blocks table.
+    pub first_block: u32,
+    /// One past its last row.
+    pub end_block: u32,
+    /// Zero.
+    pub pad: u32,
+}
+
+impl Hyper {
+    /// An update at 1-based optimizer step `step`; what depends on it is computed in f64. The job's range of blocks is filled in by
+    /// whoever knows the table.
+    pub fn new(lr: f64, betas: (f64, f64), eps: f64, weight_decay: f64, clip: f64, step: u64) -> Self {
+        let exponent = step.min(i32::MAX as u64) as i32;
+        Self {
+            lr: lr as f32,
+            beta1: betas.0 as f32,
+            beta2: betas.1 as f32,
+            eps: eps as f32,
+            weight_decay: weight_decay as f32,
+            c1: (1.0 - betas.0.powi(exponent)) as f32,
+            root_c2: (1.0 - betas.1.powi(exponent)).sqrt() as f32,
+            clip: clip as f32,
+            steps_now: 1,
+            ..Self::default()
+        }
+    }
+}
+
+/// The rows of the blocks table for one job.
+pub fn blocks(job: usize, groups: &[Group]) -> Vec<Block> {
+    let cut = |group: &Group| {
+        let group = *group;
+        (0..group.len).step_by(BLOCK).map(move |at| Block {
             job: job as u32,
+            grad_begin: (group.grad_begin + at) as u32,
+            begin: (group.begin + at) as u32,
+            len: BLOCK.min(group.len - at) as u32,
             lr_multiplier: group.lr_multiplier,
-            grad_begin: group.grad_begin as u32,
             decay: group.decay,
             pad: [0; 2],
-        };
-        let bind = [state.hyper, state.norms, state.values, state.grads, state.m, state.v];
-        let what = Dispatch::new(format!("{label}.adamw"), &params, &bind, 16 * group.len as u64);
-        rec.dispatch(&ADAMW, Variant::new(), grid_1d((group.len as u32).div_ceil(64)), what);
-    }
+        })
+    };
+    groups.iter().flat_map(cut).collect()
+}
+
+/// Records norm, clipping and update of all jobs that the hyper table lets step; their gradients are zero then.
+pub fn step(rec: &mut Recorder, state: State) {
+    let blocks = state.blocks.len / (size_of::<Block>() / 4) as u32;
+    let jobs = state.norms.len / 2;
+    let partial = rec.transient("square_sums", blocks as usize);
+    let lanes = Variant::new().with("WG", LANES);
+    let params = Params { blocks, pad: [0; 3] };
+    let words = u64::from(state.grads.len);
+    let what = Dispatch::new("square_sum", &params, &[state.blocks, state.hyper, state.grads, partial], 2 * words);
+    rec.dispatch(&SQUARE_SUM, lanes.clone(), grid_1d(blocks), what);
+    let what = Dispatch::new("global_norm", &params, &[state.blocks, state.hyper, partial, state.norms], u64::from(blocks));
+    rec.dispatch(&GLOBAL_NORM, lanes.clone(), [jobs, 1, 1], what);
+    let bind = [state.blocks, state.hyper, state.norms, state.values, state.grads, state.m, state.v];
+    rec.dispatch(&ADAMW, lanes, grid_1d(blocks), Dispatch::new("adamw", &params, &bind, 16 * words));
 }
 
 /// The twin of AdamW on one group, in f64: updates `x`, `m`, `v` with already clipped gradients.
@@ -109,30 +181,7 @@ pub fn adamw_twin(x: &mut [f64], m: &mut [f64], v: &mut [f64], grads: &[f64], lr
 
 #[repr(C)]
 #[derive(Debug, Clone, Copy, Pod, Zeroable)]
-struct SquareSum {
-    begin: u32,
-    len: u32,
-    first: u32,
-    pad: u32,
-}
-
-#[repr(C)]
-#[derive(Debug, Clone, Copy, Pod, Zeroable)]
-struct GlobalNorm {
-    count: u32,
-    first: u32,
-    job: u32,
-    clip: f32,
-}
-
-#[repr(C)]
-#[derive(Debug, Clone, Copy, Pod, Zeroable)]
-struct AdamW {
-    begin: u32,
-    len: u32,
-    job: u32,
-    lr_multiplier: f32,
-    grad_begin: u32,
-    decay: f32,
-    pad: [u32; 2],
+struct Params {
+    blocks: u32,
+    pad: [u32; 3],
 }

@@ -5,8 +5,8 @@ use super::attention::{self, AttentionShape};
 use super::cross_entropy::{self, Targets};
 use super::lowrank::{self, LowrankSite, LowrankTables};
 use super::matrix::{Matrix, Part};
-use super::multilora::{ModuleRow, Modules};
-use super::optimizer::{self, Group, State};
+use super::multilora::{ModuleGrid, ModuleRow, Modules};
+use super::optimizer::{self, Block, Hyper, State};
 use super::rope::Turn;
 use super::{elementwise, embed, matmul, norm, peak, rope, rows};
 use crate::gpu::device::Facts;
@@ -97,12 +97,12 @@ fn record_adapters(rec: &mut Recorder, store: &mut Store) {
 }
 
 fn record_modules(rec: &mut Recorder, store: &mut Store) {
-    let rows = [ModuleRow { outputs: 96, rank: 4, modules: 3, ..ModuleRow::default() }];
-    let (table, values, grads) = (tensor(store, 8), tensor(store, 4096), tensor(store, 4096));
+    let (table, hyper) = (tensor(store, size_of::<ModuleRow>() / 4), tensor(store, size_of::<Hyper>() / 4));
+    let (values, grads) = (tensor(store, 4096), tensor(store, 4096));
     for scalar in [false, true] {
-        let modules = Modules { table, first: 0, rows: &rows, scalar };
+        let modules = Modules { table, first: 0, grid: ModuleGrid { rows: 1, outputs: 96, modules: 3 }, scalar };
         modules.expand(rec, values);
-        modules.gradient(rec, values, grads);
+        modules.gradient(rec, values, grads, hyper);
     }
 }
 
@@ -148,8 +148,7 @@ fn record_rows(rec: &mut Recorder, store: &mut Store, d: usize) {
     let logits = matmul::Rows { tensor: x, stride: d };
     cross_entropy::cross_entropy(rec, "sample", targets, logits, d, (0, t), true);
     cross_entropy::cross_entropy(rec, "sample", targets, logits, d, (0, t), false);
-    let state = State { values: x, grads: y, m: z, v: square(store), hyper: w, norms: column };
-    let group = Group { begin: 0, grad_begin: 0, len: t * d, lr_multiplier: 1.0, decay: 0.0 };
-    optimizer::step(rec, "sample", state, 0, 0..t * d, 1.0, &[group]);
+    let (blocks, hyper) = (tensor(store, size_of::<Block>() / 4), tensor(store, size_of::<Hyper>() / 4));
+    optimizer::step(rec, State { values: x, grads: y, m: z, v: square(store), blocks, hyper, norms: column });
     peak::record(rec, tensor(store, peak::SUMS), 1);
 }

@@ -7,8 +7,8 @@ use super::Inputs;
 use super::decoder::LayerCache;
 use super::linear::{Adapter, Kept, Linear, LinearSiblings, Outputs};
 use super::weights::LayerWeights;
+use crate::adapters::AdapterPool;
 use crate::adapters::site::Projection;
-use crate::adapters::tables::AdapterTables;
 use crate::config::ModelConfig;
 use crate::gpu::{Recorder, Tensor};
 use crate::kernels::attention::{self, AttentionShape};
@@ -25,7 +25,7 @@ pub struct Block<'a> {
     /// Frozen weights.
     pub weights: &'a LayerWeights,
     /// Adapters of all jobs, if any.
-    pub adapters: Option<&'a AdapterTables>,
+    pub adapters: Option<&'a AdapterPool>,
     /// The batch.
     pub inputs: &'a Inputs,
     /// (cos, sin) table.

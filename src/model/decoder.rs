@@ -3,7 +3,7 @@
 use super::block::Block;
 use super::llama::check_tokens;
 use super::{Inputs, Llama, rope};
-use crate::adapters::tables::AdapterTables;
+use crate::adapters::AdapterPool;
 use crate::config::ModelConfig;
 use crate::gpu::device::PlanLimits;
 use crate::gpu::executable::Arenas;
@@ -67,7 +67,7 @@ impl Decoder {
         gpu: &Gpu,
         store: &mut Store,
         model: &Llama,
-        adapters: Option<&AdapterTables>,
+        adapters: Option<&AdapterPool>,
         max_len: usize,
         tuner: &mut Tuner,
         measure: bool,
@@ -187,7 +187,7 @@ impl Decoder {
     }
 }
 
-fn record(rec: &mut Recorder, model: &Llama, adapters: Option<&AdapterTables>, inputs: &Inputs, cache: &Cache, logits: Tensor) {
+fn record(rec: &mut Recorder, model: &Llama, adapters: Option<&AdapterPool>, inputs: &Inputs, cache: &Cache, logits: Tensor) {
     let d = model.config.hidden_size;
     if let Some(adapters) = adapters {
         adapters.record_derived(rec);

@@ -72,6 +72,21 @@ impl HostBatch {
     }
 }
 
+impl HostBatch {
+    /// The batch with rows of nobody after it, `rows` in all: each a document of its own, so that it costs attention nothing.
+    fn padded(&self, rows: usize) -> HostBatch {
+        let own = self.tokens.len();
+        let mut whole = self.clone();
+        whole.tokens.resize(rows, 0);
+        whole.positions.resize(rows, 0);
+        whole.row_job.resize(rows, u32::MAX);
+        // What lies after a document grew by the new rows.
+        whole.margins.iter_mut().skip(1).step_by(2).for_each(|after| *after += (rows - own) as u32);
+        whole.margins.extend((own..rows).flat_map(|row| [row as u32, (rows - 1 - row) as u32]));
+        whole
+    }
+}
+
 impl Inputs {
     /// Declares the tensors.
     ///
@@ -92,12 +107,35 @@ impl Inputs {
         })
     }
 
-    /// Uploads a batch of exactly `rows` rows.
+    /// The same tensors for batches of `rows` rows, at most as many as these have.
+    pub fn first(&self, rows: usize) -> Inputs {
+        let of = |tensor: Tensor| tensor.slice(0..rows * (tensor.len as usize / self.rows.max(1)));
+        Inputs {
+            rows,
+            tokens: of(self.tokens),
+            positions: of(self.positions),
+            margins: of(self.margins),
+            row_job: of(self.row_job),
+            loss_rows: of(self.loss_rows),
+            targets: of(self.targets),
+            weights: of(self.weights),
+            losses: of(self.losses),
+        }
+    }
+
+    /// Uploads a batch of at most `rows` rows; those that are left over have no job, no target and see only themselves.
     ///
     /// # Errors
     /// [`crate::Error::Gpu`] if the tensors were not allocated.
     pub fn upload(&self, gpu: &Gpu, store: &Store, batch: &HostBatch) -> Result<()> {
-        assert_eq!(batch.tokens.len(), self.rows, "a batch of {} rows", self.rows);
+        assert!(batch.tokens.len() <= self.rows, "a batch of at most {} rows", self.rows);
+        let whole;
+        let batch = if batch.tokens.len() == self.rows {
+            batch
+        } else {
+            whole = batch.padded(self.rows);
+            &whole
+        };
         let padded = |list: &[u32]| -> Vec<u32> { list.iter().copied().chain(std::iter::repeat(0)).take(self.rows).collect() };
         store.write(gpu, self.tokens, &batch.tokens)?;
         store.write(gpu, self.positions, &batch.positions)?;

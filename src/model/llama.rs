@@ -1,23 +1,22 @@
 //! The whole model: embedding, blocks, head; what is recorded for training and for evaluation.
 
+use std::sync::Arc;
+
 use super::block::{Block, Saved};
-use super::{Inputs, Weights, head, rope};
-use crate::adapters::tables::AdapterTables;
+use super::{Base, Inputs, Weights, head, rope};
+use crate::adapters::AdapterPool;
 use crate::config::ModelConfig;
-use crate::formats::ModelFile;
-use crate::gpu::device::PlanLimits;
 use crate::gpu::{Class, Gpu, Recorder, Store, Tensor};
 use crate::kernels::attention::MAX_HEAD_DIM;
 use crate::kernels::embed;
-use crate::quant::QuantFormat;
 use crate::{Error, Result};
 
-/// A LLaMA-family model whose buffers are declared in a [`Store`].
+/// A LLaMA-family model: a [`Base`] and a rotary table in a store over it.
 pub struct Llama {
     /// Shape.
     pub config: ModelConfig,
     /// Frozen weights.
-    pub weights: Weights,
+    pub weights: Arc<Weights>,
     /// `[positions, head_dim / 2]` (cos, sin), for training and evaluation. A decoder has a table of its own: its sequences are other lengths.
     pub rope: Tensor,
     rope_table: Vec<[f32; 2]>,
@@ -33,37 +32,26 @@ pub enum Recompute {
 }
 
 impl Llama {
-    /// Declares all weights for batches of up to `rows` rows, and the rotary table for documents of up to `positions` tokens. Reads nothing but
-    /// the header.
+    /// Declares the rotary table for documents of up to `positions` tokens in `store`, which lies over the base's.
     ///
     /// # Errors
-    /// [`Error::Unsupported`] for a shape that no kernel is written for; else as [`Weights::declare`].
-    pub fn declare(
-        file: &ModelFile,
-        store: &mut Store,
-        limits: PlanLimits,
-        quantize: Option<&'static QuantFormat>,
-        rows: usize,
-        positions: usize,
-    ) -> Result<Llama> {
-        let config = file.config.clone();
-        check_shape(file.name(), &config)?;
-        let weights = Weights::declare(file, store, limits, quantize, rows)?;
+    /// [`Error::Limit`] past 32-bit addressing.
+    pub fn on(base: &Base, store: &mut Store, positions: usize) -> Result<Llama> {
+        let config = base.config.clone();
         let rope_table = rope::table(&config, positions, positions);
         let rope = store.declare("rope", Class::Io, 2 * rope_table.len())?;
-        Ok(Llama { config, weights, rope, rope_table })
+        Ok(Llama { config, weights: base.weights.clone(), rope, rope_table })
     }
 
-    /// Streams the weights and writes the rotary table.
+    /// Writes the rotary table.
     ///
     /// # Errors
-    /// As [`Weights::upload`].
-    pub async fn upload(&self, gpu: &Gpu, store: &Store, file: &ModelFile, progress: impl FnMut(u64, u64)) -> Result<()> {
-        store.write(gpu, self.rope, &self.rope_table)?;
-        self.weights.upload(gpu, store, file, progress).await
+    /// [`Error::Gpu`] if the buffers were not allocated.
+    pub fn upload(&self, gpu: &Gpu, store: &Store) -> Result<()> {
+        store.write(gpu, self.rope, &self.rope_table)
     }
 
-    fn block<'a>(&'a self, layer: usize, adapters: Option<&'a AdapterTables>, inputs: &'a Inputs) -> Block<'a> {
+    fn block<'a>(&'a self, layer: usize, adapters: Option<&'a AdapterPool>, inputs: &'a Inputs) -> Block<'a> {
         self.block_turned_by(self.rope, layer, adapters, inputs)
     }
 
@@ -71,7 +59,7 @@ impl Llama {
         &'a self,
         rope: Tensor,
         layer: usize,
-        adapters: Option<&'a AdapterTables>,
+        adapters: Option<&'a AdapterPool>,
         inputs: &'a Inputs,
     ) -> Block<'a> {
         Block { layer, config: &self.config, weights: &self.weights.layers[layer], adapters, inputs, rope }
@@ -84,13 +72,13 @@ impl Llama {
     }
 
     /// Records the loss of every target row, without gradients.
-    pub fn record_eval(&self, rec: &mut Recorder, adapters: Option<&AdapterTables>, inputs: &Inputs) {
+    pub fn record_eval(&self, rec: &mut Recorder, adapters: Option<&AdapterPool>, inputs: &Inputs) {
         let x = self.hidden(rec, adapters, inputs);
         rec.scoped("head", |rec| head::loss(rec, &self.weights, inputs, self.config.rms_norm_eps, x, None));
     }
 
     /// Records the blocks and returns what enters the final norm, `[t, d]`.
-    pub fn hidden(&self, rec: &mut Recorder, adapters: Option<&AdapterTables>, inputs: &Inputs) -> Tensor {
+    pub fn hidden(&self, rec: &mut Recorder, adapters: Option<&AdapterPool>, inputs: &Inputs) -> Tensor {
         let mut x = self.embed(rec, inputs);
         for layer in 0..self.config.num_hidden_layers {
             x = rec.scoped(format!("layers.{layer}"), |rec| {
@@ -103,7 +91,7 @@ impl Llama {
     }
 
     /// Records the loss and the gradients of every trainable parameter; gradients are added to what is there.
-    pub fn record_train(&self, rec: &mut Recorder, adapters: &AdapterTables, inputs: &Inputs, recompute: Recompute) {
+    pub fn record_train(&self, rec: &mut Recorder, adapters: &AdapterPool, inputs: &Inputs, recompute: Recompute) {
         let d = self.config.hidden_size;
         let lowest = adapters.lowest_layer().unwrap_or(self.config.num_hidden_layers);
         let mut x = self.embed(rec, inputs);
@@ -131,7 +119,7 @@ impl Llama {
 }
 
 /// Refuses shapes that attention is not written for, before anything is recorded.
-fn check_shape(file: &str, config: &ModelConfig) -> Result<()> {
+pub(super) fn check_shape(file: &str, config: &ModelConfig) -> Result<()> {
     let width = config.head_dim;
     if width.is_multiple_of(4) && (4..=MAX_HEAD_DIM as usize).contains(&width) {
         return Ok(());

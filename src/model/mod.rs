@@ -1,5 +1,6 @@
 //! The LLaMA block, forward and backward facing each other, over frozen quantised weights with adapters beside them.
 
+pub mod base;
 pub mod block;
 pub mod decoder;
 pub mod head;
@@ -9,6 +10,7 @@ pub mod llama;
 pub mod rope;
 pub mod weights;
 
+pub use base::Base;
 pub use inputs::Inputs;
 pub use llama::Llama;
 pub use weights::Weights;

@@ -268,6 +268,15 @@ impl Weights {
         gpu.flush().await
     }
 
+    /// Bytes of the largest output of projections that are multiplied together, for `rows` rows of activations.
+    pub fn largest_joint_output(&self, rows: usize) -> u64 {
+        let bytes = |siblings: &Siblings| match siblings {
+            Siblings::Joint(matrix) => 4 * matrix.output_words(rows) as u64,
+            Siblings::Apart(_) => 0,
+        };
+        self.layers.iter().flat_map(|layer| [bytes(&layer.qkv), bytes(&layer.gate_up)]).max().unwrap_or(0)
+    }
+
     /// Weights in the matrices that a forward pass multiplies by: projections and head, not the embedding lookup.
     pub fn matmul_parameters(&self) -> u64 {
         let size = |m: &Matrix| (m.rows * m.cols) as u64;

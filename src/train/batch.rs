@@ -111,6 +111,19 @@ impl Packer {
         Ok(self)
     }
 
+    /// Goes back to a cursor that it gave itself.
+    pub(super) fn rewind(&mut self, cursor: Cursor) {
+        if cursor.epoch != self.cursor.epoch {
+            self.order = self.epoch_order(cursor.epoch);
+        }
+        self.cursor = cursor;
+    }
+
+    /// Rows of a step.
+    pub fn rows(&self) -> usize {
+        self.rows
+    }
+
     /// Where the packer is: what the next call of [`Self::next_batch`] starts from.
     pub fn cursor(&self) -> &Cursor {
         &self.cursor

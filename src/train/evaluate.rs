@@ -5,6 +5,7 @@ use super::session::{Planned, Session, Shape};
 use crate::adapters::AdapterLayout;
 use crate::formats::ModelFile;
 use crate::gpu::{Gpu, Tuner};
+use crate::model::Base;
 use crate::model::llama::Recompute;
 use crate::quant::QuantFormat;
 use crate::text::{DataOptions, Dataset, Example, Labelled, Tokenizer, read_rows};
@@ -47,19 +48,19 @@ pub struct EvalShape {
     pub measure: bool,
 }
 
-/// Opens a session for `rows` with `adapters`, which become jobs 0, 1, …. `progress` gets bytes of weights done and in all.
+/// Plans a session for `rows` with `adapters`, which become jobs 0, 1, …, on `resident`, if that is given and suits.
 ///
 /// # Errors
 /// A row longer than the model's context; what the device makes impossible.
-pub async fn open(
+pub fn plan(
     gpu: &Gpu,
     file: &ModelFile,
+    resident: Option<&Base>,
     adapters: &[(AdapterLayout, Vec<f32>)],
     rows: &EvalRows,
     how: EvalShape,
-    tuner: &mut Tuner,
-    progress: impl FnMut(u64, u64),
-) -> Result<Session> {
+    tuner: &Tuner,
+) -> Result<Planned> {
     let (longest, context) = (rows.longest(), file.config.max_position_embeddings);
     if longest > context {
         let problem = format!("a row of {longest} tokens exceeds the model's context of {context}");
@@ -72,11 +73,27 @@ pub async fn open(
         rows: how.tokens.min(all.next_multiple_of(8)).max(longest),
         positions: longest,
         recompute: Recompute::Off,
-        clip: 0.0,
         quantize: how.quantize,
         training: false,
     };
-    let mut planned = Planned::new(file, &layouts.iter().collect::<Vec<_>>(), shape, gpu.plan_limits(), tuner)?;
+    let limits = gpu.plan_limits();
+    let base = Base::suiting(resident, file, limits, how.quantize, shape.rows)?;
+    Planned::on(base, &layouts.iter().collect::<Vec<_>>(), shape, limits, tuner)
+}
+
+/// Makes `planned` real and writes its `adapters`, measuring kernels first if `how` says so. `progress` gets bytes of weights done and in all.
+///
+/// # Errors
+/// Out of memory, unreadable weights, a lost device.
+pub async fn open(
+    gpu: &Gpu,
+    file: &ModelFile,
+    mut planned: Planned,
+    adapters: &[(AdapterLayout, Vec<f32>)],
+    how: EvalShape,
+    tuner: &mut Tuner,
+    progress: impl FnMut(u64, u64),
+) -> Result<Session> {
     if how.measure {
         planned.tune(gpu, tuner).await?;
     }

@@ -36,9 +36,9 @@ impl Engine for OnDevice<'_> {
         self.trainer.evaluate(self.gpu).await
     }
     async fn knot(&mut self, progress: &mut Progress) -> Result<Option<KnotReport>> {
-        self.trainer.progress = *progress;
+        self.trainer.job_mut().progress = *progress;
         let knot = self.trainer.tie_if_due(self.gpu).await?;
-        *progress = self.trainer.progress;
+        *progress = self.trainer.job().progress;
         Ok(knot)
     }
 }
@@ -77,7 +77,7 @@ impl Run {
 
     /// The run of a trainer, fresh or resumed.
     pub fn of(trainer: &Trainer) -> Self {
-        Self::new(trainer.config().clone(), trainer.total_steps(), trainer.step_number(), trainer.progress, trainer.has_held_out())
+        Self::new(trainer.config().clone(), trainer.total_steps(), trainer.step_number(), trainer.job().progress, trainer.has_held_out())
     }
 
     /// No step is left, or the run has ended early.

@@ -3,8 +3,8 @@
 use super::batch::Packer;
 use super::data::TrainData;
 use super::events::TaskReport;
+use super::job::host_batch;
 use super::session::Session;
-use super::trainer::host_batch;
 use crate::Result;
 use crate::gpu::Gpu;
 use crate::kernels::lowrank::JobRow;

@@ -69,7 +69,7 @@ impl State {
         }
         let held_out = held_out.as_ref().map(row_file).transpose()?;
         let (data, warnings) = TrainData::read(&config, &base.tokenizer, &[row_file(&rows)?], held_out.as_slice())?;
-        let mut plan = TrainPlan::new(&base.file, &config, Some(&data), self.gpu.plan_limits(), &self.tuner)?;
+        let mut plan = TrainPlan::on(base.resident.as_ref(), &base.file, &config, Some(&data), self.gpu.plan_limits(), &self.tuner)?;
         self.check_size(plan.planned.footprint().total())?;
         // Everything that can be wrong with the settings has been found: the earlier run makes room.
         (self.job, self.writer) = (None, None);
@@ -84,7 +84,11 @@ impl State {
         if let Some(bytes) = &resume {
             trainer.resume(gpu, CHECKPOINT, bytes)?;
         }
-        let run = Run::of(&trainer);
+        let resident = trainer.session().base().clone();
+        if let Some(base) = &mut self.base {
+            base.resident = Some(resident);
+        }
+        let (gpu, run) = (&self.gpu, Run::of(&trainer));
         let events = run.start_events(&mut trainer, gpu, warnings);
         self.job = Some(Job { trainer, run, decoder: None });
         Ok(events)
@@ -101,7 +105,7 @@ impl State {
                 Ok(())
             };
             let after = run.advance(&mut OnDevice { trainer, gpu: &self.gpu }, &mut tell).await?;
-            trainer.progress = run.progress;
+            trainer.job_mut().progress = run.progress;
             save = (after.save, after.best);
         }
         let (step, total) = (run.done, run.total);
@@ -111,9 +115,9 @@ impl State {
     /// Ties a knot now; its event.
     pub async fn merge_link(&mut self) -> Result<Event> {
         let Job { trainer, run, .. } = running(&mut self.job)?;
-        trainer.progress = run.progress;
+        trainer.job_mut().progress = run.progress;
         let knot = trainer.merge_link(&self.gpu).await?;
-        run.progress = trainer.progress;
+        run.progress = trainer.job().progress;
         Ok(Event::Knot(knot))
     }
 
@@ -134,6 +138,7 @@ impl State {
 
     /// `Evaluation` of the package.
     pub async fn evaluate(&mut self, rows: &Rows, adapter: Adapter) -> Result<Value> {
+        let beside = self.run_bytes();
         let base = loaded(&self.base)?;
         let mut settings = crate::settings::Map::new();
         rows.settle(&mut settings);
@@ -152,9 +157,15 @@ impl State {
             }
         };
         let how = EvalShape { tokens: EVAL_TOKENS, quantize: base.format()?, measure: false };
-        let mut session = evaluate::open(&self.gpu, &base.file, &adapters, &rows, how, &mut self.tuner, |_, _| {}).await?;
+        let planned = evaluate::plan(&self.gpu, &base.file, base.resident.as_ref(), &adapters, &rows, how, &self.tuner)?;
+        self.check_size(planned.footprint().total() + beside)?;
+        let mut session = evaluate::open(&self.gpu, &base.file, planned, &adapters, how, &mut self.tuner, |_, _| {}).await?;
+        let resident = session.base().clone();
         let job = (!adapters.is_empty()).then_some(0);
         let (loss, accuracy) = evaluate::evaluate(&mut session, &self.gpu, &rows, job).await?;
+        if let Some(base) = &mut self.base {
+            base.resident = Some(resident);
+        }
         let loss = loss.ok_or_else(|| Error::config("rows", "there is nothing to evaluate", "give at least one row"))?;
         let mut answer = json!({ "loss": loss.loss, "tokens": loss.targets });
         if let Some(accuracy) = accuracy {

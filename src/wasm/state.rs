@@ -33,6 +33,8 @@ pub struct Base {
     pub hash: String,
     /// The setting `quantize` of everything done with it.
     pub quantize: String,
+    /// Its weights on the device, once something ran on them; whatever runs next shares them.
+    pub resident: Option<crate::model::Base>,
 }
 
 impl Base {
@@ -80,6 +82,11 @@ impl State {
         self.job.as_mut().map_or(0, |job| job.trainer.session().allocated_bytes())
     }
 
+    /// Bytes on the GPU of what the run has beside the base.
+    pub fn run_bytes(&mut self) -> u64 {
+        self.job.as_mut().map_or(0, |job| job.trainer.session().own_bytes())
+    }
+
     /// Opens a source, or the embedded model.
     pub async fn load(&mut self, source: Option<JsByteSource>, quantize: Option<String>) -> Result<Value> {
         let quantize = quantize.unwrap_or_else(|| "none".to_owned());
@@ -95,7 +102,7 @@ impl State {
         let hash = file.content_hash().await?;
         // The old base stays until the new one is known to be good.
         (self.job, self.writer) = (None, None);
-        let base = self.base.insert(Base { file, tokenizer, hash, quantize });
+        let base = self.base.insert(Base { file, tokenizer, hash, quantize, resident: None });
         Ok(describe(base))
     }
 
@@ -138,7 +145,7 @@ impl State {
             data = Some(TrainData::read(&config, &base.tokenizer, &[(rows.name(), rows.bytes()?)], &[])?.0);
         }
         let config = TrainConfig::from_map(&settings)?;
-        let plan = match TrainPlan::new(&base.file, &config, data.as_ref(), self.gpu.plan_limits(), &self.tuner) {
+        let plan = match TrainPlan::on(base.resident.as_ref(), &base.file, &config, data.as_ref(), self.gpu.plan_limits(), &self.tuner) {
             Ok(plan) => plan,
             // What the device cannot hold is an answer, not a failure.
             Err(error @ Error::Limit { .. }) => {

@@ -4,7 +4,8 @@ use super::jobs::{opened, running};
 use super::options::{Adapter, AdapterFiles, Callback, Prompt, Write};
 use super::state::{Base, State, loaded};
 use crate::generate::{Generator, generate};
-use crate::model::decoder::Decoder;
+use crate::model;
+use crate::model::decoder::{Decoder, PREFILL};
 use crate::rng::{FNV_OFFSET, fnv1a_bytes};
 use crate::text::{StreamDecoder, chat};
 use crate::{Error, Result};
@@ -39,6 +40,10 @@ impl State {
         piece: &Callback,
         progress: &Callback,
     ) -> Result<String> {
+        let own = matches!(adapter, Adapter::Current) || (matches!(adapter, Adapter::None) && self.job.is_some());
+        if !own {
+            self.load_resident(progress).await?;
+        }
         let base = loaded(&self.base)?;
         let tokens = match prompt {
             Prompt::Text(text) => base.tokenizer.encode(text, true)?,
@@ -61,7 +66,6 @@ impl State {
             !abort.get()
         };
         let stop = base.tokenizer.stop_ids();
-        let own = matches!(adapter, Adapter::Current) || (matches!(adapter, Adapter::None) && self.job.is_some());
         if own {
             let job = running(&mut self.job)?;
             let choice = matches!(adapter, Adapter::Current).then_some(0);
@@ -75,7 +79,7 @@ impl State {
                 generate(&self.gpu, store, decoder, &tokens, &sampling, stop, choice, &mut each).await?;
             }
         } else {
-            let writer = writer(&mut self.writer, &self.gpu, base, &mut self.tuner, &adapter, needed, progress).await?;
+            let writer = writer(&mut self.writer, &self.gpu, base, &mut self.tuner, &adapter, needed).await?;
             let choice = matches!(adapter, Adapter::Files(_)).then_some(0);
             writer.generator.generate(&self.gpu, &tokens, &sampling, stop, choice, &mut each).await?;
         }
@@ -89,6 +93,24 @@ impl State {
     }
 }
 
+impl State {
+    /// Puts the base on the device, where it is not there yet.
+    async fn load_resident(&mut self, progress: &Callback) -> Result<()> {
+        let base = loaded(&self.base)?;
+        if base.resident.is_some() {
+            return Ok(());
+        }
+        let declared = model::Base::declare(&base.file, self.gpu.plan_limits(), base.format()?, PREFILL)?;
+        self.check_size(declared.bytes())?;
+        let weights = |done, total| progress.progress("weights", done, total);
+        let resident = declared.load(&self.gpu, &base.file, weights).await?;
+        if let Some(base) = &mut self.base {
+            base.resident = Some(resident);
+        }
+        Ok(())
+    }
+}
+
 /// The writer for `adapter`, opened anew where the last one does not fit.
 async fn writer<'w>(
     slot: &'w mut Option<Writer>,
@@ -97,7 +119,6 @@ async fn writer<'w>(
     tuner: &mut crate::gpu::Tuner,
     adapter: &Adapter,
     needed: usize,
-    progress: &Callback,
 ) -> Result<&'w mut Writer> {
     let wanted = match adapter {
         Adapter::Files(files) => Some(identity(files)),
@@ -113,7 +134,7 @@ async fn writer<'w>(
         Adapter::None | Adapter::Current => Vec::new(),
     };
     let max_len = room(needed, base.file.config.max_position_embeddings);
-    let weights = |done, total| progress.progress("weights", done, total);
-    let generator = Generator::open(gpu, &base.file, &adapters, base.format()?, max_len, tuner, false, weights).await?;
+    let resident = base.resident.as_ref().ok_or_else(|| Error::config("model", "is not on the device", "call loadBase first"))?;
+    let generator = Generator::on(gpu, resident, &adapters, max_len, tuner, false).await?;
     Ok(slot.insert(Writer { generator, adapter: wanted }))
 }

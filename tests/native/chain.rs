@@ -15,9 +15,10 @@ use weblora::text::Example;
 use weblora::train::TrainConfig;
 use weblora::train::batch::Packer;
 use weblora::train::chain::{KnotReport, Rounding};
+use weblora::train::job::host_batch;
 use weblora::train::session::{Planned, Shape};
 use weblora::train::start::{Start, from_adapter};
-use weblora::train::trainer::{TrainData, TrainPlan, Trainer, host_batch};
+use weblora::train::trainer::{TrainData, TrainPlan, Trainer};
 
 const GGUF: &[u8] = include_bytes!("../golden/tiny_llama/model.gguf");
 const BATCHES: &str = include_str!("../golden/tiny_llama/golden.json");
@@ -243,7 +244,7 @@ fn dense_gradients(gpu: &Gpu, delta: &[Vec<f32>], batch: &HostBatch) -> Vec<Vec<
     let file = model();
     let map = json!({ "rank": 32, "alpha": 32, "targets": "q" });
     let layout = AdapterConfig::read(&mut Settings::new(map.as_object().unwrap())).unwrap().layout(&file.config).unwrap();
-    let shape = Shape { rows: ROWS, positions: 64, recompute: Recompute::Blocks, clip: 0.0, quantize: None, training: true };
+    let shape = Shape { rows: ROWS, positions: 64, recompute: Recompute::Blocks, quantize: None, training: true };
     let planned = Planned::new(&file, &[&layout], shape, gpu.plan_limits(), &Tuner::for_device(gpu)).unwrap();
     let mut session = block(planned.realize(gpu, &file, |_, _| {})).unwrap();
     let specs = &layout.params.specs;
@@ -369,7 +370,7 @@ fn links_end_on_a_plateau_below_a_gap_and_when_asked() {
     train(gpu, &mut asked, 1);
     assert!(block(asked.merge_link(gpu)).unwrap_err().to_string().contains("no link left"));
     assert!(block(asked.tie_if_due(gpu)).unwrap().is_none());
-    assert_eq!(asked.links().iter().map(|link| link.steps).collect::<Vec<_>>(), [1, 1]);
+    assert_eq!(asked.job().links().iter().map(|link| link.steps).collect::<Vec<_>>(), [1, 1]);
 }
 
 /// The control: knots without links are warm restarts of one adapter.
@@ -381,7 +382,7 @@ fn restarts_alone_keep_one_link() {
     let (_, _, knots) = train(gpu, &mut control, 6);
     assert_eq!((knots.len(), knots[0].logit_jump, control.layout().params.words), (1, 0.0, words));
     assert_eq!(control.layout().sites[0].slices.len(), 1);
-    assert_eq!(control.links().len(), 1);
+    assert_eq!(control.job().links().len(), 1);
     let (curve, ..) = train(gpu, &mut trainer(gpu, json!({ "links": [3, 3], "steps": 6 })), 6);
     let (restarted, ..) = train(gpu, &mut trainer(gpu, json!({ "links": [3, 3], "steps": 6, "restart-only": true })), 6);
     assert_eq!(curve[..3], restarted[..3]);

@@ -79,8 +79,7 @@ struct Run {
 
 fn open(gpu: &Gpu, file: &ModelFile, run: &Value, rows: usize, recompute: Recompute) -> Run {
     let layout = adapter_config(run).layout(&file.config).unwrap();
-    let clip = run["clip"].as_f64().unwrap_or(0.0) as f32;
-    let shape = Shape { rows, positions: 64, recompute, clip, quantize: None, training: true };
+    let shape = Shape { rows, positions: 64, recompute, quantize: None, training: true };
     let mut tuner = Tuner::for_device(gpu);
     let session = pollster::block_on(async {
         let mut planned = Planned::new(file, &[&layout], shape, gpu.plan_limits(), &tuner).unwrap();
@@ -113,6 +112,7 @@ fn curve(gpu: &Gpu, file: &ModelFile, golden: &Value, name: &str, recompute: Rec
         let host = batch(&batches[step % batches.len()], r.rows, false);
         let betas = numbers(&run["betas"]);
         let hyper = Hyper {
+            clip: run["clip"].as_f64().unwrap_or(0.0),
             lr,
             betas: (betas[0], betas[1]),
             eps: run["eps"].as_f64().unwrap(),
@@ -122,7 +122,7 @@ fn curve(gpu: &Gpu, file: &ModelFile, golden: &Value, name: &str, recompute: Rec
         pollster::block_on(async {
             let rows = r.rows;
             losses.push(mean(&r.session.accumulate(gpu, &host, &[JobRow::new(0..rows)]).await.unwrap()));
-            norms.push(f64::from(r.session.update(gpu, &[hyper]).await.unwrap()[0]));
+            norms.push(f64::from(r.session.update(gpu, &[(0, hyper)]).await.unwrap()[0]));
         });
     }
     (losses, norms)
@@ -207,7 +207,7 @@ fn projections_of_one_input_are_multiplied_together_or_apart() {
     let golden = golden();
     let dispatches = |file: &ModelFile| {
         let layout = adapter_config(&golden["curves"]["lora"]["run"]).layout(&file.config).unwrap();
-        let shape = Shape { rows: 8, positions: 8, recompute: Recompute::Off, clip: 0.0, quantize: None, training: true };
+        let shape = Shape { rows: 8, positions: 8, recompute: Recompute::Off, quantize: None, training: true };
         Planned::new(file, &[&layout], shape, gpu.plan_limits(), &Tuner::for_device(gpu)).unwrap().dispatches().0
     };
     let (together, apart) = (rounded(false), rounded(true));
@@ -276,7 +276,7 @@ fn what_no_kernel_is_written_for_is_refused_before_anything_is_allocated() {
         weblora::formats::SideFiles { config_json: Some(include_str!("../golden/odd_llama/config.json").into()), ..Default::default() };
     let file = pollster::block_on(ModelFile::open_safetensors(vec![source], None, side)).unwrap();
     let layout = adapter_config(&golden()["curves"]["lora"]["run"]).layout(&file.config).unwrap();
-    let shape = Shape { rows: 8, positions: 8, recompute: Recompute::Off, clip: 0.0, quantize: None, training: true };
+    let shape = Shape { rows: 8, positions: 8, recompute: Recompute::Off, quantize: None, training: true };
     let error = Planned::new(&file, &[&layout], shape, weblora::gpu::device::PlanLimits::FLOOR, &Tuner::none()).err().unwrap();
     assert_eq!(error.code(), "unsupported", "{error}");
     assert!(error.to_string().contains("head width of 6"), "{error}");

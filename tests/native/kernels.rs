@@ -3,7 +3,7 @@
 use crate::common::{Bench, assert_close, gpu, gradcheck, noise, spread};
 use weblora::gpu::Tuner;
 use weblora::kernels::matmul::Rows;
-use weblora::kernels::optimizer::{Group, State};
+use weblora::kernels::optimizer::{Block, Group, Hyper, State};
 use weblora::kernels::rope::Turn;
 use weblora::kernels::{cross_entropy, elementwise, norm, optimizer, rope, rows};
 
@@ -187,26 +187,39 @@ fn adamw_matches_its_twin_with_clipping_and_groups() {
         let (lr, decay) = (lr * f64::from(group.lr_multiplier), decay * f64::from(group.decay));
         optimizer::adamw_twin(&mut want[a], &mut m, &mut v, &clipped[b], lr, betas, eps, decay, 1);
     }
+    // Job 1 has the middle of the table, as if jobs had come and gone; job 0 accumulates on, and rows at the end are not used.
+    let waiting = Group { begin: 0, grad_begin: n, len: 64, lr_multiplier: 1.0, decay: 1.0 };
+    let first = optimizer::blocks(0, &[waiting]);
+    let own = optimizer::blocks(1, &groups);
+    let table = [&first[..], &own, &[Block::default(); 3]].concat();
+    let (begin, end) = (first.len() as u32, (first.len() + own.len()) as u32);
+    let hyper = Hyper { first_block: begin, end_block: end, ..Hyper::new(lr, betas, eps, decay, clip, 1) };
     let run = |g: &[f32]| {
         let mut b = Bench::new();
+        let kept = [g, &[5f32; 64]].concat();
         let state = State {
             values: b.put("x", &x),
-            grads: b.put("g", g),
-            m: b.put("m", &vec![0f32; n]),
-            v: b.put("v", &vec![0f32; n]),
-            hyper: b.put("hyper", &optimizer::hyper(lr, betas, eps, decay, 1)),
-            norms: b.put("norms", &[0f32; 2]),
+            grads: b.put("g", &kept),
+            m: b.put("m", &vec![0f32; n + 64]),
+            v: b.put("v", &vec![0f32; n + 64]),
+            blocks: b.put("blocks", &table),
+            hyper: b.put("hyper", &[Hyper::default(), hyper]),
+            norms: b.put("norms", &[7f32; 4]),
         };
-        b.run(gpu, &Tuner::none(), &[state.values, state.norms], |rec| optimizer::step(rec, "job", state, 0, 0..n, clip as f32, &groups))
+        let got = b.run(gpu, &Tuner::none(), &[state.values, state.norms, state.grads], |rec| optimizer::step(rec, state));
+        assert!(got[2][..n].iter().all(|g| *g == 0.0), "gradients that were looked at are cleared");
+        assert_eq!(got[2][n..], [5.0; 64], "the gradients of a job that does not step stay");
+        assert_eq!(got[1][..2], [7.0; 2], "and so does its norm");
+        got
     };
     let got = run(&g);
-    assert_close("norm and factor", &got[1], &[length as f32, factor as f32], 0.0, 1e-5);
+    assert_close("norm and factor", &got[1][2..], &[length as f32, factor as f32], 0.0, 1e-5);
     let want: Vec<f32> = want.iter().map(|v| *v as f32).collect();
     assert_close("updated parameters", &got[0], &want, 1e-6, 1e-5);
     assert_eq!(got[0][..64], x[..64], "parameters outside the groups stay");
     let mut broken = g.clone();
     broken[7777] = f32::NAN;
     let got = run(&broken);
-    assert!(!got[1][0].is_finite(), "the norm shows the NaN");
+    assert!(!got[1][2].is_finite(), "the norm shows the NaN");
     assert_eq!(got[0], x, "a step with a NaN changes nothing");
 }

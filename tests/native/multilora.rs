@@ -13,7 +13,8 @@ use weblora::generate::Generator;
 use weblora::gpu::{Gpu, Tuner};
 use weblora::kernels::lowrank::{JobRow, NO_GRADIENT, SiteRow};
 use weblora::kernels::lowrank_twin::{TwinSite, lowrank_backward_twin, lowrank_forward_twin};
-use weblora::kernels::multilora::{ModuleRow, Modules, expand_twin, gradient_twin};
+use weblora::kernels::multilora::{ModuleGrid, ModuleRow, Modules, expand_twin, gradient_twin};
+use weblora::kernels::optimizer::Hyper as HyperRow;
 use weblora::model::decoder::Decoder;
 use weblora::model::inputs::HostBatch;
 use weblora::model::llama::Recompute;
@@ -51,6 +52,7 @@ fn table(sites: &[(usize, usize, usize)], scalar: bool) -> (Vec<ModuleRow>, usiz
             outputs: *outputs as u32,
             rank: *rank as u32,
             modules: *modules as u32,
+            ..ModuleRow::default()
         });
         (values, grads) = (values + 2 * factor + scales + 4, grads + factor + scales + 3);
     }
@@ -63,22 +65,27 @@ fn kernels_match_twins_over_awkward_sizes() {
     let sites = [(3, 2, 65), (1, 1, 1), (2, 7, 64), (5, 3, 63), (3, 8, 331), (2, 17, 5)];
     for scalar in [false, true] {
         let (mut rows, values_len, grads_len) = table(&sites, scalar);
-        // A frozen site among trained ones: its words must stay.
+        // A frozen site among trained ones: its words must stay. So must those of a job that does not step now.
         (rows[2].grad_b_offset, rows[2].grad_scale_offset) = (NO_GRADIENT, NO_GRADIENT);
+        rows[4].job = 1;
         let (values, grads) = (noise(1, values_len), noise(2, grads_len));
         let mut bench = Bench::new();
         // Two rows of another kind come first in the table.
         let skipped = [ModuleRow { b_offset: u32::MAX, outputs: 9, rank: 9, modules: 9, ..ModuleRow::default() }; 2];
-        let table = bench.put("table", &[&skipped[..], &rows].concat());
+        let unused = [ModuleRow::default(); 2];
+        let table = bench.put("table", &[&skipped[..], &rows, &unused].concat());
+        let hyper = bench.put("hyper", &[HyperRow { steps_now: 1, ..HyperRow::default() }, HyperRow::default()]);
         let (v, g) = (bench.put("values", &values), bench.put("grads", &grads));
-        let modules = Modules { table, first: 2, rows: &rows, scalar };
+        let most = |of: fn(&ModuleRow) -> u32| rows.iter().map(of).max().unwrap() as usize;
+        let grid = ModuleGrid { rows: rows.len() + unused.len(), outputs: most(|r| r.outputs), modules: most(|r| r.modules) };
+        let modules = Modules { table, first: 2, grid, scalar };
         let found = bench.run(gpu, &Tuner::for_device(gpu), &[v, g], |rec| {
             modules.expand(rec, v);
-            modules.gradient(rec, v, g);
+            modules.gradient(rec, v, g, hyper);
         });
         let (mut want_v, mut want_g) = (values.clone(), grads.clone());
         expand_twin(&rows, scalar, &mut want_v);
-        let trained: Vec<ModuleRow> = rows.iter().filter(|r| r.grad_b_offset != NO_GRADIENT).copied().collect();
+        let trained: Vec<ModuleRow> = rows.iter().filter(|r| r.grad_b_offset != NO_GRADIENT && r.job == 0).copied().collect();
         gradient_twin(&trained, scalar, &want_v, &mut want_g);
         assert_eq!(found[0], want_v, "one product has one rounding (scalar {scalar})");
         assert_close(&format!("gradients, scalar {scalar}"), &found[1], &want_g, 4e-5, 1e-5);
@@ -108,6 +115,7 @@ fn gradients_match_finite_differences() {
             outputs: n as u32,
             rank: rank as u32,
             modules: modules as u32,
+            ..ModuleRow::default()
         };
         let site = SiteRow {
             rank: ranks as u16,
@@ -190,9 +198,9 @@ fn of_run(run: &Value) -> AdapterConfig {
 
 const ROWS: usize = 49;
 
-fn open(gpu: &Gpu, layout: &AdapterLayout, values: &[f32], clip: f32) -> Session {
+fn open(gpu: &Gpu, layout: &AdapterLayout, values: &[f32]) -> Session {
     let file = tiny();
-    let shape = Shape { rows: ROWS, positions: 64, recompute: Recompute::Off, clip, quantize: None, training: true };
+    let shape = Shape { rows: ROWS, positions: 64, recompute: Recompute::Off, quantize: None, training: true };
     let planned = Planned::new(&file, &[layout], shape, gpu.plan_limits(), &Tuner::for_device(gpu)).unwrap();
     let session = block(planned.realize(gpu, &file, |_, _| {})).unwrap();
     assert_eq!(session.footprint().total(), session.allocated_bytes(), "planned and allocated bytes");
@@ -217,15 +225,21 @@ fn ten_step_curves_equal_pytorch() {
     for (name, case) in golden["curves"].as_object().unwrap() {
         let run = &case["run"];
         let layout = of_run(run).layout(&tiny().config).unwrap();
-        let mut session = open(gpu, &layout, &initial_buffer(&layout.params, 0), run["clip"].as_f64().unwrap() as f32);
+        let mut session = open(gpu, &layout, &initial_buffer(&layout.params, 0));
         let betas = numbers(&run["betas"]);
         let (mut losses, mut norms) = (Vec::new(), Vec::new());
         for step in 1..=10u64 {
             losses.push(accumulate(gpu, &mut session, &batches[(step - 1) as usize % batches.len()]));
             let number = |key: &str| run[key].as_f64().unwrap();
-            let hyper =
-                Hyper { lr: number("lr"), betas: (betas[0], betas[1]), eps: number("eps"), weight_decay: number("weight_decay"), step };
-            norms.push(f64::from(block(session.update(gpu, &[hyper])).unwrap()[0]));
+            let hyper = Hyper {
+                lr: number("lr"),
+                betas: (betas[0], betas[1]),
+                eps: number("eps"),
+                weight_decay: number("weight_decay"),
+                clip: number("clip"),
+                step,
+            };
+            norms.push(f64::from(block(session.update(gpu, &[(0, hyper)])).unwrap()[0]));
         }
         let (want, norm) = (numbers(&case["loss"]), numbers(&case["grad_norm"]));
         assert!(!differ(&losses, &want, CURVE), "{name} loss\n got {losses:?}\nwant {want:?}");
@@ -251,11 +265,11 @@ fn every_gradient_equals_pytorch_also_when_accumulated() {
             spec.put_hf(&weblora::rng::fill_uniform(&format!("0/{}", spec.name), spec.len(), bound), &mut values);
         }
         // Three micro-batches of the same rows: with β1 = 0 the first moment is the sum of their gradients.
-        let mut session = open(gpu, &layout, &values, 0.0);
+        let mut session = open(gpu, &layout, &values);
         let losses: Vec<f64> = (0..3).map(|_| accumulate(gpu, &mut session, &host)).collect();
         assert!((losses[2] - case["loss"].as_f64().unwrap()).abs() < 2e-5 * losses[2], "loss {losses:?}");
-        let hyper = Hyper { lr: 1e-3, betas: (0.0, 0.9), eps: 1e-8, weight_decay: 0.0, step: 1 };
-        let norm = f64::from(block(session.update(gpu, &[hyper])).unwrap()[0]);
+        let hyper = Hyper { lr: 1e-3, betas: (0.0, 0.9), eps: 1e-8, weight_decay: 0.0, clip: 0.0, step: 1 };
+        let norm = f64::from(block(session.update(gpu, &[(0, hyper)])).unwrap()[0]);
         let (sum, _) = block(session.read_moments(gpu, 0)).unwrap();
         let (offsets, _) = layout.params.gradient_offsets();
         let mut squares = 0.0;
@@ -284,15 +298,15 @@ fn the_start_is_the_base_and_two_steps_move_everything() {
     for scale in ["out", "scalar"] {
         let layout = settings(json!({"method": "multilora", "rank": 2, "scale": scale})).layout(&tiny().config).unwrap();
         let start = initial_buffer(&layout.params, 0);
-        let mut session = open(gpu, &layout, &start, 1.0);
+        let mut session = open(gpu, &layout, &start);
         let evaluate = |session: &mut Session, host: &HostBatch| block(session.evaluate(gpu, host, &[JobRow::new(0..ROWS)])).unwrap();
         let base = evaluate(&mut session, &nobody);
         assert_eq!(evaluate(&mut session, &host), base, "s = 0 is the base, bit for bit");
         let mut before = start;
         for step in 1..=2 {
             accumulate(gpu, &mut session, &host);
-            let hyper = Hyper { lr: 1e-3, betas: (0.9, 0.999), eps: 1e-10, weight_decay: 0.0, step };
-            block(session.update(gpu, &[hyper])).unwrap();
+            let hyper = Hyper { lr: 1e-3, betas: (0.9, 0.999), eps: 1e-10, weight_decay: 0.0, clip: 0.0, step };
+            block(session.update(gpu, &[(0, hyper)])).unwrap();
             let after = block(session.read_values(gpu, 0)).unwrap();
             for spec in &layout.params.specs {
                 let moved = after[spec.range()] != before[spec.range()];

@@ -15,9 +15,10 @@ use weblora::settings::{Map, Settings};
 use weblora::text::{ChatTemplate, DataOptions, Dataset, Tokenizer, read_rows};
 use weblora::train::TrainConfig;
 use weblora::train::batch::Batch;
+use weblora::train::job::host_batch;
 use weblora::train::score;
 use weblora::train::session::{Hyper, Planned, Shape};
-use weblora::train::trainer::{TrainData, TrainPlan, Trainer, host_batch};
+use weblora::train::trainer::{TrainData, TrainPlan, Trainer};
 
 const GOLDEN: &str = include_str!("../golden/smollm2_curve.json");
 const ROWS: &[u8] = include_bytes!("../golden/smollm2_rows.jsonl");
@@ -46,7 +47,7 @@ fn forward_loss_and_the_ten_step_curve_equal_the_references() {
     let tokenizer = Tokenizer::of_model(&file).unwrap();
     let layout = adapter(run).layout(&file.config).unwrap();
     let rows = 120;
-    let shape = Shape { rows, positions: rows, recompute: Recompute::Blocks, clip: 0.0, quantize: None, training: true };
+    let shape = Shape { rows, positions: rows, recompute: Recompute::Blocks, quantize: None, training: true };
     let data = Dataset::build("rows", &read_rows("rows", ROWS).unwrap(), &tokenizer, DataOptions::new(rows)).unwrap().examples;
     assert_eq!(data.len(), 40);
     pollster::block_on(async {
@@ -69,8 +70,8 @@ fn forward_loss_and_the_ten_step_curve_equal_the_references() {
             let host = host_batch(&batch, 1.0 / batch.n_targets as f32);
             let each = session.accumulate(gpu, &host, &[JobRow::new(0..rows)]).await.unwrap();
             got.push(each.iter().map(|l| f64::from(*l)).sum::<f64>() / each.len() as f64);
-            let hyper = Hyper { lr: 1e-3, betas: (0.9, 0.999), eps: 1e-8, weight_decay: 0.0, step: step as u64 + 1 };
-            session.update(gpu, &[hyper]).await.unwrap();
+            let hyper = Hyper { lr: 1e-3, betas: (0.9, 0.999), eps: 1e-8, weight_decay: 0.0, clip: 0.0, step: step as u64 + 1 };
+            session.update(gpu, &[(0, hyper)]).await.unwrap();
         }
         for (step, (got_one, want)) in got.iter().zip(&losses).enumerate() {
             assert!(

@@ -53,7 +53,7 @@ async fn ten_steps_equal_pytorch() {
     let layout = AdapterConfig::read(&mut Settings::new(&map)).expect("settings").layout(&file.config).expect("a layout");
     let batches = golden["batches"].as_array().expect("batches");
     let rows = batches.iter().map(|b| b["tokens"].as_array().map_or(0, Vec::len)).max().expect("a batch");
-    let shape = Shape { rows, positions: 64, recompute: Recompute::Blocks, clip: 0.0, quantize: None, training: true };
+    let shape = Shape { rows, positions: 64, recompute: Recompute::Blocks, quantize: None, training: true };
     let planned = Planned::new(&file, &[&layout], shape, gpu.plan_limits(), &Tuner::for_device(&gpu)).expect("a plan");
     let mut session = planned.realize(&gpu, &file, |_, _| {}).await.expect("a session");
     session.write_values(&gpu, 0, &initial_buffer(&layout.params, 0)).expect("written");
@@ -61,8 +61,8 @@ async fn ten_steps_equal_pytorch() {
         let host = batch(&batches[step % batches.len()], rows);
         let losses = session.accumulate(&gpu, &host, &[JobRow::new(0..rows)]).await.expect("a step");
         let loss = losses.iter().map(|l| f64::from(*l)).sum::<f64>() / losses.len() as f64;
-        let hyper = Hyper { lr: 1e-3, betas: (0.9, 0.999), eps: 1e-8, weight_decay: 0.0, step: step as u64 + 1 };
-        let norm = f64::from(session.update(&gpu, &[hyper]).await.expect("an update")[0]);
+        let hyper = Hyper { lr: 1e-3, betas: (0.9, 0.999), eps: 1e-8, weight_decay: 0.0, clip: 0.0, step: step as u64 + 1 };
+        let norm = f64::from(session.update(&gpu, &[(0, hyper)]).await.expect("an update")[0]);
         let want = |key: &str| case["f64"][key][step].as_f64().expect("a number");
         console_log!("step {}: loss {loss} ({}), norm {norm} ({})", step + 1, want("loss"), want("grad_norm"));
         assert!((loss - want("loss")).abs() <= TOLERANCE * want("loss"), "loss of step {}", step + 1);

@@ -24,7 +24,9 @@ pub fn run(args: &EvalArgs, output: &mut Output) -> Result<()> {
         measure: device.measure,
     };
     let Device { gpu, tuner, .. } = &mut device;
-    let mut session = pollster::block_on(evaluate::open(gpu, &base.file, &base.adapters, &rows, how, tuner, output.loading()))?;
+    let planned = evaluate::plan(gpu, &base.file, None, &base.adapters, &rows, how, tuner)?;
+    let session = evaluate::open(gpu, &base.file, planned, &base.adapters, how, tuner, output.loading());
+    let mut session = pollster::block_on(session)?;
     device.remember();
     let gpu = &device.gpu;
     for (i, name) in base.names.iter().enumerate() {

@@ -21,7 +21,7 @@ pub fn run(args: &TrainArgs, output: &mut Output) -> Result<()> {
     let footprint = plan.planned.footprint();
     let (micro, update) = plan.planned.dispatches();
     let trainable = plan.layout.params.trainable();
-    let largest = plan.planned.store.entries().iter().max_by_key(|e| e.bytes);
+    let largest = plan.planned.store.entries().into_iter().max_by_key(|e| e.bytes);
     let (binding, binding_bytes) = largest.map_or((String::new(), 0), |e| (e.label.clone(), e.bytes));
     if output.is_json() {
         return output.print(

@@ -83,7 +83,7 @@ fn start_from(map: Map, config: TrainConfig, model: &ModelFile, resumed: bool) -
 
 impl Keeper for OnDevice<'_> {
     async fn checkpoint(&mut self, progress: Progress) -> Result<Vec<u8>> {
-        self.trainer.progress = progress;
+        self.trainer.job_mut().progress = progress;
         self.trainer.checkpoint(self.gpu).await
     }
     async fn export(&self) -> Result<Vec<File>> {

@@ -37,8 +37,8 @@ impl Rounding {
     }
 }
 
-/// Losses of `batch` with links that nothing rounds, or `None` where that takes more memory than the run that `planned` is. The weights are
-/// loaded for it alone and are gone when it returns, so that a run never needs more than was planned.
+/// Losses of `batch` with links that nothing rounds, or `None` where that takes more memory than the run that `planned` is, so that a run
+/// never needs more than was planned. The base of `planned` must be resident.
 ///
 /// # Errors
 /// Unreadable weights, a lost device.
@@ -49,14 +49,13 @@ pub(in crate::train) async fn unrounded_losses(
     unrounded: &Unrounded,
     batch: &HostBatch,
     tuner: &Tuner,
-    progress: impl FnMut(u64, u64),
 ) -> Result<Option<Vec<f32>>> {
-    let exact = match planned.evaluating(file, &unrounded.layout, tuner) {
+    let exact = match planned.evaluating(&unrounded.layout, tuner) {
         Ok(exact) if exact.footprint().total() <= planned.footprint().total() => exact,
         Ok(_) | Err(Error::Limit { .. }) => return Ok(None),
         Err(error) => return Err(error),
     };
-    let mut session = exact.realize(gpu, file, progress).await?;
+    let mut session = exact.realize(gpu, file, |_, _| {}).await?;
     session.write_values(gpu, 0, &unrounded.values)?;
     let rows = JobRow::new(0..session.rows());
     session.evaluate(gpu, batch, &[rows]).await.map(Some)

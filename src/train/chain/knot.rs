@@ -10,11 +10,10 @@ use crate::adapters::AdapterLayout;
 use crate::adapters::chain::{LinkInit, carry, link_name};
 use crate::analysis::{Factors, Links, links};
 use crate::export::chain::Link;
-use crate::gpu::Gpu;
-use crate::kernels::lowrank::JobRow;
 use crate::train::batch::Packer;
 use crate::train::config::TrainConfig;
-use crate::train::trainer::{Trainer, host_batch};
+use crate::train::fuse::of_one_job;
+use crate::train::job::{Job, Seat, host_batch};
 use crate::{Error, Result};
 
 /// A knot, as the event tells it.
@@ -58,8 +57,8 @@ pub struct KnotDiagnostics {
     pub overlap: Vec<f64>,
 }
 
-impl Trainer {
-    /// Begins a chain's first link; called once by [`Trainer::new`].
+impl Job {
+    /// Begins a chain's first link; called once by [`Job::new`].
     pub(in crate::train) fn begin_chain(
         config: &TrainConfig,
         packer: &Packer,
@@ -90,24 +89,31 @@ impl Trainer {
         let link = chain.config.links[stage];
         Link { rank: link.rank, ranks: Default::default(), alpha: link.alpha, rslora: chain.config.rslora, steps: self.step - begun }
     }
+}
 
+impl Seat<'_> {
     /// Ends the link that trains if its steps, its held-out loss or the gap say so. Call it after each step, after the evaluation if one was
     /// due; a run without a chain never has a knot.
     ///
     /// # Errors
     /// As [`Self::merge_link`].
-    pub async fn tie_if_due(&mut self, gpu: &Gpu) -> Result<Option<KnotReport>> {
-        let Some(chain) = &self.chain else { return Ok(None) };
-        if let Some(reason) = chain.due(self.step) {
-            return self.tie(gpu, reason).await.map(Some);
+    pub async fn tie_if_due(&mut self) -> Result<Option<KnotReport>> {
+        let Some(chain) = &self.job.chain else { return Ok(None) };
+        if let Some(reason) = chain.due(self.job.step) {
+            return self.tie(reason).await.map(Some);
         }
-        let every = self.config.eval_every;
-        if chain.config.gap > 0.0 && chain.has_next() && every > 0 && self.step > chain.state.begun && self.step.is_multiple_of(every) {
-            let gap = self.measure_gap(gpu).await?;
-            let Some(chain) = &mut self.chain else { return Ok(None) };
+        let every = self.job.config.eval_every;
+        if chain.config.gap > 0.0
+            && chain.has_next()
+            && every > 0
+            && self.job.step > chain.state.begun
+            && self.job.step.is_multiple_of(every)
+        {
+            let gap = self.measure_gap().await?;
+            let Some(chain) = &mut self.job.chain else { return Ok(None) };
             let (first, share) = (*chain.state.first_gap.get_or_insert(gap), chain.config.gap);
             if gap < share * first {
-                return self.tie(gpu, format!("the gap {gap:.3e} is below {share} of the first, {first:.3e}")).await.map(Some);
+                return self.tie(format!("the gap {gap:.3e} is below {share} of the first, {first:.3e}")).await.map(Some);
             }
         }
         Ok(None)
@@ -118,44 +124,44 @@ impl Trainer {
     ///
     /// # Errors
     /// When there is no chain, no link left, or no step since the last knot; a lost device.
-    pub async fn merge_link(&mut self, gpu: &Gpu) -> Result<KnotReport> {
-        self.tie(gpu, "asked for".to_owned()).await
+    pub async fn merge_link(&mut self) -> Result<KnotReport> {
+        self.tie("asked for".to_owned()).await
     }
 
-    async fn tie(&mut self, gpu: &Gpu, reason: String) -> Result<KnotReport> {
+    async fn tie(&mut self, reason: String) -> Result<KnotReport> {
         let refused = |problem: &str, hint: &str| Err(Error::config("knots", problem, hint));
-        let Some(chain) = &self.chain else { return refused("the run is no chain", "train with --method cola") };
+        let Some(chain) = &self.job.chain else { return refused("the run is no chain", "train with --method cola") };
         if !chain.has_next() {
             return refused("the chain has no link left", "give more --links");
         }
-        if self.step == chain.state.begun {
+        if self.job.step == chain.state.begun {
             return refused("the link has not trained a step", "wait for a step");
         }
         let (stage, restart) = (chain.state.stage + 1, chain.config.restart_only);
-        let link = self.present_link(chain);
-        let before = self.fixed_losses(gpu).await?;
+        let link = self.job.present_link(chain);
+        let before = self.fixed_losses().await?;
         let next = self.stage_layout(stage)?;
-        let values = carry(&self.layout, &next, &self.session.read_values(gpu, 0).await?, self.config.seed)?;
-        let (m, v) = self.session.read_moments(gpu, 0).await?;
-        self.take_layout(gpu, next, &values)?;
-        let after = self.fixed_losses(gpu).await?;
+        let values = carry(&self.job.layout, &next, &self.session.read_values(self.gpu, self.job.slot).await?, self.job.config.seed)?;
+        let (m, v) = self.session.read_moments(self.gpu, self.job.slot).await?;
+        self.take_layout(next, &values)?;
+        let after = self.fixed_losses().await?;
         let logit_jump = largest_change(&before, &after);
-        let Some(chain) = &mut self.chain else { return refused("the run is no chain", "train with --method cola") };
+        let Some(chain) = &mut self.job.chain else { return refused("the run is no chain", "train with --method cola") };
         if !restart {
             chain.state.links.push(link);
         }
         let state = &mut chain.state;
-        (state.stage, state.begun, state.best, state.stale) = (stage, self.step, None, 0);
-        self.progress.stale = 0;
+        (state.stage, state.begun, state.best, state.stale) = (stage, self.job.step, None, 0);
+        self.job.progress.stale = 0;
         let kind = chain.config.optimizer;
-        let key = format!("{}/{}.moments", self.config.seed, link_name(stage));
-        let (m, v) = at_knot(kind, &self.layout, &key, &m, &v);
-        self.session.write_moments(gpu, 0, &m, &v)?;
-        let diagnostics = if restart { None } else { self.begin_link(gpu, &values).await? };
-        let Some(chain) = &self.chain else { return refused("the run is no chain", "train with --method cola") };
+        let key = format!("{}/{}.moments", self.job.config.seed, link_name(stage));
+        let (m, v) = at_knot(kind, &self.job.layout, &key, &m, &v);
+        self.session.write_moments(self.gpu, self.job.slot, &m, &v)?;
+        let diagnostics = if restart { None } else { self.begin_link(&values).await? };
+        let Some(chain) = &self.job.chain else { return refused("the run is no chain", "train with --method cola") };
         Ok(KnotReport {
-            job: self.config.name.clone(),
-            step: self.step,
+            job: self.job.config.name.clone(),
+            step: self.job.step,
             link: chain.config.number(stage) as u64,
             rank: chain.config.links[if restart { 0 } else { stage }].rank as u64,
             reason,
@@ -165,58 +171,60 @@ impl Trainer {
     }
 
     fn stage_layout(&self, stage: usize) -> Result<AdapterLayout> {
-        let chain = self.chain.as_ref().map(|chain| &chain.config);
+        let chain = self.job.chain.as_ref().map(|chain| &chain.config);
         let chain = chain.ok_or_else(|| Error::config("method", "is no chain", "train with --method cola"))?;
-        chain.layout(&self.config.adapter, &self.model, stage)
+        chain.layout(&self.job.config.adapter, &self.job.model, stage)
     }
 
     /// Makes a stage's layout and values the run's.
-    pub(in crate::train) fn take_layout(&mut self, gpu: &Gpu, layout: AdapterLayout, values: &[f32]) -> Result<()> {
-        self.session.relayout(gpu, 0, &layout)?;
-        self.session.write_values(gpu, 0, values)?;
-        self.layout = layout;
+    pub(in crate::train) fn take_layout(&mut self, layout: AdapterLayout, values: &[f32]) -> Result<()> {
+        self.session.relayout(self.gpu, self.job.slot, &layout)?;
+        self.session.write_values(self.gpu, self.job.slot, values)?;
+        self.job.layout = layout;
         Ok(())
     }
 
     /// The layout of a saved stage, before its values are read.
-    pub(in crate::train) fn resume_chain(&mut self, gpu: &Gpu, saved: Option<&ChainState>) -> Result<()> {
-        let (Some(saved), Some(_)) = (saved, &self.chain) else { return Ok(()) };
+    pub(in crate::train) fn resume_chain(&mut self, saved: Option<&ChainState>) -> Result<()> {
+        let (Some(saved), Some(_)) = (saved, &self.job.chain) else { return Ok(()) };
         let layout = self.stage_layout(saved.stage)?;
-        self.session.relayout(gpu, 0, &layout)?;
-        self.layout = layout;
-        if let Some(chain) = &mut self.chain {
+        self.session.relayout(self.gpu, self.job.slot, &layout)?;
+        self.job.layout = layout;
+        if let Some(chain) = &mut self.job.chain {
             chain.state = saved.clone();
         }
         Ok(())
     }
 
     /// Losses of the fixed batch's targets.
-    pub(in crate::train) async fn fixed_losses(&mut self, gpu: &Gpu) -> Result<Vec<f32>> {
-        let job = JobRow::new(0..self.session.rows());
-        match &self.chain {
-            Some(chain) => self.session.evaluate(gpu, &chain.batch, &[job]).await,
+    pub(in crate::train) async fn fixed_losses(&mut self) -> Result<Vec<f32>> {
+        match &self.job.chain {
+            Some(chain) => {
+                let (batch, rows) = of_one_job(&chain.batch, self.job.slot);
+                self.session.evaluate(self.gpu, &batch, &rows).await
+            }
             None => Ok(Vec::new()),
         }
     }
 
     /// Looks at the gradient where link `stage` begins, and starts its A from there if the settings say so.
-    pub(in crate::train) async fn begin_link(&mut self, gpu: &Gpu, values: &[f32]) -> Result<Option<KnotDiagnostics>> {
-        let Some(chain) = &self.chain else { return Ok(None) };
+    pub(in crate::train) async fn begin_link(&mut self, values: &[f32]) -> Result<Option<KnotDiagnostics>> {
+        let Some(chain) = &self.job.chain else { return Ok(None) };
         let (probes, rac, init, state_links) = (chain.config.probes, chain.config.rac, chain.config.init, chain.state.links.len());
-        let first = self.step == 0 && init != LinkInit::GradSvd;
+        let first = self.job.step == 0 && init != LinkInit::GradSvd;
         if probes == 0 || first {
             return Ok(None);
         }
-        let (gradients, along) = self.look(gpu, values).await?;
+        let (gradients, along) = self.look(values).await?;
         if init == LinkInit::GradSvd && !rac {
             let mut values = values.to_vec();
-            for (site, gradient) in self.layout.sites.iter().zip(&gradients) {
-                let place = self.layout.params.specs[site.slices[0].a].range();
+            for (site, gradient) in self.job.layout.sites.iter().zip(&gradients) {
+                let place = self.job.layout.params.specs[site.slices[0].a].range();
                 // Kaiming's rows have squares of 1/3 on average.
                 let length = (1.0f32 / 3.0).sqrt();
                 values[place].iter_mut().zip(&gradient.directions).for_each(|(x, direction)| *x = length * direction);
             }
-            self.session.write_values(gpu, 0, &values)?;
+            self.session.write_values(self.gpu, self.job.slot, &values)?;
         }
         if state_links == 0 {
             return Ok(None);
@@ -226,10 +234,11 @@ impl Trainer {
 
     /// The gradient of every site (none in rac mode, where A has no gradient) and its products with the frozen links. The slot's link must
     /// have B zero.
-    async fn look(&mut self, gpu: &Gpu, values: &[f32]) -> Result<(Vec<SiteGradient>, Vec<Vec<f64>>)> {
-        let Some(chain) = &self.chain else { return Ok((Vec::new(), Vec::new())) };
-        let key = format!("{}/{}.probe", self.config.seed, link_name(chain.config.number(chain.state.stage)));
-        let mut probe = Probe { gpu, session: &mut self.session, batch: &chain.batch, layout: &self.layout, values };
+    async fn look(&mut self, values: &[f32]) -> Result<(Vec<SiteGradient>, Vec<Vec<f64>>)> {
+        let Some(chain) = &self.job.chain else { return Ok((Vec::new(), Vec::new())) };
+        let key = format!("{}/{}.probe", self.job.config.seed, link_name(chain.config.number(chain.state.stage)));
+        let mut probe =
+            Probe { gpu: self.gpu, session: self.session, slot: self.job.slot, batch: &chain.batch, layout: &self.job.layout, values };
         let gradients = if chain.config.rac { Vec::new() } else { probe.power(&key, chain.config.probes).await? };
         Ok((gradients, probe.along().await?))
     }
@@ -257,7 +266,7 @@ impl Trainer {
     }
 
     fn gap(&self, gradients: &[SiteGradient], along: &[Vec<f64>], sites: &[Links]) -> f64 {
-        let radius = self.chain.as_ref().map_or(1.0, |chain| chain.config.gap_radius);
+        let radius = self.job.chain.as_ref().map_or(1.0, |chain| chain.config.gap_radius);
         let nuclear = |site: &Links| site.cumulative.last().map_or(0.0, |spectrum| spectrum.singular_values.iter().sum::<f64>());
         let top = |gradient: &SiteGradient| gradient.sigma.first().copied().unwrap_or(0.0);
         let one = |((gradient, along), site): ((&SiteGradient, &Vec<f64>), &Links)| {
@@ -268,9 +277,9 @@ impl Trainer {
 
     /// The frozen links of every site, oldest first.
     fn frozen(&self, values: &[f32]) -> Result<Vec<Links>> {
-        let specs = &self.layout.params.specs;
-        let mut found = Vec::with_capacity(self.layout.sites.len());
-        for site in &self.layout.sites {
+        let specs = &self.job.layout.params.specs;
+        let mut found = Vec::with_capacity(self.job.layout.sites.len());
+        for site in &self.job.layout.sites {
             let frozen: Vec<_> = site.slices[1..].iter().rev().collect();
             let factors: Vec<(Vec<f32>, Vec<f32>)> = frozen.iter().map(|s| (specs[s.a].to_hf(values), specs[s.b].to_hf(values))).collect();
             let each = frozen.iter().zip(&factors);
@@ -281,17 +290,17 @@ impl Trainer {
     }
 
     /// The gap as it would be if the link ended now. The run goes on as if nothing had been measured.
-    async fn measure_gap(&mut self, gpu: &Gpu) -> Result<f64> {
-        let stage = self.chain.as_ref().map_or(0, |chain| chain.state.stage);
-        let values = self.session.read_values(gpu, 0).await?;
+    async fn measure_gap(&mut self) -> Result<f64> {
+        let stage = self.job.chain.as_ref().map_or(0, |chain| chain.state.stage);
+        let values = self.session.read_values(self.gpu, self.job.slot).await?;
         let next = self.stage_layout(stage + 1)?;
-        let tied = carry(&self.layout, &next, &values, self.config.seed)?;
-        let present = std::mem::replace(&mut self.layout, next);
-        self.session.relayout(gpu, 0, &self.layout)?;
-        self.session.write_values(gpu, 0, &tied)?;
-        let looked = self.look(gpu, &tied).await;
+        let tied = carry(&self.job.layout, &next, &values, self.job.config.seed)?;
+        let present = std::mem::replace(&mut self.job.layout, next);
+        self.session.relayout(self.gpu, self.job.slot, &self.job.layout)?;
+        self.session.write_values(self.gpu, self.job.slot, &tied)?;
+        let looked = self.look(&tied).await;
         let gap = looked.and_then(|(gradients, along)| Ok(self.gap(&gradients, &along, &self.frozen(&tied)?)));
-        self.take_layout(gpu, present, &values)?;
+        self.take_layout(present, &values)?;
         gap
     }
 }

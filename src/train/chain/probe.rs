@@ -7,8 +7,9 @@
 use crate::adapters::{AdapterLayout, ParamSpec};
 use crate::analysis::{Factors, decompose};
 use crate::gpu::Gpu;
-use crate::kernels::lowrank::{JobRow, NO_GRADIENT, SiteRow};
+use crate::kernels::lowrank::{NO_GRADIENT, SiteRow};
 use crate::model::inputs::HostBatch;
+use crate::train::fuse::of_one_job;
 use crate::train::session::Session;
 use crate::{Result, rng};
 
@@ -26,8 +27,10 @@ pub struct SiteGradient {
 pub struct Probe<'a> {
     /// The device.
     pub gpu: &'a Gpu,
-    /// The run.
+    /// Where the job is.
     pub session: &'a mut Session,
+    /// Its number there.
+    pub slot: usize,
     /// The batch; targets weigh what they weigh in the mean loss.
     pub batch: &'a HostBatch,
     /// Its layout.
@@ -39,17 +42,17 @@ pub struct Probe<'a> {
 impl Probe<'_> {
     /// One forward and backward pass with `values`; the gradients of it alone.
     async fn gradients(&mut self, values: &[f32]) -> Result<Vec<f32>> {
-        self.session.write_values(self.gpu, 0, values)?;
-        self.session.clear_grads(self.gpu, 0)?;
-        let job = JobRow::new(0..self.session.rows());
-        self.session.accumulate(self.gpu, self.batch, &[job]).await?;
-        self.session.read_grads(self.gpu, 0).await
+        self.session.write_values(self.gpu, self.slot, values)?;
+        self.session.clear_grads(self.gpu, self.slot)?;
+        let (batch, rows) = of_one_job(self.batch, self.slot);
+        self.session.accumulate(self.gpu, &batch, &rows).await?;
+        self.session.read_grads(self.gpu, self.slot).await
     }
 
     /// Puts values and gradients back as a step expects them.
     async fn restore(&mut self) -> Result<()> {
-        self.session.write_values(self.gpu, 0, self.values)?;
-        self.session.clear_grads(self.gpu, 0)
+        self.session.write_values(self.gpu, self.slot, self.values)?;
+        self.session.clear_grads(self.gpu, self.slot)
     }
 
     /// Block power iteration from directions keyed by `key`; `iterations` is at least 1. The link's A and B must both be trainable.
@@ -106,7 +109,7 @@ impl Probe<'_> {
     pub async fn along(&mut self) -> Result<Vec<Vec<f64>>> {
         let (offsets, _) = self.layout.params.gradient_offsets();
         let specs = &self.layout.params.specs;
-        let rows = self.session.site_rows(0);
+        let rows = self.session.site_rows(self.slot);
         let mut along: Vec<Vec<f64>> = self.layout.sites.iter().map(|site| vec![0.0; site.slices.len() - 1]).collect();
         let ranks: Vec<usize> = self.layout.sites.first().map_or(Vec::new(), |site| site.slices.iter().map(|s| s.rank).collect());
         let (total, slot) = (ranks.iter().sum::<usize>(), self.layout.sites.first().map_or(1, |site| site.max_trained));
@@ -121,9 +124,9 @@ impl Probe<'_> {
                 ..*row
             };
             let turned = rows.iter().zip(&self.layout.sites).map(|(row, site)| turn(row, &specs[site.slices[0].b])).collect::<Vec<_>>();
-            self.session.set_site_rows(self.gpu, 0, &turned)?;
+            self.session.set_site_rows(self.gpu, self.slot, &turned)?;
             let grads = self.gradients(self.values).await;
-            self.session.set_site_rows(self.gpu, 0, &rows)?;
+            self.session.set_site_rows(self.gpu, self.slot, &rows)?;
             let grads = grads?;
             for (site, sums) in self.layout.sites.iter().zip(&mut along) {
                 let active = &specs[site.slices[0].b];

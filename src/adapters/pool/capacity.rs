@@ -1,0 +1,120 @@
+//! What recordings are made for: they know capacities, never jobs, so that jobs join and leave by writing tables.
+
+use std::collections::BTreeMap;
+
+use super::super::layout::{ALIGN, AdapterLayout};
+use super::super::site::Site;
+use super::modules::{ModuleCapacity, effective_words};
+use super::slots::groups;
+use crate::kernels::optimizer;
+
+/// Numbers of jobs that recordings are made for.
+const JOBS: [usize; 3] = [1, 8, 64];
+
+/// Ranks at one site.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Ranks {
+    /// Largest rank of a job.
+    pub rank: usize,
+    /// Most ranks of a job that train.
+    pub trained: usize,
+}
+
+impl Ranks {
+    fn max(self, other: Ranks) -> Ranks {
+        Ranks { rank: self.rank.max(other.rank), trained: self.trained.max(other.trained) }
+    }
+}
+
+/// How much room a pool has, or how much of it one job needs.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Capacity {
+    /// Jobs at once.
+    pub jobs: usize,
+    /// Sites that may have an adapter.
+    pub sites: BTreeMap<Site, Ranks>,
+    /// Words of parameters and what is made from them.
+    pub values: usize,
+    /// Words of gradients, and of each moment.
+    pub grads: usize,
+    /// Rows of the optimizer's blocks table.
+    pub blocks: usize,
+    /// Sites with learnable scales.
+    pub modules: ModuleCapacity,
+    /// Whether a job may drop inputs.
+    pub dropout: bool,
+    /// Whether a job may store factors as f16.
+    pub half: bool,
+}
+
+impl Capacity {
+    /// What one job needs.
+    pub fn of(layout: &AdapterLayout) -> Capacity {
+        let (offsets, grads) = layout.params.gradient_offsets();
+        let blocks = optimizer::blocks(0, &groups(&layout.params.specs, &offsets, 0, 0)).len();
+        let effective: usize = layout.sites.iter().map(|site| effective_words(layout, site)).sum();
+        let ranks = |site: &super::super::layout::SiteAdapter| Ranks { rank: site.max_rank, trained: site.max_trained };
+        Capacity {
+            jobs: 1,
+            sites: layout.sites.iter().map(|site| (site.site, ranks(site))).collect(),
+            values: layout.params.words + effective,
+            grads,
+            blocks,
+            modules: ModuleCapacity::of(layout),
+            dropout: layout.dropout > 0.0,
+            half: layout.half,
+        }
+    }
+
+    /// Exactly what these jobs need together.
+    pub fn exact<'l>(layouts: impl IntoIterator<Item = &'l AdapterLayout>) -> Capacity {
+        layouts.into_iter().map(Self::of).fold(Capacity::default(), Capacity::and)
+    }
+
+    /// Room for both.
+    #[must_use]
+    pub fn and(mut self, other: Capacity) -> Capacity {
+        for (site, ranks) in other.sites {
+            let here = self.sites.entry(site).or_default();
+            *here = here.max(ranks);
+        }
+        Capacity {
+            jobs: self.jobs + other.jobs,
+            sites: self.sites,
+            values: self.values + other.values,
+            grads: self.grads + other.grads,
+            blocks: self.blocks + other.blocks,
+            modules: self.modules.and(other.modules),
+            dropout: self.dropout || other.dropout,
+            half: self.half || other.half,
+        }
+    }
+
+    /// The next of the few sizes that recordings have: 1, 8 or 64 jobs (as many as there are beyond that), and one rank at all sites, 8, 16, 32
+    /// and so on. A single job keeps what it needs.
+    #[must_use]
+    pub fn rounded(mut self) -> Capacity {
+        if self.jobs <= 1 {
+            return self;
+        }
+        self.jobs = JOBS.into_iter().find(|size| *size >= self.jobs).unwrap_or(self.jobs);
+        let most = self.sites.values().fold(Ranks::default(), |most, ranks| most.max(*ranks));
+        let size = |rank: usize| rank.max(8).next_power_of_two();
+        let (rank, trained) = (size(most.rank), size(most.trained));
+        self.sites.values_mut().for_each(|ranks| *ranks = Ranks { rank, trained });
+        self.modules = self.modules.rounded();
+        self
+    }
+
+    /// Whether a job fits into recordings of this capacity; whether there is room left among the words is the pool's to say.
+    pub fn holds(&self, need: &Capacity) -> bool {
+        let fits = |(site, ranks): (&Site, &Ranks)| self.sites.get(site).is_some_and(|here| here.max(*ranks) == *here);
+        need.sites.iter().all(fits)
+            && need.values.next_multiple_of(ALIGN) <= self.values
+            && need.grads <= self.grads
+            && need.blocks <= self.blocks
+            && self.modules.holds(need.modules)
+            && (self.dropout || !need.dropout)
+            && (self.half || !need.half)
+    }
+}

@@ -1,0 +1,117 @@
+//! One pass over the base for many jobs: each one's own micro-batch, exactly as it would be alone, laid end to end without left-over rows.
+//!
+//! Every loss is divided by its own job's targets, every job is clipped and stepped by itself when its own accumulation is complete, and a
+//! job that fails does so alone: nothing of it reaches another one's rows, gradients or parameters.
+
+use super::batch::Batch;
+use super::events::StepReport;
+use super::job::Job;
+use super::session::Session;
+use crate::gpu::Gpu;
+use crate::kernels::lowrank::JobRow;
+use crate::model::inputs::HostBatch;
+use crate::{Error, Result};
+
+/// What a micro-batch did for one job: a step's report where it completed one.
+pub type Outcome = Result<Option<StepReport>>;
+
+/// Micro-batches end to end.
+#[derive(Debug, Default)]
+struct Fused {
+    tokens: Vec<u32>,
+    targets: Vec<i32>,
+    doc_start: Vec<u32>,
+    positions: Vec<u32>,
+    row_job: Vec<u32>,
+    weights: Vec<f32>,
+    /// By number of the job.
+    rows: Vec<JobRow>,
+}
+
+impl Fused {
+    /// Appends the rows of one job that hold a token; every target counts `weight`. `row` says the job's dropout.
+    fn push(&mut self, slot: usize, batch: &Batch, weight: f32, row: impl FnOnce(std::ops::Range<usize>) -> JobRow) {
+        let (begin, own) = (self.tokens.len(), batch.n_tokens);
+        self.tokens.extend(&batch.tokens[..own]);
+        self.targets.extend(&batch.targets[..own]);
+        self.doc_start.extend(batch.doc_start[..own].iter().map(|start| start + begin as u32));
+        self.positions.extend(&batch.position[..own]);
+        self.row_job.resize(begin + own, slot as u32);
+        self.weights.resize(self.weights.len() + batch.n_targets, weight);
+        if self.rows.len() <= slot {
+            self.rows.resize(slot + 1, JobRow::new(0..0));
+        }
+        self.rows[slot] = row(begin..begin + own);
+    }
+
+    fn finish(self) -> (HostBatch, Vec<JobRow>) {
+        let mut batch = HostBatch::new(&self.tokens, &self.targets, &self.doc_start, &self.positions, 0.0);
+        (batch.row_job, batch.weights) = (self.row_job, self.weights);
+        (batch, self.rows)
+    }
+}
+
+/// A batch whose rows all belong to job `slot`, and the table of rows that says so.
+pub fn of_one_job(batch: &HostBatch, slot: usize) -> (HostBatch, Vec<JobRow>) {
+    let mut batch = batch.clone();
+    let rows = batch.tokens.len();
+    batch.row_job = vec![slot as u32; rows];
+    let mut table = vec![JobRow::new(0..0); slot + 1];
+    table[slot] = JobRow::new(0..rows);
+    (batch, table)
+}
+
+/// Runs the next micro-batch of each of `jobs` together, and the update of those whose step it completes.
+///
+/// # Errors
+/// What concerns all of them: a lost device, more rows than the session was recorded for. A loss or gradient that is not finite is the outcome of
+/// its job: that job is where it was before the step, and its gradients are forgotten.
+pub async fn micro_step(session: &mut Session, gpu: &Gpu, jobs: &mut [&mut Job]) -> Result<Vec<Outcome>> {
+    let mut fused = Fused::default();
+    for job in jobs.iter_mut() {
+        let (slot, dropout) = (job.slot, job.dropout());
+        let (batch, weight) = job.next_micro();
+        fused.push(slot, batch, weight, |rows| JobRow::new(rows).with_dropout(dropout.p, dropout.seed, dropout.counter));
+    }
+    let (batch, rows) = fused.finish();
+    let losses = session.accumulate(gpu, &batch, &rows).await.inspect_err(|_| jobs.iter_mut().for_each(|job| job.abandon_step()))?;
+    let mut losses = losses.as_slice();
+    let mut outcomes = Vec::with_capacity(jobs.len());
+    let mut steps = Vec::new();
+    for job in jobs.iter_mut() {
+        let (own, rest) = losses.split_at(job.micro_targets());
+        losses = rest;
+        let complete = job.add_losses(own);
+        let loss = job.step_loss();
+        if !loss.is_finite() {
+            outcomes.push(Err(not_finite(job, "loss", loss as f32)));
+            job.abandon_step();
+            session.clear_grads(gpu, job.slot)?;
+            continue;
+        }
+        outcomes.push(Ok(None));
+        if complete {
+            steps.push((job.slot, job.hyper()));
+        }
+    }
+    if steps.is_empty() {
+        return Ok(outcomes);
+    }
+    let norms = session.update(gpu, &steps).await.inspect_err(|_| jobs.iter_mut().for_each(|job| job.abandon_step()))?;
+    for ((slot, _), norm) in steps.iter().zip(norms) {
+        let Some(at) = jobs.iter().position(|job| job.slot == *slot) else { continue };
+        let job = &mut jobs[at];
+        outcomes[at] = if norm.is_finite() {
+            Ok(Some(job.finish_step(norm)))
+        } else {
+            let error = not_finite(job, "gradient norm", norm);
+            job.abandon_step();
+            Err(error)
+        };
+    }
+    Ok(outcomes)
+}
+
+fn not_finite(job: &Job, what: &'static str, value: f32) -> Error {
+    Error::NotFinite { what, value, step: job.step + 1, job: job.config.name.clone() }
+}

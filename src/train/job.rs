@@ -1,0 +1,343 @@
+//! One job on the CPU: settings, rows, schedule, chain and progress. It knows its number in a session and nothing else of the device.
+
+use std::time::Duration;
+
+use super::batch::{Batch, Cursor, Packer};
+use super::chain::{ChainRun, Rounding};
+use super::checkpoint::{self, Buffers, Checkpoint, State, VERSION};
+use super::config::TrainConfig;
+use super::data::{Task, TrainData};
+use super::events::StepReport;
+use super::plan::total_steps;
+use super::progress::Progress;
+use super::schedule::Schedule;
+use super::score::{self, HeldOut, Score};
+use super::session::{Hyper, Session};
+use crate::adapters::AdapterLayout;
+use crate::config::ModelConfig;
+use crate::export::chain::Chain;
+use crate::export::peft::{File, Note, PeftAdapter};
+use crate::gpu::{Gpu, clock};
+use crate::model::inputs::HostBatch;
+use crate::{Result, rng};
+
+/// What a job is begun on.
+#[derive(Debug, Clone)]
+pub struct BaseIdentity {
+    /// Shape of the model.
+    pub model: ModelConfig,
+    /// Name of the file, for the adapter's folder.
+    pub name: String,
+    /// `ModelFile::content_hash`.
+    pub hash: String,
+}
+
+/// A job.
+pub struct Job {
+    /// Its settings.
+    pub config: TrainConfig,
+    /// Its parameters.
+    pub layout: AdapterLayout,
+    /// Its chain, if the method is one.
+    pub chain: Option<ChainRun>,
+    /// Best held-out loss and how long ago it was.
+    pub progress: Progress,
+    /// Its number in the session.
+    pub slot: usize,
+    /// Optimizer steps done.
+    pub step: u64,
+    pub(super) model: ModelConfig,
+    pub(super) rounding: Rounding,
+    data: TrainData,
+    packer: Packer,
+    schedule: Schedule,
+    tokens: u64,
+    base: BaseIdentity,
+    data_hash: String,
+    accumulating: Option<Accumulating>,
+}
+
+/// A step that is not complete: its micro-batches, and where the job would be without it.
+struct Accumulating {
+    batches: Vec<Batch>,
+    next: usize,
+    targets: usize,
+    sum: f64,
+    by_task: Vec<Score>,
+    before: Cursor,
+    /// By the device's clock.
+    began: Duration,
+}
+
+/// The dropout of a micro-batch.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Dropout {
+    pub p: f32,
+    pub seed: u32,
+    pub counter: u32,
+}
+
+/// A job with the device it is on.
+pub struct Seat<'a> {
+    /// The job.
+    pub job: &'a mut Job,
+    /// Where its parameters are.
+    pub session: &'a mut Session,
+    /// The device.
+    pub gpu: &'a Gpu,
+}
+
+impl Job {
+    /// A job at its first step, with micro-batches of at most `rows` rows.
+    ///
+    /// # Errors
+    /// Unusable data; a chain that does not fit the run's length.
+    pub fn new(config: TrainConfig, data: TrainData, layout: AdapterLayout, rows: usize, base: BaseIdentity) -> Result<Job> {
+        let packer = data.packer(&config, rows)?;
+        let total = total_steps(&config, &packer);
+        let chain = Job::begin_chain(&config, &packer, &data.train, total)?;
+        Ok(Job {
+            schedule: config.schedule(total),
+            layout,
+            chain,
+            progress: Progress::default(),
+            slot: 0,
+            step: 0,
+            model: base.model.clone(),
+            rounding: Rounding::Exact,
+            data_hash: data.hash(),
+            data,
+            packer,
+            tokens: 0,
+            base,
+            config,
+            accumulating: None,
+        })
+    }
+
+    /// Optimizer steps of the whole run.
+    pub fn total_steps(&self) -> u64 {
+        self.schedule.total
+    }
+
+    /// True if there are held-out rows.
+    pub fn has_held_out(&self) -> bool {
+        !self.data.held_out.is_empty()
+    }
+
+    /// Its rows.
+    pub fn data(&self) -> &TrainData {
+        &self.data
+    }
+
+    /// Micro-batches left: of the step that is not complete, and of those after it.
+    pub fn micro_batches_left(&self) -> u64 {
+        let done = self.accumulating.as_ref().map_or(0, |step| step.next as u64);
+        (self.total_steps().saturating_sub(self.step) * self.config.grad_accum as u64).saturating_sub(done)
+    }
+
+    /// The micro-batch that comes next: rows with a token, documents, and the longest of them.
+    pub fn peek_micro(&mut self) -> (usize, usize, usize) {
+        let (batch, _) = self.next_micro();
+        let (rows, documents, ids) = (batch.n_tokens, batch.examples.len(), batch.examples.clone());
+        let longest = ids.iter().map(|id| self.data.train[*id as usize].tokens.len()).max().unwrap_or(0);
+        (rows, documents, longest)
+    }
+
+    /// The next micro-batch and what each of its targets counts in the loss. A step's micro-batches are drawn when it begins.
+    pub(super) fn next_micro(&mut self) -> (&Batch, f32) {
+        let accum = self.config.grad_accum;
+        let (packer, data) = (&mut self.packer, &self.data);
+        let step = self.accumulating.get_or_insert_with(|| {
+            let before = packer.cursor().clone();
+            let batches: Vec<Batch> = (0..accum).map(|_| packer.next_batch(&data.train)).collect();
+            let targets = batches.iter().map(|batch| batch.n_targets).sum();
+            let by_task = vec![Score::default(); data.tasks.len()];
+            Accumulating { batches, next: 0, targets, sum: 0.0, by_task, before, began: clock::now() }
+        });
+        (&step.batches[step.next], 1.0 / step.targets.max(1) as f32)
+    }
+
+    /// Targets of the micro-batch that [`Self::next_micro`] gave.
+    pub(super) fn micro_targets(&self) -> usize {
+        self.accumulating.as_ref().map_or(0, |step| step.batches[step.next].n_targets)
+    }
+
+    /// The dropout of the next micro-batch.
+    pub(super) fn dropout(&self) -> Dropout {
+        let next = self.accumulating.as_ref().map_or(0, |step| step.next) as u64;
+        let counter = (self.step * self.config.grad_accum as u64 + next) as u32;
+        Dropout { p: self.layout.dropout, seed: job_seed(self.config.seed), counter }
+    }
+
+    /// Takes the losses of the micro-batch's targets; true if the step is complete.
+    pub(super) fn add_losses(&mut self, losses: &[f32]) -> bool {
+        let Some(step) = &mut self.accumulating else { return false };
+        step.sum += losses.iter().map(|l| f64::from(*l)).sum::<f64>();
+        let ranges = self.data.train_ranges();
+        let mut losses = losses.iter();
+        for id in &step.batches[step.next].examples {
+            let count = self.data.train[*id as usize].n_targets();
+            let nll: f64 = losses.by_ref().take(count).map(|l| f64::from(*l)).sum();
+            if let Some(task) = ranges.iter().position(|range| range.contains(&(*id as usize))) {
+                let score = &mut step.by_task[task];
+                *score = Score { nll: score.nll + nll, targets: score.targets + count };
+            }
+        }
+        step.next += 1;
+        step.next == step.batches.len()
+    }
+
+    /// Mean loss of the step so far.
+    pub(super) fn step_loss(&self) -> f64 {
+        self.accumulating.as_ref().map_or(f64::NAN, |step| step.sum / step.targets.max(1) as f64)
+    }
+
+    /// What the update of the present step needs.
+    pub(super) fn hyper(&self) -> Hyper {
+        let number = self.step + 1;
+        let (lr, step) = match &self.chain {
+            Some(chain) => (chain.lr(&self.config, &self.schedule, self.step), chain.optimizer_step(number)),
+            None => (self.schedule.lr(self.step), number),
+        };
+        let TrainConfig { beta1, beta2, eps, weight_decay, clip, .. } = self.config;
+        Hyper { lr, betas: (beta1, beta2), eps, weight_decay, clip, step }
+    }
+
+    /// The step is done.
+    pub(super) fn finish_step(&mut self, norm: f32) -> StepReport {
+        let (loss, lr) = (self.step_loss(), self.hyper().lr);
+        let step = self.accumulating.take();
+        let tokens: u64 = step.iter().flat_map(|step| &step.batches).map(|batch| batch.n_tokens as u64).sum();
+        let seconds = step.as_ref().map_or(0.0, |step| (clock::now() - step.began).as_secs_f64());
+        self.step += 1;
+        self.tokens += tokens;
+        StepReport {
+            job: self.config.name.clone(),
+            step: self.step,
+            loss,
+            lr,
+            grad_norm: f64::from(norm),
+            tokens,
+            tokens_per_s: tokens as f64 / seconds.max(1e-9),
+            tasks: step.map_or(Vec::new(), |step| self.task_losses(&step.by_task)),
+        }
+    }
+
+    /// Puts the job back to where it was before the step that is not complete.
+    pub(super) fn abandon_step(&mut self) {
+        if let Some(step) = self.accumulating.take() {
+            self.packer.rewind(step.before);
+        }
+    }
+
+    /// Mean losses of the tasks that had a target, where there is more than one task.
+    fn task_losses(&self, scores: &[Score]) -> Vec<(String, f64)> {
+        if !self.data.is_mixture() {
+            return Vec::new();
+        }
+        let of = |(task, score): (&Task, &Score)| (score.targets > 0).then(|| (task.name.clone(), score.nll / score.targets as f64));
+        self.data.tasks.iter().zip(scores).filter_map(of).collect()
+    }
+
+    /// The bytes of a checkpoint with these tensors: all that [`Seat::resume`] needs. Between steps only: micro-batches of a step that is
+    /// not complete are drawn again.
+    ///
+    /// # Errors
+    /// A progress that JSON cannot hold.
+    pub fn checkpoint(&self, buffers: &Buffers) -> Result<Vec<u8>> {
+        let cursor = self.accumulating.as_ref().map_or(self.packer.cursor(), |step| &step.before);
+        let state = State {
+            version: VERSION,
+            weblora: env!("CARGO_PKG_VERSION").into(),
+            base_hash: self.base.hash.clone(),
+            data_hash: self.data_hash.clone(),
+            config: self.config.to_map(),
+            step: self.step,
+            tokens: self.tokens,
+            cursor: cursor.clone(),
+            progress: self.progress,
+            chain: self.chain.as_ref().map(|chain| chain.state.clone()),
+        };
+        checkpoint::write(&state, &self.layout.params, buffers)
+    }
+
+    /// The files of the adapter in PEFT layout.
+    ///
+    /// # Errors
+    /// A parameter that is not finite.
+    pub fn export(&self, values: &[f32]) -> Result<Vec<File>> {
+        let note = Note {
+            weblora: env!("CARGO_PKG_VERSION").into(),
+            base_hash: self.base.hash.clone(),
+            steps: self.step,
+            config: self.config.to_map(),
+        };
+        let base_name = Some(self.base.name.clone());
+        if self.chain.is_some() {
+            return Chain::from_layout(&self.layout, values, &self.links(), base_name, Some(note)).to_files(&self.config.out);
+        }
+        PeftAdapter::from_layout(&self.layout, values, base_name, Some(note)).to_files(&self.config.out)
+    }
+}
+
+impl Seat<'_> {
+    /// Goes on from a checkpoint of the same base, rows and settings.
+    ///
+    /// # Errors
+    /// A damaged or foreign checkpoint.
+    pub fn resume(&mut self, file: &str, bytes: &[u8]) -> Result<()> {
+        let saved = Checkpoint::read(file, bytes)?;
+        saved.check(&self.job.base.hash, &self.job.data_hash)?;
+        self.job.config.check_resume(&saved.state.config)?;
+        self.resume_chain(saved.state.chain.as_ref())?;
+        let buffers = saved.buffers(&self.job.layout.params)?;
+        let job = &mut *self.job;
+        job.packer = job.data.packer(&job.config, job.packer.rows())?.resume(saved.state.cursor)?;
+        job.accumulating = None;
+        (job.step, job.tokens, job.progress) = (saved.state.step, saved.state.tokens, saved.state.progress);
+        job.rounding = Rounding::Exact; // of the first link, told when it began
+        self.write_buffers(&buffers)
+    }
+
+    /// Writes parameters and moments; gradients are forgotten.
+    ///
+    /// # Errors
+    /// [`crate::Error::Gpu`] if the buffers were not allocated.
+    pub fn write_buffers(&self, buffers: &Buffers) -> Result<()> {
+        self.session.write_values(self.gpu, self.job.slot, &buffers.values)?;
+        self.session.clear_grads(self.gpu, self.job.slot)?;
+        self.session.write_moments(self.gpu, self.job.slot, &buffers.m, &buffers.v)
+    }
+
+    /// Reads parameters and moments.
+    ///
+    /// # Errors
+    /// A lost device.
+    pub async fn read_buffers(&self) -> Result<Buffers> {
+        let (m, v) = self.session.read_moments(self.gpu, self.job.slot).await?;
+        Ok(Buffers { values: self.session.read_values(self.gpu, self.job.slot).await?, m, v })
+    }
+
+    /// Loss and accuracy of the held-out rows, by task where there are several; `None` without any.
+    ///
+    /// # Errors
+    /// A lost device.
+    pub async fn evaluate(&mut self) -> Result<Option<HeldOut>> {
+        let found = score::held_out(self.session, self.gpu, &self.job.data, Some(self.job.slot)).await?;
+        if let (Some(chain), Some(found)) = (&mut self.job.chain, &found) {
+            chain.evaluated(found.loss);
+        }
+        Ok(found)
+    }
+}
+
+/// The 32-bit dropout seed of a job: documented, so that a run can be repeated anywhere.
+fn job_seed(seed: u64) -> u32 {
+    (rng::fnv1a(&format!("{seed}/dropout")) >> 32) as u32
+}
+
+/// A packed batch in the layout of the model's inputs; every target counts `weight`.
+pub fn host_batch(batch: &Batch, weight: f32) -> HostBatch {
+    HostBatch::new(&batch.tokens, &batch.targets, &batch.doc_start, &batch.position, weight)
+}
