@@ -4,6 +4,7 @@
 use super::chain::KnotReport;
 use super::config::TrainConfig;
 use super::events::{Event, StepReport};
+use super::job::Seat;
 use super::progress::Progress;
 use super::score::HeldOut;
 use super::trainer::Trainer;
@@ -11,9 +12,13 @@ use crate::gpu::Gpu;
 use crate::{Error, Result};
 
 /// What the loop needs of a trainer.
-pub trait Engine {
+pub trait Engine: AfterStep {
     /// One optimizer step.
     fn step(&mut self) -> impl Future<Output = Result<StepReport>>;
+}
+
+/// What may fall due after a step.
+pub trait AfterStep {
     /// How the held-out rows do, or `None` when nothing is held out.
     fn evaluate(&mut self) -> impl Future<Output = Result<Option<HeldOut>>>;
     /// Ends the link of a chain if that is due; `progress` is the run's, and what it is after a knot.
@@ -32,14 +37,26 @@ impl Engine for OnDevice<'_> {
     async fn step(&mut self) -> Result<StepReport> {
         self.trainer.step(self.gpu).await
     }
+}
+
+impl AfterStep for Seat<'_> {
+    async fn evaluate(&mut self) -> Result<Option<HeldOut>> {
+        Seat::evaluate(self).await
+    }
+    async fn knot(&mut self, progress: &mut Progress) -> Result<Option<KnotReport>> {
+        self.job.progress = *progress;
+        let knot = self.tie_if_due().await?;
+        *progress = self.job.progress;
+        Ok(knot)
+    }
+}
+
+impl AfterStep for OnDevice<'_> {
     async fn evaluate(&mut self) -> Result<Option<HeldOut>> {
         self.trainer.evaluate(self.gpu).await
     }
     async fn knot(&mut self, progress: &mut Progress) -> Result<Option<KnotReport>> {
-        self.trainer.job_mut().progress = *progress;
-        let knot = self.trainer.tie_if_due(self.gpu).await?;
-        *progress = self.trainer.job().progress;
-        Ok(knot)
+        self.trainer.seat(self.gpu).knot(progress).await
     }
 }
 
@@ -89,8 +106,21 @@ impl Run {
     ///
     /// # Errors
     /// Those of the engine and of `tell`. The run can go on from its last checkpoint.
-    pub async fn advance(&mut self, engine: &mut impl Engine, mut tell: impl FnMut(Event) -> Result<()>) -> Result<After> {
+    pub async fn advance(&mut self, engine: &mut impl Engine, tell: impl FnMut(Event) -> Result<()>) -> Result<After> {
         let report = engine.step().await?;
+        self.stepped(report, engine, tell).await
+    }
+
+    /// Takes note of a step that was made, and does what falls due after it.
+    ///
+    /// # Errors
+    /// Those of the engine and of `tell`.
+    pub async fn stepped(
+        &mut self,
+        report: StepReport,
+        engine: &mut impl AfterStep,
+        mut tell: impl FnMut(Event) -> Result<()>,
+    ) -> Result<After> {
         (self.done, self.last) = (report.step, report.loss);
         tell(Event::Step(report))?;
         let due = Progress::due(&self.config, self.done, self.total, self.held_out);

@@ -62,6 +62,7 @@ mod tests {
     use super::super::files::Existing;
     use super::*;
     use serde_json::json;
+    use weblora::train::run::AfterStep;
     use weblora::settings::Map;
     use weblora::train::StepReport;
     use weblora::train::chain::KnotReport;
@@ -96,6 +97,9 @@ mod tests {
                 tasks: vec![],
             })
         }
+    }
+
+    impl AfterStep for Script {
         async fn evaluate(&mut self) -> Result<Option<HeldOut>> {
             Ok(Some(HeldOut { loss: self.held_out.remove(0), targets: 5, accuracy: None, tasks: vec![] }))
         }
