@@ -62,10 +62,10 @@ mod tests {
     use super::super::files::Existing;
     use super::*;
     use serde_json::json;
-    use weblora::train::run::AfterStep;
     use weblora::settings::Map;
     use weblora::train::StepReport;
     use weblora::train::chain::KnotReport;
+    use weblora::train::run::AfterStep;
     use weblora::train::score::HeldOut;
 
     /// A trainer whose losses are written down, and which asks to stop after a step.
