@@ -10,6 +10,7 @@ pub mod export;
 pub mod formats;
 pub mod generate;
 pub mod gpu;
+pub mod jobs;
 pub mod kernels;
 pub mod model;
 pub mod quant;

@@ -14,6 +14,7 @@ mod common;
 mod demo;
 mod formats;
 mod golden;
+mod jobs;
 mod kernels;
 mod large_models;
 mod lowrank;

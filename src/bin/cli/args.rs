@@ -10,6 +10,7 @@ use super::device::DeviceArgs;
 use super::export::ExportArgs;
 use super::merge::MergeArgs;
 use super::settings::TrainArgs;
+use super::simulate::SimulateArgs;
 
 /// Fine-tune low-rank adapters on small quantised LLaMA models, on any GPU that Vulkan, Metal or DX12 can reach.
 #[derive(Debug, Parser)]
@@ -59,6 +60,14 @@ Ctrl-C saves a checkpoint; --resume goes on from it bit for bit.")]
   weblora bench --config step-s --profile
   weblora bench --model model.gguf --json > bench.jsonl")]
     Bench(BenchArgs),
+    /// Try scheduling policies for many jobs on a workload, without a GPU.
+    #[command(after_help = "Examples:
+  weblora simulate --step-ms 50 --row-us 400
+  weblora simulate --step-ms 50 --row-us 400 --workload urgent --policy fair,priority --memory 1GiB --jobs
+  weblora simulate --step-ms 50 --row-us 400 --workload sweep --early-stop halving --json
+
+Take the two times from `weblora bench` on the device in question.")]
+    Simulate(SimulateArgs),
     /// Show what a model file, an adapter folder or a data file holds.
     #[command(after_help = "Examples:
   weblora inspect model.gguf                       shape, formats, metadata

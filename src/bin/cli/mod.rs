@@ -23,6 +23,7 @@ mod run;
 mod settings;
 mod shaders;
 mod signals;
+mod simulate;
 mod train;
 
 use std::process::ExitCode;
@@ -48,6 +49,7 @@ pub fn main() -> ExitCode {
         Some(Command::Eval(args)) => eval::run(args, &mut output),
         Some(Command::Shaders(args)) => shaders::run(args, &mut output),
         Some(Command::Bench(args)) => bench::run(args, &mut output),
+        Some(Command::Simulate(args)) => simulate::run(args, &mut output),
         Some(Command::Inspect(args)) => inspect::run(args, &mut output),
         Some(Command::Analyze(args)) => analyze::run(args, &mut output),
         Some(Command::Merge(args)) => merge::run(args, &mut output),

@@ -10,6 +10,7 @@ pub const LAYERS: &[(&str, &[&str])] = &[
     ("rng", &["error"]),
     ("config", &["error"]),
     ("settings", &["error", "config"]),
+    ("jobs", &["error", "config", "settings", "rng"]),
     ("quant", &["error", "config"]),
     ("formats", &["error", "config", "quant"]),
     ("text", &["error", "config", "formats"]),

@@ -1,0 +1,147 @@
+//! What the scheduler is told, and what it says.
+
+use serde::{Deserialize, Serialize};
+
+use super::job::{JobId, MicroBatch};
+
+/// A job's part of a fused step that was taken.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Pass {
+    /// The job.
+    pub job: JobId,
+    /// Rows it had in the step.
+    pub rows: u64,
+    /// Its mean loss.
+    pub loss: f64,
+    /// Whether its optimizer made a step, which with accumulation is every few passes.
+    pub stepped: bool,
+    /// Micro-batches it has left.
+    pub left: u64,
+    /// The next one; that of the last pass when none is left.
+    pub next: MicroBatch,
+}
+
+/// What happened since the last step boundary.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Event {
+    /// A fused step was taken.
+    Stepped {
+        /// How long it took.
+        seconds: f64,
+        /// Who took part.
+        passes: Vec<Pass>,
+    },
+    /// A held-out loss was measured, after all steps told before.
+    Evaluated {
+        /// The job.
+        job: JobId,
+        /// Mean loss in nats.
+        loss: f64,
+    },
+    /// A job's sizes changed: because it was told to shrink, or its settings changed.
+    Resized {
+        /// The job.
+        job: JobId,
+        /// Micro-batches it has left.
+        left: u64,
+        /// Rows of the largest.
+        max_rows: u64,
+        /// The next one.
+        next: MicroBatch,
+    },
+    /// A job cannot go on: its rows, its folder, its loss.
+    Failed {
+        /// The job.
+        job: JobId,
+        /// Why, in one sentence.
+        reason: String,
+    },
+    /// The device had less memory than was planned; the step was not taken.
+    OutOfMemory,
+    /// Somebody asks for something.
+    Request {
+        /// Of this job.
+        job: JobId,
+        /// What.
+        what: Request,
+    },
+}
+
+/// What can be asked for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Request {
+    /// Take it off the device until further notice.
+    Pause,
+    /// Let it go on.
+    Resume,
+    /// End it; its adapter stays as it is.
+    Stop,
+    /// Give it another priority.
+    Priority(i64),
+}
+
+/// What is to be done with a job. A driver does them in order: what frees memory comes first.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Action {
+    /// It has taken its last step: evaluate, save and drop it.
+    Done,
+    /// End it early: save and drop it.
+    Stop,
+    /// It cannot go on: drop it.
+    Fail,
+    /// Move its adapter and moments to host memory.
+    Pause,
+    /// A request that cannot be met; nothing changes.
+    Refuse,
+    /// A request was met without anything to do on the device.
+    Note,
+    /// Take micro-batches of at most `max_rows` and more of them; answer with [`Event::Resized`].
+    Shrink {
+        /// Most rows of a micro-batch.
+        max_rows: u64,
+    },
+    /// Put it on the device for the first time.
+    Admit,
+    /// Move its adapter and moments back.
+    Resume,
+    /// Measure its held-out loss before the next step; answer with [`Event::Evaluated`].
+    Evaluate,
+}
+
+impl Action {
+    /// Place in a step boundary's list.
+    pub(super) fn phase(self) -> u8 {
+        match self {
+            Self::Done | Self::Stop | Self::Fail => 0,
+            Self::Pause => 1,
+            Self::Refuse | Self::Note => 2,
+            Self::Shrink { .. } => 3,
+            Self::Admit | Self::Resume => 4,
+            Self::Evaluate => 5,
+        }
+    }
+}
+
+/// A decision and the reason for it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Decision {
+    /// The job.
+    pub job: JobId,
+    /// Its name.
+    pub name: String,
+    /// What is to be done.
+    pub action: Action,
+    /// Why, in one sentence.
+    pub reason: String,
+}
+
+/// All that is to be done at a step boundary, in order, and who is in the fused step after it.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct Boundary {
+    /// What is to be done first.
+    pub decisions: Vec<Decision>,
+    /// Whose next micro-batches the step holds, by arrival. Empty when there is nothing to train now.
+    pub batch: Vec<JobId>,
+}

@@ -1,0 +1,79 @@
+//! The scheduler's own settings.
+
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+use super::early_stop::EarlyStop;
+use super::policy::{POLICIES, Policy, by_name};
+use crate::settings::{Settings, whole};
+use crate::{Error, Result};
+
+/// What the scheduler goes by. Part of its serialised state.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Options {
+    /// Who goes first.
+    #[serde(with = "by_name")]
+    pub policy: &'static Policy,
+    /// Most bytes that the jobs on the device may need together, base and all; `None` leaves it to the driver.
+    pub memory: Option<u64>,
+    /// Most rows of a fused step.
+    pub step_tokens: u64,
+    /// Most jobs of a fused step.
+    pub step_jobs: usize,
+    /// Step boundaries after which a waiting job counts one priority higher.
+    pub ageing: u64,
+    /// Fused steps that a job on the device may be left out of before it goes first.
+    pub gap: u64,
+    /// Which jobs end early.
+    pub early_stop: EarlyStop,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self { policy: &POLICIES[0], memory: None, step_tokens: 4096, step_jobs: 64, ageing: 100, gap: 8, early_stop: EarlyStop::default() }
+    }
+}
+
+/// Keys of a jobs file that [`Options::read`] reads.
+pub(super) const KEYS: &[&str] = &["policy", "memory", "step-tokens", "step-jobs", "ageing", "gap", "early-stop"];
+
+impl Options {
+    /// Reads them among the top-level keys of a jobs file.
+    ///
+    /// # Errors
+    /// Names the key that is of the wrong type or out of bounds.
+    pub fn read(s: &mut Settings<'_>) -> Result<Self> {
+        let default = Self::default();
+        let policy = s.text("policy")?.map_or(Ok(default.policy), |name| Policy::by_name(&name))?;
+        let early_stop = match s.value("early-stop") {
+            None => default.early_stop,
+            Some(Value::Object(map)) => EarlyStop::read(map)?,
+            Some(_) => return Err(Error::config("early-stop", "is no table", "write [early-stop] and rules = [\"median\"]")),
+        };
+        Ok(Self {
+            policy,
+            memory: s.value("memory").map(read_bytes).transpose()?,
+            step_tokens: s.count("step-tokens", default.step_tokens, 1..=1 << 24)?,
+            step_jobs: s.size("step-jobs", default.step_jobs, 1..=1 << 16)?,
+            ageing: s.count("ageing", default.ageing, 1..=1 << 40)?,
+            gap: s.count("gap", default.gap, 0..=1 << 40)?,
+            early_stop,
+        })
+    }
+}
+
+/// Units of memory, the longest endings first.
+const UNITS: &[(&str, f64)] =
+    &[("kib", 1024.0), ("mib", 1_048_576.0), ("gib", 1_073_741_824.0), ("kb", 1e3), ("mb", 1e6), ("gb", 1e9), ("b", 1.0)];
+
+/// `"1.5 GiB"`, `"800MB"`, or a number of bytes.
+fn read_bytes(value: &Value) -> Result<u64> {
+    let parse = |text: &str| {
+        let text = text.trim().to_lowercase();
+        let (ending, unit) = UNITS.iter().find(|(ending, _)| text.ends_with(ending))?;
+        let number: f64 = text.strip_suffix(ending)?.trim_end().parse().ok()?;
+        Some(number * unit).filter(|bytes| *bytes >= 1.0 && *bytes < 9e15).map(|bytes| bytes as u64)
+    };
+    let bytes = value.as_str().map_or_else(|| whole(value).filter(|bytes| *bytes > 0), parse);
+    bytes.ok_or_else(|| Error::config("memory", format!("is {value}"), "give bytes with a unit, such as \"2 GiB\" or \"800 MB\""))
+}
