@@ -15,7 +15,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
 WORKLOADS = ["burst", "stream", "urgent", "outlier"]
-MEMORY = {"urgent": "400MiB"}
+MEMORY = {"urgent": "360MiB"}
 STEP_TOKENS = 4096
 # name, policy, flags, colour
 ARMS = [
@@ -33,8 +33,8 @@ FIGURES = [
     ("makespan", "all done after, s", 1),
     ("turnaround", "mean time from arrival to end, s", 1),
     ("urgent_turnaround", "the same, highest priority, s", 1),
-    ("waiting", "mean wait, s", 1),
-    ("longest_wait", "longest wait, s", 1),
+    ("waiting", "mean wait for the device, s", 1),
+    ("longest_wait", "longest wait for the device, s", 1),
     ("peak_bytes", "planned memory at most, MiB", 1 / 2**20),
     ("utilisation", "time that computes rows of documents, %", 100),
     ("padding", "rows that are padding, %", 100),
@@ -115,7 +115,7 @@ def text(x: float, y: float, words: str, kind: str = "ink", anchor: str = "start
 
 def bars(results: dict[str, list[dict]]) -> str:
     """Turnaround and wait by workload and arm."""
-    shown = [("turnaround", "mean time from arrival to end, s"), ("longest_wait", "longest wait before the first step, s")]
+    shown = [("turnaround", "mean time from arrival to end, s"), ("longest_wait", "longest wait for the device, s")]
     panel, left, line = 330, 130, 17
     rows = len(ARMS) * line + 52
     body = [text(14, 22, "Policies on simulated workloads", size=15)]
@@ -135,7 +135,7 @@ def bars(results: dict[str, list[dict]]) -> str:
 def spans(arguments) -> str:
     """When each job of the workload `urgent` waited and was on its way, under two policies."""
     body = [text(14, 22, "One patient job among urgent ones", size=15)]
-    y, width, left, line = 40, 900, 90, 9
+    y, width, left, line = 40, 900, 70, 8
     for name, policy in (("priority", "priority"), ("fair", "fair")):
         jobs = simulate(arguments, "urgent", ["--policy", policy, "--memory", MEMORY["urgent"], "--jobs"])[1:]
         end = max(job["ended"] for job in jobs)
@@ -189,8 +189,8 @@ def main() -> None:
         workloads.append(str(out))
     results = {workload: policies(arguments, workload) for workload in workloads}
     for workload, outcomes in results.items():
-        print(f"### {Path(workload).stem}\n\n{table(outcomes)}\n")
-    print(f"### sweep\n\n{sweep(arguments)}")
+        print(f"**{Path(workload).stem}**\n\n{table(outcomes)}\n")
+    print(f"**sweep**\n\n{sweep(arguments)}")
     if arguments.svg:
         (arguments.svg / "jobs_policies.svg").write_text(bars(results), encoding="utf-8")
         (arguments.svg / "jobs_urgent.svg").write_text(spans(arguments), encoding="utf-8")
