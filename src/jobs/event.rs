@@ -142,6 +142,7 @@ pub struct Decision {
 pub struct Boundary {
     /// What is to be done first.
     pub decisions: Vec<Decision>,
-    /// Whose next micro-batches the step holds, by arrival. Empty when there is nothing to train now.
+    /// Whose next micro-batches the step holds, by arrival. Empty when nobody can train now: where something was decided or measured, ask again;
+    /// else nobody can until a request or a new job comes.
     pub batch: Vec<JobId>,
 }

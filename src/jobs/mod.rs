@@ -30,7 +30,7 @@
 //!         println!("{}: {:?}, because {}", decision.name, decision.action, decision.reason);
 //!     }
 //!     if boundary.batch.is_empty() {
-//!         continue; // nothing can train now: wait for requests or new jobs
+//!         continue; // nobody can train now; where nothing was decided either, wait for a request or a new job
 //!     }
 //!     // One pass over the base with the next micro-batch of each of `boundary.batch`.
 //!     let pass = |id: &JobId| {
