@@ -258,3 +258,19 @@ fn a_mixture_trains_multilora_and_tells_of_every_file() {
     let refused = with("again", &["--method", "multilora", "--modules", "2"]);
     fails(&refused.iter().map(String::as_str).collect::<Vec<_>>(), &["sum of its modules", "--method lora"]);
 }
+
+#[test]
+fn policies_are_simulated_without_a_gpu() {
+    let times = ["simulate", "--step-ms", "30", "--row-us", "200"];
+    let with = |more: &[&'static str]| [&times[..], more].concat();
+    let out = succeeds(&with(&["--workload", "outlier", "--policy", "fair,fifo", "--json", "--jobs"]));
+    let events: Vec<Value> = out.lines().map(|line| serde_json::from_str(line).expect("JSON")).collect();
+    assert_eq!((events.len(), &events[0]["policy"], &events[13]["policy"]), (26, &"fair".into(), &"fifo".into()));
+    assert!(events[1..13].iter().all(|event| event["event"] == "simulated_job" && event["state"] == "done"));
+    assert!(succeeds(&with(&["--workload", "sweep", "--early-stop", "halving", "--policy", "fair", "--jobs"])).contains("of which"));
+    fails(&with(&["--workload", "nothing"]), &["burst, stream, urgent, outlier or sweep"]);
+    fails(&with(&["--policy", "best"]), &["`policy`"]);
+    fails(&with(&["--early-stop", "luck"]), &["`early-stop.rules`"]);
+    fails(&with(&["--memory", "lots"]), &["`memory`"]);
+    fails(&["simulate", "--step-ms=-1", "--row-us", "1"], &["`step-ms`"]);
+}

@@ -2,6 +2,7 @@
 
 mod early_stop;
 mod estimate;
+mod events;
 mod file;
 mod policies;
 mod scheduler;

@@ -125,13 +125,14 @@ pub fn run(args: &SimulateArgs, output: &mut Output) -> Result<()> {
         true => POLICIES.iter().collect(),
         false => args.policy.iter().map(|name| Policy::by_name(name)).collect::<Result<_>>()?,
     };
+    let options: Vec<Options> = policies.iter().map(|policy| args.options(policy)).collect::<Result<_>>()?;
     for (name, jobs) in args.workloads()? {
         if !output.is_json() {
             output.print(&format!("{name}: {} jobs", jobs.len()))?;
             output.print(HEADING)?;
         }
-        for policy in &policies {
-            let outcome = simulate(&args.options(policy)?, costs, &jobs)?;
+        for options in &options {
+            let outcome = simulate(options, costs, &jobs)?;
             show(&name, &outcome, args.jobs, output)?;
         }
     }
