@@ -82,6 +82,27 @@ fn shortest_first_has_the_least_turnaround() {
 }
 
 #[test]
+fn jobs_of_one_priority_are_given_equal_rows() {
+    // A step holds the first two, or the third: rows that are left over go to the second, which nobody else could use.
+    let jobs: Vec<SimulatedJob> =
+        [(1, 100), (2, 200), (3, 300)].map(|(i, rows)| super::simulated(&format!("job-{i}"), 0.0, 0, 400, rows)).into();
+    let apart = |policy: &str| {
+        let (mut apart, mut boundaries) = (0, 0);
+        simulator::run(&Options { step_tokens: 300, ..options(policy) }, super::COSTS, &jobs, &mut |scheduler, _, _| {
+            boundaries += 1;
+            if boundaries <= 400 {
+                let served: Vec<u64> = scheduler.jobs().iter().map(|job| job.served).collect();
+                apart = apart.max(served[0].abs_diff(served[2]));
+            }
+        })
+        .unwrap();
+        apart
+    };
+    assert!(apart("fair") <= 300, "{}", apart("fair"));
+    assert!(apart("fifo") > 10_000, "{}", apart("fifo"));
+}
+
+#[test]
 fn a_recorded_workload_is_read_or_refused_by_line() {
     let jobs = Workload::by_name("stream").unwrap().jobs(3);
     let text: String = jobs.iter().map(|job| serde_json::to_string(job).unwrap() + "\n").collect();
