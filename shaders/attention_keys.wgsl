@@ -1,5 +1,5 @@
-// What passes by where queries stay: eight elements d .. d + 8 of the row of k, or of v, that begins at `at`, in every lane. What lies past HEAD_DIM
-// is some other element of the row. The importer declares k and v.
+// Loads 8 consecutive elements of a k or v row, broadcast to all lanes. Reads past HEAD_DIM return other elements of the row, which callers
+// ignore. The importer declares k and v.
 fn key8(at: u32, d: u32) -> array<f32, 8> {
 #ifdef QUADS
     return share(k[at + d + lane4], k[at + min(d + 4u, HEAD_DIM - 4u) + lane4]);

@@ -1,11 +1,11 @@
 // Causal grouped-query attention, gradients of keys and values, with the weights recomputed from lse:
 //   w = exp(scale q kT - lse)   ds = w * (do vT - delta)   dk = scale dsT q   dv = wT do
 // summed over the query rows that see a key and over the heads of its group, in that fixed order: no atomics.
-//   q, do: [T, H * hd]   k, v, dk, dv: [T, KV * hd]   stats: [T, H, 2] of (lse, delta)   margins: [T, 2]
+//   q, do: [T, H * hd]   k, v, dk, dv: [T, KV * hd]   stats: [T, H, 2] of (lse, delta)
 //
-// A lane keeps k, v, dk and dv of ROWS key rows (row r is r * LANES + lane of its workgroup's), query rows pass by two at a
-// time, head by head.
-// Grid: (T / (LANES * ROWS), KV).
+// A workgroup takes tiles of LANES * ROWS key rows. A lane keeps k, v, dk and dv of ROWS of them (row r is r * LANES + lane of the tile);
+// query rows are read two at a time, head by head, and broadcast to all lanes.
+// Grid: (tiles, KV).
 struct Params {
     rows: u32,
     heads: u32,
@@ -23,10 +23,11 @@ struct Params {
 @group(0) @binding(3) var<storage, read_write> v: array<f32>;
 @group(0) @binding(4) var<storage, read_write> d_o: array<f32>;
 @group(0) @binding(5) var<storage, read_write> stats: array<vec2<f32>>;
-@group(0) @binding(6) var<storage, read> margins: array<vec2<u32>>;
+@group(0) @binding(6) var<storage, read> documents: array<u32>;
 @group(0) @binding(7) var<storage, read_write> d_k: array<f32>;
 @group(0) @binding(8) var<storage, read_write> d_v: array<f32>;
 #import attention_mask
+#import attention_documents
 #import attention_rows
 
 const ROWS: u32 = PER_HEAD;
@@ -151,31 +152,17 @@ fn d_key256(d: u32, at: vec2<u32>) {
     if (d + 128u < HEAD_DIM) { d_key128(d + 128u, at); }
 }
 
-@compute @workgroup_size(LANES)
-fn main(
-    @builtin(workgroup_id) group: vec3<u32>,
-    @builtin(local_invocation_index) lane: u32,
-#ifdef SUBGROUPS
-    @builtin(subgroup_invocation_id) subgroup_lane: u32,
-#endif
-) {
-#ifdef QUADS
-    lane4 = subgroup_lane % 4u;
-#else
-#ifdef SUBGROUPS
-    lane8 = subgroup_lane % 8u;
-#endif
-#endif
-    let row0 = group.x * LANES * ROWS;
-    let row_end = min(row0 + LANES * ROWS, p.rows);
+fn key_value_gradients(tile: RowTile, kv_head: u32, lane: u32) {
+    let row0 = tile.first;
+    let row_end = tile.end;
     let width = p.heads * HEAD_DIM;
     let kv_width = p.kv_heads * HEAD_DIM;
     let heads = p.heads / p.kv_heads;
 
     var row: RowIndex;
     for (var r = 0u; r < ROWS; r++) {
-        let j = min(row0 + r * LANES + lane, p.rows - 1u);
-        let at = j * kv_width + group.y * HEAD_DIM;
+        let j = min(row0 + r * LANES + lane, row_end - 1u);
+        let at = j * kv_width + kv_head * HEAD_DIM;
         row[r] = j;
         for (var d = 0u; d < HEAD_DIM; d++) {
             key[d][r] = k[at + d] * p.scale;
@@ -183,12 +170,14 @@ fn main(
         }
     }
 
-    for (var head = group.y * heads; head < (group.y + 1u) * heads; head++) {
+    d_key = array<Rows, PADDED_DIM>();
+    d_value = array<Rows, PADDED_DIM>();
+    for (var head = kv_head * heads; head < (kv_head + 1u) * heads; head++) {
         var last: RowIndex;
         for (var r = 0u; r < ROWS; r++) {
-            last[r] = query_end(row[r], head);
+            last[r] = query_end(tile.doc, row[r], head);
         }
-        let end = query_end(row_end - 1u, head);
+        let end = query_end(tile.doc, row_end - 1u, head);
         for (var i = row0; i < end; i += 2u) {
             let two = min(vec2(i, i + 1u), vec2(end - 1u));
             let at = two * width + head * HEAD_DIM;
@@ -207,12 +196,33 @@ fn main(
 
     for (var r = 0u; r < ROWS; r++) {
         let j = row0 + r * LANES + lane;
-        if (j < p.rows) {
-            let at = j * kv_width + group.y * HEAD_DIM;
+        if (j < row_end) {
+            let at = j * kv_width + kv_head * HEAD_DIM;
             for (var d = 0u; d < HEAD_DIM; d++) {
                 d_k[at + d] = d_key[d][r] * p.scale;
                 d_v[at + d] = d_value[d][r];
             }
         }
+    }
+}
+
+@compute @workgroup_size(LANES)
+fn main(
+    @builtin(workgroup_id) group: vec3<u32>,
+    @builtin(num_workgroups) groups: vec3<u32>,
+    @builtin(local_invocation_index) lane: u32,
+#ifdef SUBGROUPS
+    @builtin(subgroup_invocation_id) subgroup_lane: u32,
+#endif
+) {
+#ifdef QUADS
+    lane4 = subgroup_lane % 4u;
+#else
+#ifdef SUBGROUPS
+    lane8 = subgroup_lane % 8u;
+#endif
+#endif
+    for (var n = group.x; n < tile_count(); n += groups.x) {
+        key_value_gradients(row_tile(n), group.y, lane);
     }
 }

@@ -1,9 +1,9 @@
 // Causal grouped-query attention, gradient of the queries, with the weights recomputed from lse:
 //   w = exp(scale q kT - lse)   ds = w * (do vT - delta)   dq = scale ds k
-//   q, do, dq: [T, H * hd]   k, v: [T, KV * hd]   stats: [T, H, 2] of (lse, delta)   margins: [T, 2]
+//   q, do, dq: [T, H * hd]   k, v: [T, KV * hd]   stats: [T, H, 2] of (lse, delta)
 //
-// Rows, registers and grid as in attention_lanes_forward: a lane keeps q, do and dq of ROWS pairs of (row, head), keys and
-// values pass by four at a time.
+// Tiles, registers and grid as in attention_lanes_forward: a lane keeps q, do and dq of ROWS pairs of (row, head), keys and values are read
+// four at a time.
 struct Params {
     rows: u32,
     heads: u32,
@@ -21,9 +21,10 @@ struct Params {
 @group(0) @binding(3) var<storage, read_write> v: array<f32>;
 @group(0) @binding(4) var<storage, read_write> d_o: array<f32>;
 @group(0) @binding(5) var<storage, read_write> stats: array<vec2<f32>>;
-@group(0) @binding(6) var<storage, read> margins: array<vec2<u32>>;
+@group(0) @binding(6) var<storage, read> documents: array<u32>;
 @group(0) @binding(7) var<storage, read_write> d_q: array<f32>;
 #import attention_mask
+#import attention_documents
 #import attention_rows
 #import attention_keys
 
@@ -117,24 +118,9 @@ fn add4(sum: Rows, x0: f32, x1: f32, x2: f32, x3: f32) -> Rows {
     return fma(d_score[3], Rows(x3), fma(d_score[2], Rows(x2), two));
 }
 
-@compute @workgroup_size(LANES)
-fn main(
-    @builtin(workgroup_id) group: vec3<u32>,
-    @builtin(local_invocation_index) lane: u32,
-#ifdef SUBGROUPS
-    @builtin(subgroup_invocation_id) subgroup_lane: u32,
-#endif
-) {
-#ifdef QUADS
-    lane4 = subgroup_lane % 4u;
-#else
-#ifdef SUBGROUPS
-    lane8 = subgroup_lane % 8u;
-#endif
-#endif
-    let head0 = group.y * HEADS;
-    let row0 = group.x * LANES * PER_HEAD;
-    let row_end = min(row0 + LANES * PER_HEAD, p.rows);
+fn query_gradient(tile: RowTile, head0: u32, lane: u32) {
+    let row0 = tile.first;
+    let row_end = tile.end;
     let width = p.heads * HEAD_DIM;
     let kv_width = p.kv_heads * HEAD_DIM;
     let kv_at = head0 / (p.heads / p.kv_heads) * HEAD_DIM;
@@ -144,11 +130,11 @@ fn main(
     var lse: Rows;
     var delta: Rows;
     for (var r = 0u; r < ROWS; r++) {
-        let i = min(row0 + r / HEADS * LANES + lane, p.rows - 1u);
+        let i = min(row0 + r / HEADS * LANES + lane, row_end - 1u);
         let head = head0 + r % HEADS;
         let at = i * width + head * HEAD_DIM;
         row[r] = i;
-        first[r] = first_key(i, head);
+        first[r] = first_key(tile.doc, i, head);
         lse[r] = stats[i * p.heads + head].x;
         delta[r] = stats[i * p.heads + head].y;
         for (var d = 0u; d < HEAD_DIM; d++) {
@@ -159,8 +145,9 @@ fn main(
 
     var begin = row_end;
     for (var h = 0u; h < HEADS; h++) {
-        begin = min(begin, first_key(row0, head0 + h));
+        begin = min(begin, first_key(tile.doc, row0, head0 + h));
     }
+    d_query = array<Rows, PADDED_DIM>();
     for (var j = begin; j < row_end; j += 4u) {
         let at = min(vec4(j) + vec4(0u, 1u, 2u, 3u), vec4(row_end - 1u)) * kv_width + kv_at;
         for (var n = 0u; n < 4u; n++) {
@@ -175,11 +162,32 @@ fn main(
 
     for (var r = 0u; r < ROWS; r++) {
         let i = row0 + r / HEADS * LANES + lane;
-        if (i < p.rows) {
+        if (i < row_end) {
             let at = i * width + (head0 + r % HEADS) * HEAD_DIM;
             for (var d = 0u; d < HEAD_DIM; d++) {
                 d_q[at + d] = d_query[d][r] * p.scale;
             }
         }
+    }
+}
+
+@compute @workgroup_size(LANES)
+fn main(
+    @builtin(workgroup_id) group: vec3<u32>,
+    @builtin(num_workgroups) groups: vec3<u32>,
+    @builtin(local_invocation_index) lane: u32,
+#ifdef SUBGROUPS
+    @builtin(subgroup_invocation_id) subgroup_lane: u32,
+#endif
+) {
+#ifdef QUADS
+    lane4 = subgroup_lane % 4u;
+#else
+#ifdef SUBGROUPS
+    lane8 = subgroup_lane % 8u;
+#endif
+#endif
+    for (var n = group.x; n < tile_count(); n += groups.x) {
+        query_gradient(row_tile(n), group.y * HEADS, lane);
     }
 }

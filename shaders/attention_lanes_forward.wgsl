@@ -1,13 +1,13 @@
 // Causal grouped-query attention, forward: o = softmax(scale q kT) v and lse = log(sum(exp(scale q kT))), over the visible
 // rows of each query row, one pass over the keys (online softmax).
-//   q, o: [T, H * hd]   k, v: [T, KV * hd]   margins: [T, 2]   lse: [T, H]
+//   q, o: [T, H * hd]   k, v: [T, KV * hd]   lse: [T, H]
 //
-// One lane per LANES query rows, for ROWS = HEADS * PER_HEAD pairs of (row, head) that share a key/value head: its queries
-// and its outputs stay in registers, keys and values pass by once, four at a time, so that outputs are rescaled once in
-// four. Row r of a lane is head r % HEADS of its heads and query row r / HEADS * LANES + lane of its workgroup's rows.
-// No workgroup memory and no barrier: the form for CPU adapters and for small heads on a GPU; attention_tile_forward is
-// the other one.
-// Grid: (T / (LANES * PER_HEAD), H / HEADS).
+// A workgroup takes tiles of LANES * PER_HEAD query rows, one after the other if there are more tiles than workgroups. A lane owns
+// ROWS = HEADS * PER_HEAD pairs of (row, head) that share a key/value head: row r is head r % HEADS of its heads and query row
+// r / HEADS * LANES + lane of the tile. Its queries and outputs stay in registers; keys and values are read once, four at a time, so that
+// outputs are rescaled once in four, and broadcast to all lanes. No workgroup memory and no barrier: the kernel for CPU adapters and for
+// small heads on a GPU; attention_tile_forward is the other one.
+// Grid: (tiles, H / HEADS).
 struct Params {
     rows: u32,
     heads: u32,
@@ -23,10 +23,11 @@ struct Params {
 @group(0) @binding(1) var<storage, read_write> q: array<f32>;
 @group(0) @binding(2) var<storage, read_write> k: array<f32>;
 @group(0) @binding(3) var<storage, read_write> v: array<f32>;
-@group(0) @binding(4) var<storage, read> margins: array<vec2<u32>>;
+@group(0) @binding(4) var<storage, read> documents: array<u32>;
 @group(0) @binding(5) var<storage, read_write> o: array<f32>;
 @group(0) @binding(6) var<storage, read_write> lse: array<f32>;
 #import attention_mask
+#import attention_documents
 #import attention_rows
 #import attention_keys
 
@@ -113,24 +114,9 @@ fn add4(sum: Rows, x0: f32, x1: f32, x2: f32, x3: f32) -> Rows {
     return fma(weight[3], Rows(x3), fma(weight[2], Rows(x2), two));
 }
 
-@compute @workgroup_size(LANES)
-fn main(
-    @builtin(workgroup_id) group: vec3<u32>,
-    @builtin(local_invocation_index) lane: u32,
-#ifdef SUBGROUPS
-    @builtin(subgroup_invocation_id) subgroup_lane: u32,
-#endif
-) {
-#ifdef QUADS
-    lane4 = subgroup_lane % 4u;
-#else
-#ifdef SUBGROUPS
-    lane8 = subgroup_lane % 8u;
-#endif
-#endif
-    let head0 = group.y * HEADS;
-    let row0 = group.x * LANES * PER_HEAD;
-    let row_end = min(row0 + LANES * PER_HEAD, p.rows);
+fn forward(tile: RowTile, head0: u32, lane: u32) {
+    let row0 = tile.first;
+    let row_end = tile.end;
     let width = p.heads * HEAD_DIM;
     let kv_width = p.kv_heads * HEAD_DIM;
     let kv_at = head0 / (p.heads / p.kv_heads) * HEAD_DIM;
@@ -138,10 +124,10 @@ fn main(
     var row: RowIndex;
     var first: RowIndex;
     for (var r = 0u; r < ROWS; r++) {
-        let i = min(row0 + r / HEADS * LANES + lane, p.rows - 1u);
+        let i = min(row0 + r / HEADS * LANES + lane, row_end - 1u);
         let at = i * width + (head0 + r % HEADS) * HEAD_DIM;
         row[r] = i;
-        first[r] = first_key(i, head0 + r % HEADS);
+        first[r] = first_key(tile.doc, i, head0 + r % HEADS);
         for (var d = 0u; d < HEAD_DIM; d++) {
             query[d][r] = q[at + d] * p.scale;
         }
@@ -149,10 +135,13 @@ fn main(
 
     var begin = row_end;
     for (var h = 0u; h < HEADS; h++) {
-        begin = min(begin, first_key(row0, head0 + h));
+        begin = min(begin, first_key(tile.doc, row0, head0 + h));
     }
+    // Fours of keys are counted from the document's first row: rescaling then happens at the same keys in every variant.
+    begin -= (begin - tile.doc.first) % 4u;
     var highest = Rows(FLOOR);
     var total = Rows();
+    output = array<Rows, PADDED_DIM>();
     for (var j = begin; j < row_end; j += 4u) {
         let at = min(vec4(j) + vec4(0u, 1u, 2u, 3u), vec4(row_end - 1u)) * kv_width + kv_at;
         for (var n = 0u; n < 4u; n++) {
@@ -173,7 +162,7 @@ fn main(
 
     for (var r = 0u; r < ROWS; r++) {
         let i = row0 + r / HEADS * LANES + lane;
-        if (i < p.rows) {
+        if (i < row_end) {
             let head = head0 + r % HEADS;
             lse[i * p.heads + head] = highest[r] + log(total[r]);
             let inverse = 1.0 / total[r];
@@ -181,5 +170,26 @@ fn main(
                 o[i * width + head * HEAD_DIM + d] = output[d][r] * inverse;
             }
         }
+    }
+}
+
+@compute @workgroup_size(LANES)
+fn main(
+    @builtin(workgroup_id) group: vec3<u32>,
+    @builtin(num_workgroups) groups: vec3<u32>,
+    @builtin(local_invocation_index) lane: u32,
+#ifdef SUBGROUPS
+    @builtin(subgroup_invocation_id) subgroup_lane: u32,
+#endif
+) {
+#ifdef QUADS
+    lane4 = subgroup_lane % 4u;
+#else
+#ifdef SUBGROUPS
+    lane8 = subgroup_lane % 8u;
+#endif
+#endif
+    for (var n = group.x; n < tile_count(); n += groups.x) {
+        forward(row_tile(n), group.y * HEADS, lane);
     }
 }

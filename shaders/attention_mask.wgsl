@@ -1,17 +1,43 @@
 // Which rows see which: the one place that knows the mask of training and evaluation.
 //
-// Query row i of head h sees the key rows first_key(i, h) ..= i: causal, inside its own document, no further back than the
-// sliding window. Key row j is seen by the query rows j .. query_end(j, h). Neither bound falls when its row grows, so a
-// tile of rows asks only for its first row (first_key) or its last row (query_end), and what lies outside is never visited.
-// A rule added here (groups of rows, shifted for some heads) must keep both properties; kernels ask per head already.
+// Query row i of head h sees the key rows first_key(doc, i, h) ..= i: causal, inside its own document, no further back than the window, inside
+// its group. Key row j is seen by the query rows j .. query_end(doc, j, h). Neither bound falls when its row grows, so a tile of rows asks
+// only for its first row (first_key) or its last row (query_end), and what lies outside is never visited.
 //
-// Included where `p: Params` has `rows` and `window` (rows a query sees, itself included; 0xffffffff for all), and
-// `margins`: [T] of (rows before the row's document, rows after it). All zeros: one document.
+// Groups are those of shifted sparse attention (LongLoRA, without its wrap-around): positions a and b of a document see each other where
+// floor((a + s) / group) == floor((b + s) / group); s is half a group for the second half of the query heads and 0 for the first.
+//
+// Imported where `p: Params` has `heads`.
 
-fn first_key(i: u32, head: u32) -> u32 {
-    return max(margins[i].x, i + 1u - min(i + 1u, p.window));
+struct Document {
+    first: u32,
+    end: u32,    // one past the last row
+    window: u32, // rows a query sees, itself included; 0xffffffff for all
+    group: u32,  // rows of a group; 0: no groups
 }
 
-fn query_end(j: u32, head: u32) -> u32 {
-    return min(p.rows - margins[j].y, j + min(p.window, p.rows - j));
+fn group_shift(doc: Document, head: u32) -> u32 {
+    return select(0u, doc.group / 2u, head >= p.heads / 2u);
+}
+
+fn first_key(doc: Document, i: u32, head: u32) -> u32 {
+    let position = i - doc.first;
+    var first = position + 1u - min(position + 1u, doc.window);
+    if (doc.group > 0u) {
+        let shift = group_shift(doc, head);
+        let begin = (position + shift) / doc.group * doc.group;
+        first = max(first, begin - min(begin, shift));
+    }
+    return doc.first + first;
+}
+
+fn query_end(doc: Document, j: u32, head: u32) -> u32 {
+    let position = j - doc.first;
+    let length = doc.end - doc.first;
+    var end = position + min(doc.window, length - position);
+    if (doc.group > 0u) {
+        let shift = group_shift(doc, head);
+        end = min(end, ((position + shift) / doc.group + 1u) * doc.group - shift);
+    }
+    return doc.first + end;
 }

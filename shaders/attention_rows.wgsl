@@ -2,7 +2,7 @@
 // row of memory reaches all lanes.
 //
 // A row loaded from memory serves ROWS * LANES rows held in registers. With SUBGROUPS, neighbouring lanes load neighbouring
-// elements, each once, and hand them round: eight lanes one element each (correct for any subgroup size from 8 up), with QUADS
+// elements, each once, and broadcast them: eight lanes one element each (correct for any subgroup size from 8 up), with QUADS
 // four lanes two each. Without, every lane loads all of them (one address: one broadcast load on a GPU).
 //
 // Registers must be indexed by constants to be registers, and not every compiler unrolls loops, so the loops over the head

@@ -16,6 +16,33 @@ var<workgroup> column_slice: array<vec4<f32>, 288>;
 // One factor per pair: element column * 8 + y holds rows 4y .. 4y + 3.
 var<workgroup> pairs: array<vec4<f32>, 256>;
 
+// What `stage` copies, and where.
+const Q: u32 = 0u;
+const K: u32 = 1u;
+const V: u32 = 2u;
+const D_O: u32 = 3u;
+const ROW_SIDE: u32 = 0u;
+const COLUMN_SIDE: u32 = 1u;
+
+// Stages 32 rows of q, k, v or do from row `first` on, slice `slice` of one head; zeros from row `end` on and past the head, so that no row of
+// another document is ever multiplied. The importer declares operand4(operand, at), vector `at` of that tensor.
+fn stage(side: u32, operand: u32, first: u32, end: u32, head: u32, slice: u32, lane: u32) {
+    let heads = select(p.heads, p.kv_heads, operand == K || operand == V);
+    for (var n = lane; n < TILE * 8u; n += 64u) {
+        let row = first + n / 8u;
+        let c = slice * 8u + n % 8u;
+        var x = vec4<f32>();
+        if (row < end && c < HEAD_VECTORS) {
+            x = operand4(operand, (row * heads + head) * HEAD_VECTORS + c);
+        }
+        if (side == ROW_SIDE) {
+            row_slice[n / 8u * STRIDE + n % 8u] = x;
+        } else {
+            column_slice[n / 8u * STRIDE + n % 8u] = x;
+        }
+    }
+}
+
 // pairs[n] += row_slice . column_slice for this invocation's column x + 8n, its four rows in one vector.
 fn multiply(sum: mat4x4<f32>, y: u32, x: u32) -> mat4x4<f32> {
     var s = sum;

@@ -1,11 +1,11 @@
 // Causal grouped-query attention, forward: o = softmax(scale q kT) v and lse = log(sum(exp(scale q kT))), over the visible
 // rows of each query row, one pass over the keys (online softmax).
-//   q, o: [T, H * hd]   k, v: [T, KV * hd]   margins: [T, 2]   lse: [T, H]
+//   q, o: [T, H * hd]   k, v: [T, KV * hd]   lse: [T, H]
 //
-// One workgroup per 32 query rows of one head: scores of 32 keys at a time in registers, operands through workgroup memory
-// (see attention_tile), outputs in registers. The form for GPUs; on CPU adapters, whose workgroup memory is slower than
-// plain loads, attention_lanes_forward wins.
-// Grid: (T / 32, H).
+// A workgroup takes tiles of 32 query rows of one head, one after the other if there are more tiles than workgroups: scores of 32 keys at
+// a time in registers, operands through workgroup memory (see attention_tile), outputs in registers. The kernel for GPUs; on CPU
+// adapters, whose workgroup memory is slower than plain loads, attention_lanes_forward wins.
+// Grid: (tiles, H).
 struct Params {
     rows: u32,
     heads: u32,
@@ -21,11 +21,20 @@ struct Params {
 @group(0) @binding(1) var<storage, read_write> q: array<vec4<f32>>;
 @group(0) @binding(2) var<storage, read_write> k: array<vec4<f32>>;
 @group(0) @binding(3) var<storage, read_write> v: array<vec4<f32>>;
-@group(0) @binding(4) var<storage, read> margins: array<vec2<u32>>;
+@group(0) @binding(4) var<storage, read> documents: array<u32>;
 @group(0) @binding(5) var<storage, read_write> o: array<vec4<f32>>;
 @group(0) @binding(6) var<storage, read_write> lse: array<f32>;
 #import attention_mask
+#import attention_documents
 #import attention_tile
+
+fn operand4(operand: u32, at: u32) -> vec4<f32> {
+    switch operand {
+        case Q: { return q[at]; }
+        case K: { return k[at]; }
+        default: { return v[at]; }
+    }
+}
 
 // Scores of unseen rows, and the floor of the running maximum: exp(UNSEEN - FLOOR) is exactly zero.
 const UNSEEN = vec4<f32>(-3.0e38);
@@ -33,49 +42,10 @@ const FLOOR = vec4<f32>(-1.0e30);
 
 var<private> output: array<mat4x4<f32>, SLICES>;
 
-// 32 rows of q from `first` on, slice `slice` of one head; zeros past the last row or the head.
-fn stage_query(first: u32, head: u32, slice: u32, lane: u32) {
-    for (var n = lane; n < TILE * 8u; n += 64u) {
-        let row = first + n / 8u;
-        let c = slice * 8u + n % 8u;
-        var x = vec4<f32>();
-        if (row < p.rows && c < HEAD_VECTORS) {
-            x = q[(row * p.heads + head) * HEAD_VECTORS + c];
-        }
-        row_slice[n / 8u * STRIDE + n % 8u] = x;
-    }
-}
-
-// 32 rows of k from `first` on, slice `slice` of one head; zeros past the last row or the head.
-fn stage_key(first: u32, head: u32, slice: u32, lane: u32) {
-    for (var n = lane; n < TILE * 8u; n += 64u) {
-        let row = first + n / 8u;
-        let c = slice * 8u + n % 8u;
-        var x = vec4<f32>();
-        if (row < p.rows && c < HEAD_VECTORS) {
-            x = k[(row * p.kv_heads + head) * HEAD_VECTORS + c];
-        }
-        column_slice[n / 8u * STRIDE + n % 8u] = x;
-    }
-}
-
-// 32 rows of v from `first` on, slice `slice` of one head; zeros past the last row or the head.
-fn stage_value(first: u32, head: u32, slice: u32, lane: u32) {
-    for (var n = lane; n < TILE * 8u; n += 64u) {
-        let row = first + n / 8u;
-        let c = slice * 8u + n % 8u;
-        var x = vec4<f32>();
-        if (row < p.rows && c < HEAD_VECTORS) {
-            x = v[(row * p.kv_heads + head) * HEAD_VECTORS + c];
-        }
-        column_slice[n / 8u * STRIDE + n % 8u] = x;
-    }
-}
-
 // output = output * rescale + pairs . v, slice by slice; unrolled by halving, so that `output` can live in registers.
-fn accumulate1(slice: u32, j: u32, kv_head: u32, rescale: vec4<f32>, lane: u32) {
+fn accumulate1(slice: u32, j: u32, row_end: u32, kv_head: u32, rescale: vec4<f32>, lane: u32) {
     workgroupBarrier();
-    stage_value(j, kv_head, slice, lane);
+    stage(COLUMN_SIDE, V, j, row_end, kv_head, slice, lane);
     workgroupBarrier();
     let y = lane / 8u;
     var sum = output[slice];
@@ -85,54 +55,53 @@ fn accumulate1(slice: u32, j: u32, kv_head: u32, rescale: vec4<f32>, lane: u32) 
     sum[3] *= rescale.w;
     output[slice] = gather_columns(sum, y, lane % 8u);
 }
-fn accumulate2(slice: u32, j: u32, kv_head: u32, rescale: vec4<f32>, lane: u32) {
-    accumulate1(slice, j, kv_head, rescale, lane);
-    if (slice + 1u < SLICES) { accumulate1(slice + 1u, j, kv_head, rescale, lane); }
+fn accumulate2(slice: u32, j: u32, row_end: u32, kv_head: u32, rescale: vec4<f32>, lane: u32) {
+    accumulate1(slice, j, row_end, kv_head, rescale, lane);
+    if (slice + 1u < SLICES) { accumulate1(slice + 1u, j, row_end, kv_head, rescale, lane); }
 }
-fn accumulate4(slice: u32, j: u32, kv_head: u32, rescale: vec4<f32>, lane: u32) {
-    accumulate2(slice, j, kv_head, rescale, lane);
-    if (slice + 2u < SLICES) { accumulate2(slice + 2u, j, kv_head, rescale, lane); }
+fn accumulate4(slice: u32, j: u32, row_end: u32, kv_head: u32, rescale: vec4<f32>, lane: u32) {
+    accumulate2(slice, j, row_end, kv_head, rescale, lane);
+    if (slice + 2u < SLICES) { accumulate2(slice + 2u, j, row_end, kv_head, rescale, lane); }
 }
-fn accumulate8(slice: u32, j: u32, kv_head: u32, rescale: vec4<f32>, lane: u32) {
-    accumulate4(slice, j, kv_head, rescale, lane);
-    if (slice + 4u < SLICES) { accumulate4(slice + 4u, j, kv_head, rescale, lane); }
+fn accumulate8(slice: u32, j: u32, row_end: u32, kv_head: u32, rescale: vec4<f32>, lane: u32) {
+    accumulate4(slice, j, row_end, kv_head, rescale, lane);
+    if (slice + 4u < SLICES) { accumulate4(slice + 4u, j, row_end, kv_head, rescale, lane); }
 }
 
 // Writes this invocation's part of the result; `factor` per row.
-fn store_output(first: u32, head: u32, factor: vec4<f32>, y: u32, x: u32) {
+fn store_output(first: u32, end: u32, head: u32, factor: vec4<f32>, y: u32, x: u32) {
     for (var slice = 0u; slice < SLICES; slice++) {
         for (var r = 0u; r < 4u; r++) {
             let row = first + y * 4u + r;
             let c = slice * 8u + x;
-            if (row < p.rows && c < HEAD_VECTORS) {
+            if (row < end && c < HEAD_VECTORS) {
                 o[(row * p.heads + head) * HEAD_VECTORS + c] = output[slice][r] * factor[r];
             }
         }
     }
 }
 
-@compute @workgroup_size(64)
-fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index) lane: u32) {
+fn forward(tile: RowTile, head: u32, lane: u32) {
     let y = lane / 8u;
     let x = lane % 8u;
-    let head = group.y;
     let kv_head = head / (p.heads / p.kv_heads);
-    let row0 = group.x * TILE;
-    let row_end = min(row0 + TILE, p.rows);
+    let row0 = tile.first;
+    let row_end = tile.end;
     let row = vec4(row0 + y * 4u) + vec4(0u, 1u, 2u, 3u);
     var first: vec4<u32>;
     for (var r = 0u; r < 4u; r++) {
-        first[r] = first_key(min(row[r], p.rows - 1u), head);
+        first[r] = first_key(tile.doc, min(row[r], row_end - 1u), head);
     }
 
     var highest = FLOOR;
     var total = vec4<f32>();
-    for (var j = first_key(row0, head); j < row_end; j += TILE) {
+    output = array<mat4x4<f32>, SLICES>();
+    for (var j = first_key(tile.doc, row0, head); j < row_end; j += TILE) {
         var s = mat4x4<f32>();
         for (var slice = 0u; slice < SLICES; slice++) {
             workgroupBarrier();
-            stage_query(row0, head, slice, lane);
-            stage_key(j, kv_head, slice, lane);
+            stage(ROW_SIDE, Q, row0, row_end, head, slice, lane);
+            stage(COLUMN_SIDE, K, j, row_end, kv_head, slice, lane);
             workgroupBarrier();
             s = multiply(s, y, x);
         }
@@ -148,16 +117,27 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
         }
         total = total * rescale + (s[0] + s[1]) + (s[2] + s[3]);
         publish(s, y, x);
-        accumulate8(0u, j, kv_head, rescale, lane);
+        accumulate8(0u, j, row_end, kv_head, rescale, lane);
     }
 
     total = rows_sum(total, y, x);
-    store_output(row0, head, 1.0 / total, y, x);
+    store_output(row0, row_end, head, 1.0 / total, y, x);
     if (x == 0u) {
         for (var r = 0u; r < 4u; r++) {
-            if (row[r] < p.rows) {
+            if (row[r] < row_end) {
                 lse[row[r] * p.heads + head] = highest[r] + log(total[r]);
             }
         }
+    }
+}
+
+@compute @workgroup_size(64)
+fn main(
+    @builtin(workgroup_id) group: vec3<u32>,
+    @builtin(num_workgroups) groups: vec3<u32>,
+    @builtin(local_invocation_index) lane: u32,
+) {
+    for (var n = group.x; n < tile_count(); n += groups.x) {
+        forward(row_tile(n), group.y, lane);
     }
 }

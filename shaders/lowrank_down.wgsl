@@ -5,7 +5,7 @@
 // sum crosses lanes, so that the sum runs over k in order in every variant and a row's bits do not depend on its place in a tile. With
 // SUBGROUPS lanes load a part of eight inputs of four ranks each. Rows of a tile that belong to several jobs are walked segment by segment.
 // Dropout masks the input of trainable ranks only: frozen links of a chain are part of the base.
-#import handed_round
+#import subgroup_rows
 #import lowrank
 #import lowrank_factor
 
@@ -35,10 +35,10 @@ fn ranks4(site: Site, r: u32, k: u32, lane: u32) -> Rows {
     let last = site.rank - 1u;
 #ifdef QUADS
     let own = min(r + lane, last);
-    return handed_round(factor4(site, own, k), factor4(site, own, k + 4u));
+    return subgroup_rows(factor4(site, own, k), factor4(site, own, k + 4u));
 #else
 #ifdef SUBGROUPS
-    return handed_round(factor4(site, min(r + lane / 2u, last), k + 4u * (lane & 1u)));
+    return subgroup_rows(factor4(site, min(r + lane / 2u, last), k + 4u * (lane & 1u)));
 #else
     let r0 = min(r, last);
     let r1 = min(r + 1u, last);
@@ -171,7 +171,7 @@ fn main(
 #endif
 ) {
 #ifdef SUBGROUPS
-    let lane = invocation % GROUP_LANES;
+    let lane = invocation % BROADCAST_WIDTH;
 #else
     let lane = 0u;
 #endif

@@ -95,7 +95,7 @@ fn main(
 #endif
 ) {
 #ifdef SUBGROUPS
-    let lane = invocation % GROUP_LANES;
+    let lane = invocation % BROADCAST_WIDTH;
 #else
     let lane = 0u;
 #endif

@@ -107,7 +107,8 @@ fn add4(t: u32, n: u32, c: f32, sum: vec4<f32>) {
 #endif
 }
 
-// Rows t .. t + 4. A lane owns its columns of all rows of the tile, so what it adds nothing to it may as well write back: fewer branches.
+// Adds to rows t .. t + 4, of which those outside the segment keep their values. All four are stored, which avoids branches, so they must lie
+// inside this workgroup's tile: rows of another tile are being changed by another workgroup.
 fn add_rows(t: u32, segment: vec2<u32>, n: vec2<u32>, scale: f32, s: Sums) {
     let rows = vec4(t) + vec4(0u, 1u, 2u, 3u);
     let c = select(vec4(0.0), vec4(scale), (rows >= vec4(segment.x)) & (rows < vec4(segment.y)));
@@ -134,7 +135,7 @@ fn main(
 #endif
 ) {
 #ifdef SUBGROUPS
-    let lane = invocation % GROUP_LANES;
+    let lane = invocation % BROADCAST_WIDTH;
 #else
     let lane = 0u;
 #endif
@@ -159,7 +160,8 @@ fn main(
             let segment = vec2(begin, stop);
 #ifdef ONE_BLOCK
             let turn = turn_at(job, site, 0u, n);
-            for (var row = begin; row < stop; row += 4u) {
+            // Fours of rows are counted from the tile's first row, so that each lies inside the tile.
+            for (var row = begin - (begin - t) % 4u; row < stop; row += 4u) {
                 var s: Sums;
                 add_rows(row, segment, n, c, multiply(s, row, rows4(row, last, 0u, lane), turn));
             }

@@ -1,16 +1,12 @@
 // Product with a frozen matrix from registers alone: one invocation owns ROWS (4 to 32) rows and eight columns, dequantises each weight
 // once and multiplies it into every row. No workgroup memory, so it also suits adapters where that is slow (software ones, some mobile).
 //
-// With SUBGROUPS neighbouring lanes load a part of the inputs each and hand it round; without, every lane loads the same vectors. With GROUPED
+// With SUBGROUPS neighbouring lanes load a part of the inputs each and broadcast it; without, every lane loads the same vectors. With GROUPED
 // a format's scales are decoded once a group of inputs, in a loop around the loop; without, for every eight inputs.
 //
 // On llvmpipe loads cost most (a branch a lane), so weights come as vectors of four rows and inputs four rows at once; every four rows sit in
 // an `if`, which keeps that compiler from spreading the arithmetic over the whole body and spilling.
-// Tried there at 512×1536×576, fractions of the fma peak in one run. q4_1 forward: scalar loads, 8 rows, 0.44; vectors, 8 × 4, 0.47;
-// 8 × 8, 0.64; 16 × 4, 0.60; 16 × 8, 0.58; 64-bit loads, 0.41; 8 × 8 without the first `if`, 0.53; backward, 8 × 8, 0.64. q8_0: 0.55 both
-// ways. f32, whose weights are eight times the loads: 8 rows 0.17, 16 rows 0.27, 32 rows 0.37 both ways. Without subgroups: 0.15.
-// On SwiftShader in Chromium, GFLOP/s of 128×768×256 in one run. f32 forward: GROUPED, 4 rows, unshared, 0.7; not grouped, 1.5; 16 rows, 2.5;
-// shared by four lanes, 3.1. q4_0 forward: 1.7; shared, 16 rows, 2.9; not grouped, 3.9.
+// Figures: docs/tuning.md.
 #import products
 #import rows4
 
@@ -61,14 +57,14 @@ fn main(
 #endif
 ) {
 #ifdef SUBGROUPS
-  let lane = invocation % GROUP_LANES;
+  let lane = invocation % BROADCAST_WIDTH;
 #else
   let lane = 0u;
 #endif
 #ifdef BACKWARD
   let tile = group.xy;
 #else
-  // Neighbouring workgroups share weights, which then come from memory once: a fifth faster for the head's 49,152 rows.
+  // Neighbouring workgroups share weights, which then come from memory once.
   let tile = group.yx;
 #endif
   let t = tile.y * ROWS;

@@ -2,8 +2,7 @@
 //
 // Independent chains hide the latency of the multiply-add, many rounds a turn hide the loop. With a = 1/2 and b = 1 every chain tends to
 // 2, so a lane must write 22: no result can be left out, and none becomes infinite or denormal. Eleven chains of twenty rounds are the most
-// that llvmpipe keeps in its sixteen registers. Tried there, in one run, GFLOP/s: 8 × 16 139, 10 × 8 149, 10 × 12 161, 10 × 20 167,
-// 11 × 12 169, 11 × 20 177, 12 × 12 99 (spills), 16 × 4 138, 16 × 8 122. A GPU needs four to eight chains.
+// that llvmpipe keeps in its sixteen registers (docs/tuning.md); a GPU needs four to eight.
 #import index
 
 struct Params { turns: u32, a: f32, b: f32, pad: u32 }

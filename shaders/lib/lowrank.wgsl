@@ -7,7 +7,7 @@ struct Params {
     jobs: u32,
     matrix: u32, // 0: A, 1: Bt
     scaled: u32, // 1: c = scale of the job
-    pad: u32,
+    dropout_key: u32,
 }
 
 @group(0) @binding(0) var<uniform> p: Params;

@@ -1,5 +1,5 @@
-// Dropout bits: a hash of (seed, step, site, row, column), never of a position in the fused batch, so that a job draws the same
-// mask alone and among others, forward and backward. The mixer is the 32-bit finaliser "lowbias32" applied per word.
+// Dropout bits: a hash of (seed, step, key, row, column). The key depends on layer and projection only and the row counts within the
+// segment, so that a job draws the same mask alone and fused, forward and backward. The mixer is the 32-bit finaliser "lowbias32" applied per word.
 fn mix32(value: u32) -> u32 {
     var x = value;
     x = x ^ (x >> 16u);
@@ -10,13 +10,9 @@ fn mix32(value: u32) -> u32 {
     return x;
 }
 
-// seed: per job, step and site already mixed (see dropout_seed).
+// seed: of job, step and key, already mixed.
 fn dropout_bits(seed: u32, row: u32, column: u32) -> u32 {
     return mix32(mix32(seed ^ (row * 0x9e3779b9u)) ^ (column * 0x85ebca6bu));
-}
-
-fn dropout_seed(job_seed: u32, step: u32, site: u32) -> u32 {
-    return mix32(mix32(mix32(job_seed) ^ step) ^ site);
 }
 
 // 0 or 1/(1-p); `threshold` is p scaled to 2^32.

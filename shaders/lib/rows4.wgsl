@@ -1,14 +1,14 @@
-#import handed_round
+#import subgroup_rows
 
 // Numbers 4 q .. + 8 of rows t .. t + 4, row `last` in place of later ones; `lane` is the place in the group of lanes that share. The importer
 // declares row4(row, q): numbers 4 q .. + 4 of a row.
 fn rows4(t: u32, last: u32, q: u32, lane: u32) -> Rows {
 #ifdef QUADS
   let row = min(t + lane, last);
-  return handed_round(row4(row, q), row4(row, q + 1u));
+  return subgroup_rows(row4(row, q), row4(row, q + 1u));
 #else
 #ifdef SUBGROUPS
-  return handed_round(row4(min(t + lane / 2u, last), q + (lane & 1u)));
+  return subgroup_rows(row4(min(t + lane / 2u, last), q + (lane & 1u)));
 #else
   let t0 = min(t, last);
   let t1 = min(t + 1u, last);

@@ -1,5 +1,5 @@
 // Segments: the rows of a packed batch belong to jobs, a job's rows are contiguous, and each job brings its own adapter (or none)
-// to a site, which is one linear layer of the model. The including kernel declares `p.site`, `p.jobs`, `jobs` and `sites`.
+// to a site, which is one linear layer of the model. The including kernel declares `p.site`, `p.dropout_key`, `p.jobs`, `jobs` and `sites`.
 //
 //   jobs:  8 words a job:         [row_begin, row_end, dropout seed of this step, dropout threshold p*2^32, 1/(1-p) as f32, 0, 0, 0]
 //   sites: 8 words a (site, job): [rank | half << 16, A offset, Bt offset, grad A offset, grad Bt offset, train_begin, train_end, scale as f32]
@@ -12,7 +12,7 @@ const NO_GRADIENT: u32 = 0xffffffffu;
 struct Job {
     row_begin: u32,
     row_end: u32,
-    seed: u32,      // mixed with the site: ready for dropout_scale
+    seed: u32,      // mixed with the dropout key: ready for dropout_scale
     threshold: u32, // 0: no dropout
     keep: f32,
 }
@@ -30,7 +30,7 @@ struct Site {
 
 fn load_job(job: u32) -> Job {
     let at = job * 8u;
-    return Job(jobs[at], jobs[at + 1u], mix32(jobs[at + 2u] ^ p.site), jobs[at + 3u], bitcast<f32>(jobs[at + 4u]));
+    return Job(jobs[at], jobs[at + 1u], mix32(jobs[at + 2u] ^ p.dropout_key), jobs[at + 3u], bitcast<f32>(jobs[at + 4u]));
 }
 
 fn load_site(job: u32) -> Site {

@@ -79,6 +79,11 @@ impl Site {
         (number.to_string() == layer).then_some(Self { layer: number, projection })
     }
 
+    /// The site's number in its model, whatever is adapted: layer · 7 + projection. Keys dropout.
+    pub fn number(self) -> u32 {
+        (self.layer * Projection::ALL.len() + self.projection as usize) as u32
+    }
+
     /// The module's path in Hugging Face's causal language model: `model.layers.0.self_attn.q_proj`.
     pub fn module(self) -> String {
         format!("model.{self}")

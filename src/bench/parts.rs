@@ -6,7 +6,7 @@ use super::record::{KernelRecord, Record};
 use super::scene::Scene;
 use crate::Result;
 use crate::gpu::{Recorder, Tensor};
-use crate::kernels::attention::{self, AttentionShape};
+use crate::kernels::attention::{self, AttentionShape, Document, documents};
 use crate::kernels::cross_entropy::{Targets, cross_entropy};
 use crate::kernels::lowrank::{self, JobRow, LowrankSite, LowrankTables, SiteRow};
 use crate::kernels::matmul::Rows;
@@ -85,7 +85,8 @@ fn low_rank_scene((r, trained): (usize, usize), k: usize, n: usize) -> Result<(S
         adapter: scene.noise("adapter", r * (k + n))?,
         grads: scene.zeros("grads", trained * (k + n))?,
     };
-    let site = LowrankSite { rows: ROWS, k, n, r_max: r, t_max: trained, site: 0, jobs: 1, dropout: false, half: false, tables };
+    let site =
+        LowrankSite { rows: ROWS, k, n, r_max: r, t_max: trained, site: 0, dropout_key: 0, jobs: 1, dropout: false, half: false, tables };
     let x = scene.noise("x", ROWS * k)?;
     let dy = scene.noise("dy", ROWS * n)?;
     let h = scene.noise("h", ROWS * r.next_multiple_of(4))?;
@@ -113,15 +114,15 @@ async fn attention(bench: &mut Bench<'_>, lengths: &[usize]) -> Result<()> {
         let mut scene = Scene::default();
         let [q, d_o] = [scene.noise("q", wide)?, scene.noise("do", wide)?];
         let [k, v] = [scene.noise("k", narrow)?, scene.noise("v", narrow)?];
-        let margins = scene.words("margins", attention::margins(lengths))?;
+        let documents = scene.words("documents", documents::table(&Document::packed(lengths)))?;
         let [o, lse] = [scene.noise("o", wide)?, scene.noise("lse", ROWS * 9)?];
         if backward {
             let d_q = scene.zeros("dq", wide)?;
             let [d_k, d_v] = [scene.zeros("dk", narrow)?, scene.zeros("dv", narrow)?];
-            let body = |rec: &mut Recorder| attention::backward(rec, "attention", &shape, q, k, v, margins, o, lse, d_o, d_q, d_k, d_v);
+            let body = |rec: &mut Recorder| attention::backward(rec, "attention", &shape, q, k, v, documents, o, lse, d_o, d_q, d_k, d_v);
             measure_work(bench, "attention backward", &text, scene, Some(7 * product as u64), &body).await?;
         } else {
-            let body = |rec: &mut Recorder| attention::forward(rec, "attention", &shape, q, k, v, margins, o, lse);
+            let body = |rec: &mut Recorder| attention::forward(rec, "attention", &shape, q, k, v, documents, o, lse);
             measure_work(bench, "attention forward", &text, scene, Some(2 * product as u64), &body).await?;
         }
     }

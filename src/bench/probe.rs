@@ -3,9 +3,8 @@
 use super::Bench;
 use super::peak::Peak;
 use crate::Result;
+use crate::gpu::dispatch::Command;
 use crate::gpu::executable::Arenas;
-use crate::gpu::recorder::Command;
-use crate::gpu::tune::candidate_key;
 use crate::gpu::{Executable, Gpu, Plan, Recorder, Store, Tuner, clock};
 
 /// A timed run lasts at least about this long, so that what a submit costs does not count.
@@ -118,7 +117,7 @@ async fn prepare(
     let mut kernels: Vec<String> = Vec::new();
     for command in recorder.commands() {
         if let Command::Dispatch { run, .. } = command {
-            let key = candidate_key(run);
+            let key = run.key();
             if !kernels.contains(&key) {
                 kernels.push(key);
             }

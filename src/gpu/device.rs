@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use super::kernel::{Access, KernelSpec, Variant};
+use super::kernel::{KernelSpec, Variant};
 use super::shader;
 #[cfg(target_arch = "wasm32")]
 use super::web_subgroups;
@@ -40,8 +40,8 @@ pub struct Facts {
 }
 
 impl Facts {
-    /// How many neighbouring lanes can hand numbers round by broadcast, whichever subgroup size the driver picks: 8, 4, or 0 for none.
-    pub fn sharing_lanes(&self) -> u32 {
+    /// How many neighbouring lanes can broadcast to each other, whichever subgroup size the driver picks: 8, 4, or 0 for none.
+    pub fn broadcast_width(&self) -> u32 {
         let smallest = self.subgroup_sizes.0;
         [8, 4].into_iter().find(|lanes| self.subgroups && smallest >= *lanes && smallest.is_multiple_of(*lanes)).unwrap_or(0)
     }
@@ -219,7 +219,7 @@ impl Gpu {
         };
         let mut entries = vec![entry(0, wgpu::BufferBindingType::Uniform, true)];
         for (i, access) in spec.bindings.iter().enumerate() {
-            let read_only = *access == Access::Read;
+            let read_only = !access.declared_writable();
             entries.push(entry(i as u32 + 1, wgpu::BufferBindingType::Storage { read_only }, false));
         }
         let layout = self.device.create_bind_group_layout(&wgpu::BindGroupLayoutDescriptor { label: Some(&label), entries: &entries });
@@ -286,7 +286,7 @@ mod tests {
                 subgroup_sizes: sizes,
                 timestamps: false,
             };
-            facts.sharing_lanes()
+            facts.broadcast_width()
         };
         // NVIDIA, AMD, Intel, llvmpipe; SwiftShader; what is too small or no multiple; no subgroups.
         for sizes in [(32, 32), (32, 64), (8, 32), (8, 8)] {

@@ -6,9 +6,9 @@ use std::time::Duration;
 
 use super::clock;
 use super::device::Gpu;
+use super::dispatch::{Candidate, Command, Dispatch};
 use super::held::Held;
 use super::plan::{PARAMS_SLOT, Plan};
-use super::recorder::{Candidate, Command, Dispatch};
 use super::store::{Space, Store, Tensor};
 use crate::{Error, Result};
 
@@ -156,7 +156,7 @@ impl Executable {
             entries: &entries,
         });
         // A memory-bound kernel is worth about four operations a byte.
-        let cost = what.flops as f64 + what.bind.iter().map(|t| t.bytes() as f64).sum::<f64>() * 4.0;
+        let cost = what.flops as f64 + what.bytes as f64 * 4.0;
         Ok(Ready::Dispatch { pipeline: pipeline.pipeline, group, offset: at, grid: run.grid, cost, optional })
     }
 

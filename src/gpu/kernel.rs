@@ -3,13 +3,23 @@
 /// How a storage binding is declared in WGSL.
 ///
 /// Activations share one arena buffer, and WebGPU forbids one buffer as read-only and writable in the same dispatch,
-/// so every activation is `ReadWrite`, also where it is only read. Weights, parameters and tables are `Read`.
+/// so every activation is declared `read_write`, also where it is only read. Weights, parameters and tables are `Read`.
+/// Which activations a kernel writes is what the plan needs to know to leave out dispatches that nobody needs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Access {
     /// `var<storage, read>`
     Read,
-    /// `var<storage, read_write>`
+    /// `var<storage, read_write>`, only read.
+    Input,
+    /// `var<storage, read_write>`, written; what was there may be read too (accumulation, in-place kernels).
     ReadWrite,
+}
+
+impl Access {
+    /// Whether WGSL declares the binding `read_write`.
+    pub fn declared_writable(self) -> bool {
+        self != Access::Read
+    }
 }
 
 /// One kernel: a WGSL file with entry point `main`, uniform parameters at binding 0 and storage from binding 1 on.
@@ -34,6 +44,8 @@ pub struct Variant {
     pub imports: Vec<(&'static str, &'static str)>,
     /// Distinguishes imports in labels and caches ("q4_1"); empty when there are none.
     pub suffix: &'static str,
+    /// Order of summation: variants of one product that name the same order give the same bits. Empty: the kernel's name.
+    pub order: &'static str,
 }
 
 impl Variant {
@@ -55,9 +67,15 @@ impl Variant {
     pub fn flag_if(self, name: &'static str, on: bool) -> Self {
         if on { self.flag(name) } else { self }
     }
-    /// Lets as many neighbouring lanes hand numbers round as [`sharing_lanes`](super::device::Facts::sharing_lanes) says: 8, 4 or 0.
-    pub fn sharing(self, lanes: u32) -> Self {
+    /// Lets as many neighbouring lanes load a part each and broadcast it as [`broadcast_width`](super::device::Facts::broadcast_width) says:
+    /// 8, 4 or 0.
+    pub fn broadcast(self, lanes: u32) -> Self {
         self.flag_if("SUBGROUPS", lanes > 0).flag_if("QUADS", lanes == 4)
+    }
+    /// Names the order of summation, where a kernel has several or shares one with another kernel.
+    pub fn order(mut self, name: &'static str) -> Self {
+        self.order = name;
+        self
     }
     /// Provides the text of an import; `suffix` names it in caches.
     pub fn import(mut self, name: &'static str, text: &'static str, suffix: &'static str) -> Self {

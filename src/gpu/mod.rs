@@ -5,9 +5,12 @@
 
 pub mod clock;
 pub mod device;
+pub mod dispatch;
 pub mod executable;
 mod held;
 pub mod kernel;
+mod live;
+mod measure;
 pub mod plan;
 mod prewarm;
 pub mod readback;
@@ -20,10 +23,11 @@ pub mod tune;
 mod web_subgroups;
 
 pub use device::{Gpu, GpuOptions};
+pub use dispatch::{Candidate, Dispatch};
 pub use executable::Executable;
 pub use kernel::{Access, KernelSpec, Variant};
 pub use plan::Plan;
-pub use recorder::{Candidate, Dispatch, Recorder};
+pub use recorder::Recorder;
 pub use store::{Class, Store, Tensor};
 pub use tune::Tuner;
 

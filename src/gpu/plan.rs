@@ -6,7 +6,9 @@
 use std::collections::BTreeMap;
 
 use super::device::PlanLimits;
-use super::recorder::{Command, Recorder};
+use super::dispatch::Command;
+use super::live::without_unread;
+use super::recorder::Recorder;
 use super::store::{Class, Space, Store};
 use crate::{Error, Result};
 
@@ -35,6 +37,9 @@ pub struct Plan {
     pub params_bytes: u64,
     /// Sum of all transients if nothing were shared.
     pub unshared_bytes: u64,
+    /// Kernel choices that bits depend on: tunable cases whose candidates sum in different orders, and which one runs. A run that must give the
+    /// same bits again hands them to [`super::Tuner::pin`] before it is recorded.
+    pub order_choices: BTreeMap<String, String>,
 }
 
 /// First and last command that uses a transient.
@@ -45,12 +50,13 @@ struct Life {
 }
 
 impl Plan {
-    /// Places what `recorder` collected.
+    /// Places what `recorder` collected, without the commands whose results nobody reads.
     ///
     /// # Errors
     /// [`Error::Limit`] if one tensor exceeds what `limits` lets a shader bind.
     pub fn new(recorder: Recorder<'_>, limits: PlanLimits) -> Result<Plan> {
-        let Recorder { transients, commands, .. } = recorder;
+        let Recorder { transients, commands, order_choices, .. } = recorder;
+        let commands = without_unread(commands);
         let mut lives: Vec<Option<Life>> = vec![None; transients.len()];
         for (at, command) in commands.iter().enumerate() {
             for tensor in command.tensors().into_iter().filter(|t| t.space == Space::Transient) {
@@ -93,7 +99,7 @@ impl Plan {
         }
         let dispatches = commands.iter().filter(|c| matches!(c, Command::Dispatch { .. })).count() as u64;
         let unshared_bytes = transients.iter().map(|t| t.bytes.next_multiple_of(ALIGN)).sum();
-        Ok(Plan { commands, places, arenas, params_bytes: (dispatches * PARAMS_SLOT).max(PARAMS_SLOT), unshared_bytes })
+        Ok(Plan { commands, places, arenas, params_bytes: (dispatches * PARAMS_SLOT).max(PARAMS_SLOT), unshared_bytes, order_choices })
     }
 
     /// Bytes of all arenas and parameters: what [`super::Executable::new`] allocates.

@@ -3,8 +3,8 @@
 use std::collections::BTreeMap;
 
 use super::device::Gpu;
+use super::dispatch::Command;
 use super::plan::Plan;
-use super::recorder::Command;
 use crate::{Error, Result};
 
 impl Gpu {

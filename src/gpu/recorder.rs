@@ -1,49 +1,12 @@
 //! A step as a list of commands over logical tensors. Recording touches no device.
 
+use std::collections::BTreeMap;
+
 use super::device::Facts;
-use super::kernel::{Access, KernelSpec, Variant};
+use super::dispatch::{Candidate, Command, Dispatch};
+use super::kernel::{KernelSpec, Variant};
 use super::store::{Space, Tensor};
 use super::tune::Tuner;
-
-/// One way to run a tunable dispatch; all candidates take the same bindings and parameters.
-#[derive(Debug, Clone)]
-pub struct Candidate {
-    /// The kernel.
-    pub spec: &'static KernelSpec,
-    /// Its variant.
-    pub variant: Variant,
-    /// Its grid.
-    pub grid: [u32; 3],
-}
-
-/// What one dispatch does, apart from which kernel runs it.
-#[derive(Debug, Clone)]
-pub struct Dispatch {
-    /// Which place in the model, e.g. `layers.3.self_attn.q_proj.forward`.
-    pub label: String,
-    /// Uniform parameters, at most 256 bytes.
-    pub params: Vec<u8>,
-    /// Storage bindings 1.. in the kernel's order.
-    pub bind: Vec<Tensor>,
-    /// Arithmetic operations (a fused multiply-add counts two), for reports and for bounding a submit.
-    pub flops: u64,
-    /// What measuring candidates needs to find in a table: binding, first byte, bytes. Everything else is zero then.
-    pub samples: Vec<(usize, usize, Vec<u8>)>,
-}
-
-impl Dispatch {
-    /// A dispatch with plain-old-data parameters.
-    pub fn new<P: bytemuck::NoUninit>(label: impl Into<String>, params: &P, bind: &[Tensor], flops: u64) -> Self {
-        Self { label: label.into(), params: bytemuck::bytes_of(params).to_vec(), bind: bind.to_vec(), flops, samples: Vec::new() }
-    }
-
-    /// While candidates are measured, binding `binding` (0 is the first storage binding) holds `bytes` from byte `at`: a kernel that walks
-    /// a table must not be measured on an empty one.
-    pub fn sample(mut self, binding: usize, at: usize, bytes: &[u8]) -> Self {
-        self.samples.push((binding, at, bytes.to_vec()));
-        self
-    }
-}
 
 /// A transient tensor before it has a place.
 #[derive(Debug, Clone)]
@@ -52,40 +15,6 @@ pub struct Transient {
     pub label: String,
     /// Size in bytes.
     pub bytes: u64,
-}
-
-/// One recorded command.
-#[derive(Debug, Clone)]
-pub enum Command {
-    /// Run a kernel.
-    Dispatch {
-        /// The chosen way.
-        run: Candidate,
-        /// What it does.
-        what: Dispatch,
-        /// Part of this optional group; see [`Recorder::optional`].
-        group: Option<u32>,
-    },
-    /// Fill with zero.
-    Clear(Tensor),
-    /// Copy `from` to `to`, same length, different buffers.
-    Copy {
-        /// Source.
-        from: Tensor,
-        /// Destination.
-        to: Tensor,
-    },
-}
-
-impl Command {
-    /// The tensors a command touches.
-    pub fn tensors(&self) -> Vec<Tensor> {
-        match self {
-            Command::Dispatch { what, .. } => what.bind.clone(),
-            Command::Clear(t) => vec![*t],
-            Command::Copy { from, to } => vec![*from, *to],
-        }
-    }
 }
 
 /// A tunable dispatch that has no measured choice yet.
@@ -104,6 +33,7 @@ pub struct Recorder<'a> {
     pub(super) transients: Vec<Transient>,
     pub(super) commands: Vec<Command>,
     pub(super) untuned: Vec<Untuned>,
+    pub(super) order_choices: BTreeMap<String, String>,
     tuner: &'a Tuner,
     scope: Vec<String>,
     group: Option<u32>,
@@ -112,7 +42,15 @@ pub struct Recorder<'a> {
 impl<'a> Recorder<'a> {
     /// An empty recording that takes kernel choices from `tuner`.
     pub fn new(tuner: &'a Tuner) -> Self {
-        Self { transients: Vec::new(), commands: Vec::new(), untuned: Vec::new(), tuner, scope: Vec::new(), group: None }
+        Self {
+            transients: Vec::new(),
+            commands: Vec::new(),
+            untuned: Vec::new(),
+            order_choices: BTreeMap::new(),
+            tuner,
+            scope: Vec::new(),
+            group: None,
+        }
     }
 
     /// What the adapter can do, or `None` when planning without a device (the floor is assumed).
@@ -175,10 +113,15 @@ impl<'a> Recorder<'a> {
         what.label = self.full_label(&what.label);
         candidates.iter().for_each(|c| check_bindings(c.spec, &what));
         let choice = self.tuner.choice(&key, &candidates);
-        if choice.is_none() && candidates.len() > 1 && !self.untuned.iter().any(|u| u.key == key) {
+        let chosen = choice.unwrap_or(0);
+        if candidates.iter().any(|c| c.order() != candidates[chosen].order()) {
+            self.order_choices.insert(key.clone(), candidates[chosen].key());
+        }
+        let unsettled = choice.is_none() || self.tuner.wants_again(&key);
+        if unsettled && candidates.len() > 1 && !self.untuned.iter().any(|u| u.key == key) {
             self.untuned.push(Untuned { key, candidates: candidates.clone(), what: what.clone() });
         }
-        let run = candidates.swap_remove(choice.unwrap_or(0));
+        let run = candidates.swap_remove(chosen);
         self.commands.push(Command::Dispatch { run, what, group: self.group });
     }
 
@@ -213,10 +156,10 @@ fn check_bindings(spec: &KernelSpec, what: &Dispatch) {
         assert_eq!(a.offset % 64, 0, "{label}: binding {i} starts at word {}, not a multiple of 64", a.offset);
         for (j, b) in what.bind.iter().enumerate().skip(i + 1) {
             if (a.space, a.index) == (b.space, b.index) {
-                let writes = spec.bindings[i] == Access::ReadWrite || spec.bindings[j] == Access::ReadWrite;
+                let (a_writable, b_writable) = (spec.bindings[i].declared_writable(), spec.bindings[j].declared_writable());
                 let overlap = a.offset < b.offset + b.len && b.offset < a.offset + a.len;
-                assert!(!writes || !overlap, "{label}: bindings {i} and {j} of {} overlap", spec.name);
-                assert_eq!(spec.bindings[i], spec.bindings[j], "{label}: one buffer as read and read_write");
+                assert!(!(a_writable || b_writable) || !overlap, "{label}: bindings {i} and {j} of {} overlap", spec.name);
+                assert_eq!(a_writable, b_writable, "{label}: one buffer as read and read_write");
             }
         }
     }

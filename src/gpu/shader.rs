@@ -12,7 +12,7 @@ const LIBRARY: &[(&str, &str)] = &[
     ("index", include_str!("../../shaders/lib/index.wgsl")),
     ("random", include_str!("../../shaders/lib/random.wgsl")),
     ("tile", include_str!("../../shaders/lib/tile.wgsl")),
-    ("handed_round", include_str!("../../shaders/lib/handed_round.wgsl")),
+    ("subgroup_rows", include_str!("../../shaders/lib/subgroup_rows.wgsl")),
     ("rows4", include_str!("../../shaders/lib/rows4.wgsl")),
     ("segments", include_str!("../../shaders/lib/segments.wgsl")),
     ("lowrank", include_str!("../../shaders/lib/lowrank.wgsl")),

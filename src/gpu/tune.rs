@@ -1,29 +1,98 @@
-//! Kernel choice by measurement: each tunable dispatch is timed once per adapter and shape, and the winner is remembered.
+//! Kernel choice by measurement: which candidate of each tunable case runs, per adapter and shape.
 //!
 //! The table is text that the caller keeps where it likes (a file natively, OPFS on the web). Its key holds the adapter, the driver and
-//! the crate version, so that a new driver or new kernels are measured again.
+//! the crate version, so that a new driver or new kernels are measured again. A choice that was made while the machine was busy, and between
+//! candidates that the noise did not tell apart, is measured again in the next sessions.
 
 use std::collections::BTreeMap;
 
-use super::clock;
-use super::device::{Facts, Gpu};
-use super::executable::{Arenas, Executable};
-use super::plan::Plan;
-use super::recorder::{Candidate, Command, Recorder, Untuned};
-use super::store::{Class, Store, Tensor};
-use crate::Result;
+use serde::{Deserialize, Serialize};
 
-/// Timed runs of each candidate after its warm-up; the fastest counts, since noise only adds.
-const RUNS: usize = 3;
-/// A candidate this much slower than the best at its first timed run is not timed again.
-const HOPELESS: f64 = 1.5;
+use super::device::{Facts, Gpu};
+use super::dispatch::Candidate;
+
+/// Runs that differ by less than this part of their time are as good as equal.
+const QUIET: f64 = 0.1;
+/// After so many sessions a choice stands, however noisy: candidates that keep changing places are equally good.
+const SESSIONS: u32 = 3;
+/// What was chosen before stays unless another one is this much faster.
+const WORTH_CHANGING: f64 = 0.9;
 
 /// Choices made so far.
 #[derive(Debug, Clone, Default)]
 pub struct Tuner {
     facts: Option<Facts>,
-    /// Tunable key to the chosen candidate's own key.
-    choices: BTreeMap<String, String>,
+    /// By tunable case.
+    choices: BTreeMap<String, Choice>,
+    /// Choices that a run must repeat, by tunable case: the candidate's key.
+    pinned: BTreeMap<String, String>,
+}
+
+/// One remembered choice.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+struct Choice {
+    /// The candidate's own key.
+    candidate: String,
+    /// Median time of one run.
+    seconds: f64,
+    /// Distance of the median from the fastest run, as a part of the median.
+    noise: f64,
+    /// Sessions in which it was measured.
+    sessions: u32,
+    /// Not to be measured again.
+    settled: bool,
+    /// Measured in this session.
+    #[serde(skip)]
+    fresh: bool,
+}
+
+/// Timed runs of one candidate.
+#[derive(Debug, Clone)]
+pub(super) struct Timed {
+    pub candidate: String,
+    pub seconds: Vec<f64>,
+}
+
+impl Timed {
+    pub(super) fn median(&self) -> f64 {
+        let mut sorted = self.seconds.clone();
+        sorted.sort_by(f64::total_cmp);
+        sorted.get(sorted.len() / 2).copied().unwrap_or(f64::INFINITY)
+    }
+
+    pub(super) fn fastest(&self) -> f64 {
+        self.seconds.iter().copied().fold(f64::INFINITY, f64::min)
+    }
+
+    fn noise(&self) -> f64 {
+        1.0 - self.fastest() / self.median()
+    }
+}
+
+/// Whether the fastest candidate is told apart from the others: even their best runs are slower than its median.
+pub(super) fn is_clear(all: &[Timed]) -> bool {
+    let Some(best) = all.iter().min_by(|a, b| a.median().total_cmp(&b.median())) else { return true };
+    all.iter().filter(|other| other.candidate != best.candidate).all(|other| other.fastest() > best.median())
+}
+
+/// The choice that follows from `all`, given what was chosen in sessions before.
+fn judge(all: &[Timed], before: Option<&Choice>) -> Option<Choice> {
+    let mut best = all.iter().min_by(|a, b| a.median().total_cmp(&b.median()))?;
+    if let Some(kept) = before.and_then(|b| all.iter().find(|t| t.candidate == b.candidate))
+        && best.median() > kept.median() * WORTH_CHANGING
+    {
+        best = kept;
+    }
+    let sessions = before.map_or(0, |b| b.sessions) + 1;
+    let quiet = all.iter().all(|t| t.noise() < QUIET || t.fastest() > best.median());
+    Some(Choice {
+        candidate: best.candidate.clone(),
+        seconds: best.median(),
+        noise: best.noise(),
+        sessions,
+        settled: is_clear(all) || quiet || sessions >= SESSIONS,
+        fresh: true,
+    })
 }
 
 impl Tuner {
@@ -34,12 +103,12 @@ impl Tuner {
 
     /// Choices for this device, none measured yet.
     pub fn for_device(gpu: &Gpu) -> Self {
-        Self { facts: Some(gpu.facts().clone()), choices: BTreeMap::new() }
+        Self::assuming(gpu.facts().clone())
     }
 
     /// Choices for a device that is only described, to list what would be offered to it.
     pub fn assuming(facts: Facts) -> Self {
-        Self { facts: Some(facts), choices: BTreeMap::new() }
+        Self { facts: Some(facts), ..Self::default() }
     }
 
     /// What the adapter can do, if there is one.
@@ -61,10 +130,10 @@ impl Tuner {
 
     /// Takes over a table written by [`Tuner::to_json`]; a table of another device or version, or damaged text, is ignored.
     pub fn absorb_json(&mut self, text: &str) {
-        #[derive(serde::Deserialize)]
+        #[derive(Deserialize)]
         struct Table {
             key: String,
-            choices: BTreeMap<String, String>,
+            choices: BTreeMap<String, Choice>,
         }
         match serde_json::from_str::<Table>(text) {
             Ok(table) if table.key == self.cache_key() => self.choices.extend(table.choices),
@@ -73,74 +142,112 @@ impl Tuner {
         }
     }
 
-    /// Index of the remembered choice among `candidates`.
+    /// Index of the pinned or remembered choice among `candidates`.
     pub fn choice(&self, key: &str, candidates: &[Candidate]) -> Option<usize> {
-        let chosen = self.choices.get(key)?;
-        candidates.iter().position(|c| candidate_key(c) == *chosen)
+        let place = |wanted: &String| candidates.iter().position(|c| c.key() == *wanted);
+        let pinned = self.pinned.get(key).and_then(place);
+        pinned.or_else(|| self.choices.get(key).and_then(|choice| place(&choice.candidate)))
+    }
+
+    /// Whether a remembered choice was made under noise and should be measured once more in this session.
+    pub fn wants_again(&self, key: &str) -> bool {
+        !self.pinned.contains_key(key) && self.choices.get(key).is_some_and(|choice| !choice.settled && !choice.fresh)
+    }
+
+    /// Takes the choices that another run's bits depend on, as its [`Plan::order_choices`](super::Plan::order_choices) says, whatever was
+    /// measured: recordings made from now on sum in the same orders. A choice that this adapter is not offered has no effect, which the new
+    /// plan's `order_choices` show. Pinned choices are not written by [`Tuner::to_json`].
+    pub fn pin(&mut self, choices: &BTreeMap<String, String>) {
+        self.pinned.extend(choices.iter().map(|(key, candidate)| (key.clone(), candidate.clone())));
+    }
+
+    /// Forgets what was pinned.
+    pub fn unpin(&mut self) {
+        self.pinned.clear();
     }
 
     /// Forces a choice; for tests and benchmarks that run every candidate.
     pub fn force(&mut self, key: &str, candidate: &Candidate) {
-        self.choices.insert(key.into(), candidate_key(candidate));
+        let choice = Choice { candidate: candidate.key(), seconds: 0.0, noise: 0.0, sessions: SESSIONS, settled: true, fresh: true };
+        self.choices.insert(key.into(), choice);
     }
 
-    /// Measures every candidate of `untuned` on scratch buffers (zero but for [`Dispatch::sample`](super::Dispatch::sample)) and remembers the fastest.
-    ///
-    /// # Errors
-    /// Errors of the device; out of memory here means that the step itself would not fit.
-    pub async fn measure(&mut self, gpu: &Gpu, untuned: &[Untuned]) -> Result<()> {
-        for case in untuned {
-            let mut best: Option<(f64, usize)> = None;
-            for (i, candidate) in case.candidates.iter().enumerate() {
-                let limit = best.map(|(t, _)| t);
-                let seconds = time_candidate(gpu, candidate, case, limit).await?;
-                if best.is_none_or(|(t, _)| seconds < t) {
-                    best = Some((seconds, i));
-                }
-            }
-            if let Some((seconds, i)) = best {
-                let chosen = candidate_key(&case.candidates[i]);
-                tracing::debug!("{}: {chosen} in {:.3} ms", case.key, seconds * 1e3);
-                self.choices.insert(case.key.clone(), chosen);
-            }
-        }
-        Ok(())
+    /// Remembers what follows from timed runs of a case's candidates.
+    pub(super) fn remember(&mut self, key: &str, all: &[Timed]) {
+        let Some(choice) = judge(all, self.choices.get(key)) else { return };
+        tracing::debug!(
+            "{key}: {} in {:.3} ms, noise {:.2}, settled {}",
+            choice.candidate,
+            choice.seconds * 1e3,
+            choice.noise,
+            choice.settled
+        );
+        self.choices.insert(key.into(), choice);
     }
 }
 
-/// A candidate's identity within its case.
-pub fn candidate_key(candidate: &Candidate) -> String {
-    format!("{} {}", candidate.spec.name, candidate.variant.key())
-}
+#[cfg(test)]
+mod tests {
+    use super::*;
 
-/// Best time in seconds of one candidate on zeroed scratch buffers of the case's sizes.
-async fn time_candidate(gpu: &Gpu, candidate: &Candidate, case: &Untuned, limit: Option<f64>) -> Result<f64> {
-    let mut store = Store::new();
-    let mut what = case.what.clone();
-    let scratch: Vec<Tensor> = what.bind.iter().map(|t| store.declare("scratch", Class::Io, t.len as usize)).collect::<Result<_>>()?;
-    what.bind = scratch;
-    store.allocate(gpu).await?;
-    for (binding, at, bytes) in &what.samples {
-        let tensor = what.bind[*binding];
-        store.write(gpu, tensor.slice(at / 4..tensor.len as usize), bytes)?;
+    fn timed(name: &str, seconds: &[f64]) -> Timed {
+        Timed { candidate: name.into(), seconds: seconds.to_vec() }
     }
-    let none = Tuner::none();
-    let mut recorder = Recorder::new(&none);
-    recorder.commands.push(Command::Dispatch { run: candidate.clone(), what, group: None });
-    let plan = Plan::new(recorder, gpu.plan_limits())?;
-    let arenas = Arenas::allocate(gpu, &[&plan]).await?;
-    let mut executable = Executable::new(gpu, &store, &arenas, plan).await?;
-    executable.run(gpu).await?;
-    gpu.finish().await?;
-    let mut best = f64::MAX;
-    for _ in 0..RUNS {
-        let began = clock::now();
-        executable.run(gpu).await?;
-        gpu.finish().await?;
-        best = best.min((clock::now() - began).as_secs_f64());
-        if limit.is_some_and(|l| best > l * HOPELESS) {
-            break;
-        }
+
+    #[test]
+    fn the_median_decides_and_clear_or_quiet_results_stand() {
+        // One lucky run of b and one unlucky one of a change nothing.
+        let clear = judge(&[timed("a", &[1.0, 9.0, 1.1]), timed("b", &[2.0, 2.1, 2.2])], None).unwrap();
+        assert_eq!((clear.candidate.as_str(), clear.settled), ("a", true));
+        let equal = judge(&[timed("a", &[1.0, 1.02, 1.01]), timed("b", &[1.01, 1.0, 1.03])], None).unwrap();
+        assert!(equal.settled, "as good as equal: either will do");
+        let noisy = judge(&[timed("a", &[1.0, 3.0, 1.5]), timed("b", &[1.2, 4.0, 1.6])], None).unwrap();
+        assert_eq!((noisy.candidate.as_str(), noisy.settled, noisy.sessions), ("a", false, 1));
     }
-    Ok(best)
+
+    #[test]
+    fn noisy_choices_are_measured_again_but_not_for_ever_and_not_changed_for_little() {
+        let mut tuner = Tuner::none();
+        let noisy = [timed("a", &[1.0, 3.0, 1.5]), timed("b", &[1.2, 4.0, 1.6])];
+        tuner.remember("case", &noisy);
+        assert!(!tuner.wants_again("case"), "once a session is enough");
+        // Another session, in which b is a little faster, and one in which it is much faster.
+        let next = |tuner: &Tuner| {
+            let mut next = Tuner::none();
+            next.absorb_json(&tuner.to_json());
+            next
+        };
+        let mut second = next(&tuner);
+        assert!(second.wants_again("case"));
+        second.remember("case", &[timed("a", &[1.0, 3.0, 1.5]), timed("b", &[1.0, 4.0, 1.4])]);
+        assert_eq!((second.choices["case"].candidate.as_str(), second.wants_again("case")), ("a", false));
+        let mut third = next(&second);
+        third.remember("case", &[timed("a", &[1.0, 3.0, 1.5]), timed("b", &[0.9, 4.0, 1.0])]);
+        assert_eq!(third.choices["case"].candidate, "b");
+        assert!(!next(&third).wants_again("case"), "three sessions are enough");
+    }
+
+    #[test]
+    fn pinned_choices_win_are_not_measured_and_not_written() {
+        let mut tuner = Tuner::none();
+        tuner.remember("case", &[timed("kernel A=1", &[1.0, 3.0, 1.5]), timed("kernel A=2", &[1.2, 4.0, 1.6])]);
+        let mut tuner = {
+            let mut next = Tuner::none();
+            next.absorb_json(&tuner.to_json());
+            next
+        };
+        static SPEC: super::super::KernelSpec = super::super::KernelSpec { name: "kernel", source: "", bindings: &[] };
+        let candidates: Vec<Candidate> =
+            [1, 2].map(|a| Candidate { spec: &SPEC, variant: super::super::Variant::new().with("A", a), grid: [1, 1, 1] }).into();
+        assert_eq!(tuner.choice("case", &candidates), Some(0));
+        let written = tuner.to_json();
+        tuner.pin(&[("case".to_owned(), "kernel A=2".to_owned()), ("other".to_owned(), "kernel A=2".to_owned())].into());
+        assert_eq!((tuner.choice("case", &candidates), tuner.choice("other", &candidates)), (Some(1), Some(1)));
+        assert!(!tuner.wants_again("case"));
+        assert_eq!(tuner.to_json(), written);
+        tuner.pin(&[("case".to_owned(), "a kernel that is not offered".to_owned())].into());
+        assert_eq!(tuner.choice("case", &candidates), Some(0));
+        tuner.unpin();
+        assert!(tuner.wants_again("case"));
+    }
 }

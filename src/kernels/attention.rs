@@ -2,42 +2,48 @@
 //! visible pairs.
 //!
 //! Query row i of a head sees the key rows `first_key(i) ..= i` (`shaders/attention_mask.wgsl`): its own document, no further back than
-//! the sliding window. The forward pass keeps one number per row and head (the log-sum-exp of its scores); the backward pass recomputes
-//! the weights from it. Gradients of keys and values are summed by the workgroup that owns the keys, in a fixed order.
+//! the sliding window, inside its group. Workgroups take tiles that lie in one document each ([`documents`]), so results do not depend on
+//! where a document lies, and documents cannot disturb each other. The forward pass saves one number per row and head (the log-sum-exp of its
+//! scores); the backward pass recomputes the weights from it. Gradients of keys and values are summed by the workgroup that owns the keys, in
+//! a fixed order.
 //!
 //! Two families of kernels compute the same. `attention_tile_*` stage 32 × 32 tiles in workgroup memory, the form for GPUs.
-//! `attention_lanes_*` keep whole rows in the registers of one lane and hand the other operand round; they win on CPU adapters, whose
+//! `attention_lanes_*` keep whole rows in the registers of one lane and broadcast the other operand; they win on CPU adapters, whose
 //! workgroup memory is slower than loads. Which one runs is measured.
 
+mod candidates;
 mod decode;
+pub mod documents;
 mod twin;
 
+pub use candidates::{candidates, forms};
 pub use decode::{DECODE, DECODE_LANES, DECODE_MERGE, decode, decode_candidates, decode_key};
+pub use documents::Document;
 pub use twin::{Visible, attention_backward_twin, attention_twin, decode_twin};
 
-use crate::gpu::device::Facts;
-use crate::gpu::{Access, Candidate, Dispatch, KernelSpec, Recorder, Tensor, Variant, grid_1d};
+use crate::gpu::{Access, Dispatch, KernelSpec, Recorder, Tensor, Variant, grid_1d};
 
 const R: Access = Access::Read;
+const IN: Access = Access::Input;
 const RW: Access = Access::ReadWrite;
 
-/// Forward, workgroup-memory tiles. Bindings: q, k, v, margins, o, lse.
+/// Forward, workgroup-memory tiles. Bindings: q, k, v, documents, o, lse.
 pub const TILE_FORWARD: KernelSpec = KernelSpec {
     name: "attention_tile_forward",
     source: include_str!("../../shaders/attention_tile_forward.wgsl"),
-    bindings: &[RW, RW, RW, R, RW, RW],
+    bindings: &[IN, IN, IN, R, RW, RW],
 };
-/// Gradient of the queries, workgroup-memory tiles. Bindings: q, k, v, do, stats, margins, dq.
+/// Gradient of the queries, workgroup-memory tiles. Bindings: q, k, v, do, stats, documents, dq.
 pub const TILE_DQ: KernelSpec = KernelSpec {
     name: "attention_tile_dq",
     source: include_str!("../../shaders/attention_tile_dq.wgsl"),
-    bindings: &[RW, RW, RW, RW, RW, R, RW],
+    bindings: &[IN, IN, IN, IN, IN, R, RW],
 };
-/// Gradients of keys and values, workgroup-memory tiles. Bindings: q, k, v, do, stats, margins, dk, dv.
+/// Gradients of keys and values, workgroup-memory tiles. Bindings: q, k, v, do, stats, documents, dk, dv.
 pub const TILE_DKV: KernelSpec = KernelSpec {
     name: "attention_tile_dkv",
     source: include_str!("../../shaders/attention_tile_dkv.wgsl"),
-    bindings: &[RW, RW, RW, RW, RW, R, RW, RW],
+    bindings: &[IN, IN, IN, IN, IN, R, RW, RW],
 };
 /// Forward, rows in registers. Bindings as [`TILE_FORWARD`].
 pub const LANES_FORWARD: KernelSpec = KernelSpec {
@@ -53,10 +59,8 @@ pub const LANES_DKV: KernelSpec =
     KernelSpec { name: "attention_lanes_dkv", source: include_str!("../../shaders/attention_lanes_dkv.wgsl"), bindings: TILE_DKV.bindings };
 /// stats = (lse, sum(o · do)) for every row and head. Bindings: o, do, lse, stats.
 pub const DELTA: KernelSpec =
-    KernelSpec { name: "attention_delta", source: include_str!("../../shaders/attention_delta.wgsl"), bindings: &[RW, RW, RW, RW] };
+    KernelSpec { name: "attention_delta", source: include_str!("../../shaders/attention_delta.wgsl"), bindings: &[IN, IN, IN, RW] };
 
-/// Rows of one workgroup of the `attention_tile_*` kernels.
-const TILE: u32 = 32;
 /// Head dimensions the kernels are written for: multiples of 4 up to this.
 pub const MAX_HEAD_DIM: u32 = 256;
 
@@ -121,21 +125,6 @@ impl AttentionShape {
     }
 }
 
-/// The margins table of documents packed one after the other: for every row (rows before its document, rows after it). `[t, 2]`.
-///
-/// All zeros means one document that fills the batch.
-pub fn margins(lengths: &[usize]) -> Vec<u32> {
-    let rows: usize = lengths.iter().sum();
-    let mut table = Vec::with_capacity(2 * rows);
-    let mut before = 0;
-    for length in lengths {
-        let pair = [before as u32, (rows - before - length) as u32];
-        (0..*length).for_each(|_| table.extend(pair));
-        before += length;
-    }
-    table
-}
-
 /// Which of the three kernels of a family.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Pass {
@@ -155,108 +144,20 @@ impl Pass {
             Pass::KeysValues => "attention_dkv",
         }
     }
-}
 
-/// Every form that `pass` has on an adapter, also hopeless ones: for tests and benchmarks.
-pub fn forms(pass: Pass, shape: &AttentionShape, facts: Option<&Facts>) -> Vec<Candidate> {
-    let mut all = vec![tile(pass, shape)];
-    let lanes = lane_count(facts);
-    for (heads, per_head) in row_splits(pass, shape) {
-        all.push(lanes_form(pass, shape, lanes, heads, per_head, 0));
-        if sharing_lanes(facts) > 0 {
-            all.push(lanes_form(pass, shape, lanes, heads, per_head, sharing_lanes(facts)));
+    /// Matrix products of the pass over the pairs of rows that see each other.
+    fn products(self) -> u64 {
+        match self {
+            Pass::Forward => 2,
+            Pass::Queries => 3,
+            Pass::KeysValues => 4,
         }
     }
-    all
 }
-
-/// The forms worth measuring on an adapter, the default first. `None` is an adapter of which nothing is known.
-///
-/// A lane that holds whole rows needs registers for them: GPUs get that form for small heads only. A CPU adapter spills to its cache,
-/// which is cheap up to a point; there the tile is not even tried, since it is never near and costs seconds to compile.
-pub fn candidates(pass: Pass, shape: &AttentionShape, facts: Option<&Facts>) -> Vec<Candidate> {
-    let is_cpu = facts.is_some_and(|f| f.is_cpu);
-    let registers = if is_cpu { 2048 } else { 256 };
-    let sharing = sharing_lanes(facts);
-    let lanes: Vec<Candidate> = row_splits(pass, shape)
-        .into_iter()
-        .filter(|(heads, per_head)| facts.is_some() && row_arrays(pass) * heads * per_head * shape.head_dim <= registers)
-        .map(|(heads, per_head)| lanes_form(pass, shape, lane_count(facts), heads, per_head, sharing))
-        .take(if is_cpu { 1 } else { 2 })
-        .collect();
-    if is_cpu && !lanes.is_empty() { lanes } else { [vec![tile(pass, shape)], lanes].concat() }
-}
-
-fn sharing_lanes(facts: Option<&Facts>) -> u32 {
-    facts.map_or(0, Facts::sharing_lanes)
-}
-
-/// Invocations per workgroup of the lanes forms: short tiles waste the least on the diagonal, a GPU wants a whole subgroup.
-fn lane_count(facts: Option<&Facts>) -> u32 {
-    if facts.is_some_and(|f| f.is_cpu) { 8 } else { 32 }
-}
-
-/// Head-wide arrays a row of the lanes form keeps; also the matrix products of the pass.
-fn row_arrays(pass: Pass) -> u32 {
-    match pass {
-        Pass::Forward => 2,
-        Pass::Queries => 3,
-        Pass::KeysValues => 4,
-    }
-}
-
-/// (heads, rows per head) of one lane: as many heads of a key/value group as divide it, so that they share every load.
-fn row_splits(pass: Pass, shape: &AttentionShape) -> Vec<(u32, u32)> {
-    if pass == Pass::KeysValues {
-        return vec![(1, 4), (1, 2)];
-    }
-    let group = shape.heads / shape.kv_heads;
-    match (2..=4).rev().find(|n| group.is_multiple_of(*n)) {
-        Some(2) => vec![(2, 2), (2, 1)],
-        Some(heads) => vec![(heads, 1), (1, 2)],
-        None => vec![(1, 4), (1, 2)],
-    }
-}
-
-fn tile(pass: Pass, shape: &AttentionShape) -> Candidate {
-    let (spec, heads) = match pass {
-        Pass::Forward => (&TILE_FORWARD, shape.heads),
-        Pass::Queries => (&TILE_DQ, shape.heads),
-        Pass::KeysValues => (&TILE_DKV, shape.kv_heads),
-    };
-    let variant =
-        Variant::new().with("HEAD_DIM", shape.head_dim).import("attention_mask", MASK, "").import("attention_tile", TILE_PARTS, "");
-    Candidate { spec, variant, grid: [shape.rows.div_ceil(TILE), heads, 1] }
-}
-
-fn lanes_form(pass: Pass, shape: &AttentionShape, lanes: u32, heads: u32, per_head: u32, sharing: u32) -> Candidate {
-    let (spec, groups) = match pass {
-        Pass::Forward => (&LANES_FORWARD, shape.heads / heads),
-        Pass::Queries => (&LANES_DQ, shape.heads / heads),
-        Pass::KeysValues => (&LANES_DKV, shape.kv_heads),
-    };
-    let rows_flag = ["ROWS_2", "ROWS_3", "ROWS_4"][(heads * per_head) as usize - 2];
-    let variant = Variant::new()
-        .with("HEAD_DIM", shape.head_dim)
-        .with("LANES", lanes)
-        .with("HEADS", heads)
-        .with("PER_HEAD", per_head)
-        .flag(rows_flag)
-        .sharing(sharing)
-        .import("attention_mask", MASK, "")
-        .import("attention_rows", ROWS_PARTS, "")
-        .import("attention_keys", KEYS_PARTS, "");
-    Candidate { spec, variant, grid: [shape.rows.div_ceil(lanes * per_head), groups, 1] }
-}
-
-const MASK: &str = include_str!("../../shaders/attention_mask.wgsl");
-const TILE_PARTS: &str = include_str!("../../shaders/attention_tile.wgsl");
-const ROWS_PARTS: &str = include_str!("../../shaders/attention_rows.wgsl");
-const KEYS_PARTS: &str = include_str!("../../shaders/attention_keys.wgsl");
 
 /// Records o = softmax(scale q kᵀ) v.
 ///
-/// `q`, `o`: `[t, h*hd]`; `k`, `v`: `[t, kv*hd]`; `margins`: `[t, 2]` u32 of [`margins`] in a buffer that is only read;
+/// `q`, `o`: `[t, h*hd]`; `k`, `v`: `[t, kv*hd]`; `documents`: the [`documents::table`] of the batch in a buffer that is only read;
 /// `lse`: `[t, h]`, the natural log of the sum of exp(score), which [`backward`] needs. Rotary positions are applied already.
 ///
 /// # Panics
@@ -268,11 +169,11 @@ pub fn forward(
     q: Tensor,
     k: Tensor,
     v: Tensor,
-    margins: Tensor,
+    documents: Tensor,
     o: Tensor,
     lse: Tensor,
 ) {
-    let what = pass_dispatch(Pass::Forward, label, shape, &[q, k, v, margins, o, lse]);
+    let what = pass_dispatch(Pass::Forward, label, shape, &[q, k, v, documents, o, lse]);
     record(rec, Pass::Forward, shape, what);
 }
 
@@ -289,7 +190,7 @@ pub fn backward(
     q: Tensor,
     k: Tensor,
     v: Tensor,
-    margins: Tensor,
+    documents: Tensor,
     o: Tensor,
     lse: Tensor,
     d_o: Tensor,
@@ -299,9 +200,9 @@ pub fn backward(
 ) {
     let stats = rec.transient(&format!("{label}.stats"), 2 * (shape.rows * shape.heads) as usize);
     delta(rec, &format!("{label}.delta"), shape, o, d_o, lse, stats);
-    let what = pass_dispatch(Pass::Queries, &format!("{label}.dq"), shape, &[q, k, v, d_o, stats, margins, d_q]);
+    let what = pass_dispatch(Pass::Queries, &format!("{label}.dq"), shape, &[q, k, v, d_o, stats, documents, d_q]);
     record(rec, Pass::Queries, shape, what);
-    let what = pass_dispatch(Pass::KeysValues, &format!("{label}.dkv"), shape, &[q, k, v, d_o, stats, margins, d_k, d_v]);
+    let what = pass_dispatch(Pass::KeysValues, &format!("{label}.dkv"), shape, &[q, k, v, d_o, stats, documents, d_k, d_v]);
     record(rec, Pass::KeysValues, shape, what);
 }
 
@@ -318,7 +219,7 @@ pub fn delta(rec: &mut Recorder, label: &str, shape: &AttentionShape, o: Tensor,
 /// As [`forward`].
 pub fn pass_dispatch(pass: Pass, label: &str, shape: &AttentionShape, bind: &[Tensor]) -> Dispatch {
     shape.check();
-    Dispatch::new(label, &shape.params(), bind, shape.flops(u64::from(row_arrays(pass))))
+    Dispatch::new(label, &shape.params(), bind, shape.flops(pass.products()))
 }
 
 fn record(rec: &mut Recorder, pass: Pass, shape: &AttentionShape, what: Dispatch) {
@@ -331,15 +232,9 @@ mod tests {
     use super::*;
 
     #[test]
-    fn margins_count_rows_before_and_after_the_document() {
-        assert_eq!(margins(&[2, 1]), [0, 1, 0, 1, 2, 0]);
-        assert_eq!(margins(&[3]), [0; 6]);
-    }
-
-    #[test]
     fn an_unknown_adapter_gets_the_tile() {
         let shape = AttentionShape { rows: 5, heads: 9, kv_heads: 3, head_dim: 64, window: None };
         let ways = candidates(Pass::KeysValues, &shape, None);
-        assert_eq!((ways.len(), ways[0].spec.name, ways[0].grid), (1, "attention_tile_dkv", [1, 3, 1]));
+        assert_eq!((ways.len(), ways[0].spec.name, ways[0].grid), (1, "attention_tile_dkv", [2, 3, 1]));
     }
 }

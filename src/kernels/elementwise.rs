@@ -12,15 +12,18 @@ struct Params {
     pad: [u32; 3],
 }
 
-const THREE: &[Access] = &[Access::ReadWrite, Access::ReadWrite, Access::ReadWrite];
+const INTO_THIRD: &[Access] = &[Access::Input, Access::Input, Access::ReadWrite];
 
 /// gate, up, a.
-pub const SWIGLU: KernelSpec = KernelSpec { name: "swiglu", source: include_str!("../../shaders/swiglu.wgsl"), bindings: THREE };
+pub const SWIGLU: KernelSpec = KernelSpec { name: "swiglu", source: include_str!("../../shaders/swiglu.wgsl"), bindings: INTO_THIRD };
 /// gate (becomes its gradient), up (becomes its gradient), da.
-pub const SWIGLU_BACKWARD: KernelSpec =
-    KernelSpec { name: "swiglu_backward", source: include_str!("../../shaders/swiglu_backward.wgsl"), bindings: THREE };
+pub const SWIGLU_BACKWARD: KernelSpec = KernelSpec {
+    name: "swiglu_backward",
+    source: include_str!("../../shaders/swiglu_backward.wgsl"),
+    bindings: &[Access::ReadWrite, Access::ReadWrite, Access::Input],
+};
 /// a, b, c.
-pub const ADD: KernelSpec = KernelSpec { name: "add", source: include_str!("../../shaders/add.wgsl"), bindings: THREE };
+pub const ADD: KernelSpec = KernelSpec { name: "add", source: include_str!("../../shaders/add.wgsl"), bindings: INTO_THIRD };
 
 fn record(rec: &mut Recorder, spec: &'static KernelSpec, label: &str, bind: [Tensor; 3], flops: u64) {
     let len = bind[0].len;

@@ -7,7 +7,7 @@ use crate::gpu::{Access, Dispatch, KernelSpec, Recorder, Tensor, grid_1d};
 pub const EMBED: KernelSpec = KernelSpec {
     name: "embed",
     source: include_str!("../../shaders/embed.wgsl"),
-    bindings: &[Access::ReadWrite, Access::Read, Access::ReadWrite],
+    bindings: &[Access::Input, Access::Read, Access::ReadWrite],
 };
 
 /// `y[t, w.cols] = w[tokens[t]]`, for `tokens.len` tokens, equal to the format's decoder bit for bit. Zeros for a token past the table.
@@ -26,8 +26,10 @@ pub fn gather(rec: &mut Recorder, label: &str, tokens: Tensor, w: &Matrix, y: Te
             pad: 0,
             members: [0; 4],
         };
+        // One row a token, decoded to eight times as many bytes at most.
+        let words = t as usize * (1 + 2 * w.cols);
         let groups = (t as usize * w.cols.div_ceil(8)).div_ceil(64) as u32;
-        rec.dispatch(&EMBED, w.variant(), grid_1d(groups), Dispatch::new(label, &params, &[tokens, part.tensor, y], 0));
+        rec.dispatch(&EMBED, w.variant(), grid_1d(groups), Dispatch::new(label, &params, &[tokens, part.tensor, y], 0).touching(words));
     }
 }
 

@@ -10,16 +10,15 @@
 //! | `dBt += scale · hᵀ dy`, `dA += dhᵀ drop(x)` | grad |
 //!
 //! `drop` and `mask` concern the ranks that train; frozen ones, the earlier links of a chain, see every input.
-//! `h` and `dh` are `[rows, stride]`, `stride` being `r_max` rounded up to whole vectors of four, zero past a job's rank. A row of `h`, `y` and `dx` has the same bits in every variant and whatever
-//! else is in the batch; gradients sum the job's rows in an order counted from its first row.
+//! `h` and `dh` are `[rows, stride]`, `stride` being `r_max` rounded up to whole vectors of four, zero past a job's rank. A row of `h`, `y`
+//! and `dx` has the same bits in every variant and whatever else is in the batch; gradients sum the job's rows in an order counted from its first row.
+
+mod candidates;
 
 use bytemuck::{Pod, Zeroable};
 
-use crate::gpu::device::Facts;
-use crate::gpu::{Access, Candidate, Dispatch, KernelSpec, Recorder, Tensor, Variant};
-
-/// Ranks that a lane handles at least.
-const BLOCK: usize = 8;
+use self::candidates::Lanes;
+use crate::gpu::{Access, Dispatch, KernelSpec, Recorder, Tensor};
 
 /// One job's rows and dropout, a row of the jobs table. Uploaded every step.
 #[repr(C)]
@@ -45,7 +44,7 @@ impl JobRow {
         Self { row_begin: rows.start as u32, row_end: rows.end as u32, dropout_seed: 0, dropout_threshold: 0, keep: 1.0, reserved: [0; 3] }
     }
 
-    /// Drops inputs of the low-rank path with probability `p` in `0.0..1.0`; the mask is keyed by (`seed`, `step`, site, row of the job, column).
+    /// Drops inputs of the low-rank path with probability `p` in `0.0..1.0`; the mask is keyed by (`seed`, `step`, layer and projection, row of the job, column).
     pub fn with_dropout(self, p: f32, seed: u32, step: u32) -> Self {
         let threshold = (f64::from(p.clamp(0.0, 1.0)) * 4_294_967_296.0).min(4_294_967_295.0) as u32;
         let keep = (1.0 / (1.0 - f64::from(p))) as f32;
@@ -94,14 +93,14 @@ fn mix32(value: u32) -> u32 {
     x ^ (x >> 16)
 }
 
-/// The seed that a [`JobRow`] carries during optimizer step `step`; kernels mix the site into it.
+/// The seed that a [`JobRow`] carries during optimizer step `step`; kernels mix [`LowrankSite::dropout_key`] into it.
 pub fn dropout_step_seed(job_seed: u32, step: u32) -> u32 {
     mix32(mix32(job_seed) ^ step)
 }
 
-/// The factor, 0 or `keep`, of element (`row` of the packed batch, `column`) of a job's input at `site`.
-pub fn dropout_factor(job: &JobRow, site: u32, row: u32, column: u32) -> f32 {
-    let seed = mix32(job.dropout_seed ^ site);
+/// The factor, 0 or `keep`, of element (`row` of the packed batch, `column`) of a job's input, where the site's [`LowrankSite::dropout_key`] is `key`.
+pub fn dropout_factor(job: &JobRow, key: u32, row: u32, column: u32) -> f32 {
+    let seed = mix32(job.dropout_seed ^ key);
     let row = (row - job.row_begin).wrapping_mul(0x9e37_79b9);
     let bits = mix32(mix32(seed ^ row) ^ column.wrapping_mul(0x85eb_ca6b));
     if bits >= job.dropout_threshold { job.keep } else { 0.0 }
@@ -135,8 +134,10 @@ pub struct LowrankSite {
     pub r_max: usize,
     /// Most trainable ranks of any job here, at most `r_max`.
     pub t_max: usize,
-    /// Row of the sites table; keys dropout, so a job must meet the same number alone and among others.
+    /// Row of the sites table.
     pub site: usize,
+    /// Seeds the dropout mask. Must be the same whether a job runs alone or fused, so it depends only on layer and projection.
+    pub dropout_key: u32,
     /// Jobs in the tables.
     pub jobs: usize,
     /// Whether any job may drop inputs; without it thresholds are not looked at.
@@ -157,11 +158,11 @@ struct Params {
     jobs: u32,
     matrix: u32,
     scaled: u32,
-    pad: u32,
+    dropout_key: u32,
 }
 
-const ROWS_BINDINGS: &[Access] = &[Access::Read, Access::Read, Access::Read, Access::Read, Access::ReadWrite, Access::ReadWrite];
-const GRAD_BINDINGS: &[Access] = &[Access::Read, Access::Read, Access::ReadWrite, Access::ReadWrite, Access::ReadWrite];
+const ROWS_BINDINGS: &[Access] = &[Access::Read, Access::Read, Access::Read, Access::Read, Access::Input, Access::ReadWrite];
+const GRAD_BINDINGS: &[Access] = &[Access::Read, Access::Read, Access::Input, Access::Input, Access::ReadWrite];
 
 /// Into the rank, one lane a row.
 pub const DOWN: KernelSpec =
@@ -226,14 +227,15 @@ impl LowrankSite {
             jobs: self.jobs as u32,
             matrix: u32::from(product.factor == Factor::Bt),
             scaled: u32::from(product.scaled),
-            pad: 0,
+            dropout_key: self.dropout_key,
         };
         let (job, site) = self.sample(product.dropout);
-        Dispatch::new(label, &params, bind, 2 * (self.rows * width * ranks) as u64).sample(tables_at, 0, bytemuck::bytes_of(&job)).sample(
-            tables_at + 1,
-            self.site * self.jobs * size_of::<SiteRow>(),
-            bytemuck::bytes_of(&site),
-        )
+        // Rows on both sides of the product, and a factor a job.
+        let words = 2 * self.rows * (width + self.stride()) + self.jobs * ranks * width;
+        Dispatch::new(label, &params, bind, 2 * (self.rows * width * ranks) as u64)
+            .touching(words)
+            .sample(tables_at, 0, bytemuck::bytes_of(&job))
+            .sample(tables_at + 1, self.site * self.jobs * size_of::<SiteRow>(), bytemuck::bytes_of(&site))
     }
 
     /// What candidates are measured on: all rows belong to the first job, with the largest rank.
@@ -251,136 +253,24 @@ impl LowrankSite {
     fn down(&self, rec: &mut Recorder, label: String, product: Product, x: Tensor, h: Tensor) {
         let t = self.tables;
         let what = self.dispatch(label, product, self.r_max, &[t.row_job, t.jobs, t.sites, t.adapter, x, h], 1);
-        rec.dispatch_tuned(self.key("lowrank_down", product), down_candidates(self, product.dropout, Lanes::of(rec)), what);
+        rec.dispatch_tuned(self.key("lowrank_down", product), candidates::down(self, product.dropout, Lanes::of(rec)), what);
     }
 
     fn up(&self, rec: &mut Recorder, label: String, product: Product, h: Tensor, y: Tensor) {
         let t = self.tables;
         let what = self.dispatch(label, product, self.r_max, &[t.row_job, t.jobs, t.sites, t.adapter, h, y], 1);
-        let candidates = up_candidates(self, self.width(product.factor), product.dropout, Lanes::of(rec));
-        rec.dispatch_tuned(self.key("lowrank_up", product), candidates, what);
+        let all = candidates::up(self, self.width(product.factor), product.dropout, Lanes::of(rec));
+        rec.dispatch_tuned(self.key("lowrank_up", product), all, what);
     }
 
     fn grad(&self, rec: &mut Recorder, label: String, product: Product, g: Tensor, z: Tensor) {
         let t = self.tables;
         let what = self.dispatch(label, product, self.t_max, &[t.jobs, t.sites, g, z, t.grads], 0);
-        let candidates = grad_candidates(self, self.width(product.factor), product.dropout, Lanes::of(rec));
+        let all = candidates::grad(self, self.width(product.factor), product.dropout, Lanes::of(rec));
         // Only as many ranks as train make work.
         let site = Self { r_max: self.t_max, ..*self };
-        rec.dispatch_tuned(site.key("lowrank_grad", product), candidates, what);
+        rec.dispatch_tuned(site.key("lowrank_grad", product), all, what);
     }
-}
-
-/// What of the adapter shapes the candidates.
-#[derive(Debug, Clone, Copy)]
-struct Lanes {
-    /// Lanes of a workgroup that is made of whole subgroups, whichever size the driver picks.
-    subgroup: usize,
-    /// Lanes run one after the other on a CPU: register tiles first, workgroup memory last.
-    cpu: bool,
-    /// Lanes that can hand numbers round.
-    sharing: u32,
-}
-
-impl Lanes {
-    fn of(rec: &Recorder) -> Self {
-        let facts = rec.facts();
-        let largest = facts.map_or(32, |f| f.subgroup_sizes.1);
-        Self {
-            subgroup: (largest as usize).clamp(8, 128),
-            cpu: facts.is_some_and(|f| f.is_cpu),
-            sharing: facts.map_or(0, Facts::sharing_lanes),
-        }
-    }
-
-    /// What is worth measuring, the first of it where nothing is measured. The leading `for_gpus` need fast workgroup memory or many
-    /// lanes, which a CPU does not have; where a CPU has subgroups, they win over lanes that load alone.
-    fn order(self, mut all: Vec<Candidate>, for_gpus: usize) -> Vec<Candidate> {
-        if self.cpu {
-            all.drain(..for_gpus);
-            if self.sharing > 0 {
-                all.retain(|c| c.variant.needs_subgroups());
-            }
-        }
-        all
-    }
-}
-
-/// The flags that follow from the site.
-fn flagged(site: &LowrankSite, dropout: bool) -> Variant {
-    Variant::new().flag_if("VEC4", site.vectors()).flag_if("DROPOUT", dropout)
-}
-
-fn candidate(spec: &'static KernelSpec, variant: Variant, grid: [usize; 3]) -> Candidate {
-    Candidate { spec, variant, grid: grid.map(|n| n.max(1) as u32) }
-}
-
-/// More sums than registers are worth measuring: a CPU spills them to its cache. Not where four lanes share (SwiftShader), where so much text
-/// takes seconds to compile in a page, nor at widths that are no whole vectors, which belong to toys.
-fn tall(site: &LowrankSite, lanes: Lanes) -> bool {
-    lanes.cpu && lanes.sharing == 8 && site.vectors()
-}
-
-fn down_candidates(site: &LowrankSite, dropout: bool, lanes: Lanes) -> Vec<Candidate> {
-    let mut all = Vec::new();
-    for rows in [8, 32] {
-        let variant = Variant::new().flag_if("DROPOUT", dropout).flag_if("HALF", site.half).with("ROWS", rows as u32);
-        all.push(candidate(&DOWN_TILE, variant, [site.rows.div_ceil(rows), site.r_max.div_ceil(BLOCK), 1]));
-    }
-    let octets = site.r_max.div_ceil(BLOCK);
-    // Passes as even as they can be: 48 ranks are twice 24.
-    let even = |most: usize| octets.div_ceil(octets.div_ceil(most));
-    let mut register = |wg: usize, groups: usize, octets: usize, sharing: u32| {
-        let variant = flagged(site, dropout).with("WG", wg as u32).with("GROUPS", groups as u32).flag_if("GROUPS4", groups == 4);
-        let ranks = octets * BLOCK;
-        let flags = [("RANKS16", 16), ("RANKS24", 24), ("RANKS32", 32), ("RANKS40", 40)];
-        let variant = flags.into_iter().fold(variant.with("RANKS", ranks as u32), |v, (flag, least)| v.flag_if(flag, ranks >= least));
-        let variant = variant.flag_if("HALF", site.half).sharing(sharing);
-        all.push(candidate(&DOWN, variant, [site.rows.div_ceil(wg * groups), site.r_max.div_ceil(ranks), 1]));
-    };
-    register(8, 4, even(2), 0);
-    if lanes.sharing > 0 {
-        register(lanes.subgroup, 4, if tall(site, lanes) { even(5) } else { 1 }, lanes.sharing);
-        register(lanes.subgroup, 2, even(2), lanes.sharing);
-        if octets > 1 {
-            register(lanes.subgroup, 4, even(2), lanes.sharing);
-        }
-    }
-    lanes.order(all, 2)
-}
-
-fn up_candidates(site: &LowrankSite, width: usize, dropout: bool, lanes: Lanes) -> Vec<Candidate> {
-    let one = site.r_max <= BLOCK;
-    let mut all = Vec::new();
-    // Few rows a tile make many lanes; many make few loads of the factor.
-    let many = if one { 64 } else { 16 };
-    let few = if one { 4 } else { 16 };
-    let shared = (lanes.sharing > 0).then_some((lanes.subgroup, many, lanes.sharing));
-    let tall = (tall(site, lanes) && site.r_max > 2 * BLOCK).then_some((lanes.subgroup, 32, lanes.sharing));
-    for (wg, rows, sharing) in [(32, few, 0), (8, many, 0)].into_iter().chain(shared).chain(tall) {
-        let variant =
-            flagged(site, dropout).with("WG", wg as u32).with("ROWS", rows as u32).flag_if("ONE_BLOCK", one).flag_if("ROWS32", rows == 32);
-        let variant = variant.flag_if("HALF", site.half).sharing(sharing);
-        all.push(candidate(&UP, variant, [width.div_ceil(8 * wg), site.rows.div_ceil(rows), 1]));
-    }
-    lanes.order(all, 1)
-}
-
-fn grad_candidates(site: &LowrankSite, width: usize, dropout: bool, lanes: Lanes) -> Vec<Candidate> {
-    let blocks = site.t_max.div_ceil(BLOCK);
-    let mut all = Vec::new();
-    for (wide, slices) in [(32, 8), (16, 16)] {
-        let variant = Variant::new().flag_if("DROPOUT", dropout).with("WIDE", wide as u32).with("SLICES", slices);
-        all.push(candidate(&GRAD_SLICED, variant, [width.div_ceil(wide), blocks, site.jobs]));
-    }
-    // Blocks begin with a whole vector, where the first rank that trains need not.
-    let vectors = (site.t_max + 3).div_ceil(BLOCK);
-    let shared = (lanes.sharing > 0).then_some((lanes.subgroup, lanes.sharing));
-    for (wg, sharing) in [(8, 0)].into_iter().chain(shared) {
-        let variant = flagged(site, dropout).with("WG", wg as u32).sharing(sharing);
-        all.push(candidate(&GRAD, variant, [width.div_ceil(4 * wg), vectors, site.jobs]));
-    }
-    lanes.order(all, 2)
 }
 
 /// Records `h = drop(x) Aᵀ` `[rows, stride]` and `y += scale · h Bt` for every job; `x` is `[rows, k]`, `y` `[rows, n]`.

@@ -8,8 +8,8 @@ use super::real::Real;
 pub struct TwinSite<'a, R> {
     /// Rows, inputs, outputs and row stride of `h`.
     pub sizes: [usize; 4],
-    /// Number of the site, for dropout.
-    pub site: u32,
+    /// [`LowrankSite::dropout_key`](super::lowrank::LowrankSite::dropout_key).
+    pub dropout_key: u32,
     /// The jobs table.
     pub jobs: &'a [JobRow],
     /// This site's row of the sites table, `[jobs]`.
@@ -33,7 +33,7 @@ impl<R: Real> TwinSite<'_, R> {
     /// The mask of an element of the input as rank `r` sees it: frozen ranks see all.
     fn factor(&self, job: usize, r: usize, row: usize, column: usize) -> R {
         let trains = (self.sites[job].train_begin..self.sites[job].train_end).contains(&(r as u32));
-        let mask = if trains { dropout_factor(&self.jobs[job], self.site, row as u32, column as u32) } else { 1.0 };
+        let mask = if trains { dropout_factor(&self.jobs[job], self.dropout_key, row as u32, column as u32) } else { 1.0 };
         R::of(f64::from(mask))
     }
     fn a(&self, job: usize, r: usize, k: usize) -> R {

@@ -7,7 +7,7 @@ use super::real::Real;
 use crate::gpu::device::Facts;
 use crate::gpu::{Access, Candidate, Dispatch, KernelSpec, Recorder, Tensor, Variant};
 
-const BINDINGS: &[Access] = &[Access::ReadWrite, Access::Read, Access::ReadWrite];
+const BINDINGS: &[Access] = &[Access::Input, Access::Read, Access::ReadWrite];
 
 /// Register tiles, with or without subgroups: x, w, y.
 pub const MATMUL: KernelSpec = KernelSpec { name: "matmul", source: include_str!("../../shaders/matmul.wgsl"), bindings: BINDINGS };
@@ -134,8 +134,7 @@ pub fn key(direction: Direction, t: usize, w: &Matrix, part: &Part, accumulate: 
 pub fn candidates(rec: &Recorder, direction: Direction, t: usize, w: &Matrix, part: &Part, accumulate: bool) -> Vec<Candidate> {
     let mut all = forms(rec, direction, t, w, part, accumulate);
     if rec.facts().is_some_and(|f| f.is_cpu) {
-        // Workgroup memory is ordinary memory here: tiles were measured at a tenth of the register forms and cost seconds to compile. Unshared
-        // loads reach a third of shared ones.
+        // Workgroup memory is ordinary memory here, and loads that are not broadcast cost most (docs/tuning.md).
         let shared = all.iter().any(|c| c.variant.needs_subgroups());
         all.retain(|c| c.spec.name != MATMUL_TILE.name && (!shared || c.spec.name == MATVEC.name || c.variant.needs_subgroups()));
         all.sort_by_key(|c| c.spec.name == MATVEC.name);
@@ -161,9 +160,9 @@ pub fn forms(rec: &Recorder, direction: Direction, t: usize, w: &Matrix, part: &
     }
     let facts = rec.facts();
     let lanes = if facts.is_some_and(|f| (1..=8).contains(&f.subgroup_sizes.1)) { NARROW_LANES } else { LANES };
-    if let Some(facts) = facts.filter(|f| f.sharing_lanes() > 0) {
+    if let Some(facts) = facts.filter(|f| f.broadcast_width() > 0) {
         let rows = rows_of(w, t, vectors, facts).iter();
-        all.extend(rows.map(|&rows| registers(&base, w, direction, lanes, rows, facts.sharing_lanes(), t, width)));
+        all.extend(rows.map(|&rows| registers(&base, w, direction, lanes, rows, facts.broadcast_width(), t, width)));
     }
     // More than four rows of unshared loads gain nothing.
     all.push(registers(&base, w, direction, lanes, 4, 0, t, width));
@@ -179,7 +178,7 @@ fn rows_of(w: &Matrix, t: usize, vectors: bool, facts: &Facts) -> &'static [usiz
     match t {
         0..=4 => &[4],
         5..=8 => &[8],
-        _ if tall && facts.sharing_lanes() == 4 => &[16],
+        _ if tall && facts.broadcast_width() == 4 => &[16],
         9..=16 if tall && heavy => &[16],
         _ if tall && heavy => &[16, 32],
         _ => &[8],
@@ -197,12 +196,12 @@ fn registers(
     direction: Direction,
     lanes: usize,
     rows: usize,
-    sharing: u32,
+    broadcast: u32,
     t: usize,
     width: usize,
 ) -> Candidate {
     // Adapters with subgroups of four (SwiftShader) pay more for a loop in a loop than for decoding scales again.
-    let grouped = direction == Direction::Forward && w.format.block > 8 && sharing != 4;
+    let grouped = direction == Direction::Forward && w.format.block > 8 && broadcast != 4;
     let variant = base
         .clone()
         .flag_if("GROUPED", grouped)
@@ -211,7 +210,7 @@ fn registers(
         .flag_if("ROWS8", rows >= 8)
         .flag_if("ROWS16", rows >= 16)
         .flag_if("ROWS32", rows >= 32)
-        .sharing(sharing);
+        .broadcast(broadcast);
     let (columns, rows) = (width.div_ceil(8 * lanes) as u32, t.div_ceil(rows) as u32);
     let grid = if direction == Direction::Forward { [rows, columns, 1] } else { [columns, rows, 1] };
     Candidate { spec: &MATMUL, variant, grid }

@@ -7,7 +7,7 @@ use crate::gpu::{Access, Candidate, KernelSpec, Variant};
 pub const MATVEC: KernelSpec = KernelSpec {
     name: "matvec",
     source: include_str!("../../shaders/matvec.wgsl"),
-    bindings: &[Access::ReadWrite, Access::Read, Access::ReadWrite],
+    bindings: &[Access::Input, Access::Read, Access::ReadWrite],
 };
 
 /// From here on, a tile that reuses each weight wins.

@@ -23,14 +23,14 @@ struct Params {
 pub const FORWARD: KernelSpec = KernelSpec {
     name: "rmsnorm",
     source: include_str!("../../shaders/rmsnorm.wgsl"),
-    bindings: &[Access::ReadWrite, Access::Read, Access::ReadWrite, Access::ReadWrite],
+    bindings: &[Access::Input, Access::Read, Access::ReadWrite, Access::ReadWrite],
 };
 
 /// Backward: x, w, rstd, dy, dx.
 pub const BACKWARD: KernelSpec = KernelSpec {
     name: "rmsnorm_backward",
     source: include_str!("../../shaders/rmsnorm_backward.wgsl"),
-    bindings: &[Access::ReadWrite, Access::Read, Access::ReadWrite, Access::ReadWrite, Access::ReadWrite],
+    bindings: &[Access::Input, Access::Read, Access::Input, Access::Input, Access::ReadWrite],
 };
 
 /// Rows of whole vectors are read four elements at a time.

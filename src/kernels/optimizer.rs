@@ -16,19 +16,19 @@ const LANES: u32 = 256;
 pub const SQUARE_SUM: KernelSpec = KernelSpec {
     name: "square_sum",
     source: include_str!("../../shaders/square_sum.wgsl"),
-    bindings: &[Access::Read, Access::Read, Access::ReadWrite, Access::ReadWrite],
+    bindings: &[Access::Read, Access::Read, Access::Input, Access::ReadWrite],
 };
 /// blocks, hyper, partial, norms.
 pub const GLOBAL_NORM: KernelSpec = KernelSpec {
     name: "global_norm",
     source: include_str!("../../shaders/global_norm.wgsl"),
-    bindings: &[Access::Read, Access::Read, Access::ReadWrite, Access::ReadWrite],
+    bindings: &[Access::Read, Access::Read, Access::Input, Access::ReadWrite],
 };
 /// blocks, hyper, norms, x, grads, m, v.
 pub const ADAMW: KernelSpec = KernelSpec {
     name: "adamw",
     source: include_str!("../../shaders/adamw.wgsl"),
-    bindings: &[Access::Read, Access::Read, Access::ReadWrite, Access::ReadWrite, Access::ReadWrite, Access::ReadWrite, Access::ReadWrite],
+    bindings: &[Access::Read, Access::Read, Access::Input, Access::ReadWrite, Access::ReadWrite, Access::ReadWrite, Access::ReadWrite],
 };
 
 /// The tensors the optimizer works on. `values` may hold frozen parameters too; `grads`, `m` and `v` hold trainable ones only.

@@ -16,7 +16,7 @@ struct Params {
 pub const ROWS: KernelSpec = KernelSpec {
     name: "rows",
     source: include_str!("../../shaders/rows.wgsl"),
-    bindings: &[Access::Read, Access::Read, Access::ReadWrite, Access::ReadWrite],
+    bindings: &[Access::Read, Access::Read, Access::Input, Access::ReadWrite],
 };
 
 /// Records `compact[i, :] = full[rows[i], :]` for every i.
@@ -37,5 +37,6 @@ pub fn append(rec: &mut Recorder, label: &str, positions: Tensor, new: Tensor, c
 fn record(rec: &mut Recorder, label: &str, lists: (Tensor, Tensor), data: (Tensor, Tensor), len: u32, variant: Variant) {
     let count = lists.0.len;
     let params = Params { count, cols: len / count, pad: [0; 2] };
-    rec.dispatch(&ROWS, variant, grid_1d(len.div_ceil(64)), Dispatch::new(label, &params, &[lists.0, lists.1, data.0, data.1], 0));
+    let what = Dispatch::new(label, &params, &[lists.0, lists.1, data.0, data.1], 0).touching(2 * (count + len) as usize);
+    rec.dispatch(&ROWS, variant, grid_1d(len.div_ceil(64)), what);
 }

@@ -1,7 +1,7 @@
 //! Every kernel in every variant that some adapter would be offered, at one small shape: what `weblora shaders` prints and what the test
 //! of the WGSL validates.
 
-use super::attention::{self, AttentionShape};
+use super::attention::{self, AttentionShape, documents};
 use super::cross_entropy::{self, Targets};
 use super::lowrank::{self, LowrankSite, LowrankTables};
 use super::matrix::{Matrix, Part};
@@ -10,7 +10,7 @@ use super::optimizer::{self, Block, Hyper, State};
 use super::rope::Turn;
 use super::{elementwise, embed, matmul, norm, peak, rope, rows};
 use crate::gpu::device::Facts;
-use crate::gpu::recorder::Command;
+use crate::gpu::dispatch::Command;
 use crate::gpu::{Class, KernelSpec, Recorder, Store, Tensor, Tuner, Variant};
 use crate::quant::{FORMATS, Q4_1};
 
@@ -88,7 +88,7 @@ fn record_adapters(rec: &mut Recorder, store: &mut Store) {
             adapter: tensor(store, r_max * (k + n)),
             grads: tensor(store, r_max * (k + n)),
         };
-        let site = LowrankSite { rows: t, k, n, r_max, t_max: r_max, site: 0, jobs: 1, dropout, half, tables };
+        let site = LowrankSite { rows: t, k, n, r_max, t_max: r_max, site: 0, dropout_key: 0, jobs: 1, dropout, half, tables };
         let (x, y, dx) = (tensor(store, t * k), tensor(store, t * n), tensor(store, t * k));
         let (h, dh) = (tensor(store, t * r_max), tensor(store, t * r_max));
         lowrank::forward(rec, "sample", &site, x, h, y);
@@ -113,9 +113,9 @@ fn record_attention(rec: &mut Recorder, store: &mut Store) {
     let narrow = |store: &mut Store| tensor(store, t * kv * hd);
     let (q, o, d_o, dq) = (wide(store), wide(store), wide(store), wide(store));
     let (k, v, dk, dv) = (narrow(store), narrow(store), narrow(store), narrow(store));
-    let (margins, lse, state) = (tensor(store, 2 * t), tensor(store, t * h), tensor(store, 1));
-    attention::forward(rec, "sample", &shape, q, k, v, margins, o, lse);
-    attention::backward(rec, "sample", &shape, q, k, v, margins, o, lse, d_o, dq, dk, dv);
+    let (documents, lse, state) = (tensor(store, documents::table_words(t)), tensor(store, t * h), tensor(store, 1));
+    attention::forward(rec, "sample", &shape, q, k, v, documents, o, lse);
+    attention::backward(rec, "sample", &shape, q, k, v, documents, o, lse, d_o, dq, dk, dv);
     let one = AttentionShape { rows: 1, ..shape };
     let (q, o) = (tensor(store, h * hd), tensor(store, h * hd));
     attention::decode(rec, "sample", &one, t as u32, q, k, v, state, o);

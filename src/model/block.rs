@@ -105,7 +105,7 @@ impl<'a> Block<'a> {
         self.rotate(rec, "self_attn.rope_q", q, c.num_attention_heads, Turn::Forward);
         self.rotate(rec, "self_attn.rope_k", k, c.num_key_value_heads, Turn::Forward);
         let (o, lse) = (new(rec, "o", c.q_width()), new(rec, "lse", c.num_attention_heads));
-        attention::forward(rec, "self_attn", &self.attention(), q, k, v, self.inputs.margins, o, lse);
+        attention::forward(rec, "self_attn", &self.attention(), q, k, v, self.inputs.documents, o, lse);
         let (y, h) = (new(rec, "self_attn.y", c.hidden_size), new(rec, "h", c.hidden_size));
         let kept_o = self.o().forward(rec, t, o, y);
         elementwise::add(rec, "self_attn.residual", x, y, h);
@@ -176,7 +176,7 @@ impl<'a> Block<'a> {
         self.o().backward(rec, t, s.o, s.kept_o, dout, Some(d_o));
         let ([q, k, v], dqkv) = (s.qkv.each, self.qkv().outputs(rec, "dqkv", t));
         let [dq, dk, dv] = dqkv.each;
-        attention::backward(rec, "self_attn", &self.attention(), q, k, v, self.inputs.margins, s.o, s.lse, d_o, dq, dk, dv);
+        attention::backward(rec, "self_attn", &self.attention(), q, k, v, self.inputs.documents, s.o, s.lse, d_o, dq, dk, dv);
         self.rotate(rec, "self_attn.rope_q_back", dq, c.num_attention_heads, Turn::Back);
         self.rotate(rec, "self_attn.rope_k_back", dk, c.num_key_value_heads, Turn::Back);
         let (n, rstd) = self.normed(rec, "input_layernorm_again", s.x, self.weights.input_layernorm);

@@ -2,6 +2,7 @@
 
 use crate::Result;
 use crate::gpu::{Class, Gpu, Store, Tensor};
+use crate::kernels::attention::documents::{self, Document};
 
 /// Tensors of a packed batch of `rows` tokens.
 #[derive(Debug, Clone, Copy)]
@@ -12,8 +13,8 @@ pub struct Inputs {
     pub tokens: Tensor,
     /// `[T]` u32: position within the row's own document.
     pub positions: Tensor,
-    /// `[T, 2]` u32: rows before and after the row's document.
-    pub margins: Tensor,
+    /// u32: the documents and their tiles, [`documents::table`].
+    pub documents: Tensor,
     /// `[T]` u32: job of each row.
     pub row_job: Tensor,
     /// `[T]` u32: rows that predict a target, first; the rest is padding.
@@ -33,8 +34,8 @@ pub struct HostBatch {
     pub tokens: Vec<u32>,
     /// Positions, `[T]`.
     pub positions: Vec<u32>,
-    /// Rows before and after the document, `[T, 2]`.
-    pub margins: Vec<u32>,
+    /// The documents, one after the other, which cover all rows.
+    pub documents: Vec<Document>,
     /// Job of each row, `[T]`.
     pub row_job: Vec<u32>,
     /// Rows with a target.
@@ -49,21 +50,12 @@ impl HostBatch {
     /// From rows with next-token targets (−1: none) and the first row of each row's document. Every target counts `weight`.
     pub fn new(tokens: &[u32], targets: &[i32], doc_start: &[u32], positions: &[u32], weight: f32) -> HostBatch {
         let rows = tokens.len();
-        let mut margins = vec![0; 2 * rows];
-        let mut end = rows;
-        for i in (0..rows).rev() {
-            margins[2 * i] = doc_start[i];
-            margins[2 * i + 1] = (rows - end) as u32;
-            if doc_start[i] as usize == i {
-                end = i;
-            }
-        }
         let (loss_rows, targets): (Vec<u32>, Vec<i32>) =
             targets.iter().enumerate().filter(|(_, id)| **id >= 0).map(|(i, id)| (i as u32, *id)).unzip();
         HostBatch {
             tokens: tokens.to_vec(),
             positions: positions.to_vec(),
-            margins,
+            documents: documents_of(doc_start),
             row_job: vec![0; rows],
             weights: vec![weight; loss_rows.len()],
             loss_rows,
@@ -80,11 +72,26 @@ impl HostBatch {
         whole.tokens.resize(rows, 0);
         whole.positions.resize(rows, 0);
         whole.row_job.resize(rows, u32::MAX);
-        // What lies after a document grew by the new rows.
-        whole.margins.iter_mut().skip(1).step_by(2).for_each(|after| *after += (rows - own) as u32);
-        whole.margins.extend((own..rows).flat_map(|row| [row as u32, (rows - 1 - row) as u32]));
+        if own < rows {
+            whole.documents.push(Document { window: Some(1), ..Document::new(own as u32, rows as u32) });
+        }
         whole
     }
+}
+
+/// The documents that begin where rows are their own first row. Rows of one token at the end of a batch, as packing leaves them over, are one
+/// document whose rows see nothing but themselves: a few tiles instead of one each.
+fn documents_of(doc_start: &[u32]) -> Vec<Document> {
+    let rows = doc_start.len() as u32;
+    let firsts: Vec<u32> = (0..rows).filter(|i| doc_start[*i as usize] == *i).collect();
+    let ends = firsts.iter().skip(1).copied().chain([rows]);
+    let mut found: Vec<Document> = firsts.iter().zip(ends).map(|(first, end)| Document::new(*first, end)).collect();
+    let single = found.iter().rev().take_while(|doc| doc.end - doc.first == 1).count();
+    if single > 1 {
+        found.truncate(found.len() - single);
+        found.push(Document { window: Some(1), ..Document::new(rows - single as u32, rows) });
+    }
+    found
 }
 
 impl Inputs {
@@ -98,7 +105,7 @@ impl Inputs {
             rows,
             tokens: tensor("tokens", rows)?,
             positions: tensor("positions", rows)?,
-            margins: tensor("margins", 2 * rows)?,
+            documents: tensor("documents", documents::table_words(rows))?,
             row_job: tensor("row_job", rows)?,
             loss_rows: tensor("loss_rows", rows)?,
             targets: tensor("targets", rows)?,
@@ -114,7 +121,7 @@ impl Inputs {
             rows,
             tokens: of(self.tokens),
             positions: of(self.positions),
-            margins: of(self.margins),
+            documents: self.documents.slice(0..documents::table_words(rows)),
             row_job: of(self.row_job),
             loss_rows: of(self.loss_rows),
             targets: of(self.targets),
@@ -139,12 +146,26 @@ impl Inputs {
         let padded = |list: &[u32]| -> Vec<u32> { list.iter().copied().chain(std::iter::repeat(0)).take(self.rows).collect() };
         store.write(gpu, self.tokens, &batch.tokens)?;
         store.write(gpu, self.positions, &batch.positions)?;
-        store.write(gpu, self.margins, &batch.margins)?;
+        store.write(gpu, self.documents, &documents::table(&batch.documents))?;
         store.write(gpu, self.row_job, &batch.row_job)?;
         store.write(gpu, self.loss_rows, &padded(&batch.loss_rows))?;
         let targets: Vec<i32> = batch.targets.iter().copied().chain(std::iter::repeat(-1)).take(self.rows).collect();
         store.write(gpu, self.targets, &targets)?;
         let weights: Vec<f32> = batch.weights.iter().copied().chain(std::iter::repeat(0.0)).take(self.rows).collect();
         store.write(gpu, self.weights, &weights)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn documents_begin_at_their_own_first_row_and_left_over_rows_are_one() {
+        let whole = Document::new;
+        assert_eq!(documents_of(&[0, 0, 2, 3, 3]), [whole(0, 2), whole(2, 3), whole(3, 5)]);
+        assert_eq!(documents_of(&[0, 0, 2]), [whole(0, 2), whole(2, 3)]);
+        assert_eq!(documents_of(&[0, 0, 2, 3, 4]), [whole(0, 2), Document { window: Some(1), ..whole(2, 5) }]);
+        assert_eq!(documents_of(&[0; 4]), [whole(0, 4)]);
     }
 }

@@ -2,9 +2,11 @@
 
 use proptest::prelude::*;
 use serde_json::{Value, json};
+use weblora::adapters::pool::AdapterPool;
 use weblora::adapters::{AdapterConfig, AdapterLayout, Init, Projection, Site, initial_buffer};
 use weblora::config::{ModelConfig, RopeScaling};
 use weblora::export::peft::{Folder, Note, PeftAdapter};
+use weblora::gpu::{Class, Store};
 use weblora::settings::Map;
 use weblora::train::TrainConfig;
 
@@ -68,6 +70,29 @@ fn a_layout_has_every_factor_at_an_aligned_place() {
     assert_eq!((a.name.as_str(), &a.shape[..], a.transposed), ("layers.0.mlp.down_proj.lora_A", &[3, 20][..], false));
     assert_eq!((b.name.as_str(), &b.shape[..], b.transposed), ("layers.0.mlp.down_proj.lora_B", &[12, 3][..], true));
     assert_eq!((a.lr_multiplier, b.lr_multiplier, b.init, slice.scale), (1.0, 16.0, Init::Zeros, 2.0));
+}
+
+/// A site's row of the table depends on what other jobs adapt; what seeds its dropout does not.
+#[test]
+fn dropout_is_seeded_alike_alone_and_fused() {
+    let model = model(3);
+    let tables = |targets: &[&[&str]]| {
+        let layouts: Vec<AdapterLayout> = targets.iter().map(|t| layout(json!({ "rank": 4, "targets": t, "dropout": 0.1 }))).collect();
+        let mut store = Store::new();
+        let row_job = store.declare("row_job", Class::Io, 8).unwrap();
+        AdapterPool::of(&layouts.iter().collect::<Vec<_>>(), &model, &mut store, row_job).unwrap()
+    };
+    let (alone, fused) = (tables(&[&["v", "up"]]), tables(&[&["v", "up"], &["q", "k", "o", "down"]]));
+    let mut keys = std::collections::BTreeSet::new();
+    for layer in 0..3 {
+        for projection in [Projection::V, Projection::Up] {
+            let [a, b] = [&alone, &fused].map(|t| t.site(layer, projection, 8).unwrap());
+            assert_eq!(a.dropout_key, b.dropout_key, "layer {layer} {projection:?}");
+            assert_ne!(a.site, b.site, "layer {layer} {projection:?}: the same row in both tables shows nothing");
+            keys.insert(a.dropout_key);
+        }
+    }
+    assert_eq!(keys.len(), 6, "sites with the same key");
 }
 
 #[test]

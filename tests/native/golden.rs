@@ -223,6 +223,24 @@ fn projections_of_one_input_are_multiplied_together_or_apart() {
     assert!(exact.0.iter().zip(&want.0).any(|(a, b)| (a - b).abs() > 1e-4 * b), "rounding to bf16 is not seen");
 }
 
+/// A block's forward pass is recorded again for its backward pass, but for what only its output needs: the product `down` and what the
+/// adapter adds to it.
+#[test]
+fn recompute_does_not_repeat_what_nobody_reads() {
+    let file = from_safetensors();
+    let mut config = adapter_config(&golden()["curves"]["lora"]["run"]);
+    config.targets = ["q", "k", "v", "o", "gate", "up", "down"].map(String::from).into();
+    let layout = config.layout(&file.config).unwrap();
+    let dispatches = |recompute| {
+        let shape = Shape { rows: 8, positions: 8, recompute, clip: 0.0, quantize: None, training: true };
+        Planned::new(&file, &[&layout], shape, weblora::gpu::device::PlanLimits::FLOOR, &Tuner::none()).unwrap().dispatches().0
+    };
+    // Two norms, a residual, SwiGLU, two rotations, attention; the products qkv, o, gate and up; into and out of the rank at six sites; into the
+    // rank at down.
+    let again = 7 + 3 + 2 * 6 + 1;
+    assert_eq!(dispatches(Recompute::Blocks), dispatches(Recompute::Off) + again * file.config.num_hidden_layers);
+}
+
 #[test]
 fn every_gradient_equals_pytorch() {
     let Some(gpu) = gpu() else { return };

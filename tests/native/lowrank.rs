@@ -2,10 +2,11 @@
 
 mod case;
 
-use self::case::{Case, JobSpec, START, check, forced, job, most_candidates, prepare, record, run, three_jobs};
-use crate::common::{close, gradcheck};
-use weblora::gpu::{Recorder, Tuner};
-use weblora::kernels::lowrank::{self, JobRow, NO_GRADIENT};
+use self::case::{Case, JobSpec, START, candidates, check, forced, job, most_candidates, prepare, record, run, three_jobs};
+use crate::common::{Bench, close, gradcheck};
+use weblora::gpu::dispatch::Command;
+use weblora::gpu::{Candidate, KernelSpec, Recorder, Tuner, Variant};
+use weblora::kernels::lowrank::{self, JobRow, LowrankSite, NO_GRADIENT};
 use weblora::kernels::lowrank_twin::{lowrank_backward_twin, lowrank_forward_twin};
 use weblora::kernels::real::Real;
 
@@ -100,6 +101,11 @@ fn rows_have_the_same_bits_alone_and_together() {
         assert_eq!(all.h, other.h, "h of candidate {i}");
         assert_eq!(all.y, other.y, "y of candidate {i}");
         assert_eq!(all.grads.dx, other.grads.dx, "dx of candidate {i}");
+        let order = |i: usize| -> Vec<&str> {
+            let grad = |(key, _): &(String, Vec<Candidate>)| key.starts_with("lowrank_grad");
+            candidates(gpu, &together).iter().filter(|c| grad(c)).map(|(_, all)| all[i.min(all.len() - 1)].order()).collect()
+        };
+        assert!(order(0) != order(i) || all.grads.grads == other.grads.grads, "gradients of candidate {i}, summed in the same order");
     }
     for (j, spec) in specs.iter().enumerate() {
         let alone = Case::new(std::slice::from_ref(spec), (44, 36), 0);
@@ -125,6 +131,35 @@ fn rows_have_the_same_bits_alone_and_together() {
                 "gradients of job {j}, candidate {i}"
             );
         }
+    }
+}
+
+/// A segment begins three rows before the end of a tile of `lowrank_up`: what walks its rows four at a time must leave the first row of the
+/// next tile to the workgroup that owns it, which runs at the same time. Only the first tile runs here, and each store adds one.
+#[test]
+fn no_workgroup_writes_rows_of_the_next_tile() {
+    let Some(gpu) = crate::common::gpu() else { return };
+    let store = "y[at / 4u] = ";
+    assert!(lowrank::UP.source.contains(store), "the kernel's store is written otherwise now");
+    let source = Box::leak(lowrank::UP.source.replace(store, "y[at / 4u] = vec4(1.0) + ").into_boxed_str());
+    let counting: &'static KernelSpec = Box::leak(Box::new(KernelSpec { name: "counting_up", source, bindings: lowrank::UP.bindings }));
+    for (wg, rows) in [(8, 64), (32, 4)] {
+        let case = Case::new(&[job(rows - 3, 0), job(6, 8), job(rows, 0)], (8, 64), 0);
+        let tuner = Tuner::for_device(gpu);
+        let (mut bench, site, [x, _, h, _, y, _]) = prepare(&case);
+        let found = std::mem::replace(&mut bench, Bench::new()).run(gpu, &tuner, &[y], |rec| {
+            let mut normal = Recorder::new(&tuner);
+            lowrank::forward(&mut normal, "site", &site, x, h, y);
+            let up = normal.commands().iter().find_map(|c| match c {
+                Command::Dispatch { run, what, .. } if run.spec.name == lowrank::UP.name => Some(what.clone()),
+                _ => None,
+            });
+            let variant = Variant::new().flag("VEC4").flag("ONE_BLOCK").with("WG", wg).with("ROWS", rows as u32);
+            rec.dispatch(counting, variant, [1, 1, 1], up.unwrap());
+        });
+        let touched: Vec<usize> = (0..case.rows()).filter(|t| found[0][t * case.n..(t + 1) * case.n].iter().any(|v| *v != START)).collect();
+        assert!(touched.contains(&(rows - 1)), "tiles of {rows} rows: the tile's own rows are written");
+        assert!(touched.iter().all(|t| *t < rows), "tiles of {rows} rows: the first tile writes rows {touched:?}");
     }
 }
 
@@ -236,6 +271,25 @@ fn comparisons_see_a_wrong_job_a_wrong_mask_and_a_wrong_transpose() {
     assert!(differs(&|c| c.sites[0].scale *= 1.01), "another scale");
     assert!(differs(&|c| c.sites[2].b_offset -= 1), "a shifted factor");
     assert!(differs(&|c| c.dy.swap(c.pad * c.n, c.pad * c.n + 1)), "swapped columns of dy");
+}
+
+/// Work per submit is bounded by what dispatches touch: an adapter costs the same in a pool of its own and in one of many.
+#[test]
+fn a_dispatch_costs_what_it_touches_whatever_is_bound() {
+    let case = Case::new(&[job(40, 8)], (64, 48), 0);
+    let (mut bench, site, tensors) = prepare(&case);
+    let bytes = |site: &LowrankSite| -> Vec<u64> {
+        let tuner = Tuner::none();
+        let mut rec = Recorder::new(&tuner);
+        record(&mut rec, site, tensors);
+        rec.commands().iter().map(|c| if let Command::Dispatch { what, .. } = c { what.bytes } else { 0 }).collect()
+    };
+    let mut pooled = site;
+    (pooled.tables.adapter, pooled.tables.grads) = (bench.put("pool", &vec![0f32; 1 << 20]), bench.put("pool", &vec![0f32; 1 << 20]));
+    let touched = bytes(&pooled);
+    assert!(touched.iter().all(|b| (4 * 40 * 48..100_000).contains(b)), "{touched:?}");
+    // With nothing around it, what is bound and what is touched differ by tables and by what is read and written.
+    assert!(bytes(&site).iter().zip(&touched).all(|(alone, pooled)| alone <= pooled && 2 * alone >= *pooled));
 }
 
 /// What the tuner measures must do the whole work: the sample tables are one job with the largest rank.

@@ -23,6 +23,7 @@ mod merge;
 mod mixture;
 mod multilora;
 mod packing;
+mod plan;
 mod quant;
 mod retention;
 mod rope;

@@ -1,6 +1,8 @@
 //! Products with frozen matrices: packing and decoding on the GPU bit for bit, every kernel form against its twin over awkward sizes, the twin's
 //! gradient against finite differences.
 
+use std::collections::BTreeMap;
+
 use crate::common::{Bench, assert_close, close, gpu, gradcheck, noise, spread};
 use weblora::gpu::{Candidate, Gpu, Recorder, Tensor, Tuner};
 use weblora::kernels::embed;
@@ -87,10 +89,11 @@ impl Case {
         (got.into_iter().next().unwrap(), spread(&want, width, GAP, SENTINEL))
     }
 
-    fn check(&self, gpu: &Gpu, pick: &dyn Fn(&[Candidate]) -> usize) {
+    fn check(&self, gpu: &Gpu, pick: &dyn Fn(&[Candidate]) -> usize) -> Vec<f32> {
         let (got, want) = self.run(gpu, pick);
         let (format, direction, sizes, accumulate) = (self.format, self.direction, self.sizes, self.accumulate);
         assert_close(&format!("{format:?} {direction:?} {sizes:?} accumulate {accumulate}"), &got, &want, ABSOLUTE, RELATIVE);
+        got
     }
 }
 
@@ -106,13 +109,18 @@ fn every_form(gpu: &Gpu, format: &'static QuantFormat, sizes: &[(usize, usize, u
     for direction in BOTH {
         for &sizes in sizes {
             let mut index = 0;
+            let mut first: BTreeMap<&str, Vec<f32>> = BTreeMap::new();
             loop {
                 let more = std::cell::Cell::new(false);
+                let order = std::cell::Cell::new("");
                 let case = Case { format, direction, sizes, accumulate: accumulate(sizes), split: usize::MAX };
-                case.check(gpu, &|all| {
+                let got = case.check(gpu, &|all| {
                     more.set(index + 1 < all.len());
+                    order.set(all[index].order());
                     index
                 });
+                let known = first.entry(order.get()).or_insert_with(|| got.clone());
+                assert!(*known == got, "form {index} of {format:?} {direction:?} {sizes:?}: other bits in the order {}", order.get());
                 if !more.get() {
                     break;
                 }

@@ -137,12 +137,12 @@ fn gradients_match_finite_differences() {
             values
         };
         let twin = |values: &[f64]| {
-            lowrank_forward_twin(&TwinSite { sizes: [t, k, n, ranks], site: 0, jobs: &jobs, sites: &sites, adapter: values }, &x)
+            lowrank_forward_twin(&TwinSite { sizes: [t, k, n, ranks], dropout_key: 0, jobs: &jobs, sites: &sites, adapter: values }, &x)
         };
         let loss = |parameters: &[f64]| -> f64 { twin(&expanded(parameters)).1.iter().zip(&dy).map(|(y, d)| y * d).sum() };
         let values = expanded(&parameters);
         let (h, _) = twin(&values);
-        let found = TwinSite { sizes: [t, k, n, ranks], site: 0, jobs: &jobs, sites: &sites, adapter: &values };
+        let found = TwinSite { sizes: [t, k, n, ranks], dropout_key: 0, jobs: &jobs, sites: &sites, adapter: &values };
         let mut grads = lowrank_backward_twin(&found, &x, &dy, &h, ranks * (n + k) + scales).grads;
         gradient_twin(&[row], scalar, &values, &mut grads);
         let gradient = [&grads[..ranks * n], &grads[ranks * (n + k)..], &grads[ranks * n..ranks * (n + k)]].concat();

@@ -14,15 +14,16 @@ fn check(spec: &KernelSpec, variant: &Variant) -> Result<(), String> {
     let core = Capabilities::SHADER_FLOAT16_IN_FLOAT32;
     let capabilities = if variant.needs_subgroups() { core | Capabilities::SUBGROUP } else { core };
     let mut validator = Validator::new(ValidationFlags::all(), capabilities);
-    validator.validate(&module).map_err(|e| e.emit_to_string(&text))?;
+    let info = validator.validate(&module).map_err(|e| e.emit_to_string(&text))?;
     let [entry] = &module.entry_points[..] else { return Err("not one entry point".into()) };
     let invocations: u32 = entry.workgroup_size.iter().product();
     if entry.name != "main" || invocations > 256 {
         return Err(format!("entry `{}` with {invocations} invocations", entry.name));
     }
     let mut found = vec![None; spec.bindings.len() + 1];
+    let mut written = vec![false; spec.bindings.len() + 1];
     let mut workgroup_bytes = 0;
-    for (_, variable) in module.global_variables.iter() {
+    for (handle, variable) in module.global_variables.iter() {
         let Some(binding) = &variable.binding else {
             if variable.space == naga::AddressSpace::WorkGroup {
                 workgroup_bytes += module.types[variable.ty].inner.size(module.to_ctx());
@@ -31,6 +32,7 @@ fn check(spec: &KernelSpec, variant: &Variant) -> Result<(), String> {
         };
         let slot = found.get_mut(binding.binding as usize).ok_or(format!("binding {} is not in the table", binding.binding))?;
         *slot = Some(variable.space);
+        written[binding.binding as usize] = info.get_entry_point(0)[handle].contains(naga::valid::GlobalUse::WRITE);
     }
     if workgroup_bytes > 16 << 10 {
         return Err(format!("{workgroup_bytes} bytes of workgroup memory"));
@@ -39,8 +41,11 @@ fn check(spec: &KernelSpec, variant: &Variant) -> Result<(), String> {
         // A binding that this variant does not use may be absent from its text.
         let Some(space) = found[i + 1] else { continue };
         let writable = matches!(space, naga::AddressSpace::Storage { access } if access.contains(naga::StorageAccess::STORE));
-        if writable != (*access == Access::ReadWrite) {
+        if writable != access.declared_writable() {
             return Err(format!("binding {} is {space:?}, the table says {access:?}", i + 1));
+        }
+        if written[i + 1] && *access != Access::ReadWrite {
+            return Err(format!("binding {} is written, the table says {access:?}", i + 1));
         }
     }
     if spec.bindings.len() > 8 {
@@ -68,6 +73,7 @@ fn the_check_sees_mistakes() {
     let of = |source: &'static str, bindings: &'static [Access]| check(&KernelSpec { name: "test", source, bindings }, &Variant::new());
     of(good, &[Access::ReadWrite]).unwrap();
     assert!(of(good, &[Access::Read]).unwrap_err().contains("the table says"));
+    assert!(of(good, &[Access::Input]).unwrap_err().contains("is written"));
     assert!(of(good, &[]).unwrap_err().contains("not in the table"));
     assert!(of("@compute @workgroup_size(512) fn main() {}", &[]).unwrap_err().contains("512 invocations"));
     assert!(of("fn main() { oops }", &[]).is_err());

@@ -276,7 +276,8 @@ impl AdapterPool {
 
     /// The adapters at one linear layer, `None` where no job may have one.
     pub fn site(&self, layer: usize, projection: Projection, rows: usize) -> Option<LowrankSite> {
-        let info = self.sites.get(&Site { layer, projection })?;
+        let site = Site { layer, projection };
+        let info = self.sites.get(&site)?;
         let (n, k) = projection.shape(&self.model);
         Some(LowrankSite {
             rows,
@@ -285,6 +286,7 @@ impl AdapterPool {
             r_max: info.ranks.rank.max(1),
             t_max: info.ranks.trained.max(1),
             site: info.index,
+            dropout_key: site.number(),
             jobs: self.capacity.jobs,
             dropout: self.capacity.dropout,
             half: self.capacity.half,

@@ -1,6 +1,7 @@
 //! Attention of a few new rows against a key/value cache, for generation.
 
-use super::{AttentionShape, Params, R, ROWS_PARTS, RW, sharing_lanes};
+use super::candidates::{ROWS_PARTS, broadcast_width};
+use super::{AttentionShape, IN, Params, R, RW};
 use crate::gpu::device::Facts;
 use crate::gpu::{Candidate, Dispatch, KernelSpec, Recorder, Tensor, Variant, grid_1d};
 
@@ -8,7 +9,7 @@ use crate::gpu::{Candidate, Dispatch, KernelSpec, Recorder, Tensor, Variant, gri
 pub const DECODE: KernelSpec = KernelSpec {
     name: "decode_attention",
     source: include_str!("../../../shaders/decode_attention.wgsl"),
-    bindings: &[RW, RW, RW, R, RW, RW],
+    bindings: &[IN, IN, IN, R, RW, RW],
 };
 /// The same parts, eight lanes a key. Bindings as [`DECODE`].
 pub const DECODE_LANES: KernelSpec = KernelSpec {
@@ -20,7 +21,7 @@ pub const DECODE_LANES: KernelSpec = KernelSpec {
 pub const DECODE_MERGE: KernelSpec = KernelSpec {
     name: "decode_attention_merge",
     source: include_str!("../../../shaders/decode_attention_merge.wgsl"),
-    bindings: &[RW, RW, RW],
+    bindings: &[IN, IN, RW],
 };
 
 /// Parts the keys are cut into: enough workgroups for one new row of a model with few heads, more for long caches.
@@ -33,7 +34,7 @@ pub fn decode_candidates(shape: &AttentionShape, max_len: u32, facts: Option<&Fa
     let splits = splits(max_len);
     let plain = Variant::new().with("HEAD_DIM", shape.head_dim).with("SPLITS", splits);
     let mut all = vec![Candidate { spec: &DECODE, variant: plain.clone(), grid: [shape.heads, shape.rows, splits] }];
-    if sharing_lanes(facts) == 8 {
+    if broadcast_width(facts) == 8 {
         let group = shape.heads / shape.kv_heads;
         let heads = (1..=4).rev().find(|n| group.is_multiple_of(*n)).unwrap_or(1);
         let lanes = if facts.is_some_and(|f| f.is_cpu) { 8 } else { 64 };

@@ -1,31 +1,43 @@
 //! Attention in obvious loops with explicit scores, for tests.
 
-use super::AttentionShape;
+use super::{AttentionShape, Document};
 use crate::kernels::real::Real;
 
-/// The mask, written down a second time: which key rows a query row sees.
+/// The mask, written down a second time: which key rows a query row of a head sees.
 #[derive(Debug, Clone)]
 pub struct Visible {
-    /// First row of each row's document. `[t]`
-    pub document: Vec<usize>,
-    /// Rows a query sees, itself included.
-    pub window: usize,
+    /// Each row's document. `[t]`
+    document: Vec<Document>,
+    /// Rows a query sees in every document, itself included.
+    window: usize,
+    /// Query heads.
+    heads: usize,
 }
 
 impl Visible {
     /// Documents of these lengths, packed, seen through `shape`'s window.
     pub fn new(lengths: &[usize], shape: &AttentionShape) -> Self {
-        let mut document = Vec::new();
-        for length in lengths {
-            let first = document.len();
-            document.resize(first + length, first);
-        }
-        Self { document, window: shape.window.map_or(usize::MAX, |w| w as usize) }
+        Self::of(&Document::packed(lengths), shape)
     }
 
-    /// True if query row `i` sees key row `j`.
-    pub fn sees(&self, i: usize, j: usize) -> bool {
-        j <= i && self.document[i] == self.document[j] && i - j < self.window
+    /// These documents, seen through `shape`'s window.
+    pub fn of(documents: &[Document], shape: &AttentionShape) -> Self {
+        let document = documents.iter().flat_map(|doc| (doc.first..doc.end).map(|_| *doc)).collect();
+        Self { document, window: shape.window.map_or(usize::MAX, |w| w as usize), heads: shape.heads as usize }
+    }
+
+    /// True if query row `i` of head `head` sees key row `j`.
+    pub fn sees(&self, i: usize, j: usize, head: usize) -> bool {
+        let doc = self.document[i];
+        let grouped = |row: usize, group: usize| {
+            let shift = if head >= self.heads / 2 { group / 2 } else { 0 };
+            (row - doc.first as usize + shift) / group
+        };
+        let window = self.window.min(doc.window.map_or(usize::MAX, |w| w as usize));
+        j <= i
+            && j >= doc.first as usize
+            && i - j < window
+            && doc.group.is_none_or(|group| grouped(i, group as usize) == grouped(j, group as usize))
     }
 }
 
@@ -69,10 +81,11 @@ pub fn attention_twin<R: Real>(shape: &AttentionShape, mask: &Visible, q: &[R], 
         for h in 0..heads {
             let (qi, kv_head) = (at(i, heads, h, hd), h / (heads / kv));
             let row = |j: usize| at(j, kv, kv_head, hd);
-            let score = |j: usize| mask.sees(i, j).then(|| dot(&q[qi..qi + hd], &k[row(j)..row(j) + hd]) / scale);
+            let score = |j: usize| mask.sees(i, j, h).then(|| dot(&q[qi..qi + hd], &k[row(j)..row(j) + hd]) / scale);
             let (log_sum, w) = weights(score, rows);
             lse[i * heads + h] = log_sum;
-            for j in 0..rows {
+            // Zero times what is not finite would be seen.
+            for j in (0..=i).filter(|j| mask.sees(i, *j, h)) {
                 for d in 0..hd {
                     o[qi + d] += w[j] * v[row(j) + d];
                 }
@@ -98,11 +111,12 @@ pub fn attention_backward_twin<R: Real>(
         for h in 0..heads {
             let (qi, kv_head) = (at(i, heads, h, hd), h / (heads / kv));
             let row = |j: usize| at(j, kv, kv_head, hd);
-            let score = |j: usize| mask.sees(i, j).then(|| dot(&q[qi..qi + hd], &k[row(j)..row(j) + hd]) / scale);
+            let score = |j: usize| mask.sees(i, j, h).then(|| dot(&q[qi..qi + hd], &k[row(j)..row(j) + hd]) / scale);
             let (_, w) = weights(score, rows);
+            let seen: Vec<usize> = (0..=i).filter(|j| mask.sees(i, *j, h)).collect();
             let d_w: Vec<R> = (0..rows).map(|j| dot(&d_o[qi..qi + hd], &v[row(j)..row(j) + hd])).collect();
-            let delta = dot(&w, &d_w);
-            for j in 0..rows {
+            let delta: R = seen.iter().map(|j| w[*j] * d_w[*j]).sum();
+            for j in seen {
                 let d_s = w[j] * (d_w[j] - delta) / scale;
                 for d in 0..hd {
                     d_q[qi + d] += d_s * k[row(j) + d];

@@ -32,6 +32,8 @@ pub fn rounded(mut numbers: Vec<f32>, count: usize) -> Vec<f32> {
 /// Tables and data of one site number among `SITES`, so that indexing by site is exercised.
 pub const SITES: usize = 3;
 pub const SITE: usize = 2;
+/// Of the site; another number than its row of the table.
+pub const DROPOUT_KEY: u32 = 11;
 
 pub struct Case {
     pub k: usize,
@@ -140,7 +142,7 @@ impl Case {
     }
     pub fn twin<'a, R>(&'a self, adapter: &'a [R]) -> TwinSite<'a, R> {
         let sizes = [self.rows(), self.k, self.n, self.stride()];
-        TwinSite { sizes, site: SITE as u32, jobs: &self.jobs, sites: &self.sites, adapter }
+        TwinSite { sizes, dropout_key: DROPOUT_KEY, jobs: &self.jobs, sites: &self.sites, adapter }
     }
     pub fn expected(&self) -> (Vec<f32>, Vec<f32>, TwinGrads<f32>) {
         let wide = |v: &[f32]| v.iter().map(|x| f64::from(*x)).collect::<Vec<f64>>();
@@ -196,6 +198,7 @@ pub fn prepare(case: &Case) -> (Bench, LowrankSite, [Tensor; 6]) {
         r_max: case.r_max,
         t_max: case.t_max(),
         site: SITE,
+        dropout_key: DROPOUT_KEY,
         jobs: case.jobs.len(),
         dropout: case.dropout(),
         half,
