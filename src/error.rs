@@ -145,6 +145,11 @@ pub enum Error {
 }
 
 impl Error {
+    /// Whether it is about the device, so that no other job on it can go on either.
+    pub fn is_of_device(&self) -> bool {
+        matches!(self, Self::DeviceLost { .. } | Self::Gpu { .. } | Self::OutOfMemory { .. } | Self::NoAdapter { .. } | Self::Stopped)
+    }
+
     /// A stable short name for programs: the `code` of the web API and of `--json` error events.
     pub fn code(&self) -> &'static str {
         match self {

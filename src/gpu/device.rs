@@ -147,6 +147,11 @@ impl Gpu {
         &self.facts
     }
 
+    /// Pipelines compiled so far.
+    pub fn pipelines(&self) -> usize {
+        lock(&self.pipelines).len()
+    }
+
     /// What a plan for this device must respect.
     pub fn plan_limits(&self) -> PlanLimits {
         let binding = self.limits.max_storage_buffer_binding_size.min(u64::from(u32::MAX) & !255);

@@ -111,6 +111,22 @@ pub enum Action {
 }
 
 impl Action {
+    /// The word of events: `admit`.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Done => "done",
+            Self::Stop => "stop",
+            Self::Fail => "fail",
+            Self::Pause => "pause",
+            Self::Refuse => "refuse",
+            Self::Note => "note",
+            Self::Shrink { .. } => "shrink",
+            Self::Admit => "admit",
+            Self::Resume => "resume",
+            Self::Evaluate => "evaluate",
+        }
+    }
+
     /// Place in a step boundary's list.
     pub(super) fn phase(self) -> u8 {
         match self {

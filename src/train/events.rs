@@ -76,6 +76,22 @@ pub enum Event {
         /// Why.
         reason: String,
     },
+    /// The scheduler of several jobs decided something.
+    Schedule {
+        /// The job's name.
+        job: String,
+        /// What: `admit`, `pause`, `resume`, `evaluate`, `done`, `stop`, `fail`, `refuse`, `note`.
+        action: String,
+        /// Why, in one sentence.
+        reason: String,
+    },
+    /// One of several jobs cannot go on; the others do.
+    JobFailed {
+        /// The job's name.
+        job: String,
+        /// Why, in one sentence.
+        reason: String,
+    },
     /// Something that the user should know and that stops nothing.
     Warning {
         /// The job's name, when it is about one.

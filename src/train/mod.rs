@@ -7,6 +7,7 @@ pub mod config;
 pub mod data;
 pub mod evaluate;
 pub mod events;
+pub mod fleet;
 pub mod fuse;
 pub mod job;
 pub mod keys;

@@ -12,6 +12,7 @@ mod checkpoint;
 mod cli;
 mod common;
 mod demo;
+mod fleet;
 mod formats;
 mod golden;
 mod jobs;

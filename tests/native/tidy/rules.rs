@@ -23,7 +23,10 @@ pub const LAYERS: &[(&str, &[&str])] = &[
     ("generate", &["error", "config", "settings", "rng", "quant", "formats", "text", "gpu", "kernels", "adapters", "model"]),
     (
         "train",
-        &["error", "config", "settings", "rng", "quant", "formats", "text", "gpu", "kernels", "adapters", "analysis", "model", "export", "generate"],
+        &[
+            "error", "config", "settings", "rng", "quant", "formats", "text", "gpu", "kernels", "adapters", "analysis", "model", "export",
+            "generate", "jobs",
+        ],
     ),
     ("demo", &["error", "config", "settings", "rng", "quant", "formats", "text", "gpu", "kernels", "adapters", "model", "generate"]),
     (

@@ -1,0 +1,249 @@
+//! Many jobs over one resident base, stepped together: m-LoRA / ASPEN (arXiv 2312.02515, VLDB 2025) on one device.
+//!
+//! The scheduler ([`crate::jobs`]) says at every step boundary who is on the device and whose micro-batches the next fused step holds; the fleet
+//! does it. A job's parameters and moments move between device and host bit for bit, and a job that fails does so alone.
+
+mod member;
+mod plan;
+
+pub use member::Member;
+pub use plan::FleetPlan;
+
+use self::plan::job_bytes;
+use super::StepReport;
+use super::config::TrainConfig;
+use super::data::TrainData;
+use super::events::Event;
+use super::fuse::micro_step;
+use super::job::{Job, Seat};
+use super::run::After;
+use super::session::Session;
+use super::start::Start;
+use crate::export::peft::File;
+use crate::gpu::{Gpu, clock};
+use crate::jobs::event::{Pass, Request};
+use crate::jobs::{self, Action, Boundary, Decision, JobId, Scheduler};
+use crate::{Error, Result};
+
+/// A job as it arrives.
+pub struct Entry {
+    /// Its settings.
+    pub config: TrainConfig,
+    /// Its rows.
+    pub data: TrainData,
+    /// What its adapter starts from, where not from random numbers.
+    pub start: Option<Start>,
+    /// Higher goes first.
+    pub priority: i64,
+    /// Jobs that early stopping compares it with.
+    pub group: Option<String>,
+}
+
+/// What is done with what jobs produce. An error about one job (its folder, say) ends that job alone.
+pub trait Keeper {
+    /// An event of a job or of the scheduler.
+    ///
+    /// # Errors
+    /// Where it cannot be told, which ends everything.
+    fn tell(&mut self, event: Event) -> Result<()>;
+    /// The adapter of `job` with the lowest held-out loss so far.
+    ///
+    /// # Errors
+    /// Where it cannot be kept.
+    fn best(&mut self, job: &str, files: &[File]) -> Result<()>;
+    /// The adapter of `job` at its end.
+    ///
+    /// # Errors
+    /// Where it cannot be kept.
+    fn finish(&mut self, job: &str, files: &[File]) -> Result<()>;
+}
+
+/// Jobs on a device.
+pub struct Fleet {
+    session: Session,
+    members: Vec<Member>,
+    scheduler: Scheduler,
+    /// Bytes of everything but the pool.
+    fixed: u64,
+    /// What the scheduler has not heard of yet.
+    told: Vec<jobs::Event>,
+}
+
+impl Fleet {
+    /// Who runs, waits, is over.
+    pub fn scheduler(&self) -> &Scheduler {
+        &self.scheduler
+    }
+
+    /// The jobs, in the order of their arrival.
+    pub fn members(&self) -> &[Member] {
+        &self.members
+    }
+
+    /// The device side.
+    pub fn session(&mut self) -> &mut Session {
+        &mut self.session
+    }
+
+    /// Whether no job can go on.
+    pub fn is_over(&self) -> bool {
+        self.told.is_empty() && self.scheduler.is_over()
+    }
+
+    /// Asks for something; it is done at the next step boundary.
+    ///
+    /// # Errors
+    /// When there is no job of that name.
+    pub fn request(&mut self, name: &str, what: Request) -> Result<()> {
+        let job = self.scheduler.by_name(name).map(|job| job.id);
+        let job = job.ok_or_else(|| Error::config("job", format!("there is none called {name}"), "look at `weblora jobs status`"))?;
+        self.told.push(jobs::Event::Request { job, what });
+        Ok(())
+    }
+
+    /// A step boundary and the fused step after it. False where nobody can train until something is asked for.
+    ///
+    /// # Errors
+    /// What concerns all jobs: a lost device, a keeper that cannot tell.
+    pub async fn advance(&mut self, gpu: &Gpu, keeper: &mut impl Keeper) -> Result<bool> {
+        let Self { members, scheduler, fixed, told, .. } = self;
+        let slots = self.session.jobs();
+        let planned = |set: &[&jobs::Job]| {
+            let bytes = |job: &&jobs::Job| members.get(job.id.0 as usize).map_or(0, |member| job_bytes(&member.job.layout));
+            if set.len() > slots { u64::MAX } else { *fixed + set.iter().map(bytes).sum::<u64>() }
+        };
+        let Boundary { decisions, batch } = scheduler.decide(&std::mem::take(told), &planned);
+        let decided = !decisions.is_empty();
+        for decision in decisions {
+            self.carry_out(gpu, keeper, decision).await?;
+        }
+        let mut batch: Vec<usize> = batch.iter().map(|id| id.0 as usize).filter(|i| self.members[*i].is_on_device()).collect();
+        batch.sort_unstable();
+        if batch.is_empty() {
+            return Ok(decided || !self.told.is_empty());
+        }
+        self.fused_step(gpu, keeper, &batch).await?;
+        Ok(true)
+    }
+
+    async fn carry_out(&mut self, gpu: &Gpu, keeper: &mut impl Keeper, decision: Decision) -> Result<()> {
+        let Decision { job: id, name, action, reason } = decision;
+        keeper.tell(Event::Schedule { job: name.clone(), action: action.name().to_owned(), reason: reason.clone() })?;
+        let at = id.0 as usize;
+        match action {
+            Action::Admit | Action::Resume => self.enter(gpu, at).await,
+            Action::Pause => self.members[at].leave(&mut self.session, gpu).await,
+            Action::Done | Action::Stop => {
+                let kept = self.finish(gpu, keeper, at).await;
+                self.members[at].leave(&mut self.session, gpu).await?;
+                kept.or_else(|error| job_error(keeper, &name, error))
+            }
+            Action::Fail => {
+                self.members[at].leave(&mut self.session, gpu).await?;
+                keeper.tell(Event::JobFailed { job: name, reason })
+            }
+            Action::Evaluate => {
+                let found = self.members[at].seat(&mut self.session, gpu).evaluate().await?;
+                self.told.extend(found.map(|found| jobs::Event::Evaluated { job: id, loss: found.loss }));
+                Ok(())
+            }
+            // Everything was allocated before the first step: no step can run out of memory.
+            Action::Shrink { .. } | Action::Refuse | Action::Note => Ok(()),
+        }
+    }
+
+    /// Puts a job on the device; where the free words of the pool lie apart, the others move together first.
+    async fn enter(&mut self, gpu: &Gpu, at: usize) -> Result<()> {
+        match self.members[at].enter(&mut self.session, gpu).await {
+            Err(Error::OutOfMemory { .. }) => {}
+            done => return done,
+        }
+        let present: Vec<usize> = (0..self.members.len()).filter(|i| self.members[*i].is_on_device()).collect();
+        for i in &present {
+            self.members[*i].leave(&mut self.session, gpu).await?;
+        }
+        for i in present.into_iter().chain([at]) {
+            self.members[i].enter(&mut self.session, gpu).await?;
+        }
+        Ok(())
+    }
+
+    /// Keeps a job's adapter at its end.
+    async fn finish(&mut self, gpu: &Gpu, keeper: &mut impl Keeper, at: usize) -> Result<()> {
+        let member = &mut self.members[at];
+        let buffers = member.buffers(&mut self.session, gpu).await?;
+        let files = member.job.export(&buffers.values)?;
+        let name = member.job.config.name.clone();
+        keeper.finish(&name, &files)?;
+        keeper.tell(member.run.done_event(0.0, member.job.config.out.clone()))
+    }
+
+    async fn fused_step(&mut self, gpu: &Gpu, keeper: &mut impl Keeper, batch: &[usize]) -> Result<()> {
+        let began = clock::now();
+        let rows: Vec<u64> = batch.iter().map(|i| self.members[*i].next().rows).collect();
+        let mut jobs: Vec<&mut Job> =
+            self.members.iter_mut().enumerate().filter(|(i, _)| batch.contains(i)).map(|(_, member)| &mut member.job).collect();
+        let outcomes = micro_step(&mut self.session, gpu, &mut jobs).await?;
+        let seconds = (clock::now() - began).as_secs_f64();
+        let (mut passes, mut after) = (Vec::with_capacity(batch.len()), Vec::new());
+        for ((at, outcome), rows) in batch.iter().zip(outcomes).zip(rows) {
+            let member = &mut self.members[*at];
+            let job = JobId(*at as u32);
+            // The scheduler ends a job whose loss is not finite.
+            let (loss, stepped) = match &outcome {
+                Ok(Some(report)) => (report.loss, true),
+                Ok(None) => (member.job.step_loss(), false),
+                Err(_) => (f64::NAN, false),
+            };
+            let left = member.job.micro_batches_left();
+            if let Ok(Some(report)) = outcome {
+                after.push((*at, report));
+            }
+            let next = if left > 0 { member.next() } else { jobs::MicroBatch { rows, documents: 1, longest: rows } };
+            passes.push(Pass { job, rows, loss, stepped, left, next });
+        }
+        self.told.push(jobs::Event::Stepped { seconds, passes });
+        for (at, report) in after {
+            if let Err(error) = self.after_step(gpu, keeper, at, report).await {
+                if error.is_of_device() {
+                    return Err(error);
+                }
+                self.told.push(jobs::Event::Failed { job: JobId(at as u32), reason: error.to_string() });
+            }
+        }
+        Ok(())
+    }
+
+    /// Evaluation, knots, the best adapter: what falls due after a job's step.
+    async fn after_step(&mut self, gpu: &Gpu, keeper: &mut impl Keeper, at: usize, report: StepReport) -> Result<()> {
+        let Self { session, members, told, .. } = self;
+        let id = JobId(at as u32);
+        let Member { job, run, .. } = &mut members[at];
+        let mut seat = Seat { job, session, gpu };
+        let tell = |event: Event| {
+            if let Event::Eval { loss, .. } = &event {
+                told.push(jobs::Event::Evaluated { job: id, loss: *loss });
+            }
+            keeper.tell(event)
+        };
+        let After { best, .. } = run.stepped(report, &mut seat, tell).await?;
+        seat.job.progress = run.progress;
+        if run.is_over() && run.done < run.total {
+            told.push(jobs::Event::Request { job: id, what: Request::Stop });
+        }
+        if best {
+            let name = members[at].job.config.name.clone();
+            let buffers = members[at].buffers(session, gpu).await?;
+            keeper.best(&name, &members[at].job.export(&buffers.values)?)?;
+        }
+        Ok(())
+    }
+}
+
+/// A job whose result cannot be kept has failed; the others go on.
+fn job_error(keeper: &mut impl Keeper, name: &str, error: Error) -> Result<()> {
+    if error.is_of_device() {
+        return Err(error);
+    }
+    keeper.tell(Event::JobFailed { job: name.to_owned(), reason: error.to_string() })
+}

@@ -1,0 +1,253 @@
+//! Several jobs over one base: fused equals alone, joining and leaving writes tables only, a failure stays where it is.
+
+use serde_json::{Value, json};
+use weblora::Result;
+use weblora::export::peft::File;
+use weblora::formats::{ByteSource, Bytes, ModelFile};
+use weblora::gpu::{Gpu, Tuner};
+use weblora::jobs::Options;
+use weblora::jobs::event::Request;
+use weblora::settings::Map;
+use weblora::text::Example;
+use weblora::train::fleet::{Entry, Fleet, FleetPlan, Keeper};
+use weblora::train::trainer::{TrainData, TrainPlan, Trainer};
+use weblora::train::{Event, TrainConfig};
+
+use crate::common::gpu;
+
+const GGUF: &[u8] = include_bytes!("../golden/tiny_llama/model.gguf");
+
+fn block<T>(future: impl Future<Output = T>) -> T {
+    pollster::block_on(future)
+}
+
+fn model() -> ModelFile {
+    let source: Box<dyn ByteSource> = Box::new(Bytes::new("model.gguf", GGUF));
+    block(ModelFile::open_gguf(vec![source])).unwrap()
+}
+
+/// Rows of 4 to 8 tokens, other ones for every seed.
+fn rows(seed: u32) -> Vec<Example> {
+    let row = |i: u32| {
+        let len = 4 + (i + seed) % 5;
+        let tokens: Vec<u32> = (0..len).map(|t| (seed * 31 + i * 7 + t * 13) % 97).collect();
+        Example { targets: (0..len).map(|t| t > 1).collect(), tokens, row: i as usize + 1 }
+    };
+    (0..9).map(row).collect()
+}
+
+fn settings(name: &str, more: Value) -> Map {
+    let mut map = json!({ "name": name, "batch": 1, "seq": 16, "steps": 6, "lr": 5e-3, "warmup": 0, "recompute": false, "out": name });
+    map.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+    map.as_object().unwrap().clone()
+}
+
+fn entry(name: &str, seed: u32, more: Value) -> Entry {
+    let config = TrainConfig::from_map(&settings(name, more)).unwrap();
+    Entry { config, data: data(seed), start: None, priority: 0, group: None }
+}
+
+fn data(seed: u32) -> TrainData {
+    TrainData { train: rows(seed), held_out: rows(seed)[..3].to_vec(), ..TrainData::default() }
+}
+
+fn specs() -> Vec<(&'static str, Value)> {
+    vec![
+        ("chain", json!({ "method": "cola", "links": [2, 3], "eval-every": 2 })),
+        ("modules", json!({ "method": "multilora", "modules": 2, "rank": 2, "schedule": "constant" })),
+        ("dropped", json!({ "rank": 4, "dropout": 0.2, "seed": 5 })),
+        ("wide", json!({ "rank": 32, "targets": ["q", "v"], "grad-accum": 2, "steps": 4, "lora-plus": 4 })),
+    ]
+}
+
+fn entries() -> Vec<Entry> {
+    specs().into_iter().enumerate().map(|(i, (name, more))| entry(name, i as u32, more)).collect()
+}
+
+/// What jobs leave behind.
+#[derive(Default)]
+struct Kept {
+    events: Vec<Event>,
+    adapters: Vec<(String, Vec<u8>)>,
+    /// A job whose adapter cannot be kept.
+    refuse: Option<&'static str>,
+}
+
+impl Kept {
+    fn losses(&self, name: &str) -> Vec<f64> {
+        let of = |event: &Event| match event {
+            Event::Step(step) if step.job == name => Some(step.loss),
+            _ => None,
+        };
+        self.events.iter().filter_map(of).collect()
+    }
+    fn adapter(&self, name: &str) -> &[u8] {
+        &self.adapters.iter().find(|(job, _)| job == name).unwrap_or_else(|| panic!("an adapter of {name}")).1
+    }
+    fn failed(&self) -> Vec<(&str, &str)> {
+        let mut found = Vec::new();
+        for event in &self.events {
+            if let Event::JobFailed { job, reason } = event {
+                found.push((job.as_str(), reason.as_str()));
+            }
+        }
+        found
+    }
+}
+
+impl Keeper for Kept {
+    fn tell(&mut self, event: Event) -> Result<()> {
+        self.events.push(event);
+        Ok(())
+    }
+    fn best(&mut self, _: &str, _: &[File]) -> Result<()> {
+        Ok(())
+    }
+    fn finish(&mut self, job: &str, files: &[File]) -> Result<()> {
+        if self.refuse == Some(job) {
+            return Err(weblora::Error::config("out", "the folder cannot be written", "choose another"));
+        }
+        let weights = files.iter().find(|(name, _)| *name == "adapter_model.safetensors").unwrap();
+        self.adapters.push((job.to_owned(), weights.1.clone()));
+        Ok(())
+    }
+}
+
+fn open(gpu: &Gpu, entries: Vec<Entry>, options: Options) -> Fleet {
+    let file = model();
+    let hash = block(file.content_hash()).unwrap();
+    let mut tuner = Tuner::for_device(gpu);
+    let plan = FleetPlan::new(&file, &hash, None, entries, options, gpu.plan_limits(), &tuner).unwrap();
+    let planned = plan.planned.footprint().total();
+    let mut fleet = block(plan.open(gpu, &file, &mut tuner, false, |_, _| {})).unwrap();
+    assert_eq!(planned, fleet.session().allocated_bytes(), "planned and allocated bytes");
+    fleet
+}
+
+fn run(gpu: &Gpu, fleet: &mut Fleet, kept: &mut Kept) {
+    while !fleet.is_over() {
+        assert!(block(fleet.advance(gpu, kept)).unwrap(), "the fleet goes on");
+    }
+}
+
+/// The fleet with every job but one stopped before its first step: that job alone, in recordings of the same sizes.
+fn alone(gpu: &Gpu, name: &str) -> Kept {
+    let (mut fleet, mut kept) = (open(gpu, entries(), Options::default()), Kept::default());
+    specs().iter().filter(|(other, _)| *other != name).for_each(|(other, _)| fleet.request(other, Request::Stop).unwrap());
+    run(gpu, &mut fleet, &mut kept);
+    kept
+}
+
+#[test]
+fn fused_jobs_are_bit_for_bit_what_they_are_alone() {
+    let Some(gpu) = gpu() else { return };
+    let (mut fleet, mut together) = (open(gpu, entries(), Options::default()), Kept::default());
+    run(gpu, &mut fleet, &mut together);
+    for (i, (name, more)) in specs().into_iter().enumerate() {
+        let own = alone(gpu, name);
+        assert_eq!(together.losses(name), own.losses(name), "{name}: losses");
+        assert!(together.adapter(name) == own.adapter(name), "{name}: the adapter's bytes");
+        assert!(own.losses(name).last() < own.losses(name).first(), "{name} learns");
+        // A run of its own has recordings of its own sizes.
+        let single = single(gpu, name, i as u32, more);
+        assert_eq!(single.len(), together.losses(name).len(), "{name}: steps");
+        for (a, b) in single.iter().zip(together.losses(name)) {
+            assert!((a - b).abs() <= 1e-5 * a.abs(), "{name}: {a} alone, {b} fused");
+        }
+    }
+    assert_ne!(together.adapter("chain"), together.adapter("dropped"), "the comparison can fail");
+    assert!(together.failed().is_empty());
+    let knots = together.events.iter().filter(|e| matches!(e, Event::Knot(_))).count();
+    assert_eq!(knots, 1, "the chain's knot");
+}
+
+/// Losses of a plain run.
+fn single(gpu: &Gpu, name: &str, seed: u32, more: Value) -> Vec<f64> {
+    let (file, config) = (model(), TrainConfig::from_map(&settings(name, more)).unwrap());
+    let mut tuner = Tuner::for_device(gpu);
+    let data = data(seed);
+    let plan = TrainPlan::new(&file, &config, Some(&data), gpu.plan_limits(), &tuner).unwrap();
+    let mut trainer = block(Trainer::new(gpu, &file, config, data, plan, None, &mut tuner, false, |_, _| {})).unwrap();
+    let mut losses = Vec::new();
+    while trainer.step_number() < trainer.total_steps() {
+        losses.push(block(trainer.step(gpu)).unwrap().loss);
+        let every = trainer.config().eval_every;
+        if every > 0 && trainer.step_number().is_multiple_of(every) {
+            block(trainer.evaluate(gpu)).unwrap();
+        }
+        block(trainer.tie_if_due(gpu)).unwrap();
+    }
+    losses
+}
+
+#[test]
+fn jobs_join_pause_and_leave_by_tables_only() {
+    let Some(gpu) = gpu() else { return };
+    let (mut reference, mut expected) = (open(gpu, entries(), Options::default()), Kept::default());
+    run(gpu, &mut reference, &mut expected);
+    let (mut fleet, mut kept) = (open(gpu, entries(), Options::default()), Kept::default());
+    fleet.request("modules", Request::Pause).unwrap();
+    block(fleet.advance(gpu, &mut kept)).unwrap();
+    let (pipelines, bytes) = (gpu.pipelines(), fleet.session().allocated_bytes());
+    assert!(kept.losses("modules").is_empty() && kept.losses("dropped").len() == 1);
+    fleet.request("dropped", Request::Pause).unwrap();
+    fleet.request("modules", Request::Resume).unwrap();
+    block(fleet.advance(gpu, &mut kept)).unwrap();
+    fleet.request("dropped", Request::Resume).unwrap();
+    fleet.request("wide", Request::Stop).unwrap();
+    run(gpu, &mut fleet, &mut kept);
+    assert_eq!((gpu.pipelines(), fleet.session().allocated_bytes()), (pipelines, bytes), "nothing is compiled or allocated");
+    for name in ["chain", "modules", "dropped"] {
+        assert_eq!(kept.losses(name), expected.losses(name), "{name}: moved to host memory and back bit for bit");
+        assert!(kept.adapter(name) == expected.adapter(name), "{name}: the adapter");
+    }
+    assert!(kept.losses("wide").len() < expected.losses("wide").len());
+    assert!(fleet.request("nobody", Request::Stop).unwrap_err().to_string().contains("nobody"));
+}
+
+#[test]
+fn a_job_fails_alone() {
+    let Some(gpu) = gpu() else { return };
+    let good = || entry("good", 1, json!({ "rank": 4 }));
+    let (mut fleet, mut expected) = (open(gpu, vec![good(), entry("bad", 2, json!({ "rank": 4 }))], Options::default()), Kept::default());
+    run(gpu, &mut fleet, &mut expected);
+    let broken = entry("bad", 2, json!({ "rank": 4, "lr": 1e30, "clip": 0 }));
+    let (mut fleet, mut kept) = (open(gpu, vec![good(), broken], Options::default()), Kept::default());
+    kept.refuse = Some("nobody");
+    run(gpu, &mut fleet, &mut kept);
+    let failed = kept.failed();
+    assert!(matches!(failed[..], [("bad", why)] if why.contains("lower lr")), "{failed:?}");
+    assert_eq!(kept.losses("good"), expected.losses("good"));
+    assert!(kept.adapter("good") == expected.adapter("good"), "the other job's bits are unchanged");
+    // A folder that cannot be written.
+    let mut kept = Kept { refuse: Some("bad"), ..Kept::default() };
+    let mut fleet = open(gpu, vec![good(), entry("bad", 2, json!({ "rank": 4 }))], Options::default());
+    run(gpu, &mut fleet, &mut kept);
+    assert!(matches!(kept.failed()[..], [("bad", why)] if why.contains("cannot be written")), "{:?}", kept.failed());
+    assert!(kept.adapter("good") == expected.adapter("good"));
+}
+
+#[test]
+fn a_budget_lets_in_what_fits_and_says_what_never_will() {
+    let Some(gpu) = gpu() else { return };
+    let file = model();
+    let hash = block(file.content_hash()).unwrap();
+    let plan = |memory: Option<u64>| {
+        let options = Options { memory, ..Options::default() };
+        FleetPlan::new(&file, &hash, None, entries(), options, gpu.plan_limits(), &Tuner::for_device(gpu)).unwrap()
+    };
+    let all = plan(None).planned.footprint().total();
+    // Not all at once: some wait until others are done, and all of them get there.
+    let options = Options { memory: Some(all - 100_000), ..Options::default() };
+    let (mut fleet, mut kept) = (open(gpu, entries(), options), Kept::default());
+    assert!(fleet.session().allocated_bytes() <= all - 100_000, "within the budget");
+    block(fleet.advance(gpu, &mut kept)).unwrap();
+    assert!(fleet.members().iter().any(|member| !member.is_on_device()), "somebody waits");
+    run(gpu, &mut fleet, &mut kept);
+    assert_eq!(kept.adapters.len(), 4, "{:?}", kept.failed());
+    // Nothing fits.
+    let (mut fleet, mut kept) = (open(gpu, entries(), Options { memory: Some(1000), ..Options::default() }), Kept::default());
+    run(gpu, &mut fleet, &mut kept);
+    assert_eq!(kept.failed().len(), 4);
+    assert!(kept.failed().iter().all(|(_, why)| why.contains("raise memory")), "{:?}", kept.failed());
+}
