@@ -232,7 +232,7 @@ fn recompute_does_not_repeat_what_nobody_reads() {
     config.targets = ["q", "k", "v", "o", "gate", "up", "down"].map(String::from).into();
     let layout = config.layout(&file.config).unwrap();
     let dispatches = |recompute| {
-        let shape = Shape { rows: 8, positions: 8, recompute, clip: 0.0, quantize: None, training: true };
+        let shape = Shape { rows: 8, positions: 8, recompute, quantize: None, training: true };
         Planned::new(&file, &[&layout], shape, weblora::gpu::device::PlanLimits::FLOOR, &Tuner::none()).unwrap().dispatches().0
     };
     // Two norms, a residual, SwiGLU, two rotations, attention; the products qkv, o, gate and up; into and out of the rank at six sites; into the
