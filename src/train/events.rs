@@ -76,6 +76,17 @@ pub enum Event {
         /// Why.
         reason: String,
     },
+    /// Several jobs begin over one base.
+    Jobs {
+        /// How many.
+        jobs: u64,
+        /// Most rows of a fused step.
+        rows: u64,
+        /// Bytes on the GPU, as planned and then allocated.
+        planned_bytes: u64,
+        /// The GPU adapter's name.
+        adapter: String,
+    },
     /// The scheduler of several jobs decided something.
     Schedule {
         /// The job's name.

@@ -97,6 +97,11 @@ impl Run {
         Self::new(trainer.config().clone(), trainer.total_steps(), trainer.step_number(), trainer.job().progress, trainer.has_held_out())
     }
 
+    /// Loss of the last step; NaN before the first.
+    pub fn last_loss(&self) -> f64 {
+        self.last
+    }
+
     /// No step is left, or the run has ended early.
     pub fn is_over(&self) -> bool {
         self.ended || self.done >= self.total

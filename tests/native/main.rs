@@ -16,6 +16,7 @@ mod fleet;
 mod formats;
 mod golden;
 mod jobs;
+mod jobs_program;
 mod kernels;
 mod large_models;
 mod lowrank;

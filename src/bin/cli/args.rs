@@ -8,6 +8,7 @@ use super::analyze::AnalyzeArgs;
 use super::bench::BenchArgs;
 use super::device::DeviceArgs;
 use super::export::ExportArgs;
+use super::jobs::JobsArgs;
 use super::merge::MergeArgs;
 use super::settings::TrainArgs;
 use super::simulate::SimulateArgs;
@@ -37,6 +38,24 @@ pub enum Command {
 A row is one JSON object a line: prompt and completion, instruction and output, messages, or text.
 Ctrl-C saves a checkpoint; --resume goes on from it bit for bit.")]
     Train(Box<TrainArgs>),
+    /// Train several adapters at once over one base: any methods, ranks, rows and rates, in fused steps.
+    #[command(after_help = "Examples:
+  weblora jobs sweep.toml
+  weblora jobs status --run runs
+  weblora jobs pause --run runs big
+  weblora jobs add --run runs more.toml
+
+A jobs file has the keys of train as defaults, [[job]] tables with a name and keys of their own, and [sweep]:
+  model = 'model.gguf'
+  data = 'rows.jsonl'
+  out = 'runs'
+  [[job]]
+  name = 'small'
+  rank = 4
+  [sweep.keys]
+  lr = [1e-4, 3e-4, 1e-3]
+See docs/jobs.md for priorities, memory budgets and early stopping.")]
+    Jobs(Box<JobsArgs>),
     /// Print the exact memory of a run before anything is allocated; takes the flags of train, opens no device.
     #[command(after_help = "Example:
   weblora plan --model model.gguf --rank 8 --batch 4 --seq 512")]

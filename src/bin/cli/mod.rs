@@ -15,6 +15,7 @@ mod export;
 mod files;
 mod generate;
 mod inspect;
+mod jobs;
 mod merge;
 mod method_args;
 mod output;
@@ -44,6 +45,7 @@ pub fn main() -> ExitCode {
     let result = match &cli.command {
         None => demo::run(&mut output),
         Some(Command::Train(args)) => run::run(args, &mut output),
+        Some(Command::Jobs(args)) => jobs::run(args, &mut output),
         Some(Command::Plan(args)) => plan::run(args, &mut output),
         Some(Command::Generate(args)) => generate::run(args, &mut output),
         Some(Command::Eval(args)) => eval::run(args, &mut output),

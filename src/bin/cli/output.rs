@@ -146,6 +146,9 @@ fn words(event: &Event) -> String {
         Event::EarlyStop { step, reason, .. } => format!("step {step}: stopping early, {reason}"),
         Event::Warning { message, .. } => format!("warning: {message}"),
         Event::Done { step, loss, seconds, out, .. } => format!("done: {step} steps in {seconds:.1} s, loss {loss:.4}, adapter in {out}"),
+        Event::Jobs { jobs, rows, planned_bytes, adapter } => {
+            format!("{jobs} jobs over one base, up to {rows} rows a step, {} on {adapter}", bytes(*planned_bytes))
+        }
         Event::Schedule { job, action, reason } => format!("{job}: {action}, because {reason}"),
         Event::JobFailed { job, reason } => format!("{job} failed: {reason}"),
         Event::Error { message, .. } => format!("error: {message}"),

@@ -183,6 +183,14 @@ fn negated<S: Serializer>(flag: &Option<bool>, serializer: S) -> std::result::Re
 }
 
 impl TrainArgs {
+    /// Every key that a run file may have: the flags of all methods, those that switch something off without their `no-`.
+    pub fn keys() -> Vec<String> {
+        let command = Self::augment_args(clap::Command::new("train"));
+        let others = ["config", "resume", "overwrite", "gpu", "no-tune", "no-subgroups", "help"];
+        let flags = command.get_arguments().filter_map(|arg| arg.get_long()).filter(|flag| !others.contains(flag));
+        flags.map(|flag| flag.strip_prefix("no-").unwrap_or(flag).to_owned()).collect()
+    }
+
     /// The settings of the run file and the flags together; a flag wins.
     pub fn settings(&self) -> Result<Map> {
         let mut map = match &self.config {
@@ -206,7 +214,7 @@ impl TrainArgs {
 }
 
 /// The keys of a run file, in its order. Unknown ones are found when the settings are read.
-fn parse_run_file(file: &str, text: &str) -> Result<Map> {
+pub(super) fn parse_run_file(file: &str, text: &str) -> Result<Map> {
     toml::from_str(text).map_err(|e| {
         let line = e.span().map_or(1, |span| text[..span.start].lines().count().max(1));
         Error::format(format!("{file}, line {line}"), e.message().to_owned(), "write TOML: key = value, one a line")

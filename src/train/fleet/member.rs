@@ -1,8 +1,10 @@
 //! A job of a fleet: where its parameters are, and how its run is getting on.
 
+use std::time::Duration;
+
 use crate::Result;
 use crate::adapters::Capacity;
-use crate::gpu::Gpu;
+use crate::gpu::{Gpu, clock};
 use crate::jobs::{JobId, JobSpec, MicroBatch};
 use crate::train::Run;
 use crate::train::checkpoint::Buffers;
@@ -22,8 +24,8 @@ pub struct Member {
     pub(super) need: Capacity,
     /// Parameters and moments while it is not on the device.
     held: Option<Buffers>,
-    /// Whether it has been on the device.
-    begun: bool,
+    /// When it came onto the device first, by the device's clock.
+    begun: Option<Duration>,
     priority: i64,
     group: Option<String>,
 }
@@ -33,7 +35,7 @@ impl Member {
         let (_, moments) = job.layout.params.gradient_offsets();
         let held = Some(Buffers { values, m: vec![0.0; moments], v: vec![0.0; moments] });
         let run = Run::new(job.config.clone(), job.total_steps(), 0, job.progress, job.has_held_out());
-        Self { job, run, id: None, rows, need, held, begun: false, priority, group }
+        Self { job, run, id: None, rows, need, held, begun: None, priority, group }
     }
 
     /// Tokens of its longest row, held-out rows included.
@@ -44,6 +46,11 @@ impl Member {
     /// Whether its parameters are on the device.
     pub fn is_on_device(&self) -> bool {
         self.held.is_none()
+    }
+
+    /// Seconds since it came onto the device first.
+    pub(super) fn seconds(&self) -> f64 {
+        self.begun.map_or(0.0, |begun| (clock::now() - begun).as_secs_f64())
     }
 
     /// Its next micro-batch.
@@ -77,11 +84,12 @@ impl Member {
         let Some(held) = &self.held else { return Ok(()) };
         self.job.slot = session.add_job(gpu, &self.job.layout, &held.values)?;
         let held = self.held.take();
-        let begun = std::mem::replace(&mut self.begun, true);
+        let first = self.begun.is_none();
+        self.begun.get_or_insert_with(clock::now);
         let Some(held) = held else { return Ok(()) };
         let mut seat = self.seat(session, gpu);
         seat.write_buffers(&held)?;
-        if !begun && seat.job.step == 0 {
+        if first && seat.job.step == 0 {
             seat.begin_link(&held.values).await?;
         }
         Ok(())

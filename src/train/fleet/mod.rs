@@ -15,7 +15,7 @@ use super::config::TrainConfig;
 use super::data::TrainData;
 use super::events::Event;
 use super::fuse::micro_step;
-use super::job::{Job, Seat};
+use super::job::{BaseIdentity, Job, Seat};
 use super::run::After;
 use super::session::Session;
 use super::start::Start;
@@ -46,16 +46,16 @@ pub trait Keeper {
     /// # Errors
     /// Where it cannot be told, which ends everything.
     fn tell(&mut self, event: Event) -> Result<()>;
-    /// The adapter of `job` with the lowest held-out loss so far.
+    /// A job's adapter with the lowest held-out loss so far; `out` is the job's folder.
     ///
     /// # Errors
     /// Where it cannot be kept.
-    fn best(&mut self, job: &str, files: &[File]) -> Result<()>;
-    /// The adapter of `job` at its end.
+    fn best(&mut self, out: &str, files: &[File]) -> Result<()>;
+    /// A job's adapter at its end; `out` is the job's folder.
     ///
     /// # Errors
     /// Where it cannot be kept.
-    fn finish(&mut self, job: &str, files: &[File]) -> Result<()>;
+    fn finish(&mut self, out: &str, files: &[File]) -> Result<()>;
 }
 
 /// Jobs on a device.
@@ -65,6 +65,9 @@ pub struct Fleet {
     scheduler: Scheduler,
     /// Bytes of everything but the pool.
     fixed: u64,
+    /// Longest row that the rotary table reaches.
+    positions: usize,
+    base: BaseIdentity,
     /// What the scheduler has not heard of yet.
     told: Vec<jobs::Event>,
 }
@@ -99,6 +102,32 @@ impl Fleet {
         let job = job.ok_or_else(|| Error::config("job", format!("there is none called {name}"), "look at `weblora jobs status`"))?;
         self.told.push(jobs::Event::Request { job, what });
         Ok(())
+    }
+
+    /// Takes a job in while others train: it waits until it fits.
+    ///
+    /// # Errors
+    /// What is wrong with its settings; [`Error::Limit`] where it is larger than what the recordings were made for.
+    pub fn add(&mut self, entry: Entry) -> Result<()> {
+        let mut member = plan::member(entry, &self.base)?;
+        let fits = self.session.capacity().holds(&member.need) && member.rows <= self.session.rows();
+        if !fits || member.longest() > self.positions {
+            return Err(Error::Limit {
+                what: format!("job {}", member.job.config.name),
+                needed: "other sites, more rank, more rows or longer rows than the run has".into(),
+                allowed: format!("{} rows and what its first jobs have", self.session.rows()),
+                hint: "start it in a run of its own, or put it into the jobs file from the beginning",
+            });
+        }
+        member.id = Some(self.scheduler.add(member.spec())?);
+        self.members.push(member);
+        Ok(())
+    }
+
+    /// Names of the jobs that have not ended.
+    pub fn unfinished(&self) -> Vec<String> {
+        let jobs = self.scheduler.jobs().iter().filter(|job| !job.status.state.is_over());
+        jobs.map(|job| job.spec.name.clone()).collect()
     }
 
     /// A step boundary and the fused step after it. False where nobody can train until something is asked for.
@@ -173,9 +202,8 @@ impl Fleet {
         let member = &mut self.members[at];
         let buffers = member.buffers(&mut self.session, gpu).await?;
         let files = member.job.export(&buffers.values)?;
-        let name = member.job.config.name.clone();
-        keeper.finish(&name, &files)?;
-        keeper.tell(member.run.done_event(0.0, member.job.config.out.clone()))
+        keeper.finish(&member.job.config.out, &files)?;
+        keeper.tell(member.run.done_event(member.seconds(), member.job.config.out.clone()))
     }
 
     async fn fused_step(&mut self, gpu: &Gpu, keeper: &mut impl Keeper, batch: &[usize]) -> Result<()> {
@@ -232,9 +260,9 @@ impl Fleet {
             told.push(jobs::Event::Request { job: id, what: Request::Stop });
         }
         if best {
-            let name = members[at].job.config.name.clone();
+            let out = members[at].job.config.out.clone();
             let buffers = members[at].buffers(session, gpu).await?;
-            keeper.best(&name, &members[at].job.export(&buffers.values)?)?;
+            keeper.best(&out, &members[at].job.export(&buffers.values)?)?;
         }
         Ok(())
     }

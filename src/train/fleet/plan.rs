@@ -27,6 +27,8 @@ pub struct FleetPlan {
     members: Vec<Member>,
     scheduler: Scheduler,
     fixed: u64,
+    positions: usize,
+    base: BaseIdentity,
 }
 
 /// Bytes of the pool for this capacity: parameters, gradients, two moments.
@@ -55,11 +57,11 @@ impl FleetPlan {
         if entries.iter().any(|entry| (&entry.config.quantize, entry.config.recompute) != (&shared.0, shared.1)) {
             return Err(Error::config("quantize", "differs between jobs", "all jobs share one base and its recordings: write it once"));
         }
-        let base = BaseIdentity { model: file.config.clone(), name: file.name().to_string(), hash: hash.to_owned() };
+        let identity = BaseIdentity { model: file.config.clone(), name: file.name().to_string(), hash: hash.to_owned() };
         let mut members = Vec::with_capacity(entries.len());
         for entry in entries {
             let name = entry.config.name.clone();
-            members.push(member(entry, &base).map_err(|error| of_job(&name, error))?);
+            members.push(member(entry, &identity).map_err(|error| of_job(&name, error))?);
         }
         let most = members.iter().map(|member| member.rows).max().unwrap_or(1);
         let all: usize = members.iter().map(|member| member.rows).sum();
@@ -87,7 +89,7 @@ impl FleetPlan {
         for member in &mut members {
             member.id = Some(scheduler.add(member.spec())?);
         }
-        Ok(FleetPlan { planned, members, scheduler, fixed })
+        Ok(FleetPlan { planned, members, scheduler, fixed, positions: shape.positions, base: identity })
     }
 
     /// Measures kernels that `tuner` does not know (unless `measure` is false), allocates and streams the weights. `progress` gets bytes done and in
@@ -106,8 +108,9 @@ impl FleetPlan {
         if measure {
             self.planned.tune(gpu, tuner).await?;
         }
-        let session = self.planned.realize(gpu, file, progress).await?;
-        Ok(Fleet { session, members: self.members, scheduler: self.scheduler, fixed: self.fixed, told: Vec::new() })
+        let FleetPlan { planned, members, scheduler, fixed, positions, base } = self;
+        let session = planned.realize(gpu, file, progress).await?;
+        Ok(Fleet { session, members, scheduler, fixed, positions, base, told: Vec::new() })
     }
 }
 
@@ -139,7 +142,7 @@ pub(super) fn job_bytes(layout: &AdapterLayout) -> u64 {
     pool_bytes(&Capacity::of(layout))
 }
 
-fn member(entry: Entry, base: &BaseIdentity) -> Result<Member> {
+pub(super) fn member(entry: Entry, base: &BaseIdentity) -> Result<Member> {
     let Entry { config, data, start, priority, group } = entry;
     let context = base.model.max_position_embeddings;
     if config.seq > context {

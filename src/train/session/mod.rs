@@ -7,7 +7,7 @@ use std::ops::Range;
 
 pub use plan::{Planned, Shape};
 
-use crate::adapters::{AdapterLayout, AdapterPool};
+use crate::adapters::{AdapterLayout, AdapterPool, Capacity};
 use crate::gpu::plan::Footprint;
 use crate::gpu::timing::Timing;
 use crate::gpu::{Executable, Gpu, Store};
@@ -81,6 +81,11 @@ impl Session {
     /// Jobs that the session has room for.
     pub fn jobs(&self) -> usize {
         self.adapters.job_count()
+    }
+
+    /// What jobs the recordings are made for.
+    pub fn capacity(&self) -> &Capacity {
+        self.adapters.capacity()
     }
 
     /// Rows of the largest micro-batch.

@@ -1,0 +1,125 @@
+//! Where the jobs of a run stand, as a file that other processes read, as a table, and as results.
+
+use serde::{Deserialize, Serialize};
+use weblora::train::fleet::Fleet;
+
+/// One job.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct JobStatus {
+    /// Its name.
+    pub job: String,
+    /// `waiting`, `running`, `paused`, `done`, `stopped`, `failed`.
+    pub state: String,
+    /// Why, in one sentence.
+    pub reason: String,
+    /// Optimizer steps done.
+    pub step: u64,
+    /// Optimizer steps in all.
+    pub steps: u64,
+    /// Loss of the last step.
+    pub loss: Option<f64>,
+    /// Lowest held-out loss.
+    pub best_eval: Option<f64>,
+    /// Seconds to go, as far as one can know.
+    pub seconds_left: Option<f64>,
+    /// Whether no other job has a lower held-out loss.
+    pub best: bool,
+    /// Its folder.
+    pub out: String,
+}
+
+/// All jobs, in the order of their arrival.
+pub fn of(fleet: &Fleet) -> Vec<JobStatus> {
+    let scheduler = fleet.scheduler();
+    let best = scheduler.best(None).map(|best| best.job);
+    let one = |member: &weblora::train::fleet::Member| {
+        let job = scheduler.by_name(&member.job.config.name);
+        JobStatus {
+            job: member.job.config.name.clone(),
+            state: job.map_or("waiting", |job| job.status.state.name()).to_owned(),
+            reason: job.map_or_else(String::new, |job| job.status.reason.clone()),
+            step: member.job.step,
+            steps: member.job.total_steps(),
+            loss: Some(member.run.last_loss()).filter(|loss| loss.is_finite()),
+            best_eval: member.run.progress.best.map(|best| best.loss),
+            seconds_left: job.and_then(|job| scheduler.seconds_left(job.id)),
+            best: job.is_some_and(|job| best == Some(job.id)),
+            out: member.job.config.out.clone(),
+        }
+    };
+    fleet.members().iter().map(one).collect()
+}
+
+/// A table for people.
+pub fn table(jobs: &[JobStatus]) -> String {
+    let width = jobs.iter().map(|job| job.job.chars().count()).max().unwrap_or(3).max(3);
+    let mut lines = vec![format!("  {:width$}  {:8}  {:>11}  {:>8}  {:>8}  reason", "job", "state", "step", "loss", "held-out")];
+    let number = |x: Option<f64>| x.map_or_else(|| "-".to_owned(), |x| format!("{x:.4}"));
+    for job in jobs {
+        let mark = if job.best { '*' } else { ' ' };
+        let steps = format!("{}/{}", job.step, job.steps);
+        lines.push(format!(
+            "{mark} {:width$}  {:8}  {steps:>11}  {:>8}  {:>8}  {}",
+            job.job,
+            job.state,
+            number(job.loss),
+            number(job.best_eval),
+            job.reason
+        ));
+    }
+    if jobs.iter().any(|job| job.best) {
+        lines.push("* the lowest held-out loss".to_owned());
+    }
+    lines.join("\n")
+}
+
+/// Comma-separated values with a header.
+pub fn csv(jobs: &[JobStatus]) -> String {
+    let quoted = |text: &str| format!("\"{}\"", text.replace('"', "\"\""));
+    let number = |x: Option<f64>| x.map_or_else(String::new, |x| x.to_string());
+    let mut text = "job,state,step,steps,loss,best_eval,best,out,reason\n".to_owned();
+    for job in jobs {
+        let columns = [
+            quoted(&job.job),
+            job.state.clone(),
+            job.step.to_string(),
+            job.steps.to_string(),
+            number(job.loss),
+            number(job.best_eval),
+            job.best.to_string(),
+            quoted(&job.out),
+            quoted(&job.reason),
+        ];
+        text += &(columns.join(",") + "\n");
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn tables_mark_the_best_and_quote_what_needs_it() {
+        let job = |name: &str, best: bool| JobStatus {
+            job: name.into(),
+            state: "done".into(),
+            reason: "it has \"taken\" its last step, all".into(),
+            step: 3,
+            steps: 3,
+            loss: Some(0.5),
+            best_eval: best.then_some(0.25),
+            seconds_left: None,
+            best,
+            out: "jobs/a".into(),
+        };
+        let jobs = [job("a", false), job("longer", true)];
+        let shown = table(&jobs);
+        assert!(shown.lines().nth(2).is_some_and(|line| line.starts_with("* longer")), "{shown}");
+        let text = csv(&jobs);
+        assert!(
+            text.lines().nth(1).is_some_and(|line| line.contains("\"\"taken\"\"") && line.starts_with("\"a\",done,3,3,0.5,,false")),
+            "{text}"
+        );
+    }
+}

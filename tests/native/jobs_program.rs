@@ -1,0 +1,116 @@
+//! `weblora jobs` from outside: a sweep beside a job of its own, what other processes ask for, results, and what is refused.
+
+use std::path::Path;
+
+use serde_json::Value;
+
+use crate::common::program::{fails, succeeds, text, weblora};
+
+fn asset(name: &str) -> String {
+    format!("{}/assets/demo/{name}", env!("CARGO_MANIFEST_DIR"))
+}
+
+/// A jobs file in `folder` whose run goes to `folder/runs`.
+fn jobs_file(folder: &Path, more: &str) -> String {
+    let path = folder.join("jobs.toml");
+    let top = format!(
+        "model = '{}'\ndata = '{}'\neval-data = '{}'\nout = '{}'\nbatch = 1\nseq = 32\nsteps = 4\nwarmup = 0\nrecompute = false\n",
+        asset("demo.gguf"),
+        asset("train.jsonl"),
+        asset("heldout.jsonl"),
+        folder.join("runs").display()
+    );
+    std::fs::write(&path, top + more).unwrap();
+    path.display().to_string()
+}
+
+#[test]
+fn a_sweep_and_a_chain_train_together_and_leave_adapters_and_results() {
+    if crate::common::gpu().is_none() {
+        return;
+    }
+    let folder = tempfile::tempdir().unwrap();
+    let jobs = "[[job]]\nname = 'chain'\nmethod = 'cola'\nlinks = [2, 2]\n[[job]]\nname = 'lost'\ndata = 'nowhere.jsonl'\n";
+    let file = jobs_file(folder.path(), &format!("{jobs}[sweep]\nname = 'rates'\n[sweep.keys]\nlr = [1e-3, 1e-2]\n"));
+    let output = weblora(&["jobs", &file, "--no-tune", "--json"]);
+    assert!(output.status.success(), "{}", text(&output.stderr));
+    let events: Vec<Value> = text(&output.stdout).lines().map(|line| serde_json::from_str(line).expect("an event a line")).collect();
+    let of = |kind: &str| events.iter().filter(|e| e["event"] == kind).collect::<Vec<_>>();
+    assert_eq!((of("done").len(), of("step").len(), of("jobs").len()), (3, 12, 2), "two of the last: as it begins, and the table");
+    let failed = of("job_failed");
+    assert!(
+        failed.len() == 1 && failed[0]["job"] == "lost" && failed[0]["reason"].as_str().unwrap().contains("nowhere.jsonl"),
+        "{failed:?}"
+    );
+    assert!(of("schedule").iter().all(|e| !e["reason"].as_str().unwrap().is_empty()));
+    let runs = folder.path().join("runs");
+    assert!(runs.join("chain/chain.json").is_file());
+    let results: Vec<Value> = serde_json::from_str(&std::fs::read_to_string(runs.join("results.json")).unwrap()).unwrap();
+    assert_eq!(results.iter().filter(|job| job["best"] == true).count(), 1, "one best");
+    assert!(
+        results.iter().all(|job| job["state"] == "done" && Path::new(job["out"].as_str().unwrap()).join("adapter_config.json").is_file())
+    );
+    assert_eq!(std::fs::read_to_string(runs.join("results.csv")).unwrap().lines().count(), 4);
+    let shown = succeeds(&["jobs", "status", "--run", runs.to_str().unwrap()]);
+    assert!(shown.contains("chain") && shown.contains("4/4") && shown.contains("lowest held-out loss"), "{shown}");
+    // A run that is there is not taken by accident, and nobody is asked for what it does not have.
+    fails(&["jobs", &file, "--no-tune"], &["already exists"]);
+    fails(&["jobs", "stop", "--run", runs.to_str().unwrap(), "nobody"], &["nobody"]);
+    fails(&["jobs", "status", "--run", folder.path().to_str().unwrap()], &["status.json"]);
+}
+
+#[test]
+fn a_run_takes_up_what_is_asked_for() {
+    if crate::common::gpu().is_none() {
+        return;
+    }
+    let folder = tempfile::tempdir().unwrap();
+    let file = jobs_file(folder.path(), "[[job]]\nname = 'long'\nsteps = 100000\n[[job]]\nname = 'short'\nrank = 4\n");
+    let mut child = std::process::Command::new(env!("CARGO_BIN_EXE_weblora"))
+        .args(["jobs", &file, "--no-tune", "--json"])
+        .stdout(std::process::Stdio::null())
+        .stderr(std::process::Stdio::null())
+        .spawn()
+        .unwrap();
+    let runs = folder.path().join("runs").display().to_string();
+    let began = std::time::Instant::now();
+    let mut wait_for = |what: &str, ready: &dyn Fn() -> bool| {
+        while !ready() {
+            assert!(began.elapsed().as_secs() < 300 && child.try_wait().unwrap().is_none(), "{what}");
+            std::thread::sleep(std::time::Duration::from_millis(200));
+        }
+    };
+    wait_for("the run begins", &|| weblora(&["jobs", "status", "--run", &runs]).status.success());
+    let more = folder.path().join("more.toml");
+    let base = std::fs::read_to_string(&file).unwrap();
+    let base = base.split("[[job]]").next().unwrap().replace("runs'", "others'");
+    std::fs::write(&more, base + "[[job]]\nname = 'late'\nsteps = 2\nrank = 4\n").unwrap();
+    succeeds(&["jobs", "add", "--run", &runs, more.to_str().unwrap()]);
+    let state = |name: &str| {
+        let shown: Value = serde_json::from_str(&succeeds(&["jobs", "status", "--run", &runs, "--json"])).unwrap();
+        shown["jobs"].as_array().unwrap().iter().find(|job| job["job"] == name).map(|job| job["state"].as_str().unwrap().to_owned())
+    };
+    wait_for("the late job ends", &|| state("late").as_deref() == Some("done"));
+    succeeds(&["jobs", "pause", "--run", &runs, "long"]);
+    wait_for("the long job pauses", &|| state("long").as_deref() == Some("paused"));
+    succeeds(&["jobs", "stop", "--run", &runs, "long"]);
+    assert!(child.wait().unwrap().success());
+    assert_eq!((state("long").as_deref(), state("short").as_deref()), (Some("stopped"), Some("done")));
+    assert!(folder.path().join("runs/long/adapter_config.json").is_file(), "a stopped job's adapter is saved");
+    assert!(folder.path().join("others/late/adapter_config.json").is_file());
+}
+
+#[test]
+fn jobs_files_that_cannot_work_are_refused() {
+    let folder = tempfile::tempdir().unwrap();
+    for (more, word) in [
+        ("[[job]]\nname = 'a'\n[[job]]\nname = 'a'\n", "two jobs"),
+        ("[[job]]\nname = 'a'\nrnak = 4\n", "rnak"),
+        ("", "no job"),
+        ("[[job]]\nname = 'a'\nmodel = 'other.gguf'\n", "other.gguf"),
+        ("[sweep.keys]\nlr = []\n", "sweep"),
+    ] {
+        let file = jobs_file(folder.path(), more);
+        fails(&["jobs", &file, "--no-tune"], &[word]);
+    }
+}
