@@ -2,7 +2,7 @@
 
 import type { ByteSource } from "../wasm/weblora.js";
 import { WebloraError } from "./errors.js";
-import { blobSource, fetchWhole, httpSource, probe, type RemoteFile } from "./sources.js";
+import { addressOf, blobSource, fetchWhole, httpSource, probe, type RemoteFile } from "./sources.js";
 import { download, findDownloaded, keepModel, openModel, piecesOf, type OpenModel } from "./storage/models.js";
 import type { BaseSource, Progress } from "./types.js";
 
@@ -27,7 +27,7 @@ export async function openBase(from: BaseSource, signal: AbortSignal, report: Re
   if ("embedded" in from) return { source: undefined, again: { embedded: true }, warnings: [], release: () => undefined };
   if ("cached" in from) return stored(await openModel(from.cached, report));
   if ("file" in from) return await openPicked(from.file, from.name ?? nameOf(from.file), from.cache ?? false, signal, report);
-  if ("url" in from) return await openRemote(new URL(from.url, globalThis.location?.href).href, from.cache ?? true, signal, report);
+  if ("url" in from) return await openRemote(addressOf(from.url), from.cache ?? true, signal, report);
   throw new WebloraError("config", "the base is none of embedded, file, url or cached; pass one of them");
 }
 

@@ -46,10 +46,24 @@ async function get(url: string, headers: Record<string, string>, signal: AbortSi
 
 const versionOf = (response: Response) => response.headers.get("etag") ?? response.headers.get("last-modified") ?? undefined;
 
-/** The last part of the address, without what follows it. */
-function nameOf(url: string): string {
-  const path = new URL(url, globalThis.location?.href).pathname;
-  return decodeURIComponent(path.slice(path.lastIndexOf("/") + 1)) || url;
+/** The whole address of what a page was told. */
+export function addressOf(url: string): string {
+  try {
+    return new URL(url, globalThis.location?.href).href;
+  } catch {
+    throw new WebloraError("config", `"${url}" is no address; give one such as https://example.org/model.gguf`);
+  }
+}
+
+/** The last part of the address, without what follows it; as it is written where its escapes (`%zz`) say nothing. */
+export function nameOf(url: string): string {
+  const { pathname } = new URL(url, globalThis.location?.href);
+  const name = pathname.slice(pathname.lastIndexOf("/") + 1);
+  try {
+    return decodeURIComponent(name) || url;
+  } catch {
+    return name;
+  }
 }
 
 /** Asks for one byte: whether ranges are answered, how large the file is, which version it is. */

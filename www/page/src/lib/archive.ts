@@ -4,7 +4,7 @@ import type { AdapterFile } from "weblora";
 import type { Reply, Request } from "./archive.worker";
 import { PageError } from "./problem";
 
-/** The largest archive and the largest file inside one that are unpacked: an adapter, not a model. */
+/** The largest archive that is taken, and the most that one may unpack to: an adapter, not a model. */
 const MAX_ARCHIVE = 1e9;
 
 /** Packs files. */

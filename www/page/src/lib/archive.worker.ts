@@ -1,6 +1,7 @@
 /** Zipping and unzipping off the main thread: checksums of a large adapter would be a long task there. */
 
-import { unzipSync, zipSync, type Zippable } from "fflate";
+import { zipSync, type Zippable } from "fflate";
+import { unzip } from "./zip";
 
 export type Request = { pack: { name: string; bytes: Uint8Array }[] } | { unpack: Blob; limit: number };
 export type Reply = { zip: Uint8Array<ArrayBuffer> } | { files: { name: string; bytes: Uint8Array<ArrayBuffer> }[] } | { error: string };
@@ -18,6 +19,5 @@ async function work(request: Request): Promise<Reply> {
     return { zip: zipSync(entries) as Uint8Array<ArrayBuffer> };
   }
   const bytes = new Uint8Array(await request.unpack.arrayBuffer());
-  const files = unzipSync(bytes, { filter: ({ name, originalSize }) => originalSize <= request.limit && !name.endsWith("/") });
-  return { files: Object.entries(files).map(([name, content]) => ({ name, bytes: content as Uint8Array<ArrayBuffer> })) };
+  return { files: unzip(bytes, request.limit) };
 }
