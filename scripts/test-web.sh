@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Runs tests/wasm.rs in headless Chromium and Firefox through wasm-pack. Two independent WebGPU implementations, both in software:
+# Runs tests/wasm.rs in headless Chromium and Firefox through wasm-bindgen's test runner. Two independent WebGPU implementations, both in software:
 # Dawn (Tint) on SwiftShader and Firefox's own wgpu (naga) on Mesa's lavapipe. Set-up: make setup-web.
 . "$(dirname "$0")/setup/lib.sh"
 cd "$ROOT" || exit 1
@@ -18,18 +18,20 @@ export WASM_BINDGEN_TEST_WEBDRIVER_JSON=$capabilities
 
 # A first pipeline on a software adapter can take long; the runner's own limit is 20 seconds for all tests.
 export WASM_BINDGEN_TEST_TIMEOUT=${WASM_BINDGEN_TEST_TIMEOUT:-600}
-# wasm-pack builds with the dev profile and tests with the test profile: made equal, everything compiles once. Full debug
-# information would only make a module of many megabytes for wasm-bindgen to rewrite.
-export CARGO_PROFILE_DEV_OPT_LEVEL=2 CARGO_PROFILE_DEV_DEBUG=line-tables-only
 # Drivers named in the environment would take over both runs.
 unset CHROMEDRIVER GECKODRIVER SAFARIDRIVER CHROMEDRIVER_REMOTE GECKODRIVER_REMOTE
 
+tests=(scripts/with-wasm.sh cargo test --target wasm32-unknown-unknown --no-default-features --test wasm)
+export CARGO_TARGET_WASM32_UNKNOWN_UNKNOWN_RUNNER=wasm-bindgen-test-runner
+# Tests in a browser, never in Node.
+export WASM_BINDGEN_TEST_ONLY_WEB=1
+scripts/timed.sh "tests/wasm.rs, compiled" "${tests[@]}" --no-run
+
 for browser in ${WEBLORA_BROWSERS:-chrome firefox}; do
     case $browser in
-    chrome) driver=(--chrome --chromedriver "$chromedriver") ;;
-    firefox) driver=(--firefox --geckodriver "$geckodriver") ;;
+    chrome) driver=CHROMEDRIVER=$chromedriver ;;
+    firefox) driver=GECKODRIVER=$geckodriver ;;
     *) die "a browser called '$browser'" "WEBLORA_BROWSERS=\"chrome firefox\" or one of the two" ;;
     esac
-    say "tests/wasm.rs in headless $browser"
-    scripts/with-wasm.sh wasm-pack test --headless --mode no-install "${driver[@]}" . --no-default-features --test wasm
+    scripts/timed.sh "tests/wasm.rs in headless $browser" env "$driver" "${tests[@]}"
 done

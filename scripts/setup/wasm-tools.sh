@@ -1,8 +1,7 @@
 #!/usr/bin/env bash
-# Builds wasm-pack, wasm-bindgen (the exact version in Cargo.lock, or it refuses the module) and geckodriver into .tools/bin.
+# Builds wasm-bindgen with its test runner (the exact version in Cargo.lock, or it refuses the module) and geckodriver into .tools/bin.
 . "$(dirname "$0")/lib.sh"
 
-wasm_pack_version=0.15.1
 geckodriver_version=0.37.1
 
 # These run for seconds and are built on every fresh machine: compile them fast rather than well.
@@ -24,8 +23,8 @@ if [ "$(wasm-bindgen --version 2>/dev/null)" != "wasm-bindgen $wasm_bindgen_vers
     # Not --locked: the lock file of this crate names a version that was withdrawn from the registry.
     build wasm-bindgen-cli "$wasm_bindgen_version"
 fi
-have wasm-pack || build wasm-pack "$wasm_pack_version" --locked
-if [ -z "${WEBLORA_GECKODRIVER:-}" ] && ! have geckodriver; then
-    build geckodriver "$geckodriver_version" --locked
+if [[ " ${WEBLORA_BROWSERS:-chrome firefox} " = *" firefox "* ]] && [ -z "${WEBLORA_GECKODRIVER:-}" ] && ! have geckodriver; then
+    # It passes messages on and waits: nothing in it is worth optimising.
+    CARGO_PROFILE_RELEASE_OPT_LEVEL=0 build geckodriver "$geckodriver_version" --locked
 fi
 rm -rf "$TOOLS/build"

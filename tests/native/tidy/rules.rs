@@ -221,7 +221,7 @@ pub fn shaders(shaders: &[String], sources: &[(String, String)]) -> Vec<String> 
     unused.map(|shader| format!("{shader}: no file in src/ names it")).collect()
 }
 
-/// `wasm-pack test` compiles every integration test for wasm: all but tests/wasm.rs must step aside.
+/// `cargo test --target wasm32-unknown-unknown` compiles every integration test for wasm: all but tests/wasm.rs must step aside.
 pub fn native_only(path: &str, text: &str) -> Vec<String> {
     let root = path.matches('/').count() == 1 || path.ends_with("/main.rs");
     let is_test = root && path.starts_with("tests/") && path.ends_with(".rs") && path != "tests/wasm.rs";
