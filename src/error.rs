@@ -122,7 +122,9 @@ pub enum Error {
         message: String,
     },
     /// The loss or the gradient became NaN or infinite.
-    #[error("{what} became {value} at step {step} of job {job}; lower --lr, raise --warmup or set --clip 1")]
+    #[error(
+        "{what} became {value} at step {step} of job {job}; go on from an earlier checkpoint with a smaller --lr, or start anew with a smaller --lr, more --warmup or --clip 1"
+    )]
     NotFinite {
         /// "loss" or "gradient norm".
         what: &'static str,

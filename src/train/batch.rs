@@ -102,12 +102,21 @@ impl Packer {
     /// When the cursor cannot belong to this data set.
     pub fn resume(mut self, cursor: Cursor) -> Result<Self> {
         let n = self.lengths.len();
-        if cursor.next > n || cursor.waiting.len() > LOOK_AHEAD || cursor.waiting.iter().any(|&id| id as usize >= n) {
-            let problem = format!("the checkpoint stopped at row {} of its data but this data set has {n} rows", cursor.next);
+        let order = self.epoch_order(cursor.epoch);
+        // Documents wait in the order in which they entered, each of them once.
+        let mut entered = order.iter().take(cursor.next);
+        let waits = cursor.waiting.iter().all(|id| entered.any(|other| other == id));
+        // The end of an epoch is the beginning of the next.
+        let ended = cursor.next == n && cursor.waiting.is_empty();
+        if cursor.next > n || cursor.waiting.len() > LOOK_AHEAD || ended || !waits {
+            let problem = format!(
+                "the checkpoint stopped at row {} of its data, with {} rows waiting, which does not fit this data set of {n} rows",
+                cursor.next,
+                cursor.waiting.len()
+            );
             return Err(Error::config("resume", problem, "resume with the data file that the run was started with"));
         }
-        self.order = self.epoch_order(cursor.epoch);
-        self.cursor = cursor;
+        (self.order, self.cursor) = (order, cursor);
         Ok(self)
     }
 
@@ -122,6 +131,12 @@ impl Packer {
     /// Rows of a step.
     pub fn rows(&self) -> usize {
         self.rows
+    }
+
+    /// Documents trained up to `cursor`, or `None` where it says what cannot be.
+    pub fn dealt(&self, cursor: &Cursor) -> Option<u128> {
+        let in_epoch = cursor.next.checked_sub(cursor.waiting.len())?;
+        Some(u128::from(cursor.epoch) * self.lengths.len() as u128 + in_epoch as u128)
     }
 
     /// Where the packer is: what the next call of [`Self::next_batch`] starts from.

@@ -50,6 +50,21 @@ pub struct State {
     pub progress: Progress,
     /// Where the chain stands, if the run has one.
     pub chain: Option<ChainState>,
+    /// Where the run went on with a smaller learning rate than before, in order.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub lr_changes: Vec<LrChange>,
+}
+
+/// A run was resumed with a smaller learning rate.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct LrChange {
+    /// After this step.
+    pub step: u64,
+    /// The rate until then.
+    pub from: f64,
+    /// The rate since.
+    pub to: f64,
 }
 
 /// The flat buffers of a run, laid out by a [`ParamLayout`].

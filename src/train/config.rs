@@ -103,6 +103,9 @@ pub(super) const MAX_ROWS: usize = 1 << 24;
 const MAY_CHANGE: &[&str] =
     &["model", "data", "eval-data", "init-adapter", "out", "steps", "epochs", "eval-every", "save-every", "patience", "recompute"];
 
+/// The key that a resumed run may make smaller.
+const LR: &str = "lr";
+
 impl TrainConfig {
     /// Reads a run's settings; what is absent gets its default.
     ///
@@ -225,12 +228,21 @@ impl TrainConfig {
         let keys = now.keys().chain(saved.keys().filter(|key| !now.contains_key(*key)));
         for key in keys.filter(|key| !MAY_CHANGE.contains(&key.as_str())) {
             let text = |map: &Map| map.get(key).map_or_else(|| "not set".to_owned(), Value::to_string);
-            if now.get(key) != saved.get(key) {
+            if now.get(key) != saved.get(key) && !(key == LR && self.smaller_lr(saved).is_some()) {
                 let problem = format!("is {} but the checkpoint was made with {}", text(&now), text(saved));
-                return Err(Error::config(key.as_str(), problem, "leave it out when resuming, or start anew without --resume"));
+                let hint = match key.as_str() {
+                    LR => "give a smaller one or leave it out when resuming, or start anew without --resume",
+                    _ => "leave it out when resuming, or start anew without --resume",
+                };
+                return Err(Error::config(key.as_str(), problem, hint));
             }
         }
         Ok(())
+    }
+
+    /// The learning rate of `saved`, if this one is smaller: the one change that a run that diverged may go on with.
+    pub(super) fn smaller_lr(&self, saved: &Map) -> Option<f64> {
+        saved.get(LR)?.as_f64().filter(|before| self.lr < *before)
     }
 }
 

@@ -4,12 +4,13 @@ use std::time::Duration;
 
 use super::batch::{Batch, Cursor, Packer};
 use super::chain::{ChainRun, Rounding};
-use super::checkpoint::{self, Buffers, Checkpoint, State, VERSION};
+use super::checkpoint::{self, Buffers, Checkpoint, LrChange, State, VERSION};
 use super::config::TrainConfig;
 use super::data::{Task, TrainData};
 use super::events::StepReport;
 use super::plan::total_steps;
 use super::progress::Progress;
+use super::resume;
 use super::schedule::Schedule;
 use super::score::{self, HeldOut, Score};
 use super::session::{Hyper, Session};
@@ -54,6 +55,7 @@ pub struct Job {
     tokens: u64,
     base: BaseIdentity,
     data_hash: String,
+    lr_changes: Vec<LrChange>,
     accumulating: Option<Accumulating>,
 }
 
@@ -111,6 +113,7 @@ impl Job {
             tokens: 0,
             base,
             config,
+            lr_changes: Vec::new(),
             accumulating: None,
         })
     }
@@ -118,6 +121,11 @@ impl Job {
     /// Optimizer steps of the whole run.
     pub fn total_steps(&self) -> u64 {
         self.schedule.total
+    }
+
+    /// Where the run went on with a smaller learning rate, in order.
+    pub fn lr_changes(&self) -> &[LrChange] {
+        &self.lr_changes
     }
 
     /// True if there are held-out rows.
@@ -258,6 +266,7 @@ impl Job {
             cursor: cursor.clone(),
             progress: self.progress,
             chain: self.chain.as_ref().map(|chain| chain.state.clone()),
+            lr_changes: self.lr_changes.clone(),
         };
         checkpoint::write(&state, &self.layout.params, buffers)
     }
@@ -282,21 +291,35 @@ impl Job {
 }
 
 impl Seat<'_> {
-    /// Goes on from a checkpoint of the same base, rows and settings.
+    /// Goes on from a checkpoint of the same base, rows and settings; the learning rate may be smaller.
     ///
     /// # Errors
-    /// A damaged or foreign checkpoint.
+    /// A damaged, foreign or forged checkpoint: the job is as it was then.
     pub fn resume(&mut self, file: &str, bytes: &[u8]) -> Result<()> {
         let saved = Checkpoint::read(file, bytes)?;
         saved.check(&self.job.base.hash, &self.job.data_hash)?;
         self.job.config.check_resume(&saved.state.config)?;
-        self.resume_chain(saved.state.chain.as_ref())?;
-        let buffers = saved.buffers(&self.job.layout.params)?;
+        let packer = self.job.data.packer(&self.job.config, self.job.packer.rows())?;
+        resume::check(file, &saved.state, self.job, &packer)?;
+        let packer = packer.resume(saved.state.cursor.clone())?;
+        let layout = match &saved.state.chain {
+            Some(chain) => self.stage_layout(chain.stage)?,
+            None => self.job.layout.clone(),
+        };
+        let buffers = saved.buffers(&layout.params)?;
+        // Nothing of the job has changed so far; from here on only the device can fail.
+        self.take_layout(layout, &buffers.values)?;
         let job = &mut *self.job;
-        job.packer = job.data.packer(&job.config, job.packer.rows())?.resume(saved.state.cursor)?;
+        if let (Some(chain), Some(saved)) = (&mut job.chain, &saved.state.chain) {
+            chain.state = saved.clone();
+        }
+        job.packer = packer;
         job.accumulating = None;
         (job.step, job.tokens, job.progress) = (saved.state.step, saved.state.tokens, saved.state.progress);
         job.rounding = Rounding::Exact; // of the first link, told when it began
+        let changed = job.config.smaller_lr(&saved.state.config);
+        job.lr_changes = saved.state.lr_changes;
+        job.lr_changes.extend(changed.map(|from| LrChange { step: job.step, from, to: job.config.lr }));
         self.write_buffers(&buffers)
     }
 

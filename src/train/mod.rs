@@ -16,6 +16,7 @@ mod modules;
 pub mod plan;
 pub mod progress;
 pub mod read;
+mod resume;
 pub mod run;
 pub mod schedule;
 

@@ -41,6 +41,43 @@ pub struct Progress {
     pub best: Option<Best>,
     /// Evaluations since then.
     pub stale: u64,
+    /// Where the training loss is going; `None` before the first step.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub trend: Option<Trend>,
+}
+
+/// The training loss over the last steps, beside the lowest that it was: what tells a run that diverges from one that trains.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Trend {
+    /// Steps looked at.
+    pub steps: u64,
+    /// Mean of the loss, in which each step counts 0.9 of the one after it. In f32, which survives JSON bit for bit.
+    pub mean: f32,
+    /// The lowest that the mean was after the first steps.
+    pub lowest: f32,
+}
+
+/// Weight of a new loss in the mean.
+const NEW: f32 = 0.1;
+/// Steps until the mean says something.
+const FIRST: u64 = 10;
+/// Nats above the lowest mean from which a run diverges: far more than the noise of small batches, and on the way to the loss of guessing.
+const RISE: f32 = 1.0;
+
+impl Trend {
+    /// Takes note of a step's loss.
+    fn after(before: Option<Self>, loss: f32) -> Self {
+        let before = before.unwrap_or(Self { steps: 0, mean: loss, lowest: loss });
+        let mean = before.mean + NEW * (loss - before.mean);
+        let steps = before.steps.saturating_add(1);
+        Self { steps, mean, lowest: if steps <= FIRST { mean } else { before.lowest.min(mean) } }
+    }
+
+    /// Whether the loss has risen so far that the run is better taken up from before that.
+    pub fn diverges(&self) -> bool {
+        self.mean > self.lowest + RISE
+    }
 }
 
 impl Progress {
@@ -51,14 +88,24 @@ impl Progress {
         Due { evaluate: held_out && (finished || every(config.eval_every)), checkpoint: finished || every(config.save_every), finished }
     }
 
+    /// Takes note of a training step's loss.
+    pub fn stepped(&mut self, loss: f64) {
+        self.trend = Some(Trend::after(self.trend, loss as f32));
+    }
+
+    /// Whether the training loss has risen so far that the run is better taken up from before that.
+    pub fn diverges(&self) -> bool {
+        self.trend.is_some_and(|trend| trend.diverges())
+    }
+
     /// Takes note of a held-out loss. A loss that is not finite is never the best one.
     pub fn evaluated(&mut self, config: &TrainConfig, step: u64, loss: f64) -> Verdict {
         let best = loss.is_finite() && self.best.is_none_or(|best| loss < best.loss);
         if best {
-            *self = Self { best: Some(Best { step, loss }), stale: 0 };
+            (self.best, self.stale) = (Some(Best { step, loss }), 0);
             return Verdict { best, stop: None };
         }
-        self.stale += 1;
+        self.stale = self.stale.saturating_add(1);
         let stop = (config.patience > 0 && self.stale >= config.patience).then(|| match self.best {
             Some(best) => {
                 format!("the held-out loss has not fallen below {:.4} (step {}) in {} evaluations", best.loss, best.step, self.stale)
@@ -89,6 +136,25 @@ mod tests {
         assert_eq!(due(6), Due { evaluate: true, checkpoint: true, finished: false });
         assert_eq!(due(7), Due { evaluate: true, checkpoint: true, finished: true });
         assert!(!Progress::due(&config, 2, 7, false).evaluate);
+    }
+
+    #[test]
+    fn a_rising_loss_is_told_from_a_noisy_one() {
+        let ends = |losses: &mut dyn Iterator<Item = f64>| {
+            let mut progress = Progress::default();
+            losses
+                .map(|loss| {
+                    progress.stepped(loss);
+                    progress.diverges()
+                })
+                .collect::<Vec<_>>()
+        };
+        let noisy = (0..500).map(|i| 2.0 - f64::from(i) / 400.0 + if i % 3 == 0 { 1.0 } else { -0.5 });
+        assert!(!ends(&mut noisy.clone()).contains(&true));
+        // From a fall to 1.6 up to the loss of guessing: seen within four steps, and over once the loss has come back.
+        let found = ends(&mut noisy.take(100).chain([10.8; 20]).chain([1.6; 40]));
+        assert_eq!(found.iter().position(|diverges| *diverges).map(|at| at / 4), Some(25));
+        assert_eq!(found.last(), Some(&false));
     }
 
     #[test]

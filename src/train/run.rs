@@ -84,6 +84,8 @@ pub struct After {
     pub save: bool,
     /// The adapter, as the best so far.
     pub best: bool,
+    /// The training loss has risen far: what was saved before that is worth more than what is saved now.
+    pub diverges: bool,
 }
 
 impl Run {
@@ -128,8 +130,14 @@ impl Run {
     ) -> Result<After> {
         (self.done, self.last) = (report.step, report.loss);
         tell(Event::Step(report))?;
+        let diverged = self.progress.diverges();
+        self.progress.stepped(self.last);
+        let diverges = self.progress.diverges();
+        if diverges && !diverged {
+            tell(self.diverging_event())?;
+        }
         let due = Progress::due(&self.config, self.done, self.total, self.held_out);
-        let mut after = After { save: due.checkpoint, best: false };
+        let mut after = After { save: due.checkpoint, best: false, diverges };
         let mut stop = None;
         if due.evaluate
             && let Some(found) = engine.evaluate().await?
@@ -166,9 +174,20 @@ impl Run {
             resumed_at: self.done,
             logit_jump: trainer.rounding().jump(),
         };
-        let warnings = warnings.into_iter().chain(trainer.rounding().warning().map(str::to_owned));
+        let slower = trainer.job().lr_changes().last().filter(|change| change.step == self.done);
+        let slower = slower.map(|change| format!("the learning rate is {} from here on, it was {}", change.to, change.from));
+        let warnings = warnings.into_iter().chain(trainer.rounding().warning().map(str::to_owned)).chain(slower);
         let warning = |message| Event::Warning { job: Some(self.config.name.clone()), message };
         std::iter::once(start).chain(warnings.map(warning)).collect()
+    }
+
+    fn diverging_event(&self) -> Event {
+        let (low, now) = self.progress.trend.map_or((f32::NAN, f32::NAN), |trend| (trend.lowest, trend.mean));
+        let message = format!(
+            "step {}: the training loss has risen to {now:.2} from {low:.2}; what was saved before that is kept, to resume from with a smaller --lr",
+            self.done
+        );
+        Event::Warning { job: Some(self.config.name.clone()), message }
     }
 
     /// The event with which it ends after `seconds`, its adapter being in `out`.

@@ -115,10 +115,10 @@ impl Trainer {
         &mut self.session
     }
 
-    /// Goes on from a checkpoint of the same base, rows and settings.
+    /// Goes on from a checkpoint of the same base, rows and settings; the learning rate may be smaller.
     ///
     /// # Errors
-    /// A damaged or foreign checkpoint.
+    /// A damaged, foreign or forged checkpoint: the run is as it was then.
     pub fn resume(&mut self, gpu: &Gpu, file: &str, bytes: &[u8]) -> Result<()> {
         self.seat(gpu).resume(file, bytes)
     }

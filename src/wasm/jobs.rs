@@ -9,7 +9,7 @@ use crate::export::peft::{File, Folder};
 use crate::model::decoder::Decoder;
 use crate::train::evaluate::{self, EvalRows, EvalShape};
 use crate::train::read::RowFile;
-use crate::train::run::OnDevice;
+use crate::train::run::{After, OnDevice};
 use crate::train::start::{fill_in, from_adapter, open_adapter};
 use crate::train::trainer::{TrainData, TrainPlan, Trainer};
 use crate::train::{Checkpoint, Event, Run, TrainConfig};
@@ -98,18 +98,20 @@ impl State {
     pub async fn step(&mut self) -> Result<Value> {
         let Job { trainer, run, .. } = running(&mut self.job)?;
         let mut events = Vec::new();
-        let mut save = (false, false);
+        let mut after = After::default();
         if !run.is_over() {
             let mut tell = |event: Event| {
                 events.push(event);
                 Ok(())
             };
-            let after = run.advance(&mut OnDevice { trainer, gpu: &self.gpu }, &mut tell).await?;
+            after = run.advance(&mut OnDevice { trainer, gpu: &self.gpu }, &mut tell).await?;
             trainer.job_mut().progress = run.progress;
-            save = (after.save, after.best);
         }
         let (step, total) = (run.done, run.total);
-        Ok(json!({ "events": events, "save": save.0, "best": save.1, "over": run.is_over(), "step": step, "total": total }))
+        let After { save, best, diverges } = after;
+        Ok(
+            json!({ "events": events, "save": save, "best": best, "diverges": diverges, "over": run.is_over(), "step": step, "total": total }),
+        )
     }
 
     /// Ties a knot now; its event.

@@ -26,6 +26,6 @@ export interface StartOptions {
   resume?: Uint8Array | undefined;
   tune: boolean;
 }
-export interface StepResult { events: TrainEvent[]; save: boolean; best: boolean; over: boolean; step: number; total: number }
+export interface StepResult { events: TrainEvent[]; save: boolean; best: boolean; diverges: boolean; over: boolean; step: number; total: number }
 export type WriteOptions = Omit<GenerateOptions, "signal" | "onProgress">;
 "#;

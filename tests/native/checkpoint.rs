@@ -5,8 +5,8 @@ use serde_json::json;
 use weblora::adapters::{Init, ParamLayout, ParamSpec, Storage};
 use weblora::text::Example;
 use weblora::train::batch::Cursor;
-use weblora::train::checkpoint::{Buffers, State, data_hash, write};
-use weblora::train::progress::{Best, Progress};
+use weblora::train::checkpoint::{Buffers, LrChange, State, data_hash, write};
+use weblora::train::progress::{Best, Progress, Trend};
 use weblora::train::{Checkpoint, TrainConfig};
 
 fn layout() -> ParamLayout {
@@ -42,8 +42,13 @@ fn state() -> State {
         step: u64::MAX,
         tokens: 12345,
         cursor: Cursor { epoch: 2, next: 9, waiting: vec![4, 8] },
-        progress: Progress { best: Some(Best { step: 3, loss: 0.1 + 0.2 }), stale: 1 },
+        progress: Progress {
+            best: Some(Best { step: 3, loss: 0.1 + 0.2 }),
+            stale: 1,
+            trend: Some(Trend { steps: 9, mean: 0.1 + 0.2, lowest: 0.1 }),
+        },
         chain: None,
+        lr_changes: vec![LrChange { step: 2, from: 2e-4, to: 1e-4 }],
     }
 }
 

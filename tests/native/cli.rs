@@ -4,7 +4,8 @@ use std::path::{Path, PathBuf};
 
 use serde_json::Value;
 
-use crate::common::program::{fails, golden, succeeds, text, weblora};
+use crate::common::gpu;
+use crate::common::program::{asset, fails, golden, succeeds, text, weblora};
 
 #[test]
 fn wrong_arguments_are_wrong_usage() {
@@ -104,20 +105,6 @@ fn a_reader_that_leaves_early_is_no_error() {
     assert!(output.status.success() && output.stderr.is_empty(), "{}", text(&output.stderr));
 }
 
-/// The path of an embedded asset.
-fn asset(name: &str) -> String {
-    format!("{}/assets/demo/{name}", env!("CARGO_MANIFEST_DIR"))
-}
-
-/// Whether there is a GPU adapter to run on.
-fn has_gpu() -> bool {
-    let found = pollster::block_on(weblora::gpu::Gpu::open(&weblora::gpu::GpuOptions::default()));
-    if let Err(error) = &found {
-        eprintln!("SKIPPED: {error}");
-    }
-    found.is_ok()
-}
-
 #[test]
 fn a_plan_needs_no_device_and_kernels_can_be_read() {
     let line = succeeds(&["--json", "plan", "--model", &asset("demo.gguf"), "--rank", "8", "--batch", "2", "--seq", "64"]);
@@ -162,7 +149,7 @@ fn signal(name: &str, id: u32) {
 #[cfg(unix)]
 #[test]
 fn a_run_survives_sigterm_and_sigkill_bit_for_bit() {
-    if !has_gpu() {
+    if gpu().is_none() {
         return;
     }
     let folder = tempfile::tempdir().expect("a folder");
@@ -191,7 +178,7 @@ fn a_run_survives_sigterm_and_sigkill_bit_for_bit() {
 /// Two files with weights, held-out rows with choices, MultiLoRA: what is told by file, what is written, and what goes on from it.
 #[test]
 fn a_mixture_trains_multilora_and_tells_of_every_file() {
-    if !has_gpu() {
+    if gpu().is_none() {
         return;
     }
     let folder = tempfile::tempdir().expect("a folder");

@@ -93,7 +93,10 @@ fn add_modules(report: &mut AdapterReport, path: &Path, output: &mut Output) -> 
         [] => Ok(()),
         modules => report.add_modules(modules),
     });
-    added.or_else(|error| output.event(&Event::Warning { job: None, message: format!("modules are left out: {error}") }))
+    if let Err(error) = added {
+        output.event(&Event::Warning { job: None, message: format!("modules are left out: {error}") });
+    }
+    Ok(())
 }
 
 /// The folders' last names where those differ, else numbered; fit for file names.

@@ -60,7 +60,7 @@ pub fn run(output: &mut Output) -> Result<()> {
         resumed_at: 0,
         logit_jump: None,
     };
-    output.event(&event)?;
+    output.event(&event);
     let mut decoder = {
         let (store, model, tables) = trainer.session().parts();
         pollster::block_on(Decoder::new(gpu, store, model, Some(tables), 96, tuner, false))?
@@ -74,7 +74,7 @@ pub fn run(output: &mut Output) -> Result<()> {
         let line = format!("  step {:3}  loss {:.4}  {:.0} tokens/s", step.step, step.loss, step.tokens_per_s);
         let shown = step.step == 1 || step.step % EVERY == 0;
         if output.is_json() {
-            output.event(&Event::Step(step))?;
+            output.event(&Event::Step(step));
         } else if shown {
             say(output, &line)?;
         }
@@ -94,7 +94,8 @@ pub fn run(output: &mut Output) -> Result<()> {
         best_eval: None,
         seconds: began.elapsed().as_secs_f64(),
         out: out.path().display().to_string(),
-    })
+    });
+    Ok(())
 }
 
 fn rows(tokenizer: &Tokenizer, name: &str, bytes: &[u8]) -> Result<Vec<Example>> {

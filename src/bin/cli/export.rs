@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fs;
-use std::io::{BufWriter, IsTerminal, Write};
+use std::io::{BufWriter, ErrorKind, IsTerminal, Write};
 use std::path::{Path, PathBuf};
 
 use clap::Args;
@@ -18,6 +18,7 @@ use weblora::train::Event;
 use weblora::{Error, Result};
 
 use super::files::{AdapterFiles, OutFolder, io_error};
+use super::lock::Lock;
 use super::output::{Output, bytes};
 
 /// Arguments of `export`.
@@ -103,7 +104,7 @@ fn tell(exported: &Exported, out: &Path, output: &mut Output) -> Result<()> {
             100.0 * all.retention(),
             formats.join(", ")
         );
-        output.event(&Event::Warning { job: None, message })?;
+        output.event(&Event::Warning { job: None, message });
     }
     Ok(())
 }
@@ -135,10 +136,13 @@ fn show(exported: &Exported, all: &Retention, output: &mut Output) -> Result<()>
     output.print(&format!("retention over all weights: {kept:.1} % of the update, relative error {error:.3}"))
 }
 
-/// Files in a hidden folder beside their place, moved there when all are whole.
+/// Files in a hidden folder beside their place, moved there when all are whole. What a killed export left in it is removed by the next one.
 struct DiskSink {
     place: PathBuf,
     temporary: PathBuf,
+    files: PathBuf,
+    /// Nobody else writes to that place meanwhile.
+    _lock: Option<Lock>,
     current: Option<(PathBuf, BufWriter<fs::File>)>,
     last: PathBuf,
     bar: Option<ProgressBar>,
@@ -147,15 +151,21 @@ struct DiskSink {
 impl DiskSink {
     fn new(place: &Path, show: bool) -> Result<Self> {
         let name = place.file_name().unwrap_or_default().to_string_lossy();
-        let temporary = place.with_file_name(format!(".{name}.{}.tmp", std::process::id()));
+        let temporary = place.with_file_name(format!(".{name}.tmp"));
         fs::create_dir_all(&temporary).map_err(|e| io_error("create", &temporary, e))?;
+        let lock = Lock::take(&temporary, "out")?;
+        let files = temporary.join("files");
+        match fs::remove_dir_all(&files) {
+            Err(e) if e.kind() != ErrorKind::NotFound => return Err(io_error("replace", &files, e)),
+            _ => fs::create_dir(&files).map_err(|e| io_error("create", &files, e))?,
+        }
         let bar = show.then(|| ProgressBar::new(0));
-        Ok(Self { place: place.to_owned(), temporary, current: None, last: PathBuf::new(), bar })
+        Ok(Self { place: place.to_owned(), temporary, files, _lock: lock, current: None, last: PathBuf::new(), bar })
     }
 
     /// Moves the folder, or its only file, to its place.
     fn finish(&self, single_file: bool) -> Result<()> {
-        let from = if single_file { &self.last } else { &self.temporary };
+        let from = if single_file { &self.last } else { &self.files };
         // Somebody may have put something there meanwhile.
         OutFolder::check_unused("out", &self.place)?;
         fs::rename(from, &self.place).map_err(|e| io_error("write", &self.place, e))
@@ -164,7 +174,7 @@ impl DiskSink {
 
 impl Sink for DiskSink {
     fn begin(&mut self, name: &str, bytes: u64) -> Result<()> {
-        let path = self.temporary.join(name);
+        let path = self.files.join(name);
         let file = fs::File::create(&path).map_err(|e| io_error("create", &path, e))?;
         self.current = Some((path, BufWriter::new(file)));
         if let Some(bar) = &self.bar {

@@ -1,7 +1,7 @@
 //! Files on disk: everything is written to a temporary file beside its place, synced, and renamed, so that a reader never sees half a file.
 
 use std::fs;
-use std::io::{ErrorKind, Write};
+use std::io::{ErrorKind, Read, Write};
 use std::path::{Path, PathBuf};
 
 use weblora::export::chain::CHAIN_FILE;
@@ -9,8 +9,12 @@ use weblora::export::peft::{self, NOTE_FILE, WEIGHTS_FILE};
 use weblora::export::peft_config::CONFIG_FILE;
 use weblora::{Error, Result};
 
+use super::lock::Lock;
+
 /// Largest text file (settings, rows) that is read whole.
 const MAX_TEXT_BYTES: u64 = 2 << 30;
+/// Most that is read of what does not say how long it is: a pipe, a device.
+const MAX_STREAM_BYTES: u64 = 256 << 20;
 
 /// An [`Error::Io`] whose hint fits what the system said.
 pub fn io_error(action: &'static str, path: &Path, source: std::io::Error) -> Error {
@@ -26,9 +30,24 @@ pub fn io_error(action: &'static str, path: &Path, source: std::io::Error) -> Er
     Error::Io { action, path: path.display().to_string(), source, hint }
 }
 
-/// Reads a file.
+/// Reads a file, or a pipe or device (`<(zcat rows.gz)`, `/dev/stdin`) of at most 256 MiB.
 pub fn read(path: &Path) -> Result<Vec<u8>> {
-    fs::read(path).map_err(|e| io_error("read", path, e))
+    read_at_most(path, MAX_STREAM_BYTES)
+}
+
+/// Reads a file whole. `most` is for what has no length of its own, and for what grows while it is read.
+fn read_at_most(path: &Path, most: u64) -> Result<Vec<u8>> {
+    let failed = |e| io_error("read", path, e);
+    let file = fs::File::open(path).map_err(failed)?;
+    let kind = file.metadata().map_err(failed)?;
+    let most = if kind.is_file() { most.max(kind.len()) } else { most };
+    let mut bytes = Vec::with_capacity(if kind.is_file() { kind.len() as usize + 1 } else { 0 });
+    file.take(most + 1).read_to_end(&mut bytes).map_err(failed)?;
+    if bytes.len() as u64 > most {
+        let problem = format!("it goes on after {most} bytes, the most that is read of a pipe or device");
+        return Err(Error::format(path.display().to_string(), problem, "name a file that ends, or save what the pipe gives to one"));
+    }
+    Ok(bytes)
 }
 
 /// Reads a UTF-8 text file of at most 2 GiB.
@@ -47,8 +66,7 @@ pub fn read_text(path: &Path) -> Result<String> {
 /// Writes a file whole or not at all.
 pub fn write_atomic(path: &Path, bytes: &[u8]) -> Result<()> {
     let name = path.file_name().unwrap_or_default().to_string_lossy();
-    // Hidden, and told apart by process, so that two runs cannot write into one temporary file.
-    let temporary = path.with_file_name(format!(".{name}.{}.tmp", std::process::id()));
+    let temporary = path.with_file_name(temporary_name(&name, std::process::id()));
     let write = || {
         let mut file = fs::File::create(&temporary)?;
         file.write_all(bytes)?;
@@ -61,6 +79,23 @@ pub fn write_atomic(path: &Path, bytes: &[u8]) -> Result<()> {
     })?;
     sync_folder(path.parent());
     Ok(())
+}
+
+/// Hidden, and told apart by process, so that two processes cannot write into one temporary file.
+fn temporary_name(name: &str, process: u32) -> String {
+    format!(".{name}.{process}.tmp")
+}
+
+/// Removes the temporary files that killed processes left in a folder that is locked: nobody writes to them any more.
+fn remove_temporaries(folder: &Path) {
+    let Ok(entries) = fs::read_dir(folder) else { return };
+    for entry in entries.flatten() {
+        let name = entry.file_name();
+        let parts = name.to_str().and_then(|name| name.strip_prefix('.')?.strip_suffix(".tmp")?.rsplit_once('.'));
+        if parts.is_some_and(|(of, process)| !of.is_empty() && process.parse::<u32>().is_ok()) {
+            fs::remove_file(entry.path()).ok(); // it only takes room
+        }
+    }
 }
 
 /// Makes a rename last through a power cut where the system can; where it cannot, the file itself is still whole.
@@ -81,14 +116,19 @@ pub enum Existing {
     Overwrite,
 }
 
-/// The folder of a run.
-#[derive(Debug, Clone)]
-pub struct OutFolder(PathBuf);
+/// The folder of a run, or of a result. As long as a run has it, no other process can.
+#[derive(Debug)]
+pub struct OutFolder {
+    path: PathBuf,
+    _lock: Option<Lock>,
+}
 
 /// File name of the settings that a run was started with.
 pub const RUN_FILE: &str = "run.toml";
 /// File name of the checkpoint.
 pub const CHECKPOINT_FILE: &str = "checkpoint.safetensors";
+/// File name of the checkpoint before it, which stays until the run is known to be sound after the newer one.
+pub const EARLIER_FILE: &str = "checkpoint-earlier.safetensors";
 /// Folder of the adapter with the lowest held-out loss.
 const BEST: &str = "best";
 
@@ -98,8 +138,12 @@ impl OutFolder {
         if path.symlink_metadata().is_err() {
             return Ok(());
         }
+        Err(Self::exists(path))
+    }
+
+    fn exists(path: &Path) -> Error {
         let hint = "choose another folder, or add --resume to go on, or --overwrite to start anew";
-        Err(Error::config("out", format!("{} already exists", path.display()), hint))
+        Error::config("out", format!("{} already exists", path.display()), hint)
     }
 
     /// Refuses what is there already, for verbs that cannot go on or start anew; `key` is the flag that named it.
@@ -110,51 +154,94 @@ impl OutFolder {
         Err(Error::config(key, format!("{} already exists", path.display()), "choose a new name"))
     }
 
-    /// Creates a folder that must be new.
+    /// Creates a folder that must be new. Of two processes that try, one succeeds.
     pub fn create(key: &str, path: &Path) -> Result<Self> {
         Self::check_unused(key, path)?;
-        fs::create_dir_all(path).map_err(|e| io_error("create", path, e))?;
-        Ok(Self(path.to_owned()))
+        Self::create_new(path, || Error::config(key, format!("{} already exists", path.display()), "choose a new name"))?;
+        Ok(Self { path: path.to_owned(), _lock: None })
     }
 
-    /// Creates the folder, or takes an existing one as `existing` says.
+    fn create_new(path: &Path, exists: impl Fn() -> Error) -> Result<()> {
+        let above = path.parent().map_or(Ok(()), fs::create_dir_all);
+        above.and_then(|()| fs::create_dir(path)).map_err(|e| match e.kind() {
+            ErrorKind::AlreadyExists => exists(),
+            _ => io_error("create", path, e),
+        })
+    }
+
+    /// Creates the folder of a run, or takes an existing one as `existing` says, and locks it: no other process writes to it meanwhile.
     pub fn open(path: &Path, existing: Existing) -> Result<Self> {
-        let folder = Self(path.to_owned());
         match existing {
-            Existing::Refuse => Self::check_free(path)?,
-            Existing::Resume if !folder.checkpoint().is_file() => {
-                let problem = format!("{} is not there", folder.checkpoint().display());
-                return Err(Error::config("resume", problem, "check --out, or leave out --resume to start anew"));
-            }
-            Existing::Overwrite => {
-                // What is left of an older run must not be taken for this one's.
-                let own = [folder.checkpoint(), path.join(CONFIG_FILE), path.join(CHAIN_FILE)];
-                for old in own.into_iter().chain([CONFIG_FILE, CHAIN_FILE].map(|file| path.join(BEST).join(file))) {
-                    match fs::remove_file(&old) {
-                        Err(e) if e.kind() != ErrorKind::NotFound => return Err(io_error("replace", &old, e)),
-                        _ => {}
-                    }
-                }
-            }
-            _ => {}
+            Existing::Refuse => Self::create_new(path, || Self::exists(path))?,
+            Existing::Resume => Self::check_resumable(path)?,
+            Existing::Overwrite => fs::create_dir_all(path).map_err(|e| io_error("create", path, e))?,
         }
-        fs::create_dir_all(path).map_err(|e| io_error("create", path, e))?;
+        let folder = Self { path: path.to_owned(), _lock: Lock::take(path, "out")? };
+        let best = path.join(BEST);
+        [path, &best].into_iter().for_each(remove_temporaries);
+        if existing == Existing::Overwrite {
+            // What is left of an older run must not be taken for this one's.
+            [CHECKPOINT_FILE, EARLIER_FILE, CONFIG_FILE, CHAIN_FILE].into_iter().try_for_each(|name| folder.remove(name))?;
+            remove_adapter(&best)?;
+        }
         Ok(folder)
+    }
+
+    fn check_resumable(path: &Path) -> Result<()> {
+        let checkpoint = path.join(CHECKPOINT_FILE);
+        if checkpoint.is_file() {
+            return Ok(());
+        }
+        let problem = format!("{} is not there", checkpoint.display());
+        Err(Error::config("resume", problem, "check --out, or leave out --resume to start anew"))
     }
 
     /// Where the checkpoint is.
     pub fn checkpoint(&self) -> PathBuf {
-        self.0.join(CHECKPOINT_FILE)
+        self.path.join(CHECKPOINT_FILE)
     }
 
     /// The folder.
     pub fn path(&self) -> &Path {
-        &self.0
+        &self.path
     }
 
     /// Writes one file.
     pub fn write(&self, name: &str, bytes: &[u8]) -> Result<()> {
-        write_atomic(&self.0.join(name), bytes)
+        write_atomic(&self.path.join(name), bytes)
+    }
+
+    /// Removes one file, which need not be there.
+    fn remove(&self, name: &str) -> Result<()> {
+        remove(&self.path.join(name))
+    }
+
+    /// Replaces the checkpoint. The one before it stays beside it, unless an earlier one does already, until [`Self::drop_earlier`].
+    pub fn save(&self, checkpoint: &[u8]) -> Result<()> {
+        let (present, earlier) = (self.checkpoint(), self.path.join(EARLIER_FILE));
+        if present.exists() && !earlier.exists() && fs::hard_link(&present, &earlier).is_err() {
+            // File systems without links.
+            write_atomic(&earlier, &read(&present)?)?;
+        }
+        self.write(CHECKPOINT_FILE, checkpoint)
+    }
+
+    /// The newer checkpoint has proven sound.
+    pub fn drop_earlier(&self) -> Result<()> {
+        self.remove(EARLIER_FILE)
+    }
+
+    /// Whether there is an earlier checkpoint.
+    pub fn has_earlier(&self) -> bool {
+        self.path.join(EARLIER_FILE).is_file()
+    }
+
+    /// The newer checkpoint has proven useless: the earlier one, if there is one, takes its place.
+    pub fn fall_back(&self) -> Result<()> {
+        match fs::rename(self.path.join(EARLIER_FILE), self.checkpoint()) {
+            Err(e) if e.kind() != ErrorKind::NotFound => Err(io_error("replace", &self.checkpoint(), e)),
+            _ => Ok(()),
+        }
     }
 
     /// Writes the adapter's files, in their order: the last one makes the folder whole.
@@ -164,8 +251,24 @@ impl OutFolder {
 
     /// Writes the adapter with the lowest held-out loss.
     pub fn write_best(&self, files: &[peft::File]) -> Result<()> {
-        Self::open(&self.0.join(BEST), Existing::Overwrite)?.write_adapter(files)
+        let best = self.path.join(BEST);
+        fs::create_dir_all(&best).map_err(|e| io_error("create", &best, e))?;
+        remove_adapter(&best)?;
+        files.iter().try_for_each(|(name, bytes)| write_atomic(&best.join(name), bytes))
     }
+}
+
+/// Removes a file, which need not be there.
+fn remove(path: &Path) -> Result<()> {
+    match fs::remove_file(path) {
+        Err(e) if e.kind() != ErrorKind::NotFound => Err(io_error("replace", path, e)),
+        _ => Ok(()),
+    }
+}
+
+/// Makes a folder be no adapter, nor a chain, until its files are written anew.
+fn remove_adapter(folder: &Path) -> Result<()> {
+    [CONFIG_FILE, CHAIN_FILE].into_iter().try_for_each(|name| remove(&folder.join(name)))
 }
 
 /// The files of an adapter folder, in memory.
@@ -234,18 +337,57 @@ mod tests {
     fn output_folders_are_not_taken_by_accident() {
         let folder = tempfile::tempdir().expect("a folder");
         let out = folder.path().join("a").join("b");
-        OutFolder::open(&out, Existing::Refuse).expect("created");
+        drop(OutFolder::open(&out, Existing::Refuse).expect("created"));
         let error = OutFolder::open(&out, Existing::Refuse).expect_err("exists").to_string();
         assert!(error.contains("already exists") && error.contains("--resume"), "{error}");
         assert!(OutFolder::open(&out, Existing::Resume).expect_err("no checkpoint").to_string().contains("checkpoint.safetensors"));
         let files = OutFolder::open(&out, Existing::Overwrite).expect("taken");
-        files.write(CHECKPOINT_FILE, b"old").expect("written");
-        OutFolder::open(&out, Existing::Resume).expect("resumed");
-        OutFolder::open(&out, Existing::Overwrite).expect("taken");
+        files.save(b"old").expect("written");
+        for existing in [Existing::Resume, Existing::Overwrite] {
+            let error = OutFolder::open(&out, existing).expect_err("in use").to_string();
+            assert!(error.contains("another weblora (process "), "{error}");
+        }
+        assert!(files.checkpoint().exists(), "what another run saved");
+        drop(files);
+        fs::write(out.join(temporary_name(CHECKPOINT_FILE, 4_194_305)), b"half").expect("written");
+        fs::write(out.join(".mine.tmp"), b"kept").expect("written");
+        drop(OutFolder::open(&out, Existing::Resume).expect("resumed"));
+        let left: Vec<_> = fs::read_dir(&out).expect("a folder").map(|e| e.expect("an entry").file_name()).collect();
+        assert!(left.len() == 2 && left.contains(&CHECKPOINT_FILE.into()) && left.contains(&".mine.tmp".into()), "{left:?}");
+        let files = OutFolder::open(&out, Existing::Overwrite).expect("taken");
         assert!(!files.checkpoint().exists(), "an old checkpoint must not be resumed from");
         assert!(OutFolder::open(&files.path().join("f").join("g"), Existing::Refuse).is_ok());
         fs::write(out.join("file"), b"").expect("written");
         assert!(OutFolder::open(&out.join("file").join("x"), Existing::Refuse).is_err());
+    }
+
+    #[test]
+    fn an_earlier_checkpoint_stays_until_the_newer_one_is_sound() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let out = OutFolder::open(&folder.path().join("out"), Existing::Refuse).expect("created");
+        let read = |name: &str| fs::read_to_string(out.path().join(name)).ok();
+        out.save(b"1").expect("saved");
+        out.fall_back().expect("nothing to fall back to");
+        assert_eq!((read(CHECKPOINT_FILE).as_deref(), out.has_earlier()), (Some("1"), false));
+        out.save(b"2").expect("saved");
+        out.save(b"3").expect("saved");
+        assert_eq!((read(CHECKPOINT_FILE).as_deref(), read(EARLIER_FILE).as_deref()), (Some("3"), Some("1")));
+        out.drop_earlier().expect("dropped");
+        out.save(b"4").expect("saved");
+        out.fall_back().expect("fallen back");
+        assert_eq!((read(CHECKPOINT_FILE).as_deref(), out.has_earlier()), (Some("3"), false));
+    }
+
+    #[test]
+    fn what_does_not_end_is_not_read_for_ever() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let path = folder.path().join("x");
+        fs::write(&path, [7; 100]).expect("written");
+        assert_eq!(read_at_most(&path, 10).expect("a file has a length").len(), 100);
+        if cfg!(unix) {
+            let error = read_at_most(Path::new("/dev/zero"), 1 << 20).expect_err("endless").to_string();
+            assert!(error.contains("/dev/zero: it goes on after 1048576 bytes"), "{error}");
+        }
     }
 
     #[test]

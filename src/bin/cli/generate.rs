@@ -73,17 +73,19 @@ fn answer(
     }
     let mut stream = StreamDecoder::new(true);
     let mut text = String::new();
-    let mut failed = Ok(());
+    let mut heard = Ok(true);
     let began = std::time::Instant::now();
     let tokens = pollster::block_on(generator.generate(&device.gpu, prompt, sampling, base.tokenizer.stop_ids(), adapter, |token| {
         let piece = stream.push(&base.tokenizer, token);
         text.push_str(&piece);
         if !output.is_json() {
-            failed = output.stream(&piece);
+            heard = output.stream(&piece);
         }
-        failed.is_ok()
+        matches!(heard, Ok(true))
     }))?;
-    failed?;
+    if !heard? {
+        return Ok(());
+    }
     let rest = stream.finish();
     text.push_str(&rest);
     let per_s = tokens.len() as f64 / began.elapsed().as_secs_f64();

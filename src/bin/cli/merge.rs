@@ -125,7 +125,7 @@ fn write(out: &Path, files: &[File], edited: &Edited, output: &mut Output) -> Re
         output.print(&format!("dropped energy over all sites: {:.4} %", 100.0 * cut.dropped))?;
     }
     if let Some(message) = edited.warning() {
-        output.event(&Event::Warning { job: None, message: message.to_owned() })?;
+        output.event(&Event::Warning { job: None, message: message.to_owned() });
     }
     let kind = if chained { "a chain" } else { "an adapter" };
     output.print(&format!("{}: {kind} of {} sites, rank up to {largest}, {parameters} parameters", out.display(), adapter.sites.len()))

@@ -1,7 +1,7 @@
 //! Arguments in, exit code out.
 //!
 //! Exit codes: 0 done, 1 an error (one sentence on stderr, and an `error` event with `--json`), 2 wrong usage, 130 interrupted after saving.
-//! With `--json` stdout carries one event per line and nothing else.
+//! With `--json` stdout carries one event per line and nothing else. A reader that has gone (`| head`, a closed terminal) ends nothing.
 
 mod analyze;
 mod args;
@@ -16,6 +16,7 @@ mod files;
 mod generate;
 mod inspect;
 mod jobs;
+mod lock;
 mod merge;
 mod method_args;
 mod output;

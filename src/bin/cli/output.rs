@@ -1,6 +1,6 @@
 //! What the user sees: JSON events on stdout, or words on stderr with a progress bar on a terminal.
 
-use std::io::{ErrorKind, IsTerminal, Write};
+use std::io::{self, ErrorKind, IsTerminal, Write};
 
 use indicatif::{ProgressBar, ProgressStyle};
 use weblora::train::Event;
@@ -12,12 +12,29 @@ use weblora::{Error, Result};
 pub struct Output {
     json: bool,
     bar: Option<ProgressBar>,
+    /// An event could not be written, and that was said.
+    lost: bool,
+}
+
+/// A line on stderr. Where it cannot be written (a closed terminal, a log on a full disk), the work goes on all the same.
+pub fn say(line: &str) {
+    writeln!(io::stderr(), "{line}").ok();
+}
+
+/// Whether nobody reads a stream any more: a pipe whose reader has ended (`| head`), a terminal that is closed.
+fn is_closed(error: &io::Error) -> bool {
+    // EIO is what Linux, macOS and the BSDs say of a terminal that is gone; it has no `ErrorKind`.
+    error.kind() == ErrorKind::BrokenPipe || cfg!(unix) && error.raw_os_error() == Some(5)
+}
+
+fn stdout_error(source: io::Error) -> Error {
+    Error::Io { action: "write", path: "stdout".into(), source, hint: "check where the output is redirected to" }
 }
 
 impl Output {
     /// Events as JSON lines on stdout, or words.
     pub fn new(json: bool) -> Self {
-        Self { json, bar: None }
+        Self { json, bar: None, lost: false }
     }
 
     /// Whether events are JSON lines.
@@ -27,51 +44,47 @@ impl Output {
 
     /// Whether stdout is a terminal that people read.
     pub fn is_terminal(&self) -> bool {
-        !self.json && std::io::stdout().is_terminal()
+        !self.json && io::stdout().is_terminal()
     }
 
     /// Writes the result of a verb to stdout. A reader that has gone (`| head`) is no error.
     pub fn print(&mut self, line: &str) -> Result<()> {
-        match writeln!(std::io::stdout(), "{line}") {
-            Err(e) if e.kind() == ErrorKind::BrokenPipe => Ok(()),
-            written => written.map_err(|source| Error::Io {
-                action: "write",
-                path: "stdout".into(),
-                source,
-                hint: "check where the output is redirected to",
-            }),
+        match writeln!(io::stdout(), "{line}") {
+            Err(e) if is_closed(&e) => Ok(()),
+            written => written.map_err(stdout_error),
         }
     }
 
-    /// Writes a piece of text to stdout at once, without a line's end.
-    pub fn stream(&mut self, piece: &str) -> Result<()> {
-        let mut stdout = std::io::stdout();
-        let written = stdout.write_all(piece.as_bytes()).and_then(|()| stdout.flush());
-        written.map_err(|source| Error::Io {
-            action: "write",
-            path: "stdout".into(),
-            source,
-            hint: "check where the output is redirected to",
-        })
+    /// Writes a piece of text to stdout at once, without a line's end. False where nobody reads any more.
+    pub fn stream(&mut self, piece: &str) -> Result<bool> {
+        let mut stdout = io::stdout();
+        match stdout.write_all(piece.as_bytes()).and_then(|()| stdout.flush()) {
+            Err(e) if is_closed(&e) => Ok(false),
+            written => written.map(|()| true).map_err(stdout_error),
+        }
     }
 
-    /// Tells of an event.
-    pub fn event(&mut self, event: &Event) -> Result<()> {
+    /// Tells of an event. What is told about work is never a reason to end it: events that cannot be written are lost, which is said once.
+    pub fn event(&mut self, event: &Event) {
         self.advance(event);
         if self.json {
-            return self.print(&event.to_json());
+            if let Err(error) = self.print(&event.to_json())
+                && !std::mem::replace(&mut self.lost, true)
+            {
+                say(&format!("warning: events are lost: {error}"));
+            }
+            return;
         }
         match &self.bar {
             Some(bar) if matches!(event, Event::Step(_)) => bar.set_message(words(event)),
-            Some(bar) => bar.suspend(|| eprintln!("{}", words(event))),
-            None => eprintln!("{}", words(event)),
+            Some(bar) => bar.suspend(|| say(&words(event))),
+            None => say(&words(event)),
         }
-        Ok(())
     }
 
     /// What shows how much of a model is loaded: a bar where stderr is a terminal and people read it.
     pub fn loading(&self) -> impl FnMut(u64, u64) + use<> {
-        let shown = !self.json && std::io::stderr().is_terminal();
+        let shown = !self.json && io::stderr().is_terminal();
         let bar = if shown { ProgressBar::new(0) } else { ProgressBar::hidden() };
         if let Ok(style) = ProgressStyle::with_template("{bar:30} {bytes}/{total_bytes} of weights") {
             bar.set_style(style);
@@ -88,7 +101,7 @@ impl Output {
     /// Starts, moves and ends the bar: only where stderr is a terminal and people read it.
     fn advance(&mut self, event: &Event) {
         match event {
-            Event::Start { steps, resumed_at, .. } if !self.json && std::io::stderr().is_terminal() => {
+            Event::Start { steps, resumed_at, .. } if !self.json && io::stderr().is_terminal() => {
                 let bar = ProgressBar::new(*steps).with_position(*resumed_at);
                 if let Ok(style) = ProgressStyle::with_template("{bar:30} {pos}/{len} {eta:>6} {msg}") {
                     bar.set_style(style);
@@ -116,7 +129,7 @@ impl Output {
         if self.json {
             self.print(&event.to_json()).ok(); // the error itself still goes to stderr
         }
-        eprintln!("error: {error}");
+        say(&format!("error: {error}"));
     }
 }
 

@@ -22,9 +22,9 @@ use super::train::{Keeper, drive, needed, write_run_file};
 /// Runs the verb.
 pub fn run(args: &TrainArgs, output: &mut Output) -> Result<()> {
     let mut map = args.settings()?;
-    let saved = if args.resume { Some(read_checkpoint(&map)?) } else { None };
+    let saved = if args.resume { Some(Saved::open(&mut map)?) } else { None };
     let mut begun_with = None;
-    if let Some((file, bytes)) = &saved {
+    if let Some(Saved { file, bytes, .. }) = &saved {
         // What the run was started with, where the command line says nothing else.
         let settings = &*begun_with.insert(Checkpoint::read(file, bytes)?.state.config);
         fill_in(&mut map, settings);
@@ -33,43 +33,57 @@ pub fn run(args: &TrainArgs, output: &mut Output) -> Result<()> {
     let model = pollster::block_on(ModelFile::open_path(needed("model", first.model.as_ref())?))?;
     let (config, start) = start_from(map, first, &model, args.resume)?;
     if let Some(settings) = &begun_with {
-        config.check_resume(settings)?; // before the run file is replaced
+        config.check_resume(settings)?; // before the model is loaded
     }
     let (data, warnings) = data::read(&config, &model)?;
-    let existing = match (args.resume, args.overwrite) {
-        (true, _) => Existing::Resume,
-        (_, true) => Existing::Overwrite,
-        _ => Existing::Refuse,
-    };
-    if existing == Existing::Refuse {
+    let existing = if args.overwrite { Existing::Overwrite } else { Existing::Refuse };
+    if saved.is_none() && existing == Existing::Refuse {
         OutFolder::check_free(Path::new(&config.out))?;
     }
     let mut device = Device::open(&args.device)?;
     let plan = TrainPlan::new(&model, &config, Some(&data), device.gpu.plan_limits(), &device.tuner)?;
     // From here on things are written: everything that can be wrong with the settings has been found.
-    let out = OutFolder::open(Path::new(&config.out), existing)?;
-    write_run_file(&config, &out)?;
+    let mut begun = None;
+    let out = match &saved {
+        Some(saved) => &saved.out,
+        None => begun.insert(OutFolder::open(Path::new(&config.out), existing)?),
+    };
+    if saved.is_none() {
+        write_run_file(&config, out)?;
+    }
     let stop = Stop::listen()?;
     let Device { gpu, tuner, measure } = &mut device;
     let trainer = Trainer::new(gpu, &model, config.clone(), data, plan, start, tuner, *measure, output.loading());
     let mut trainer = pollster::block_on(trainer)?;
-    if let Some((file, bytes)) = &saved {
+    if let Some(Saved { file, bytes, .. }) = &saved {
         trainer.resume(gpu, file, bytes)?;
+        write_run_file(trainer.config(), out)?;
     }
     device.remember();
     let mut run = Run::of(&trainer);
     for event in run.start_events(&mut trainer, &device.gpu, warnings) {
-        output.event(&event)?;
+        output.event(&event);
     }
     let mut engine = OnDevice { trainer: &mut trainer, gpu: &device.gpu };
-    pollster::block_on(drive(&mut run, &mut engine, &out, output, &stop))
+    pollster::block_on(drive(&mut run, &mut engine, out, output, &stop))
 }
 
-/// The checkpoint in the folder that the settings name: its path and bytes.
-fn read_checkpoint(map: &Map) -> Result<(String, Vec<u8>)> {
-    let out = TrainConfig::from_map(map)?.out;
-    let path = OutFolder::open(Path::new(&out), Existing::Resume)?.checkpoint();
-    Ok((path.display().to_string(), files::read(&path)?))
+/// A run that goes on: its folder, which no other process can write to from now on, and the checkpoint in it.
+struct Saved {
+    out: OutFolder,
+    file: String,
+    bytes: Vec<u8>,
+}
+
+impl Saved {
+    /// Opens the folder that the settings name. It is the run's even where it had another name when the checkpoint was made.
+    fn open(map: &mut Map) -> Result<Self> {
+        let name = TrainConfig::from_map(map)?.out;
+        let out = OutFolder::open(Path::new(&name), Existing::Resume)?;
+        map.insert("out".into(), name.into());
+        let path = out.checkpoint();
+        Ok(Self { file: path.display().to_string(), bytes: files::read(&path)?, out })
+    }
 }
 
 /// With `init-adapter`: the settings with the adapter's own where none were given, and what it brings. A resumed run has all that in its

@@ -1,11 +1,16 @@
-//! Ctrl-C and SIGTERM: the first asks the run to save and stop, the second ends the program at once.
+//! Ctrl-C, SIGTERM and a closing terminal: the first asks the run to save and stop, the second ends the program at once.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
 
 use weblora::{Error, Result};
 
 use super::INTERRUPTED;
+use super::output::say;
+
+/// Signals so soon after the first are the same wish: of a closing terminal the kernel tells, and the shell, too.
+const ONE_WISH: Duration = Duration::from_secs(1);
 
 /// Whether the user has asked to stop. Cheap to clone; polled between steps.
 #[derive(Debug, Clone, Default)]
@@ -16,11 +21,17 @@ impl Stop {
     pub fn listen() -> Result<Self> {
         let stop = Self::default();
         let asked = stop.clone();
+        let mut first: Option<Instant> = None;
         let handler = move || {
-            if asked.0.swap(true, Ordering::SeqCst) {
-                std::process::exit(i32::from(INTERRUPTED));
+            asked.0.store(true, Ordering::SeqCst);
+            match first {
+                Some(first) if first.elapsed() > ONE_WISH => std::process::exit(i32::from(INTERRUPTED)),
+                Some(_) => {}
+                None => {
+                    first = Some(Instant::now());
+                    say("\nsaving after this step; press Ctrl-C again to quit without saving");
+                }
             }
-            eprintln!("\nsaving after this step; press Ctrl-C again to quit without saving");
         };
         ctrlc::set_handler(handler).map_err(|e| Error::Io {
             action: "listen for",

@@ -5,10 +5,10 @@ use std::time::Instant;
 
 use weblora::export::peft::File;
 use weblora::train::run::{Engine, Run};
-use weblora::train::{Event, Progress, TrainConfig};
+use weblora::train::{Checkpoint, Event, Progress, TrainConfig};
 use weblora::{Error, Result};
 
-use super::files::{CHECKPOINT_FILE, OutFolder, RUN_FILE};
+use super::files::{CHECKPOINT_FILE, EARLIER_FILE, OutFolder, RUN_FILE, read};
 use super::output::Output;
 use super::signals::Stop;
 
@@ -23,19 +23,38 @@ pub trait Keeper {
 /// Trains to the end. The adapter is in the folder then, and in its `best` the one with the lowest held-out loss when the run
 /// evaluates as it goes.
 ///
-/// An error of the trainer or the disk ends the run at once: the last checkpoint stays as it is.
+/// An error of the trainer or the disk ends the run at once: the last checkpoint stays as it is. Of a run that diverges, the last one from
+/// before that does.
 pub async fn drive(run: &mut Run, engine: &mut (impl Engine + Keeper), out: &OutFolder, output: &mut Output, stop: &Stop) -> Result<()> {
     let begun = Instant::now();
+    let mut earlier = out.has_earlier();
     while !run.is_over() {
-        let after = run.advance(engine, |event| output.event(&event)).await?;
+        let advanced = run.advance(engine, |event| {
+            output.event(&event);
+            Ok(())
+        });
+        let after = match advanced.await {
+            Err(error @ Error::NotFinite { .. }) => {
+                out.fall_back()?;
+                output.event(&warning(run, &after_nan(run, out)));
+                return Err(error);
+            }
+            other => other?,
+        };
+        // What was saved before this step has led to a sound loss.
+        if earlier && !after.diverges {
+            out.drop_earlier()?;
+            earlier = false;
+        }
         if after.best {
             out.write_best(&engine.export().await?)?;
         }
         let stopping = stop.asked();
         if after.save || stopping {
-            out.write(CHECKPOINT_FILE, &engine.checkpoint(run.progress).await?)?;
+            out.save(&engine.checkpoint(run.progress).await?)?;
+            earlier = out.has_earlier();
             let (job, path) = (run.config.name.clone(), out.checkpoint().display().to_string());
-            output.event(&Event::Checkpoint { job, step: run.done, path })?;
+            output.event(&Event::Checkpoint { job, step: run.done, path });
         }
         if stopping {
             return Err(Error::Stopped);
@@ -43,7 +62,39 @@ pub async fn drive(run: &mut Run, engine: &mut (impl Engine + Keeper), out: &Out
     }
     // A resumed run may have had nothing left to do; its adapter is written all the same.
     out.write_adapter(&engine.export().await?)?;
-    output.event(&run.done_event(begun.elapsed().as_secs_f64(), out.path().display().to_string()))
+    if earlier && run.progress.diverges() {
+        let (earlier, present) = (out.path().join(EARLIER_FILE), out.checkpoint());
+        let message = format!(
+            "the run ended with a risen loss; {} is from before: rename it to {CHECKPOINT_FILE} to {}",
+            earlier.display(),
+            resume_words(run, &present)
+        );
+        output.event(&warning(run, &message));
+    } else if earlier {
+        out.drop_earlier()?;
+    }
+    output.event(&run.done_event(begun.elapsed().as_secs_f64(), out.path().display().to_string()));
+    Ok(())
+}
+
+fn warning(run: &Run, message: &str) -> Event {
+    Event::Warning { job: Some(run.config.name.clone()), message: message.to_owned() }
+}
+
+/// How to go on with half of the rate.
+fn resume_words(run: &Run, checkpoint: &Path) -> String {
+    let folder = checkpoint.parent().unwrap_or(checkpoint).display();
+    format!("go on with `weblora train --resume --out {folder} --lr {:e}`", run.config.lr / 2.0)
+}
+
+/// What is left of a run that ended in NaN.
+fn after_nan(run: &Run, out: &OutFolder) -> String {
+    let path = out.checkpoint();
+    let Ok(bytes) = read(&path) else {
+        return "nothing was saved before that: start anew with a smaller --lr, or save more often with --save-every".into();
+    };
+    let step = Checkpoint::read(&path.display().to_string(), &bytes).map(|saved| format!(" of step {}", saved.state.step));
+    format!("the checkpoint{} in {} is the last sound one: {}", step.unwrap_or_default(), out.path().display(), resume_words(run, &path))
 }
 
 /// Writes the settings with every default filled in, so that the run can be started again with `--config`.

@@ -170,7 +170,7 @@ impl Seat<'_> {
         })
     }
 
-    fn stage_layout(&self, stage: usize) -> Result<AdapterLayout> {
+    pub(in crate::train) fn stage_layout(&self, stage: usize) -> Result<AdapterLayout> {
         let chain = self.job.chain.as_ref().map(|chain| &chain.config);
         let chain = chain.ok_or_else(|| Error::config("method", "is no chain", "train with --method cola"))?;
         chain.layout(&self.job.config.adapter, &self.job.model, stage)
@@ -181,18 +181,6 @@ impl Seat<'_> {
         self.session.relayout(self.gpu, self.job.slot, &layout)?;
         self.session.write_values(self.gpu, self.job.slot, values)?;
         self.job.layout = layout;
-        Ok(())
-    }
-
-    /// The layout of a saved stage, before its values are read.
-    pub(in crate::train) fn resume_chain(&mut self, saved: Option<&ChainState>) -> Result<()> {
-        let (Some(saved), Some(_)) = (saved, &self.job.chain) else { return Ok(()) };
-        let layout = self.stage_layout(saved.stage)?;
-        self.session.relayout(self.gpu, self.job.slot, &layout)?;
-        self.job.layout = layout;
-        if let Some(chain) = &mut self.job.chain {
-            chain.state = saved.clone();
-        }
         Ok(())
     }
 

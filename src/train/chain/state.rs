@@ -162,7 +162,7 @@ impl ChainRun {
         if loss.is_finite() && self.state.best.is_none_or(|best| loss < best) {
             (self.state.best, self.state.stale) = (Some(loss), 0);
         } else {
-            self.state.stale += 1;
+            self.state.stale = self.state.stale.saturating_add(1);
         }
     }
 
@@ -180,7 +180,7 @@ impl ChainRun {
         match self.config.schedule {
             LinkSchedule::Global => whole.lr(step),
             LinkSchedule::Jagged { warmup } if state.stage > 0 && since < warmup => {
-                whole.lr(state.begun + warmup) * since as f64 / warmup as f64
+                whole.lr(state.begun.saturating_add(warmup)) * since as f64 / warmup as f64
             }
             LinkSchedule::Jagged { .. } => whole.lr(step),
             LinkSchedule::Link => {

@@ -9,6 +9,19 @@ pub fn golden(name: &str) -> String {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden").join(name).display().to_string()
 }
 
+/// The path of an embedded asset.
+pub fn asset(name: &str) -> String {
+    format!("{}/assets/demo/{name}", env!("CARGO_MANIFEST_DIR"))
+}
+
+/// `weblora train` on the embedded model and rows, saving after every step; `more` comes last.
+pub fn train(out: &Path, more: &[&str]) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_weblora"));
+    command.args(["train", "--model", &asset("demo.gguf"), "--data", &asset("train.jsonl"), "--no-tune"]).arg("--out").arg(out);
+    command.args(["--batch", "4", "--seq", "32", "--save-every", "1"]).args(more);
+    command
+}
+
 pub fn weblora(arguments: &[&str]) -> Output {
     Command::new(env!("CARGO_BIN_EXE_weblora")).args(arguments).output().expect("the program starts")
 }

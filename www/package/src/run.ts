@@ -27,6 +27,8 @@ export class Run {
   #store: RunStore | undefined;
   #wish: "run" | "pause" | "stop" = "run";
   #saveSoon = false;
+  /** The training loss has risen far. */
+  #diverges = false;
   #wake: (() => void) | undefined;
   #paused: (() => void)[] = [];
   #checkpoint: Uint8Array<ArrayBuffer> | undefined;
@@ -172,7 +174,7 @@ export class Run {
         await this.#queue.run(() => this.#recover(engine));
       }
     }
-    if (this.#wish === "stop") await this.#queue.run(() => this.#save());
+    if (this.#wish === "stop" && !this.#diverges) await this.#queue.run(() => this.#save());
   }
 
   async #recover(lost: Device["engine"]): Promise<void> {
@@ -188,7 +190,10 @@ export class Run {
     [this.#step, this.#total] = [result.step, result.total];
     result.events.forEach((event) => this.#event(event));
     if (result.best) await this.#keepBest(await engine.exportAdapter());
-    if (result.save || this.#saveSoon || performance.now() - this.#savedAt > SAVE_AT_LEAST) await this.#save();
+    // Of a run that diverges, what was saved before is worth more.
+    this.#diverges = result.diverges;
+    const due = result.save || this.#saveSoon || performance.now() - this.#savedAt > SAVE_AT_LEAST;
+    if (due && !this.#diverges) await this.#save();
     return result.over;
   }
 
