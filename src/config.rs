@@ -34,13 +34,13 @@ pub struct ModelConfig {
 }
 
 impl ModelConfig {
-    /// Width of all query heads together, the input of `o_proj`.
+    /// Width of all query heads together, the input of `o_proj`; the largest number where a lying file makes it overflow.
     pub fn q_width(&self) -> usize {
-        self.num_attention_heads * self.head_dim
+        self.num_attention_heads.saturating_mul(self.head_dim)
     }
-    /// Width of all key (or value) heads together.
+    /// Width of all key (or value) heads together; the largest number where a lying file makes it overflow.
     pub fn kv_width(&self) -> usize {
-        self.num_key_value_heads * self.head_dim
+        self.num_key_value_heads.saturating_mul(self.head_dim)
     }
 }
 

@@ -164,9 +164,45 @@ impl<'a> Settings<'a> {
     }
 }
 
-/// The error for a key that is no setting, with the nearest of the known ones.
+/// What other trainers (transformers, PEFT, TRL, llama.cpp) call our settings.
+#[rustfmt::skip] // one setting a line
+const OTHER_NAMES: &[(&str, &[&str])] = &[
+    ("alpha", &["lora_alpha"]),
+    ("rank", &["r", "lora_r", "lora_rank"]),
+    ("dropout", &["lora_dropout"]),
+    ("targets", &["target_modules", "lora_target", "lora_target_modules"]),
+    ("rslora", &["use_rslora"]),
+    ("lora-plus", &["loraplus_lr_ratio", "lora_plus_ratio"]),
+    ("lr", &["learning_rate", "adam_alpha"]),
+    ("epochs", &["num_train_epochs", "num_epochs", "n_epochs"]),
+    ("steps", &["max_steps", "num_steps", "iters", "adam_iter"]),
+    ("batch-rows", &["batch_size", "per_device_train_batch_size", "train_batch_size", "micro_batch_size"]),
+    ("grad-accum", &["gradient_accumulation_steps", "gradient_accumulation"]),
+    ("seq", &["max_seq_length", "max_length", "sequence_len", "cutoff_len", "block_size", "ctx"]),
+    ("schedule", &["lr_scheduler_type", "lr_scheduler"]),
+    ("warmup", &["warmup_steps", "warmup_ratio"]),
+    ("clip", &["max_grad_norm", "grad_clip", "gradient_clipping"]),
+    ("beta1", &["adam_beta1"]),
+    ("beta2", &["adam_beta2"]),
+    ("eps", &["adam_epsilon"]),
+    ("weight-decay", &["decay"]),
+    ("eval-every", &["eval_steps"]),
+    ("eval-split", &["val_set_size", "test_size"]),
+    ("save-every", &["save_steps"]),
+    ("patience", &["early_stopping_patience"]),
+    ("recompute", &["gradient_checkpointing"]),
+    ("out", &["output_dir", "lora_out"]),
+    ("model", &["model_name_or_path", "base_model", "model_name"]),
+    ("data", &["dataset", "dataset_name", "train_file", "train_data"]),
+    ("eval-data", &["validation_file", "eval_dataset", "val_data"]),
+    ("init-adapter", &["adapter_name_or_path", "lora_model_dir"]),
+];
+
+/// The error for a key that is no setting, with the known one that other trainers call so, or else the nearest.
 pub fn unknown<'k>(key: &str, known: impl IntoIterator<Item = &'k str>) -> Error {
-    let nearest = known.into_iter().map(|name| (distance(key, name), name)).min();
+    let plain = key.to_ascii_lowercase().replace('-', "_");
+    let theirs = OTHER_NAMES.iter().find(|(_, names)| names.contains(&plain.as_str())).map(|(name, _)| *name);
+    let nearest = known.into_iter().map(|name| (if Some(name) == theirs { 0 } else { distance(key, name) }, name)).min();
     let hint = match nearest {
         Some((far, name)) if far * 2 <= name.len().max(2) => format!("did you mean `{name}`?"),
         _ => "remove it; `weblora train --help` lists the settings".to_owned(),
@@ -262,6 +298,9 @@ mod tests {
         let known = ["rank", "eval-data", "grad-accum"];
         assert!(unknown("eval_data", known).to_string().contains("`eval-data`?"));
         assert!(unknown("rnak", known).to_string().contains("`rank`?"));
+        let other = |key| unknown(key, ["alpha", "lora-plus", "batch-rows", "batch", "lr"]).to_string();
+        assert!(other("lora_alpha").contains("`alpha`?") && other("Learning-Rate").contains("`lr`?"));
+        assert!(other("per_device_train_batch_size").contains("`batch-rows`?"));
         assert!(unknown("zzzzzzzzz", known).to_string().contains("--help"));
         assert!(unknown(&"x".repeat(1 << 20), known).to_string().contains("--help"));
     }

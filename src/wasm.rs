@@ -21,7 +21,7 @@ use crate::gpu::{Gpu, GpuOptions, Tuner};
 use crate::train::keys;
 use crate::{Error, Result};
 
-use convert::{from_js, thrown, to_js};
+use convert::{from_js, settings_from_js, thrown, to_js};
 use source::JsByteSource;
 use state::State;
 
@@ -170,7 +170,7 @@ impl Engine {
         #[wasm_bindgen(unchecked_param_type = "Settings")] settings: JsValue,
         limit: u32,
     ) -> Result<JsValue, JsValue> {
-        self.at_once("preview", |state| to_js(&state.preview(&from_js(rows, "rows")?, from_js(settings, "settings")?, limit as usize)?))
+        self.at_once("preview", |state| to_js(&state.preview(&from_js(rows, "rows")?, settings_from_js(settings)?, limit as usize)?))
     }
 
     /// What a run would take; nothing is allocated.
@@ -180,7 +180,7 @@ impl Engine {
         #[wasm_bindgen(unchecked_param_type = "Settings")] settings: JsValue,
         #[wasm_bindgen(unchecked_param_type = "Rows | undefined")] rows: JsValue,
     ) -> Result<JsValue, JsValue> {
-        self.at_once("plan", |state| to_js(&state.plan(from_js(settings, "settings")?, from_js(rows, "rows")?)?))
+        self.at_once("plan", |state| to_js(&state.plan(settings_from_js(settings)?, from_js(rows, "rows")?)?))
     }
 
     /// Prepares a run and returns its first events. `progress` is called with a phase, what is done and the total.

@@ -36,11 +36,11 @@ class Run:
         return self.alpha / (math.sqrt(self.rank) if self.rslora else self.rank)
 
     def learning_rate(self, step: int) -> float:
-        """The rate of optimizer step `step` (from 0); "linear" is transformers' get_linear_schedule_with_warmup."""
+        """The rate of optimizer step `step` (from 0); "linear" is transformers' schedule for one more step of warm-up, from its second step on."""
         if self.schedule == "constant":
             return self.lr
         if step < self.warmup:
-            return self.lr * step / self.warmup
+            return self.lr * (step + 1) / (self.warmup + 1)
         return self.lr * (self.steps - step) / (self.steps - self.warmup)
 
     def describe(self) -> dict:

@@ -77,7 +77,7 @@ pub struct ParamSpec {
 impl ParamSpec {
     /// Number of elements.
     pub fn len(&self) -> usize {
-        self.shape.iter().product()
+        self.shape.iter().fold(1, |len, size| len.saturating_mul(*size))
     }
 
     /// Whether it has no element.
@@ -101,7 +101,7 @@ impl ParamSpec {
 
     /// Its words in a flat buffer.
     pub fn range(&self) -> std::ops::Range<usize> {
-        self.offset..self.offset + self.words()
+        self.offset..self.offset.saturating_add(self.words())
     }
 
     /// Its values in a flat buffer, in Hugging Face order.
@@ -185,6 +185,11 @@ fn transpose(values: &[f32], rows: usize, cols: usize) -> Vec<f32> {
     (0..cols).flat_map(|col| (0..rows).map(move |row| values[row * cols + col])).collect()
 }
 
+/// The next multiple of [`ALIGN`], or the last one there is.
+fn aligned(words: usize) -> usize {
+    words.checked_next_multiple_of(ALIGN).unwrap_or(usize::MAX / ALIGN * ALIGN)
+}
+
 /// The parameters of one adapter in the flat buffer that holds their values.
 #[derive(Debug, Clone, PartialEq, Default)]
 pub struct ParamLayout {
@@ -198,8 +203,9 @@ impl ParamLayout {
     /// Appends a parameter, giving it the next free offset, and returns its index.
     pub fn push(&mut self, mut spec: ParamSpec) -> usize {
         let before = self.specs.last().filter(|_| spec.follows).map(|last| last.range().end);
-        spec.offset = before.unwrap_or(self.words) + spec.spare;
-        self.words = self.words.max(spec.range().end.next_multiple_of(ALIGN));
+        // What overflows here is far past what a buffer may have, and refused there.
+        spec.offset = before.unwrap_or(self.words).saturating_add(spec.spare);
+        self.words = self.words.max(aligned(spec.range().end));
         self.specs.push(spec);
         self.specs.len() - 1
     }
@@ -215,17 +221,17 @@ impl ParamLayout {
         let mut end = 0;
         let mut neighbour = false;
         let offset = |spec: &ParamSpec| {
-            let begin = if spec.follows && neighbour { end } else { usize::next_multiple_of(end, ALIGN) };
+            let begin = if spec.follows && neighbour { end } else { aligned(end) };
             neighbour = spec.trainable;
             if spec.trainable {
-                end = begin + spec.spare + spec.len();
-                begin + spec.spare
+                end = begin.saturating_add(spec.spare).saturating_add(spec.len());
+                begin.saturating_add(spec.spare)
             } else {
                 begin
             }
         };
         let offsets = self.specs.iter().map(offset).collect();
-        (offsets, end.next_multiple_of(ALIGN))
+        (offsets, aligned(end))
     }
 
     /// Index of the parameter of that name.
@@ -292,6 +298,19 @@ pub struct AdapterLayout {
 }
 
 impl AdapterLayout {
+    /// Whether every product of an adapter with these values is zero, so that it changes nothing: B is where a run begins, and A, B or the
+    /// learnable scale of a slice where something went wrong.
+    ///
+    /// # Panics
+    /// When the buffer is shorter than the layout.
+    pub fn changes_nothing(&self, values: &[f32]) -> bool {
+        let zero = |index: usize| self.params.specs[index].to_rows(values).iter().all(|x| *x == 0.0);
+        self.sites.iter().all(|site| {
+            let scaled_away = |i: usize| site.scalings.get(i).is_some_and(|scale| zero(*scale));
+            site.slices.iter().enumerate().all(|(i, slice)| slice.scale == 0.0 || zero(slice.b) || zero(slice.a) || scaled_away(i))
+        })
+    }
+
     /// Makes every parameter frozen: no gradient, no moments. For generation and evaluation.
     pub fn freeze(&mut self) {
         self.params.specs.iter_mut().for_each(|spec| spec.trainable = false);

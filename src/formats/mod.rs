@@ -4,6 +4,7 @@
 //! Hugging Face names and gives their rows, still in the file's own quantisation, in Hugging Face order.
 
 mod check;
+pub mod foreign;
 pub mod gguf;
 mod gguf_config;
 mod gguf_value;

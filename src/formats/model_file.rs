@@ -77,7 +77,13 @@ pub struct ModelFile {
     metadata: Metadata,
     config_tensors: Vec<GgufTensor>,
     side: SideFiles,
+    warnings: Vec<String>,
 }
+
+const HEAD: &str = "lm_head.weight";
+const EMBEDDING: &str = "model.embed_tokens.weight";
+/// Bytes of two tensors that are compared at a time.
+const COMPARED_BYTES: usize = 4 << 20;
 
 impl ModelFile {
     /// Opens a GGUF model from its file, or from all its parts in any order.
@@ -117,7 +123,7 @@ impl ModelFile {
             tensors.insert(name, info);
         }
         check_tensors(file, &config, &tensors)?;
-        Ok(Self { config, tensors, sources, metadata: gguf.metadata, config_tensors, side: SideFiles::default() })
+        Ok(Self { config, tensors, sources, metadata: gguf.metadata, config_tensors, side: SideFiles::default(), warnings: Vec::new() })
     }
 
     /// Opens safetensors weights: one file, or all shards in any order with the text of `model.safetensors.index.json`.
@@ -132,7 +138,7 @@ impl ModelFile {
         check_config("config.json", &config)?;
         let mut tensors: BTreeMap<String, TensorInfo> = BTreeMap::new();
         for (source, shard) in shards.iter().enumerate() {
-            for e in read_header(shard.as_ref(), |name| is_needed(name, &config)).await? {
+            for e in read_header(shard.as_ref(), is_needed).await? {
                 let info = TensorInfo {
                     name: e.name.clone(),
                     shape: e.shape,
@@ -151,8 +157,53 @@ impl ModelFile {
         if let Some(text) = index {
             check_index(text, &shards, &tensors)?;
         }
-        check_tensors(shards.first().map_or("model", |s| s.name()), &config, &tensors)?;
-        Ok(Self { config, tensors, sources: shards, metadata: Metadata::default(), config_tensors: Vec::new(), side })
+        let (metadata, config_tensors, warnings) = Default::default();
+        let mut file = Self { config, tensors, sources: shards, metadata, config_tensors, side, warnings };
+        file.settle_head().await?;
+        check_tensors(file.name(), &file.config, &file.tensors)?;
+        Ok(file)
+    }
+
+    /// A stored copy of a tied head is left out, as transformers does; a stored head that is no copy is the model's head, whatever the
+    /// configuration says.
+    async fn settle_head(&mut self) -> Result<()> {
+        let (Some(head), Some(embedding)) = (self.tensors.get(HEAD), self.tensors.get(EMBEDDING)) else { return Ok(()) };
+        if !self.config.tie_word_embeddings {
+            return Ok(());
+        }
+        if head.shape != [self.config.vocab_size, self.config.hidden_size] || head.shape != embedding.shape {
+            self.warnings
+                .push(format!("{}: `{HEAD}` does not have the embedding's shape and is left out: config.json ties the head", self.name()));
+        } else if !self.equal(HEAD, EMBEDDING).await? {
+            self.config.tie_word_embeddings = false;
+            self.warnings.push(format!(
+                "{}: config.json says that the head is the embedding (`tie_word_embeddings`), but the file has another `{HEAD}`: that one is used",
+                self.name()
+            ));
+            return Ok(());
+        }
+        self.tensors.remove(HEAD);
+        Ok(())
+    }
+
+    /// Whether two matrices of one shape hold the same numbers.
+    async fn equal(&self, one: &str, other: &str) -> Result<bool> {
+        let (a, b) = (self.tensor(one)?, self.tensor(other)?);
+        let step = (COMPARED_BYTES / a.row_bytes().max(b.row_bytes()).max(1)).max(1);
+        for start in (0..a.rows()).step_by(step) {
+            let rows = start..(start + step).min(a.rows());
+            let (x, y) = (self.read_rows(one, rows.clone()).await?, self.read_rows(other, rows).await?);
+            let same = if a.format.name == b.format.name { x == y } else { a.format.decode_vec(&x) == b.format.decode_vec(&y) };
+            if !same {
+                return Ok(false);
+            }
+        }
+        Ok(true)
+    }
+
+    /// What the user should know about the files.
+    pub fn warnings(&self) -> &[String] {
+        &self.warnings
     }
 
     /// Metadata of a GGUF file; empty for safetensors.
@@ -268,9 +319,9 @@ impl ModelFile {
     }
 }
 
-/// Leaves out what transformers leaves out: cached rotary frequencies of old checkpoints, and the stored copy of a tied head.
-fn is_needed(name: &str, config: &ModelConfig) -> bool {
-    !(name.ends_with(".rotary_emb.inv_freq") || config.tie_word_embeddings && name == "lm_head.weight")
+/// Leaves out what transformers leaves out: cached rotary frequencies of old checkpoints.
+fn is_needed(name: &str) -> bool {
+    !name.ends_with(".rotary_emb.inv_freq")
 }
 
 /// Refuses shards that are not those of the index.

@@ -1,5 +1,6 @@
 //! Finds the files of a model from one path.
 
+use super::foreign::{TELLING, instead_of_model};
 use super::gguf::{MAGIC, MAX_SPLITS};
 use super::model_file::{ModelFile, SideFiles};
 use super::safetensors::parse_index;
@@ -7,6 +8,9 @@ use super::source::{ByteSource, File, list_folder, read_optional};
 use crate::error::{Error, Result};
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
+
+/// Endings of PyTorch checkpoints, which are zips.
+const PICKLES: [&str; 4] = ["bin", "pt", "pth", "ckpt"];
 
 const INDEX: &str = "model.safetensors.index.json";
 
@@ -17,14 +21,21 @@ impl ModelFile {
             return open_folder(path).await;
         }
         let file = File::open(path)?;
-        if file.len() >= 4 && file.read(0, 4).await? == MAGIC {
+        let first = file.read(0, TELLING.min(file.len() as usize)).await?;
+        if first.starts_with(&MAGIC) {
             return Self::open_gguf(open_all(&split_parts(path)?)?).await;
         }
         let extension = path.extension().and_then(|e| e.to_str()).unwrap_or_default().to_ascii_lowercase();
+        // The length that a safetensors file begins with may look like anything; its header follows.
+        let is_safetensors = extension == "safetensors" && first.get(8) == Some(&b'{');
+        let foreign = instead_of_model(&first).filter(|_| !is_safetensors && !PICKLES.contains(&extension.as_str()));
+        if let Some((kind, hint)) = foreign {
+            return Err(Error::format(path.display().to_string(), format!("it is {kind}"), hint));
+        }
         match extension.as_str() {
             "safetensors" => open_shards(path).await,
             "gguf" => Self::open_gguf(vec![Box::new(file)]).await, // says what it found instead of the magic number
-            "bin" | "pt" | "pth" | "ckpt" => Err(Error::Unsupported {
+            pickle if PICKLES.contains(&pickle) => Err(Error::Unsupported {
                 what: format!("{}: a PyTorch pickle", path.display()),
                 hint: "convert it to safetensors or GGUF".into(),
             }),

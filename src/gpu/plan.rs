@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 use super::device::PlanLimits;
 use super::dispatch::Command;
 use super::live::without_unread;
-use super::recorder::Recorder;
+use super::recorder::{MOST_WORDS, Recorder};
 use super::store::{Class, Space, Store};
 use crate::{Error, Result};
 
@@ -53,9 +53,12 @@ impl Plan {
     /// Places what `recorder` collected, without the commands whose results nobody reads.
     ///
     /// # Errors
-    /// [`Error::Limit`] if one tensor exceeds what `limits` lets a shader bind.
+    /// [`Error::Limit`] if one tensor exceeds what `limits` lets a shader bind, or 32-bit addressing.
     pub fn new(recorder: Recorder<'_>, limits: PlanLimits) -> Result<Plan> {
-        let Recorder { transients, commands, order_choices, .. } = recorder;
+        let Recorder { transients, commands, order_choices, too_large, .. } = recorder;
+        if let Some((label, words)) = too_large {
+            return Err(limit(&label, words as u128 * 4, limits.max_binding.min(limits.max_buffer).min(4 * u64::from(MOST_WORDS))));
+        }
         let commands = without_unread(commands);
         let mut lives: Vec<Option<Life>> = vec![None; transients.len()];
         for (at, command) in commands.iter().enumerate() {
@@ -73,12 +76,7 @@ impl Plan {
             let Some(life) = lives[i] else { continue };
             let bytes = transients[i].bytes.next_multiple_of(ALIGN);
             if transients[i].bytes > limits.max_binding || bytes > limits.max_buffer {
-                return Err(Error::Limit {
-                    what: format!("tensor {}", transients[i].label),
-                    needed: format!("{} bytes in one binding", transients[i].bytes),
-                    allowed: format!("{} bytes", limits.max_binding.min(limits.max_buffer)),
-                    hint: "use a smaller --batch or --seq",
-                });
+                return Err(limit(&transients[i].label, transients[i].bytes.into(), limits.max_binding.min(limits.max_buffer)));
             }
             let mut arena = 0;
             let offset = loop {
@@ -115,6 +113,16 @@ impl Plan {
     /// Arithmetic operations per run.
     pub fn flops(&self) -> u64 {
         self.commands.iter().map(|c| if let Command::Dispatch { what, .. } = c { what.flops } else { 0 }).sum()
+    }
+}
+
+/// The error of a tensor that no binding holds.
+fn limit(label: &str, bytes: u128, allowed: u64) -> Error {
+    Error::Limit {
+        what: format!("tensor {label}"),
+        needed: format!("{bytes} bytes in one binding"),
+        allowed: format!("{allowed} bytes"),
+        hint: "use a smaller --batch or --seq",
     }
 }
 

@@ -28,12 +28,17 @@ pub struct Untuned {
     pub what: Dispatch,
 }
 
+/// Words of the largest tensor: bytes are addressed in 32 bits.
+pub(super) const MOST_WORDS: u32 = u32::MAX / 4;
+
 /// Collects commands and transient tensors.
 pub struct Recorder<'a> {
     pub(super) transients: Vec<Transient>,
     pub(super) commands: Vec<Command>,
     pub(super) untuned: Vec<Untuned>,
     pub(super) order_choices: BTreeMap<String, String>,
+    /// The first tensor that is too large to be addressed: label and words.
+    pub(super) too_large: Option<(String, usize)>,
     tuner: &'a Tuner,
     scope: Vec<String>,
     group: Option<u32>,
@@ -47,6 +52,7 @@ impl<'a> Recorder<'a> {
             commands: Vec::new(),
             untuned: Vec::new(),
             order_choices: BTreeMap::new(),
+            too_large: None,
             tuner,
             scope: Vec::new(),
             group: None,
@@ -83,11 +89,14 @@ impl<'a> Recorder<'a> {
         full + label
     }
 
-    /// A tensor of `len` words that lives from its first to its last use. Its content starts undefined.
+    /// A tensor of `len` words that lives from its first to its last use. Its content starts undefined. One that is too large to be
+    /// addressed is remembered, and [`super::Plan::new`] refuses the recording.
     pub fn transient(&mut self, label: &str, len: usize) -> Tensor {
         let label = self.full_label(label);
-        assert!(len <= (u32::MAX / 4) as usize, "transient {label} of {len} words");
-        let len = len.max(1) as u32;
+        if len > MOST_WORDS as usize {
+            self.too_large.get_or_insert_with(|| (label.clone(), len));
+        }
+        let len = len.clamp(1, MOST_WORDS as usize) as u32;
         self.transients.push(Transient { label, bytes: u64::from(len) * 4 });
         Tensor { space: Space::Transient, index: (self.transients.len() - 1) as u32, offset: 0, len }
     }

@@ -2,6 +2,7 @@
 
 use serde_json::{Map, Value};
 
+use crate::formats::foreign::instead_of_text;
 use crate::{Error, Result};
 
 /// One row, as it stands in the file.
@@ -63,6 +64,9 @@ impl Content {
 /// At the first row that is not UTF-8, not JSON, of no known shape or of wrong types, at the first row of another shape
 /// than the first row's, and when there is no row.
 pub fn read_rows(file: &str, bytes: &[u8]) -> Result<Vec<Row>> {
+    if let Some((kind, hint)) = instead_of_text(bytes) {
+        return Err(data(file, 0, format!("it is {kind}"), hint));
+    }
     let bytes = bytes.strip_prefix(b"\xEF\xBB\xBF").unwrap_or(bytes);
     let is_array = bytes.iter().find(|byte| !byte.is_ascii_whitespace()) == Some(&b'[');
     let rows = if is_array { read_array(file, bytes)? } else { read_lines(file, bytes)? };

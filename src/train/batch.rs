@@ -3,8 +3,8 @@
 //! A step has a static number of rows T = batch * seq, so that it is recorded and planned once. Every epoch visits the
 //! documents in its own shuffled order. The next [`LOOK_AHEAD`] documents of that order wait in a window; each step takes from it, oldest
 //! first, whatever still fits, so the oldest one is always taken and every document is trained exactly once per epoch (several files can
-//! have other shares: [`super::mixture`]). A
-//! step never mixes two epochs: the rows left over at the end of one carry no target.
+//! have other shares: [`super::mixture`]). Where a step is to have few documents, it takes no more than those. A step never mixes two epochs: the
+//! rows left over at the end of one carry no target.
 //!
 //! Attention must not look across documents: `doc_start` gives every row the first row of its own document. A row left over is a
 //! document of its own, one row long, so it costs attention nothing.
@@ -20,6 +20,9 @@ use crate::{Error, Result};
 
 /// How many documents may wait for a better fit.
 pub const LOOK_AHEAD: usize = 64;
+
+/// Most documents that are packed only to be counted: some seconds.
+const MOST_COUNTED: u64 = 1 << 25;
 
 /// The rows of one step. All vectors have T = batch * seq elements.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -56,6 +59,7 @@ pub struct Cursor {
 pub struct Packer {
     lengths: Vec<u32>,
     rows: usize,
+    most: usize,
     seed: u64,
     shuffle: bool,
     mixture: Option<Mixture>,
@@ -79,9 +83,20 @@ impl Packer {
             return Err(Error::config("seq", problem, "raise --seq or --batch, or let longer rows be truncated"));
         }
         let lengths = examples.iter().map(|e| e.tokens.len() as u32).collect();
-        let mut packer = Self { lengths, rows, seed, shuffle, mixture: None, order: Vec::new(), cursor: Cursor::default() };
+        let mut packer =
+            Self { lengths, rows, most: usize::MAX, seed, shuffle, mixture: None, order: Vec::new(), cursor: Cursor::default() };
         packer.order = packer.epoch_order(0);
         Ok(packer)
+    }
+
+    /// Puts at most `documents` into a step.
+    ///
+    /// # Panics
+    /// If that is none.
+    pub fn at_most(mut self, documents: usize) -> Self {
+        assert!(documents > 0, "a step of no document");
+        self.most = documents;
+        self
     }
 
     /// Deals the examples out in the shares of `mixture`, whose files they are one after the other, from the start of epoch 0.
@@ -150,8 +165,43 @@ impl Packer {
         self.cursor.epoch as f64 + trained as f64 / self.lengths.len() as f64
     }
 
-    /// Steps that the first `epochs` epochs take, found by packing the lengths alone.
-    pub fn steps_in(&self, epochs: u64) -> u64 {
+    /// Documents of an epoch.
+    pub fn documents(&self) -> usize {
+        self.lengths.len()
+    }
+
+    /// Tokens of the first epoch.
+    pub fn tokens(&self) -> u64 {
+        self.epoch_order(0).into_iter().map(|id| u64::from(self.lengths[id as usize])).sum()
+    }
+
+    /// Steps that the first `epochs` epochs take: where every epoch takes as many by a product, else by packing the lengths alone.
+    ///
+    /// # Errors
+    /// When there are too many to count.
+    pub fn steps_in(&self, epochs: u64) -> Result<u64> {
+        let n = self.lengths.len() as u64;
+        let alike = !self.shuffle && self.mixture.is_none();
+        let (counted, times) = if alike { (epochs.min(1), epochs) } else { (epochs, 1) };
+        let steps = if self.any_fit() {
+            n.div_ceil(self.most as u64).checked_mul(epochs)
+        } else if counted.checked_mul(n).is_none_or(|documents| documents > MOST_COUNTED) {
+            None
+        } else {
+            self.count(counted).checked_mul(times)
+        };
+        steps.ok_or_else(|| {
+            let problem = format!("{epochs} passes over {n} rows are more steps than can be counted");
+            Error::config("epochs", problem, "give fewer epochs, or the number of --steps")
+        })
+    }
+
+    /// Whether any documents that may share a step fit into it, so that the order changes no count.
+    fn any_fit(&self) -> bool {
+        fullest(&self.lengths, self.most, self.mixture.is_some()) <= self.rows as u64
+    }
+
+    fn count(&self, epochs: u64) -> u64 {
         let mut dry = Self { cursor: Cursor::default(), order: self.epoch_order(0), ..self.clone() };
         let mut steps = 0;
         while dry.cursor.epoch < epochs {
@@ -175,7 +225,7 @@ impl Packer {
         let mut free = self.rows;
         // Documents before `at` were tried and are too long; `free` only shrinks, so they stay too long for this step.
         let mut at = 0;
-        loop {
+        while chosen.len() < self.most {
             while waiting.len() < LOOK_AHEAD && self.cursor.next < self.order.len() {
                 waiting.push_back(self.order[self.cursor.next]);
                 self.cursor.next += 1;
@@ -206,6 +256,18 @@ impl Packer {
         let n = self.lengths.len();
         if self.shuffle { rng::shuffled(&format!("{}/shuffle/{epoch}", self.seed), n) } else { (0..n as u32).collect() }
     }
+}
+
+/// Tokens of the fullest step of at most `most` of these documents: of the longest ones together, each of them once, or where documents may
+/// come `again` within an epoch of the longest alone.
+pub fn fullest(lengths: &[u32], most: usize, again: bool) -> u64 {
+    let most = most.min(lengths.len());
+    if again {
+        return most as u64 * u64::from(lengths.iter().copied().max().unwrap_or(0));
+    }
+    let mut lengths = lengths.to_vec();
+    lengths.sort_unstable_by(|a, b| b.cmp(a));
+    lengths[..most].iter().map(|length| u64::from(*length)).sum()
 }
 
 impl Batch {

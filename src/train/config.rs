@@ -46,11 +46,14 @@ pub struct TrainConfig {
     /// Optimizer steps; excludes `epochs`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub steps: Option<u64>,
-    /// Passes over the data; default 1 when there is no `steps`.
+    /// Passes over the data; without it and without `steps` one, or as many as make [`super::passes::LEAST_STEPS`] steps.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub epochs: Option<u64>,
-    /// Sequences in a micro-batch, which has `batch * seq` tokens; default 4.
+    /// Sequences in a micro-batch, which has `batch * seq` tokens; default `batch_rows`, or 4.
     pub batch: usize,
+    /// Most rows (documents) in a micro-batch; without it as many as fit.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub batch_rows: Option<usize>,
     /// Longest row in tokens; default 512.
     pub seq: usize,
     /// Micro-batches of one optimizer step; default 1.
@@ -99,6 +102,9 @@ const OVERLONG: &[(&str, Overlong)] = &[("truncate", Overlong::Truncate), ("refu
 /// Rows of a micro-batch are numbered in 32 bits, with room for products.
 pub(super) const MAX_ROWS: usize = 1 << 24;
 
+/// Learning rates that need no remark.
+const USUAL_RATES: std::ops::RangeInclusive<f64> = 1e-7..=1e-1;
+
 /// Keys that a resumed run may give anew: they change where things are or when the run looks at itself, or make it longer.
 const MAY_CHANGE: &[&str] =
     &["model", "data", "eval-data", "init-adapter", "out", "steps", "epochs", "eval-every", "save-every", "patience", "recompute"];
@@ -118,6 +124,7 @@ impl TrainConfig {
         let fraction = |x: f64| (0.0..1.0).contains(&x);
         // What every adapter has is read by AdapterConfig, last, because the keys that are then left are the method's own.
         let (steps, epochs) = (s.count_or_none("steps", 1..=u64::MAX)?, s.count_or_none("epochs", 1..=u64::MAX)?);
+        let batch_rows = s.count_or_none("batch-rows", 1..=MAX_ROWS as u64)?.map(|rows| rows as usize);
         let mut config = Self {
             name: s.text("name")?.unwrap_or_else(|| "main".to_owned()),
             model: s.text("model")?,
@@ -129,8 +136,9 @@ impl TrainConfig {
             init_adapter: s.text("init-adapter")?,
             out: s.text("out")?.unwrap_or_else(|| "adapter".to_owned()),
             steps,
-            epochs: if steps.is_none() { epochs.or(Some(1)) } else { epochs },
-            batch: s.size("batch", 4, 1..=MAX_ROWS)?,
+            epochs,
+            batch: s.size("batch", batch_rows.unwrap_or(4), 1..=MAX_ROWS)?,
+            batch_rows,
             seq: s.size("seq", 512, 2..=MAX_ROWS)?,
             grad_accum: s.size("grad-accum", 1, 1..=1 << 16)?,
             lr: s.number("lr", 5e-4, "a positive number, such as 5e-4", positive)?,
@@ -163,9 +171,9 @@ impl TrainConfig {
         if self.steps.is_some() && self.epochs.is_some() {
             return Err(Error::config("epochs", "given together with `steps`", "give one of the two"));
         }
-        if self.batch * self.seq > MAX_ROWS {
+        if self.batch.checked_mul(self.seq).is_none_or(|tokens| tokens > MAX_ROWS) {
             let problem = format!("batch {} x seq {} is more than {MAX_ROWS} tokens", self.batch, self.seq);
-            return Err(Error::config("batch", problem, "use a smaller --batch and more --grad-accum"));
+            return Err(Error::config("batch", problem, "use a smaller --batch or --batch-rows and more --grad-accum"));
         }
         if self.data_weights.is_some() && self.data_temperature.is_some() {
             return Err(Error::config("data-temperature", "given together with `data-weights`", "give one of the two"));
@@ -177,6 +185,23 @@ impl TrainConfig {
             return Err(Error::config("patience", "there is no evaluation to wait for", "give --eval-every, too"));
         }
         Ok(())
+    }
+
+    /// What is allowed and hardly ever meant, in a run of `total` steps.
+    pub fn warnings(&self, total: u64) -> Vec<String> {
+        let mut warnings = Vec::new();
+        if !USUAL_RATES.contains(&self.lr) {
+            let far = if self.lr > *USUAL_RATES.end() { "above" } else { "below" };
+            let end = if self.lr > *USUAL_RATES.end() { "the loss usually blows up" } else { "little is learned" };
+            warnings.push(format!("the learning rate {:e} is far {far} what adapters are trained with (1e-5 to 1e-2): {end}", self.lr));
+        }
+        let warmup = self.warmup.steps(total);
+        if warmup >= total && total > 1 {
+            warnings.push(format!(
+                "the warm-up of {warmup} steps is not shorter than the run of {total}: the full learning rate is never reached"
+            ));
+        }
+        warnings
     }
 
     /// The settings with every default filled in, as a run file has them.

@@ -87,7 +87,7 @@ impl TrainData {
     /// # Errors
     /// As [`Packer::new`] and [`Mixture::new`].
     pub fn packer(&self, config: &TrainConfig, rows: usize) -> Result<Packer> {
-        let packer = Packer::new(&self.train, rows, config.seed, config.shuffle)?;
+        let packer = Packer::new(&self.train, rows, config.seed, config.shuffle)?.at_most(config.batch_rows.unwrap_or(usize::MAX));
         let Some(shares) = config.shares() else { return Ok(packer) };
         let mut files: Vec<&Task> = self.tasks.iter().filter(|task| task.train > 0).collect();
         let nameless = Task { name: "data".into(), train: self.train.len(), ..Task::default() };

@@ -5,6 +5,7 @@
 use serde::{Serialize, Serializer};
 
 use super::chain::KnotReport;
+use super::passes::Passes;
 use crate::Error;
 use crate::settings::Map;
 
@@ -26,6 +27,9 @@ pub enum Event {
         adapter: String,
         /// Steps that the whole run takes.
         steps: u64,
+        /// How it goes through its rows.
+        #[serde(flatten)]
+        passes: Passes,
         /// Steps done before, when the run was resumed; else 0.
         resumed_at: u64,
         /// Largest change of a target's log-probability by rounding the links that a chain goes on from, where they are stored as f16.
@@ -117,8 +121,8 @@ pub enum Event {
         job: String,
         /// Steps done.
         step: u64,
-        /// Loss of the last step.
-        loss: f64,
+        /// Loss of the last step; `None` when no step was left to do.
+        loss: Option<f64>,
         /// Lowest held-out loss, where there is one.
         #[serde(skip_serializing_if = "Option::is_none")]
         best_eval: Option<f64>,

@@ -8,7 +8,7 @@ use super::checkpoint::{self, Buffers, Checkpoint, LrChange, State, VERSION};
 use super::config::TrainConfig;
 use super::data::{Task, TrainData};
 use super::events::StepReport;
-use super::plan::total_steps;
+use super::passes::Passes;
 use super::progress::Progress;
 use super::resume;
 use super::schedule::Schedule;
@@ -47,6 +47,8 @@ pub struct Job {
     pub slot: usize,
     /// Optimizer steps done.
     pub step: u64,
+    /// How it goes through its rows.
+    pub passes: Passes,
     pub(super) model: ModelConfig,
     pub(super) rounding: Rounding,
     data: TrainData,
@@ -96,9 +98,11 @@ impl Job {
     /// Unusable data; a chain that does not fit the run's length.
     pub fn new(config: TrainConfig, data: TrainData, layout: AdapterLayout, rows: usize, base: BaseIdentity) -> Result<Job> {
         let packer = data.packer(&config, rows)?;
-        let total = total_steps(&config, &packer);
+        let passes = Passes::new(&config, &packer)?;
+        let total = passes.steps;
         let chain = Job::begin_chain(&config, &packer, &data.train, total)?;
         Ok(Job {
+            passes,
             schedule: config.schedule(total),
             layout,
             chain,
@@ -141,7 +145,7 @@ impl Job {
     /// Micro-batches left: of the step that is not complete, and of those after it.
     pub fn micro_batches_left(&self) -> u64 {
         let done = self.accumulating.as_ref().map_or(0, |step| step.next as u64);
-        (self.total_steps().saturating_sub(self.step) * self.config.grad_accum as u64).saturating_sub(done)
+        self.total_steps().saturating_sub(self.step).saturating_mul(self.config.grad_accum as u64).saturating_sub(done)
     }
 
     /// The micro-batch that comes next: rows with a token, documents, and the longest of them.
@@ -174,7 +178,8 @@ impl Job {
     /// The dropout of the next micro-batch.
     pub(super) fn dropout(&self) -> Dropout {
         let next = self.accumulating.as_ref().map_or(0, |step| step.next) as u64;
-        let counter = (self.step * self.config.grad_accum as u64 + next) as u32;
+        // Only its lower half is used.
+        let counter = self.step.wrapping_mul(self.config.grad_accum as u64).wrapping_add(next) as u32;
         Dropout { p: self.layout.dropout, seed: job_seed(self.config.seed), counter }
     }
 
@@ -340,6 +345,14 @@ impl Seat<'_> {
     pub async fn read_buffers(&self) -> Result<Buffers> {
         let (m, v) = self.session.read_moments(self.gpu, self.job.slot).await?;
         Ok(Buffers { values: self.session.read_values(self.gpu, self.job.slot).await?, m, v })
+    }
+
+    /// Whether the model answers with the adapter as it does without: every product of it is zero.
+    ///
+    /// # Errors
+    /// A lost device.
+    pub async fn changes_nothing(&self) -> Result<bool> {
+        Ok(self.job.layout.changes_nothing(&self.session.read_values(self.gpu, self.job.slot).await?))
     }
 
     /// Loss and accuracy of the held-out rows, by task where there are several; `None` without any.

@@ -13,6 +13,7 @@ pub mod job;
 pub mod keys;
 pub mod mixture;
 mod modules;
+pub mod passes;
 pub mod plan;
 pub mod progress;
 pub mod read;

@@ -1,9 +1,10 @@
 //! What a run will be, known from its settings, its rows and the model's header.
 
-use super::batch::Packer;
+use super::batch::fullest;
 use super::chain::link_ends;
 use super::config::TrainConfig;
 use super::data::TrainData;
+use super::passes::Passes;
 use super::session::{Planned, Shape};
 use crate::adapters::AdapterLayout;
 use crate::formats::ModelFile;
@@ -22,31 +23,22 @@ pub struct TrainPlan {
     pub layout: AdapterLayout,
     /// Rows of a micro-batch.
     pub rows: usize,
+    /// How the run goes through its rows, where they were given.
+    pub passes: Option<Passes>,
 }
 
-/// Rows of a micro-batch: `batch · seq`, or fewer where all the data together is shorter. A multiple of 8.
+/// Rows of a micro-batch: `batch · seq`, or fewer where the data that can come together is shorter. A multiple of 8.
 pub(super) fn micro_rows(config: &TrainConfig, data: Option<&TrainData>) -> usize {
     let asked = config.batch * config.seq;
-    let all = data.map_or(asked, |d| d.train.iter().map(|e| e.tokens.len()).sum::<usize>().max(1));
+    let Some(data) = data else { return asked };
+    let lengths: Vec<u32> = data.train.iter().map(|example| example.tokens.len() as u32).collect();
+    let most = config.batch_rows.unwrap_or(usize::MAX);
+    let together = fullest(&lengths, most, config.batch_rows.is_some() && config.shares().is_some()).clamp(1, asked as u64) as usize;
     // A held-out row has to fit, too.
-    asked.min(all.next_multiple_of(8)).max(data.map_or(0, TrainData::longest_held_out))
-}
-
-/// Optimizer steps of a run over the packed rows.
-pub(super) fn total_steps(config: &TrainConfig, packer: &Packer) -> u64 {
-    let micro = config.epochs.map_or(0, |epochs| packer.steps_in(epochs));
-    config.steps.unwrap_or_else(|| micro.div_ceil(config.grad_accum as u64)).max(1)
+    asked.min(together.next_multiple_of(8)).max(data.longest_held_out())
 }
 
 impl TrainPlan {
-    /// Optimizer steps that the run will take over `data`.
-    ///
-    /// # Errors
-    /// Rows that cannot be packed.
-    pub fn steps(&self, config: &TrainConfig, data: &TrainData) -> Result<u64> {
-        Ok(total_steps(config, &Packer::new(&data.train, self.rows, config.seed, config.shuffle)?))
-    }
-
     /// Plans a run of `config` on the model in `file` within `limits`. Without data the full `batch · seq` is planned.
     ///
     /// # Errors
@@ -74,10 +66,12 @@ impl TrainPlan {
         }
         let layout = config.adapter.layout(&file.config)?;
         let rows = micro_rows(config, data);
+        let mut passes = None;
         if let Some(data) = data {
             let packer = data.packer(config, rows)?;
+            let steps = passes.insert(Passes::new(config, &packer)?).steps;
             if let Some(chain) = config.adapter.chain()? {
-                link_ends(&chain, total_steps(config, &packer), &packer, config.grad_accum as u64)?;
+                link_ends(&chain, steps, &packer, config.grad_accum as u64)?;
             }
         }
         let shape = Shape {
@@ -89,6 +83,6 @@ impl TrainPlan {
         };
         let base = Base::suiting(resident, file, limits, shape.quantize, rows)?;
         let planned = Planned::on(base, &[&layout], shape, limits, tuner)?;
-        Ok(TrainPlan { planned, layout, rows })
+        Ok(TrainPlan { planned, layout, rows, passes })
     }
 }

@@ -21,6 +21,8 @@ pub trait Engine: AfterStep {
 pub trait AfterStep {
     /// How the held-out rows do, or `None` when nothing is held out.
     fn evaluate(&mut self) -> impl Future<Output = Result<Option<HeldOut>>>;
+    /// Whether the model answers with the adapter as it does without.
+    fn changes_nothing(&mut self) -> impl Future<Output = Result<bool>>;
     /// Ends the link of a chain if that is due; `progress` is the run's, and what it is after a knot.
     fn knot(&mut self, progress: &mut Progress) -> impl Future<Output = Result<Option<KnotReport>>>;
 }
@@ -43,6 +45,9 @@ impl AfterStep for Seat<'_> {
     async fn evaluate(&mut self) -> Result<Option<HeldOut>> {
         Seat::evaluate(self).await
     }
+    async fn changes_nothing(&mut self) -> Result<bool> {
+        Seat::changes_nothing(self).await
+    }
     async fn knot(&mut self, progress: &mut Progress) -> Result<Option<KnotReport>> {
         self.job.progress = *progress;
         let knot = self.tie_if_due().await?;
@@ -54,6 +59,9 @@ impl AfterStep for Seat<'_> {
 impl AfterStep for OnDevice<'_> {
     async fn evaluate(&mut self) -> Result<Option<HeldOut>> {
         self.trainer.evaluate(self.gpu).await
+    }
+    async fn changes_nothing(&mut self) -> Result<bool> {
+        self.trainer.changes_nothing(self.gpu).await
     }
     async fn knot(&mut self, progress: &mut Progress) -> Result<Option<KnotReport>> {
         self.trainer.seat(self.gpu).knot(progress).await
@@ -74,7 +82,7 @@ pub struct Run {
     /// Whether there is anything to evaluate on.
     pub held_out: bool,
     ended: bool,
-    last: f64,
+    last: Option<f64>,
 }
 
 /// What is to be kept after a step.
@@ -91,7 +99,7 @@ pub struct After {
 impl Run {
     /// A run of `total` steps of which `done` are done.
     pub fn new(config: TrainConfig, total: u64, done: u64, progress: Progress, held_out: bool) -> Self {
-        Self { config, total, done, progress, held_out, ended: false, last: f64::NAN }
+        Self { config, total, done, progress, held_out, ended: false, last: None }
     }
 
     /// The run of a trainer, fresh or resumed.
@@ -128,10 +136,11 @@ impl Run {
         engine: &mut impl AfterStep,
         mut tell: impl FnMut(Event) -> Result<()>,
     ) -> Result<After> {
-        (self.done, self.last) = (report.step, report.loss);
+        let report_loss = report.loss;
+        (self.done, self.last) = (report.step, Some(report_loss));
         tell(Event::Step(report))?;
         let diverged = self.progress.diverges();
-        self.progress.stepped(self.last);
+        self.progress.stepped(report_loss);
         let diverges = self.progress.diverges();
         if diverges && !diverged {
             tell(self.diverging_event())?;
@@ -159,6 +168,13 @@ impl Run {
             tell(Event::EarlyStop { job: self.config.name.clone(), step: self.done, reason })?;
             (self.ended, after.save) = (true, true);
         }
+        if self.is_over() && engine.changes_nothing().await? {
+            let message = format!(
+                "THE ADAPTER CHANGES NOTHING: after {} steps every product B A is zero, so that the model answers with it as it does without; train                  on more rows with a target, for more steps, or at a higher learning rate",
+                self.done
+            );
+            tell(Event::Warning { job: Some(self.config.name.clone()), message })?;
+        }
         Ok(after)
     }
 
@@ -171,12 +187,14 @@ impl Run {
             planned_bytes: trainer.session().footprint().total(),
             adapter: gpu.facts().name.clone(),
             steps: self.total,
+            passes: trainer.passes(),
             resumed_at: self.done,
             logit_jump: trainer.rounding().jump(),
         };
         let slower = trainer.job().lr_changes().last().filter(|change| change.step == self.done);
         let slower = slower.map(|change| format!("the learning rate is {} from here on, it was {}", change.to, change.from));
-        let warnings = warnings.into_iter().chain(trainer.rounding().warning().map(str::to_owned)).chain(slower);
+        let own = trainer.passes().warnings().into_iter().chain(self.config.warnings(self.total));
+        let warnings = warnings.into_iter().chain(own).chain(trainer.rounding().warning().map(str::to_owned)).chain(slower);
         let warning = |message| Event::Warning { job: Some(self.config.name.clone()), message };
         std::iter::once(start).chain(warnings.map(warning)).collect()
     }

@@ -1,7 +1,8 @@
-//! Learning-rate schedules: the formulas of Hugging Face's `get_{constant,linear,cosine}_schedule_with_warmup`.
+//! Learning-rate schedules: those of Hugging Face's `get_{constant,linear,cosine}_schedule_with_warmup`, but for the first step.
 //!
-//! With s the optimizer step from 0, w the warm-up and n all steps, the rate is lr times `s / w` while `s < w`, then 1 (constant),
-//! `(n - s) / (n - w)` (linear) or `(1 + cos(pi (s - w) / (n - w))) / 2` (cosine).
+//! With s the optimizer step from 0, w the warm-up and n all steps, the rate is lr times `(s + 1) / (w + 1)` while `s < w`, then 1 (constant),
+//! `(n - s) / (n - w)` (linear) or `(1 + cos(pi (s - w) / (n - w))) / 2` (cosine). Hugging Face's rises by `s / w`, whose first step trains
+//! nothing: of a run of few steps that is much, of a run of one it is all. With a warm-up ours is theirs for w + 1 and n + 1, one step on.
 
 use serde::{Serialize, Serializer};
 use serde_json::Value;
@@ -62,6 +63,11 @@ impl Serialize for Warmup {
     }
 }
 
+/// The share of the rate at step `step`, from 0, of `warmup` steps of warm-up: never 0, and 1 at the step after them.
+pub(super) fn risen(step: u64, warmup: u64) -> f64 {
+    (step as f64 + 1.0) / (warmup as f64 + 1.0)
+}
+
 /// The learning rate of every step of a run.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Schedule {
@@ -79,7 +85,7 @@ impl Schedule {
     /// The rate of optimizer step `step`, from 0; past the end it is what it was at the end.
     pub fn lr(&self, step: u64) -> f64 {
         if step < self.warmup {
-            return self.lr * step as f64 / self.warmup as f64;
+            return self.lr * risen(step, self.warmup);
         }
         let rest = self.total.saturating_sub(self.warmup).max(1) as f64;
         self.lr

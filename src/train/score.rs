@@ -74,7 +74,7 @@ pub async fn score(session: &mut Session, gpu: &Gpu, examples: &[Example], job: 
     let rows = session.rows();
     let mut packer = Packer::new(examples, rows, 0, false)?;
     let mut scores = vec![Score::default(); examples.len()];
-    for _ in 0..packer.steps_in(1) {
+    for _ in 0..packer.steps_in(1)? {
         let batch = packer.next_batch(examples);
         let mut host = host_batch(&batch, 0.0);
         host.row_job = vec![job.map_or(u32::MAX, |j| j as u32); rows];

@@ -6,6 +6,7 @@ pub use super::data::TrainData;
 use super::events::StepReport;
 use super::fuse::micro_step;
 use super::job::{BaseIdentity, Job, Seat};
+use super::passes::Passes;
 pub use super::plan::TrainPlan;
 use super::score::HeldOut;
 use super::session::Session;
@@ -90,6 +91,11 @@ impl Trainer {
         self.job.total_steps()
     }
 
+    /// How the run goes through its rows.
+    pub fn passes(&self) -> Passes {
+        self.job.passes
+    }
+
     /// The settings.
     pub fn config(&self) -> &TrainConfig {
         &self.job.config
@@ -160,6 +166,14 @@ impl Trainer {
     /// As [`Seat::merge_link`].
     pub async fn merge_link(&mut self, gpu: &Gpu) -> Result<KnotReport> {
         self.seat(gpu).merge_link().await
+    }
+
+    /// Whether the model answers with the adapter as it does without; see [`Seat::changes_nothing`].
+    ///
+    /// # Errors
+    /// A lost device.
+    pub async fn changes_nothing(&mut self, gpu: &Gpu) -> Result<bool> {
+        self.seat(gpu).changes_nothing().await
     }
 
     /// The bytes of a checkpoint: all that [`Trainer::resume`] needs.

@@ -4,6 +4,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use wasm_bindgen::prelude::*;
 
+use crate::settings::Map;
 use crate::{Error, Result};
 
 /// A plain JavaScript value: objects instead of maps, numbers instead of big integers.
@@ -15,6 +16,23 @@ pub fn to_js<T: Serialize + ?Sized>(value: &T) -> Result<JsValue> {
 /// Reads an argument called `what`. `undefined` is the same as `null`.
 pub fn from_js<T: DeserializeOwned>(value: JsValue, what: &str) -> Result<T> {
     serde_wasm_bindgen::from_value(value).map_err(|e| Error::config(what, format!("cannot be read: {e}"), "see the types of the package"))
+}
+
+/// Reads settings; nothing is none. Numbers that JSON cannot hold would count as not given.
+///
+/// # Errors
+/// Something else; a number that is NaN or infinite.
+pub fn settings_from_js(value: JsValue) -> Result<Option<Map>> {
+    if let Some(object) = value.dyn_ref::<js_sys::Object>() {
+        for entry in js_sys::Object::entries(object).iter() {
+            let pair = js_sys::Array::from(&entry);
+            if let Some(number) = pair.get(1).as_f64().filter(|number| !number.is_finite()) {
+                let key = pair.get(0).as_string().unwrap_or_default();
+                return Err(Error::config(key, format!("is {number}"), "give a finite number"));
+            }
+        }
+    }
+    from_js(value, "settings")
 }
 
 /// A field of an object; `undefined` when it has none.

@@ -4,7 +4,7 @@ use serde::Deserialize;
 use serde_json::Value;
 use wasm_bindgen::prelude::*;
 
-use super::convert::{field, from_js, from_thrown};
+use super::convert::{field, from_js, from_thrown, settings_from_js};
 use crate::export::peft::File;
 use crate::generate::Sampling;
 use crate::settings::Map;
@@ -109,7 +109,7 @@ impl Start {
         let get = |key: &str| field(object, key);
         let resume = get("resume")?;
         Ok(Self {
-            settings: from_js::<Option<Map>>(get("settings")?, "settings")?.unwrap_or_default(),
+            settings: settings_from_js(get("settings")?)?.unwrap_or_default(),
             rows: from_js(get("rows")?, "rows")?,
             held_out: from_js(get("heldOut")?, "heldOut")?,
             init_adapter: adapter_from_js(&get("initAdapter")?)?,

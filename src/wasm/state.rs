@@ -168,8 +168,13 @@ impl State {
         if let Some(error) = refused {
             answer["reason"] = error.to_string().into();
         }
-        if let Some(data) = &data {
-            answer["steps"] = plan.steps(&config, data)?.into();
+        if let Some(passes) = plan.passes {
+            answer["steps"] = passes.steps.into();
+            answer["passes"] = json!({
+                "rows": passes.rows, "rowsPerStep": passes.rows_per_step, "tokensPerStep": passes.tokens_per_step,
+                "stepsPerEpoch": passes.steps_per_epoch, "epochs": passes.epochs, "words": passes.words(),
+            });
+            answer["warnings"] = passes.warnings().into_iter().chain(config.warnings(passes.steps)).collect::<Vec<_>>().into();
         }
         Ok(answer)
     }

@@ -49,7 +49,7 @@ class Chain:
         """Of the run's step (from 0)."""
         link = step // STEPS
         if self.link_schedule == "jagged" and link > 0 and step % STEPS < 2:
-            return self.lrs[link] * (1 - (link * STEPS + 2) / (3 * STEPS)) * (step % STEPS) / 2
+            return self.lrs[link] * (1 - (link * STEPS + 2) / (3 * STEPS)) * (step % STEPS + 1) / 3
         total, at = (STEPS, step % STEPS) if self.link_schedule == "link" else (len(self.links) * STEPS, step)
         run = Run(lr=self.lrs[link], schedule=self.schedule, warmup=self.warmup, steps=total)
         return run.learning_rate(at)

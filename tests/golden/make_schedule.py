@@ -1,6 +1,8 @@
-"""Writes schedule.json: learning-rate factors of transformers' schedules, for tests/adapters.rs.
+"""Writes schedule.json: learning-rate factors of transformers' schedules, for tests/native/adapters.rs.
 
     python tests/golden/make_schedule.py
+
+A warm-up of w steps is transformers' of w + 1 in a run of one more step, without its first step, whose rate is 0.
 """
 
 import json
@@ -14,6 +16,13 @@ CASES = [("constant", 0, 5), ("constant", 3, 6), ("linear", 0, 7), ("linear", 3,
 
 def factors(kind: str, warmup: int, total: int) -> list[float]:
     """The factor at steps 0 to total, the last being one past the end."""
+    if warmup > 0:
+        return theirs(kind, warmup + 1, total + 1)[1:]
+    return theirs(kind, 0, total)
+
+
+def theirs(kind: str, warmup: int, total: int) -> list[float]:
+    """The factors of transformers."""
     optimizer = torch.optim.SGD([torch.zeros(1, requires_grad=True)], lr=1.0)
     if kind == "constant":
         schedule = get_constant_schedule_with_warmup(optimizer, warmup)

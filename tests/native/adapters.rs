@@ -216,14 +216,18 @@ fn schedules_are_those_of_transformers() {
             let (got, want) = (schedule.lr(step as u64), 0.5 * factor.as_f64().expect("a number"));
             assert!((got - want).abs() < 1e-15, "{case}: step {step} is {got}");
             let late = weblora::train::Schedule { warmup: warmup + 1, ..schedule };
-            assert!(
-                warmup == 0 || step == 0 || (late.lr(step as u64) - want).abs() > 1e-15 || factor == 1.0 || step as u64 >= total,
-                "cannot fail"
-            );
+            assert!(warmup == 0 || (late.lr(step as u64) - want).abs() > 1e-15 || factor == 1.0 || step as u64 >= total, "cannot fail");
         }
     }
     let warmup = |value: Value, total| config(json!({"warmup": value})).expect("settings").schedule(total).warmup;
     assert_eq!([warmup(json!(0.1), 25), warmup(json!(7), 25), warmup(json!(0), 25)], [3, 7, 0]);
+    // No step has the rate 0 by warm-up, in a run of any length.
+    for total in [1, 2, 3, 10, 33, 1000] {
+        for name in ["constant", "linear", "cosine"] {
+            let schedule = config(json!({"schedule": name})).expect("settings").schedule(total);
+            assert!((0..total).all(|step| schedule.lr(step) > 0.0), "{name}, {total} steps");
+        }
+    }
 }
 
 fn trained(value: Value) -> (AdapterLayout, Vec<f32>) {

@@ -68,6 +68,16 @@ fn a_pickle_is_named() {
 fn bad_files_are_one_sentence() {
     fails(&["inspect", "missing.gguf"], &["missing.gguf"]);
     fails(&["inspect", &golden("README.md")], &["README.md", "GGUF"]);
+    let folder = tempfile::tempdir().expect("a folder");
+    for (name, bytes, kind) in
+        [("rows.jsonl.gz", &b"\x1f\x8b\x08\x00"[..], "gzip"), ("rows.parquet", b"PAR1\x15\x04", "Parquet"), ("m.zip", b"PK\x03\x04", "zip")]
+    {
+        let path = folder.path().join(name);
+        std::fs::write(&path, bytes).expect("written");
+        let path = path.display().to_string();
+        fails(&["inspect", &path], &[name, kind]);
+        fails(&["inspect", &asset("demo.gguf"), "--data", &path], &[name, kind]);
+    }
     fails(&["inspect", &golden("tiny_llama/model.gguf"), "--data", &golden("smollm2_rows.jsonl")], &["tokenizer"]);
 }
 
@@ -87,8 +97,14 @@ fn settings_that_cannot_work_are_refused_before_anything_is_written() {
     assert_eq!(weblora(&["train", "--steps", "1", "--epochs", "1"]).status.code(), Some(2));
     assert_eq!(weblora(&["train", "--lora-plus", "0"]).status.code(), Some(2));
     assert!(!Path::new(&out).exists());
-    let help = succeeds(&["train", "--help"]);
+    let help = succeeds(&["train", "--help", "--method", "lora"]);
     assert!(help.contains("--lora-plus") && help.contains("[lora, cola") && help.contains("Examples:"), "{help}");
+    assert!(!succeeds(&["train", "--help"]).contains("--lora-plus"));
+    std::fs::write(&file, "lora_alpha = 4\n").expect("written");
+    fails(&["train", "--out", &out, "--config", &file.display().to_string()], &["`lora_alpha`", "did you mean `alpha`?"]);
+    std::fs::write(&file, "lr = nan\n").expect("written");
+    fails(&["train", "--out", &out, "--config", &file.display().to_string()], &["`lr`", "finite"]);
+    assert_eq!(weblora(&["train", "--lr", "nan"]).status.code(), Some(2));
 }
 
 #[test]
@@ -113,6 +129,14 @@ fn a_plan_needs_no_device_and_kernels_can_be_read() {
     let parts: u64 = plan["persistent"].as_object().expect("classes").values().filter_map(serde_json::Value::as_u64).sum();
     let rest = plan["activations"].as_u64().unwrap_or(0) + plan["params"].as_u64().unwrap_or(0);
     assert_eq!(total, parts + rest);
+    // What no binding holds, and what 32 bits cannot address.
+    for batch in ["4096", "65536", "262144"] {
+        fails(&["plan", "--model", &asset("demo.gguf"), "--batch", batch, "--seq", "64"], &["bytes in one binding", "--batch"]);
+    }
+    // With rows, a plan knows how the run goes through them.
+    let plan = ["plan", "--model", &asset("demo.gguf"), "--data", &asset("train.jsonl"), "--seq", "64"];
+    assert!(succeeds(&[&plan[..], &["--batch-rows", "8"]].concat()).contains("8 rows and"));
+    fails(&[&plan[..], &["--batch-rows", "8", "--epochs", "0"]].concat(), &["`epochs`"]);
     assert!(succeeds(&["shaders"]).contains("rmsnorm"));
     assert!(succeeds(&["shaders", "rmsnorm_backward"]).contains("@compute @workgroup_size(WG)"));
 }
@@ -214,6 +238,9 @@ fn a_mixture_trains_multilora_and_tells_of_every_file() {
     // Four more steps from the checkpoint; other weights are another run.
     assert!(succeeds(&[&base[..], &["--resume", "--steps", "4"]].concat()).contains("\"resumed_at\":3"));
     fails(&[&base[1..], &["--resume", "--data-weights", "2,1"]].concat(), &["data-weights", "without --resume"]);
+    // A run that has nothing left to do has no loss.
+    let again = succeeds(&[&base[..], &["--resume"]].concat());
+    assert!(again.contains("\"event\":\"done\"") && again.contains("\"loss\":null") && !again.contains("\"event\":\"step\""), "{again}");
     // The run's checkpoint knows the modules; a checkpoint that cannot be read is a warning.
     let shown = succeeds(&["analyze", &out, "--svg", &path("pictures")]);
     assert!(shown.contains("module 1: |s| ") && folder.path().join("pictures/out-modules.svg").is_file(), "{shown}");

@@ -32,6 +32,7 @@ mod process;
 mod quant;
 mod retention;
 mod rope;
+mod runs;
 mod shaders;
 mod smollm2;
 mod text;

@@ -10,7 +10,7 @@ use super::device::DeviceArgs;
 use super::export::ExportArgs;
 use super::jobs::JobsArgs;
 use super::merge::MergeArgs;
-use super::settings::TrainArgs;
+use super::settings::{TrainArgs, finite};
 use super::simulate::SimulateArgs;
 
 /// Fine-tune low-rank adapters on small quantised LLaMA models, on any GPU that Vulkan, Metal or DX12 can reach.
@@ -150,17 +150,17 @@ pub struct GenerateArgs {
     #[arg(long, value_name = "N", default_value_t = 128, value_parser = clap::value_parser!(u32).range(1..))]
     pub max_tokens: u32,
     /// 0 takes the likeliest token, 1 draws as the model says.
-    #[arg(long, value_name = "X", default_value_t = 0.0, help_heading = "Sampling")]
-    pub temperature: f32,
+    #[arg(long, value_name = "X", default_value_t = 0.0, help_heading = "Sampling", value_parser = finite)]
+    pub temperature: f64,
     /// Draw from the N likeliest tokens only; 0 for all.
     #[arg(long, value_name = "N", default_value_t = 0, help_heading = "Sampling")]
     pub top_k: usize,
     /// Draw from the likeliest tokens that have this probability together.
-    #[arg(long, value_name = "P", default_value_t = 1.0, help_heading = "Sampling")]
-    pub top_p: f32,
+    #[arg(long, value_name = "P", default_value_t = 1.0, help_heading = "Sampling", value_parser = finite)]
+    pub top_p: f64,
     /// Make tokens that are there already less likely by this factor.
-    #[arg(long, value_name = "X", default_value_t = 1.0, help_heading = "Sampling")]
-    pub repetition_penalty: f32,
+    #[arg(long, value_name = "X", default_value_t = 1.0, help_heading = "Sampling", value_parser = finite)]
+    pub repetition_penalty: f64,
     /// Seed of the draws.
     #[arg(long, value_name = "N", default_value_t = 0, help_heading = "Sampling")]
     pub seed: u64,

@@ -26,13 +26,18 @@ impl Base {
     /// Opens everything; no device yet.
     pub fn open(model: &Path, adapters: &[PathBuf]) -> Result<Self> {
         let file = pollster::block_on(ModelFile::open_path(model))?;
+        file.warnings().iter().for_each(|warning| eprintln!("warning: {warning}"));
         let tokenizer = Tokenizer::of_model(&file)?;
         let hash = pollster::block_on(file.content_hash())?;
         let mut base = Self { file, tokenizer, adapters: Vec::new(), names: vec!["base".into()] };
         for path in adapters {
             let name = path.display().to_string();
             let files = AdapterFiles::read(path)?;
-            base.adapters.push(open_adapter(files.folder(), &base.file.config, &hash)?);
+            let (layout, values) = open_adapter(files.folder(), &base.file.config, &hash)?;
+            if layout.changes_nothing(&values) {
+                eprintln!("warning: {name} CHANGES NOTHING: every product B A of it is zero");
+            }
+            base.adapters.push((layout, values));
             base.names.push(name);
         }
         Ok(base)

@@ -12,11 +12,12 @@ use weblora::train::read::RowFile;
 use super::files;
 use super::train::needed;
 
-/// The rows to train on and to hold out, and what the user should know about them.
+/// The rows to train on and to hold out, and what the user should know about them and about the model.
 pub fn read(config: &TrainConfig, model: &ModelFile) -> Result<(TrainData, Vec<String>)> {
     needed("data", config.data.first())?;
     let (train, held_out) = (Files::read(&config.data)?, Files::read(&config.eval_data)?);
-    TrainData::read(config, &Tokenizer::of_model(model)?, &train.rows(), &held_out.rows())
+    let (data, warnings) = TrainData::read(config, &Tokenizer::of_model(model)?, &train.rows(), &held_out.rows())?;
+    Ok((data, model.warnings().iter().cloned().chain(warnings).collect()))
 }
 
 /// Paths and what is in them.

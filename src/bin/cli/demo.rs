@@ -57,6 +57,7 @@ pub fn run(output: &mut Output) -> Result<()> {
         planned_bytes,
         adapter: gpu.facts().name.clone(),
         steps: trainer.total_steps(),
+        passes: trainer.passes(),
         resumed_at: 0,
         logit_jump: None,
     };
@@ -67,10 +68,10 @@ pub fn run(output: &mut Output) -> Result<()> {
     };
     let before = ask(gpu, &mut trainer, &mut decoder, &asked, &tokenizer)?;
     report(output, "before", &before, &tokenizer)?;
-    let mut last = f64::NAN;
+    let mut last = None;
     while trainer.step_number() < trainer.total_steps() && !stop.asked() {
         let step = pollster::block_on(trainer.step(gpu))?;
-        last = step.loss;
+        last = Some(step.loss);
         let line = format!("  step {:3}  loss {:.4}  {:.0} tokens/s", step.step, step.loss, step.tokens_per_s);
         let shown = step.step == 1 || step.step % EVERY == 0;
         if output.is_json() {

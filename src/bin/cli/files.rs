@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use weblora::export::chain::CHAIN_FILE;
 use weblora::export::peft::{self, NOTE_FILE, WEIGHTS_FILE};
 use weblora::export::peft_config::CONFIG_FILE;
+use weblora::formats::foreign::instead_of_text;
 use weblora::{Error, Result};
 
 use super::lock::Lock;
@@ -15,6 +16,8 @@ use super::lock::Lock;
 const MAX_TEXT_BYTES: u64 = 2 << 30;
 /// Most that is read of what does not say how long it is: a pipe, a device.
 const MAX_STREAM_BYTES: u64 = 256 << 20;
+/// What some editors put before UTF-8 text.
+const BYTE_ORDER_MARK: &[u8] = b"\xEF\xBB\xBF";
 
 /// An [`Error::Io`] whose hint fits what the system said.
 pub fn io_error(action: &'static str, path: &Path, source: std::io::Error) -> Error {
@@ -50,14 +53,21 @@ fn read_at_most(path: &Path, most: u64) -> Result<Vec<u8>> {
     Ok(bytes)
 }
 
-/// Reads a UTF-8 text file of at most 2 GiB.
+/// Reads a UTF-8 text file of at most 2 GiB; a byte order mark before it is no part of the text.
 pub fn read_text(path: &Path) -> Result<String> {
     let bytes = fs::metadata(path).map_err(|e| io_error("read", path, e))?.len();
     let name = path.display().to_string();
     if bytes > MAX_TEXT_BYTES {
         return Err(Error::format(name, format!("{bytes} bytes, at most {MAX_TEXT_BYTES} were expected"), "split the file"));
     }
-    String::from_utf8(read(path)?).map_err(|e| {
+    let mut bytes = read(path)?;
+    if let Some((kind, hint)) = instead_of_text(&bytes) {
+        return Err(Error::format(name, format!("it is {kind}"), hint));
+    }
+    if bytes.starts_with(BYTE_ORDER_MARK) {
+        bytes.drain(..BYTE_ORDER_MARK.len());
+    }
+    String::from_utf8(bytes).map_err(|e| {
         let at = e.utf8_error().valid_up_to();
         Error::format(name, format!("it is not UTF-8 text from byte {at} on"), "save the file as UTF-8")
     })
@@ -331,6 +341,16 @@ mod tests {
         fs::create_dir_all(taken.join("inside")).expect("a folder");
         assert!(write_atomic(&taken, b"three").is_err());
         assert_eq!(fs::read_dir(folder.path()).expect("a folder").count(), 2);
+    }
+
+    #[test]
+    fn text_comes_without_its_byte_order_mark_and_archives_are_named() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let path = folder.path().join("x");
+        fs::write(&path, b"\xEF\xBB\xBFone").expect("written");
+        assert_eq!(read_text(&path).expect("read"), "one");
+        fs::write(&path, b"\x1f\x8b\x08\x00").expect("written");
+        assert!(read_text(&path).expect_err("refused").to_string().contains("a gzip archive; unpack it"));
     }
 
     #[test]

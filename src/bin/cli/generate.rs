@@ -23,10 +23,10 @@ pub fn run(args: &GenerateArgs, output: &mut Output) -> Result<()> {
         return Err(Error::config("max-tokens", problem, "generate fewer tokens or shorten the prompt"));
     }
     let sampling = Sampling {
-        temperature: args.temperature,
+        temperature: args.temperature as f32,
         top_k: args.top_k,
-        top_p: args.top_p,
-        repetition_penalty: args.repetition_penalty,
+        top_p: args.top_p as f32,
+        repetition_penalty: args.repetition_penalty as f32,
         seed: args.seed,
         max_tokens: args.max_tokens as usize,
     };

@@ -16,6 +16,7 @@ use super::output::{Output, bytes};
 /// Runs the verb.
 pub fn run(args: &InspectArgs, output: &mut Output) -> Result<()> {
     let model = pollster::block_on(ModelFile::open_path(&args.model))?;
+    model.warnings().iter().for_each(|warning| eprintln!("warning: {warning}"));
     if let Some(path) = &args.data {
         return show_rows(args, path, &model, output);
     }
@@ -45,7 +46,7 @@ fn show_model(args: &InspectArgs, model: &ModelFile, output: &mut Output) -> Res
             "num_key_value_heads": c.num_key_value_heads, "head_dim": c.head_dim, "rms_norm_eps": c.rms_norm_eps,
             "max_position_embeddings": c.max_position_embeddings, "rope_theta": c.rope_theta,
             "rope_scaling": format!("{:?}", c.rope_scaling), "tie_word_embeddings": c.tie_word_embeddings,
-            "sliding_window": c.sliding_window, "formats": formats,
+            "sliding_window": c.sliding_window, "formats": formats, "warnings": model.warnings(),
         });
         if args.tensors {
             event["tensors"] = model.tensors().map(tensor_json).collect();

@@ -14,6 +14,7 @@ mod eval;
 mod export;
 mod files;
 mod generate;
+mod help;
 mod inspect;
 mod jobs;
 mod lock;
@@ -30,10 +31,9 @@ mod train;
 
 use std::process::ExitCode;
 
-use clap::Parser;
 use weblora::Error;
 
-use args::{Cli, Command};
+use args::Command;
 use output::Output;
 
 /// Interrupted by the user, after saving: what shells use for SIGINT.
@@ -41,7 +41,7 @@ const INTERRUPTED: u8 = 130;
 
 /// Runs the program.
 pub fn main() -> ExitCode {
-    let cli = Cli::parse(); // prints usage and exits with 2 by itself
+    let cli = help::parse(); // prints usage and exits with 2 by itself
     let mut output = Output::new(cli.json);
     let result = match &cli.command {
         None => demo::run(&mut output),

@@ -136,10 +136,11 @@ impl Output {
 /// An event in words.
 fn words(event: &Event) -> String {
     match event {
-        Event::Start { trainable_parameters, planned_bytes, adapter, steps, resumed_at, logit_jump, .. } => {
+        Event::Start { trainable_parameters, planned_bytes, adapter, steps, passes, resumed_at, logit_jump, .. } => {
             let from = if *resumed_at > 0 { format!(", going on after step {resumed_at}") } else { String::new() };
             let jump = logit_jump.map(|jump| format!("; links rounded to f16, log-probabilities moved by {jump:.1e}")).unwrap_or_default();
-            format!("{steps} steps, {trainable_parameters} trainable parameters, {} on {adapter}{from}{jump}", bytes(*planned_bytes))
+            let what = format!("{trainable_parameters} trainable parameters, {} on {adapter}{from}{jump}", bytes(*planned_bytes));
+            format!("{}\n{steps} steps, {what}", passes.words())
         }
         Event::Step(s) => {
             let tasks: String = s.tasks.iter().map(|(name, loss)| format!(" {name} {loss:.3}")).collect();
@@ -158,7 +159,10 @@ fn words(event: &Event) -> String {
         Event::Checkpoint { step, path, .. } => format!("step {step}: saved {path}"),
         Event::EarlyStop { step, reason, .. } => format!("step {step}: stopping early, {reason}"),
         Event::Warning { message, .. } => format!("warning: {message}"),
-        Event::Done { step, loss, seconds, out, .. } => format!("done: {step} steps in {seconds:.1} s, loss {loss:.4}, adapter in {out}"),
+        Event::Done { step, loss: Some(loss), seconds, out, .. } => {
+            format!("done: {step} steps in {seconds:.1} s, loss {loss:.4}, adapter in {out}")
+        }
+        Event::Done { step, out, .. } => format!("done: all {step} steps were done before, adapter in {out}"),
         Event::Jobs { jobs, rows, planned_bytes, adapter } => {
             format!("{jobs} jobs over one base, up to {rows} rows a step, {} on {adapter}", bytes(*planned_bytes))
         }
@@ -192,5 +196,17 @@ pub fn bytes(n: u64) -> String {
         1_000..1_000_000 => format!("{:.1} kB", n as f64 / 1e3),
         1_000_000..1_000_000_000 => format!("{:.1} MB", n as f64 / 1e6),
         _ => format!("{:.2} GB", n as f64 / 1e9),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_run_with_nothing_left_to_do_has_no_loss() {
+        let done = |loss| words(&Event::Done { job: "main".into(), step: 4, loss, best_eval: None, seconds: 0.1, out: "a".into() });
+        assert_eq!(done(None), "done: all 4 steps were done before, adapter in a");
+        assert!(done(Some(1.5)).contains("loss 1.5000"));
     }
 }

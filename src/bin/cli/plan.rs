@@ -5,9 +5,10 @@ use weblora::Result;
 use weblora::formats::ModelFile;
 use weblora::gpu::Tuner;
 use weblora::gpu::device::PlanLimits;
-use weblora::train::TrainConfig;
 use weblora::train::trainer::TrainPlan;
+use weblora::train::{Event, TrainConfig};
 
+use super::data;
 use super::output::{Output, bytes};
 use super::settings::TrainArgs;
 use super::train::needed;
@@ -16,8 +17,15 @@ use super::train::needed;
 pub fn run(args: &TrainArgs, output: &mut Output) -> Result<()> {
     let config = TrainConfig::from_map(&args.settings()?)?;
     let model = pollster::block_on(ModelFile::open_path(needed("model", config.model.as_ref())?))?;
+    let read = if config.data.is_empty() { None } else { Some(data::read(&config, &model)?) };
+    let (data, warnings) = read.unzip();
     // The limits every WebGPU device has: what fits in them fits everywhere.
-    let plan = TrainPlan::new(&model, &config, None, PlanLimits::FLOOR, &Tuner::none())?;
+    let plan = TrainPlan::new(&model, &config, data.as_ref(), PlanLimits::FLOOR, &Tuner::none())?;
+    let steps = plan.passes.map(|passes| passes.steps);
+    let own = plan.passes.iter().flat_map(|passes| passes.warnings().into_iter().chain(config.warnings(passes.steps)));
+    for message in warnings.into_iter().flatten().chain(own) {
+        output.event(&Event::Warning { job: Some(config.name.clone()), message })?;
+    }
     let footprint = plan.planned.footprint();
     let (micro, update) = plan.planned.dispatches();
     let trainable = plan.layout.params.trainable();
@@ -26,7 +34,7 @@ pub fn run(args: &TrainArgs, output: &mut Output) -> Result<()> {
     if output.is_json() {
         return output.print(
             &json!({
-                "event": "plan", "model": model.name(), "rows": plan.rows, "trainable_parameters": trainable,
+                "event": "plan", "model": model.name(), "rows": plan.rows, "steps": steps, "passes": plan.passes, "trainable_parameters": trainable,
                 "planned_bytes": footprint.total(), "persistent": footprint.persistent, "activations": footprint.arenas,
                 "params": footprint.params, "dispatches": micro, "update_dispatches": update,
                 "largest_buffer": binding, "largest_buffer_bytes": binding_bytes,
@@ -35,6 +43,9 @@ pub fn run(args: &TrainArgs, output: &mut Output) -> Result<()> {
         );
     }
     output.print(&format!("{}: {} tokens a micro-batch, {trainable} trainable parameters", model.name(), plan.rows))?;
+    if let Some(passes) = plan.passes {
+        output.print(&format!("  {}, {} steps", passes.words(), passes.steps))?;
+    }
     for (class, size) in &footprint.persistent {
         output.print(&format!("  {class:12} {:>12}  {size}", bytes(*size)))?;
     }

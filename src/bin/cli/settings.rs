@@ -26,16 +26,16 @@ pub struct TrainArgs {
     #[arg(long, value_name = "FILE")]
     data: Option<Vec<String>>,
     /// How much of each --data file to take, as 2,1; without it every row comes once an epoch.
-    #[arg(long, value_name = "X,X,…", value_delimiter = ',', conflicts_with = "data_temperature")]
+    #[arg(long, value_name = "X,X,…", value_delimiter = ',', conflicts_with = "data_temperature", value_parser = finite)]
     data_weights: Option<Vec<f64>>,
     /// Take files of n rows in proportion to n^(1/T): 1 by size, larger is more even.
-    #[arg(long, value_name = "T")]
+    #[arg(long, value_name = "T", value_parser = finite)]
     data_temperature: Option<f64>,
     /// Rows to evaluate on, as JSON lines; repeatable.
     #[arg(long, value_name = "FILE")]
     eval_data: Option<Vec<String>>,
     /// Share of each file's rows to hold out when there is no --eval-data.
-    #[arg(long, value_name = "SHARE")]
+    #[arg(long, value_name = "SHARE", value_parser = finite)]
     eval_split: Option<f64>,
     /// Steps between evaluations; 0 evaluates at the end only [default: 0].
     #[arg(long, value_name = "N")]
@@ -63,7 +63,7 @@ pub struct TrainArgs {
     #[arg(long, help_heading = "Adapter", value_name = "R")]
     rank: Option<u64>,
     /// Numerator of the scale alpha / rank [default: twice the rank].
-    #[arg(long, help_heading = "Adapter", value_name = "X")]
+    #[arg(long, help_heading = "Adapter", value_name = "X", value_parser = finite)]
     alpha: Option<f64>,
     /// Layers to adapt: q, k, v, o, gate, up, down, a path such as layers.0.mlp.up_proj, or all-linear [default: all seven].
     #[arg(long, help_heading = "Adapter", value_name = "NAMES", value_delimiter = ',')]
@@ -77,7 +77,7 @@ pub struct TrainArgs {
     #[serde(serialize_with = "patterns")]
     alpha_pattern: Option<Vec<(String, f64)>>,
     /// Probability that an element of an adapter's input is dropped [default: 0].
-    #[arg(long, help_heading = "Adapter", value_name = "P")]
+    #[arg(long, help_heading = "Adapter", value_name = "P", value_parser = finite)]
     dropout: Option<f64>,
     #[command(flatten)]
     #[serde(flatten)]
@@ -86,10 +86,13 @@ pub struct TrainArgs {
     /// Optimizer steps.
     #[arg(long, help_heading = "Run", value_name = "N", conflicts_with = "epochs")]
     steps: Option<u64>,
-    /// Passes over the data [default: 1].
+    /// Passes over the data [default: 1, more for few rows: at least 60 steps].
     #[arg(long, help_heading = "Run", value_name = "N")]
     epochs: Option<u64>,
-    /// Sequences in a micro-batch [default: 4].
+    /// Most rows in a micro-batch, as other trainers' batch size; without it as many as fit into --batch sequences.
+    #[arg(long, help_heading = "Run", value_name = "N")]
+    batch_rows: Option<u64>,
+    /// Sequences in a micro-batch: N x --seq tokens, which short rows share [default: --batch-rows, or 4].
     #[arg(long, help_heading = "Run", value_name = "N")]
     batch: Option<u64>,
     /// Longest row in tokens [default: 512].
@@ -111,28 +114,28 @@ pub struct TrainArgs {
     no_recompute: Option<bool>,
 
     /// Peak learning rate [default: 5e-4].
-    #[arg(long, help_heading = "Optimizer", value_name = "X")]
+    #[arg(long, help_heading = "Optimizer", value_name = "X", value_parser = finite)]
     lr: Option<f64>,
     /// constant, linear or cosine [default: linear].
     #[arg(long, help_heading = "Optimizer", value_name = "NAME")]
     schedule: Option<String>,
     /// Steps of warm-up, or a share of all steps below 1 [default: 0.03].
-    #[arg(long, help_heading = "Optimizer", value_name = "N")]
+    #[arg(long, help_heading = "Optimizer", value_name = "N", value_parser = finite)]
     warmup: Option<f64>,
     /// Largest norm of the gradients; 0 clips nothing [default: 1].
-    #[arg(long, help_heading = "Optimizer", value_name = "X")]
+    #[arg(long, help_heading = "Optimizer", value_name = "X", value_parser = finite)]
     clip: Option<f64>,
     /// AdamW's weight decay [default: 0].
-    #[arg(long, help_heading = "Optimizer", value_name = "X")]
+    #[arg(long, help_heading = "Optimizer", value_name = "X", value_parser = finite)]
     weight_decay: Option<f64>,
     /// AdamW's decay of the first moment [default: 0.9].
-    #[arg(long, help_heading = "Optimizer", value_name = "X")]
+    #[arg(long, help_heading = "Optimizer", value_name = "X", value_parser = finite)]
     beta1: Option<f64>,
     /// AdamW's decay of the second moment [default: 0.999].
-    #[arg(long, help_heading = "Optimizer", value_name = "X")]
+    #[arg(long, help_heading = "Optimizer", value_name = "X", value_parser = finite)]
     beta2: Option<f64>,
     /// AdamW's epsilon [default: 1e-8].
-    #[arg(long, help_heading = "Optimizer", value_name = "X")]
+    #[arg(long, help_heading = "Optimizer", value_name = "X", value_parser = finite)]
     eps: Option<f64>,
 
     /// How rows become text: auto, plain, chat or alpaca [default: auto].
@@ -163,9 +166,14 @@ pub struct TrainArgs {
     pub overwrite: bool,
 }
 
+/// A number that JSON can hold: NaN would count as not given.
+pub fn finite(text: &str) -> std::result::Result<f64, String> {
+    text.trim().parse().ok().filter(|x: &f64| x.is_finite()).ok_or_else(|| format!("{text:?} is no number"))
+}
+
 fn pattern(text: &str) -> std::result::Result<(String, f64), String> {
     let (pattern, number) = text.rsplit_once('=').ok_or("expected PATTERN=NUMBER")?;
-    Ok((pattern.to_owned(), number.parse().map_err(|_| format!("{number:?} is no number"))?))
+    Ok((pattern.to_owned(), finite(number)?))
 }
 
 // serde's signature for `serialize_with`.
@@ -215,10 +223,25 @@ impl TrainArgs {
 
 /// The keys of a run file, in its order. Unknown ones are found when the settings are read.
 pub(super) fn parse_run_file(file: &str, text: &str) -> Result<Map> {
-    toml::from_str(text).map_err(|e| {
+    let broken = |e: toml::de::Error| {
         let line = e.span().map_or(1, |span| text[..span.start].lines().count().max(1));
         Error::format(format!("{file}, line {line}"), e.message().to_owned(), "write TOML: key = value, one a line")
-    })
+    };
+    // JSON has no NaN and no infinity: they would count as not given.
+    let table: toml::Table = toml::from_str(text).map_err(broken)?;
+    if let Some((key, value)) = table.iter().find(|(_, value)| !is_finite(value)) {
+        return Err(Error::config(key.as_str(), format!("is {value} in {file}"), "give a finite number"));
+    }
+    toml::from_str(text).map_err(broken)
+}
+
+fn is_finite(value: &toml::Value) -> bool {
+    match value {
+        toml::Value::Float(x) => x.is_finite(),
+        toml::Value::Array(items) => items.iter().all(is_finite),
+        toml::Value::Table(table) => table.iter().all(|(_, value)| is_finite(value)),
+        _ => true,
+    }
 }
 
 #[cfg(test)]
@@ -249,7 +272,8 @@ mod tests {
         use clap::CommandFactory;
         let command = Cli::command();
         let flags: Vec<&str> = command.get_arguments().filter_map(|arg| arg.get_long()).collect();
-        let all = json!({"model": "m", "data": "d", "init-adapter": "a", "steps": 1, "rank-pattern": {"q_proj": 1}, "alpha-pattern": {"q_proj": 1}});
+        let all = json!({"model": "m", "data": "d", "init-adapter": "a", "steps": 1, "batch-rows": 2, "rank-pattern": {"q_proj": 1},
+            "alpha-pattern": {"q_proj": 1}});
         let mut config = TrainConfig::from_map(all.as_object().expect("an object")).expect("settings");
         (config.eval_data, config.epochs) = (vec!["e".into()], Some(1));
         (config.data_weights, config.data_temperature) = (Some(vec![1.0]), Some(2.0));
@@ -311,5 +335,25 @@ mod tests {
     fn a_broken_file_is_refused_with_its_line() {
         let error = parse_run_file("run.toml", "rank = 2\nlr = = 3\n").expect_err("broken").to_string();
         assert!(error.starts_with("run.toml, line 2: "), "{error}");
+        for text in ["rank = 2\nlr = nan\n", "lr = -inf", "lr = 1e-3\n[alpha-pattern]\nq_proj = nan", "link-lrs = [1.0, inf]"] {
+            let error = parse_run_file("run.toml", text).expect_err("not finite").to_string();
+            assert!(error.contains("finite number"), "{error}");
+        }
+    }
+
+    #[test]
+    fn numbers_are_finite() {
+        let parse = |arguments: &[&str]| Cli::try_parse_from([&["train"], arguments].concat());
+        for arguments in [
+            ["--lr", "nan"],
+            ["--lr", "inf"],
+            ["--warmup", "NaN"],
+            ["--data-weights", "1,nan"],
+            ["--alpha-pattern", "q=inf"],
+            ["--lora-plus", "nan"],
+        ] {
+            assert!(parse(&arguments).is_err(), "{arguments:?}");
+        }
+        assert!(parse(&["--lr", " 1e-3"]).is_ok());
     }
 }

@@ -154,6 +154,9 @@ mod tests {
         async fn evaluate(&mut self) -> Result<Option<HeldOut>> {
             Ok(Some(HeldOut { loss: self.held_out.remove(0), targets: 5, accuracy: None, tasks: vec![] }))
         }
+        async fn changes_nothing(&mut self) -> Result<bool> {
+            Ok(false)
+        }
         async fn knot(&mut self, _: &mut Progress) -> Result<Option<KnotReport>> {
             Ok(None)
         }

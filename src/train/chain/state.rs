@@ -8,7 +8,7 @@ use crate::export::chain::Link;
 use crate::model::inputs::HostBatch;
 use crate::train::batch::Packer;
 use crate::train::config::TrainConfig;
-use crate::train::schedule::Schedule;
+use crate::train::schedule::{Schedule, risen};
 use crate::{Error, Result};
 
 /// What a checkpoint holds of a chain.
@@ -112,7 +112,10 @@ pub fn link_ends(chain: &ChainConfig, total: u64, packer: &Packer, grad_accum: u
             list.iter().copied().chain([total]).collect()
         }
         Ends::Steps(list) => cumulative(list),
-        Ends::Epochs(list) => cumulative(list).into_iter().map(|epochs| packer.steps_in(epochs).div_ceil(grad_accum)).collect(),
+        Ends::Epochs(list) => {
+            let end = |epochs| packer.steps_in(epochs).map(|steps| steps.div_ceil(grad_accum));
+            cumulative(list).into_iter().map(end).collect::<Result<_>>()?
+        }
         Ends::Equal => (1..=links as u128).map(|j| (u128::from(total) * j / links as u128) as u64).collect(),
     };
     let begins = std::iter::once(0).chain(ends.iter().copied());
@@ -180,7 +183,7 @@ impl ChainRun {
         match self.config.schedule {
             LinkSchedule::Global => whole.lr(step),
             LinkSchedule::Jagged { warmup } if state.stage > 0 && since < warmup => {
-                whole.lr(state.begun.saturating_add(warmup)) * since as f64 / warmup as f64
+                whole.lr(state.begun.saturating_add(warmup)) * risen(since, warmup)
             }
             LinkSchedule::Jagged { .. } => whole.lr(step),
             LinkSchedule::Link => {

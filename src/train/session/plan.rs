@@ -8,7 +8,7 @@ use crate::gpu::executable::Arenas;
 use crate::gpu::plan::Footprint;
 use crate::gpu::recorder::Untuned;
 use crate::gpu::{Executable, Gpu, Plan, Recorder, Store, Tuner};
-use crate::model::llama::Recompute;
+use crate::model::llama::{Recompute, check_rows};
 use crate::model::{Base, Inputs, Llama};
 use crate::quant::QuantFormat;
 use crate::{Error, Result};
@@ -99,6 +99,7 @@ impl Planned {
         let mut store = base.store();
         let model = Llama::on(&base, &mut store, shape.positions)?;
         let inputs = Inputs::declare(&mut store, shape.rows)?;
+        let rank = capacity.sites.values().map(|ranks| ranks.rank).max().unwrap_or(0);
         let adapters = AdapterPool::declare(capacity, &base.config, &mut store, inputs.row_job)?;
         if let Some(entry) = store.entries().into_iter().find(|e| e.bytes > limits.max_binding) {
             return Err(Error::Limit {
@@ -110,6 +111,7 @@ impl Planned {
         }
         let mut smaller: Vec<usize> = smaller.iter().copied().filter(|rows| *rows < shape.rows).collect();
         smaller.sort_unstable_by(|a, b| b.cmp(a));
+        check_rows(&base.config, rank, shape.rows, limits)?;
         let recordings = Recordings::record(&model, &adapters, &inputs, shape, &smaller, limits, tuner)?;
         Ok(Planned { store, model, adapters, base, inputs, shape, smaller, limits, recordings })
     }

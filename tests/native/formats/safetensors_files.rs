@@ -51,10 +51,29 @@ fn a_single_file_reads_back() {
 fn leftovers_of_old_checkpoints_are_passed_over() {
     let config = config_json(json!({}));
     let mut all = tensors(&config);
-    all.push(("lm_head.weight".into(), vec![VOCAB, HIDDEN], vec![0; VOCAB * HIDDEN * 2])); // the config ties the head
+    let embedding = all.iter().find(|(name, ..)| name == "model.embed_tokens.weight").unwrap().2.clone();
+    all.push(("lm_head.weight".into(), vec![VOCAB, HIDDEN], embedding)); // the config ties the head
     all.push(("model.layers.0.self_attn.rotary_emb.inv_freq".into(), vec![2], vec![0; 4]));
     let model = open(vec![("m.safetensors", write(&all))], None, config).unwrap();
     assert_eq!(model.tensors().count(), 20);
+    assert!(model.config.tie_word_embeddings && model.warnings().is_empty());
+}
+
+#[test]
+fn a_stored_head_that_is_no_copy_of_the_embedding_is_the_head() {
+    let config = config_json(json!({}));
+    let mut all = tensors(&config);
+    let mut head = all.iter().find(|(name, ..)| name == "model.embed_tokens.weight").unwrap().2.clone();
+    *head.last_mut().unwrap() ^= 0x40; // one number of one row
+    all.push(("lm_head.weight".into(), vec![VOCAB, HIDDEN], head));
+    let model = open(vec![("m.safetensors", write(&all))], None, config.clone()).unwrap();
+    assert!(!model.config.tie_word_embeddings && model.tensors().count() == 21);
+    assert_ne!(read(&model, "lm_head.weight"), read(&model, "model.embed_tokens.weight"));
+    assert!(model.warnings()[0].contains("another `lm_head.weight`"), "{:?}", model.warnings());
+    // One of another shape cannot be the head.
+    *all.last_mut().unwrap() = ("lm_head.weight".into(), vec![1, HIDDEN], vec![0; HIDDEN * 2]);
+    let model = open(vec![("m.safetensors", write(&all))], None, config).unwrap();
+    assert!(model.config.tie_word_embeddings && model.warnings()[0].contains("left out"), "{:?}", model.warnings());
 }
 
 #[test]

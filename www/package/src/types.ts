@@ -102,6 +102,10 @@ export interface Plan {
   rows: number;
   /** Optimizer steps of the run, when the rows were given. */
   steps?: number;
+  /** How the run goes through its rows, when they were given: averages, and the same in words. */
+  passes?: { rows: number; rowsPerStep: number; tokensPerStep: number; stepsPerEpoch: number; epochs: number; words: string };
+  /** What the user should know before such a run: too few steps, a learning rate that is hardly meant. */
+  warnings?: string[];
   fits: boolean;
   /** Why it does not fit. */
   reason?: string;
@@ -137,6 +141,8 @@ export interface Knot {
 export type TrainEvent =
   | {
       event: "start"; job: string; config: Settings; trainable_parameters: number; planned_bytes: number; adapter: string; steps: number; resumed_at: number;
+      /** Rows to train on, how many rows and tokens a step sees and how many steps a pass over all rows takes (on average), and the passes. */
+      rows: number; rows_per_step: number; tokens_per_step: number; steps_per_epoch: number; epochs: number;
       /** Largest change of a target's log-probability by rounding the links that a chain goes on from, where they are stored as f16. */
       logit_jump?: number;
     }

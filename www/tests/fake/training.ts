@@ -86,7 +86,7 @@ export class FakeTraining implements T.Training {
       this.#step = JSON.parse(JSON.parse(JSON.parse(header).__metadata__.weblora).state).step as number;
     }
     await wait(30);
-    const start = { event: "start", job, config: { ...settings, alpha: 16 }, trainable_parameters: 54_321, planned_bytes: 1.2e7, adapter: "Pretend GPU" } as const;
+    const start = { event: "start", job, config: { ...settings, alpha: 16 }, trainable_parameters: 54_321, planned_bytes: 1.2e7, adapter: "Pretend GPU", rows: 100, rows_per_step: 4, tokens_per_step: 96, steps_per_epoch: 25, epochs: this.#total / 25 } as const;
     this.#emit({ ...start, steps: this.#total, resumed_at: this.#step });
     if (options.heldOut && this.#step === 0) this.#emit({ event: "eval", job, step: 0, loss: 2.6, tokens: 640, best: true });
     let loss = 0;

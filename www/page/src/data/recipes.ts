@@ -18,7 +18,7 @@ export const RECIPES: Recipe[] = [
     settings: "demo",
   },
   { id: "look", name: "Quick look", help: "20 steps on the attention's q and v only: does it fit, how fast is it?", settings: { rank: 4, targets: ["q", "v"], steps: 20, batch: 2, seq: 256 } },
-  { id: "balanced", name: "Balanced", help: "Rank 8 on all seven projections, one pass over the rows. A sound first run.", settings: { rank: 8, epochs: 1, seq: 512, "eval-split": 0.05 } },
+  { id: "balanced", name: "Balanced", help: "Rank 8 on all seven projections, one pass over the rows, more where they are few. A sound first run.", settings: { rank: 8, seq: 512, "eval-split": 0.05 } },
   {
     id: "thorough",
     name: "Thorough",
@@ -29,4 +29,4 @@ export const RECIPES: Recipe[] = [
 ];
 
 /** The settings most people look at. All others are folded away; which ones exist is the crate's table, not this list. */
-export const FOREMOST = ["rank", "lr", "steps", "epochs", "batch", "seq", "targets"];
+export const FOREMOST = ["rank", "lr", "steps", "epochs", "batch-rows", "batch", "seq", "targets"];

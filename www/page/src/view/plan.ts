@@ -26,9 +26,10 @@ export function planView(): HTMLElement {
   const time = h("strong", { class: "big" });
   const timeDetail = h("p", { class: "muted small" });
   const button = h("button", { type: "button", onclick: () => void measure() }, "Measure a step");
+  const passes = h("p", { class: "muted small" });
   const problem = problemBox();
   const memory = h("div", { class: "estimate" }, h("h3", {}, "GPU memory"), total, detail, bar, legend);
-  const speed = h("div", { class: "estimate" }, h("h3", {}, "Time"), time, timeDetail, button);
+  const speed = h("div", { class: "estimate" }, h("h3", {}, "Time"), time, timeDetail, passes, button);
   const body = h("div", { class: "estimates" }, memory, speed);
   const root = h("div", { class: "plan" }, body, problem.root);
 
@@ -46,6 +47,7 @@ export function planView(): HTMLElement {
     const steps = plan.steps ?? 0;
     setText(time, stepSeconds !== null && steps > 0 ? duration(stepSeconds * steps) : steps > 0 ? plural(steps, "step") : "–");
     setText(timeDetail, stepSeconds !== null ? `${plural(steps, "step")} of ${duration(stepSeconds)}, as measured on this GPU` : "not measured with these settings yet");
+    setText(passes, [plan.passes?.words ?? "", ...(plan.warnings ?? [])].filter(Boolean).map((line) => line.replace(/[^.]$/, "$&.")).join(" "));
     show(button, get().rows.train !== null);
     setDisabled(button, measuring || !plan.fits);
     setText(button, measuring ? "Measuring…" : stepSeconds !== null ? "Measure again" : "Measure a step");
