@@ -6,6 +6,7 @@ use super::block::{Block, Saved};
 use super::{Base, Inputs, Weights, head, rope};
 use crate::adapters::AdapterPool;
 use crate::config::ModelConfig;
+use crate::gpu::device::PlanLimits;
 use crate::gpu::{Class, Gpu, Recorder, Store, Tensor};
 use crate::kernels::attention::MAX_HEAD_DIM;
 use crate::kernels::embed;
