@@ -24,7 +24,7 @@ fn a_packer_keeps_the_shares_and_resumes() {
     let mut packer = Packer::new(&all, 32, 5, true).unwrap().mixed(mixture);
     let plain = Packer::new(&all, 32, 5, true).unwrap().next_batch(&all);
     assert_ne!(plain.examples, packer.clone().next_batch(&all).examples, "the shares make no difference");
-    let steps = packer.steps_in(3);
+    let steps = packer.steps_in(3).unwrap();
     let mut seen = [[0; 2]; 3];
     for _ in 0..steps {
         let cursor = packer.cursor().clone();

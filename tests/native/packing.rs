@@ -89,7 +89,7 @@ fn the_fill_is_good_and_the_order_changes_with_epoch_and_seed() {
     let lengths: Vec<usize> = (0..400).map(|i| 20 + (i * 37) % 180).collect();
     let all = examples(&lengths);
     let mut packer = Packer::new(&all, 512, 1, true).expect("fits");
-    let steps = packer.steps_in(1);
+    let steps = packer.steps_in(1).expect("counted");
     let total: usize = lengths.iter().sum();
     assert!(total as f64 / (steps as f64 * 512.0) > 0.97, "{total} tokens in {steps} steps");
     let first: Vec<Batch> = (0..steps).map(|_| packer.next_batch(&all)).collect();
@@ -124,7 +124,7 @@ proptest! {
         let all = examples(&lengths);
         let rows = 40 + extra;
         let mut packer = Packer::new(&all, rows, seed, shuffle).expect("fits");
-        let steps = packer.steps_in(2);
+        let steps = packer.steps_in(2).expect("counted");
         let mut seen = vec![0u32; all.len()];
         let mut batches = Vec::new();
         let mut cursors = Vec::new();
