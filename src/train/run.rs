@@ -170,7 +170,8 @@ impl Run {
         }
         if self.is_over() && engine.changes_nothing().await? {
             let message = format!(
-                "THE ADAPTER CHANGES NOTHING: after {} steps every product B A is zero, so that the model answers with it as it does without; train                  on more rows with a target, for more steps, or at a higher learning rate",
+                "THE ADAPTER CHANGES NOTHING: after {} steps every product B A is zero, so that the model answers with it as it does without; \
+                 train on more rows with a target, for more steps, or at a higher learning rate",
                 self.done
             );
             tell(Event::Warning { job: Some(self.config.name.clone()), message })?;
