@@ -1,17 +1,14 @@
 //! Chat templates, rendered as Hugging Face's `apply_chat_template` renders them, and where the assistant speaks in the result.
 //!
-//! The environment is Hugging Face's: `trim_blocks`, `lstrip_blocks`, loop controls, `raise_exception`, Python's string and dict
-//! methods, `tojson` without HTML escapes, `{% generation %}`, and the variables `messages`, `tools`, `documents`,
-//! `add_generation_prompt`, `bos_token`, `eos_token`, `unk_token`, `pad_token`. One thing is left out on purpose:
-//! `strftime_now`, because two runs with one seed must see the same tokens. Templates that test for it use their fixed date.
+//! The variables of a template are Hugging Face's: `messages`, `tools`, `documents`, `add_generation_prompt`, `bos_token`, `eos_token`,
+//! `unk_token`, `pad_token`. One thing is left out on purpose: `strftime_now`, because two runs with one seed must see the same tokens.
+//! Templates that test for it use their fixed date.
 
 use std::ops::Range;
 
-use minijinja::{Environment, ErrorKind, context};
 use serde_json::Value;
 
-use super::generation_tags::{self, BEGIN, END};
-use super::python;
+use super::jinja::{Output, Template};
 use super::tokenizer::Tokenizer;
 use crate::{Error, Result};
 
@@ -19,9 +16,7 @@ const NAME: &str = "chat_template";
 
 /// A compiled chat template with the special tokens it may write.
 pub struct ChatTemplate {
-    env: Environment<'static>,
-    /// The template says itself where the assistant speaks.
-    marks: bool,
+    template: Template,
     bos_token: Option<String>,
     eos_token: Option<String>,
     unk_token: Option<String>,
@@ -76,19 +71,8 @@ impl ChatTemplate {
     /// # Errors
     /// When it is not valid Jinja.
     pub fn new(source: &str) -> Result<Self> {
-        let mut env = Environment::new();
-        env.set_trim_blocks(true);
-        env.set_lstrip_blocks(true);
-        env.set_formatter(python::print);
-        env.set_unknown_method_callback(minijinja_contrib::pycompat::unknown_method_callback);
-        env.add_filter("tojson", python::tojson);
-        env.add_function("raise_exception", |message: String| -> Result<String, minijinja::Error> {
-            Err(minijinja::Error::new(ErrorKind::InvalidOperation, message))
-        });
-        let rewritten = generation_tags::rewrite(source);
-        let marks = rewritten.is_some();
-        env.add_template_owned(NAME, rewritten.unwrap_or_else(|| source.to_owned())).map_err(|e| failed(&e))?;
-        Ok(Self { env, marks, bos_token: None, eos_token: None, unk_token: None, pad_token: None })
+        let template = Template::new(source)?;
+        Ok(Self { template, bos_token: None, eos_token: None, unk_token: None, pad_token: None })
     }
 
     /// The text of a conversation. `messages` are objects with at least `role` and `content`; with `add_generation_prompt` the text
@@ -97,23 +81,21 @@ impl ChatTemplate {
     /// # Errors
     /// When the template refuses the conversation or needs something that is not there.
     pub fn render(&self, messages: &[Value], tools: Option<&Value>, add_generation_prompt: bool) -> Result<String> {
-        Ok(generation_tags::take_marks(&self.render_marked(messages, tools, add_generation_prompt)?).0)
+        Ok(self.render_marked(messages, tools, add_generation_prompt)?.text)
     }
 
-    fn render_marked(&self, messages: &[Value], tools: Option<&Value>, add_generation_prompt: bool) -> Result<String> {
+    fn render_marked(&self, messages: &[Value], tools: Option<&Value>, add_generation_prompt: bool) -> Result<Output> {
         let Self { bos_token, eos_token, unk_token, pad_token, .. } = self;
-        let template = self.env.get_template(NAME).map_err(|e| failed(&e))?;
-        let documents: Option<&Value> = None;
         let mut variables = vec![
-            ("messages", minijinja::Value::from_serialize(messages)),
-            ("tools", minijinja::Value::from_serialize(tools)),
-            ("documents", minijinja::Value::from_serialize(documents)),
+            ("messages", messages.into()),
+            ("tools", tools.cloned().unwrap_or(Value::Null)),
+            ("documents", Value::Null),
             ("add_generation_prompt", add_generation_prompt.into()),
         ];
         // A token that the model does not have is undefined, not None, as in Hugging Face's special_tokens_map.
         let tokens = [("bos_token", bos_token), ("eos_token", eos_token), ("unk_token", unk_token), ("pad_token", pad_token)];
         variables.extend(tokens.into_iter().filter_map(|(name, text)| Some((name, text.clone()?.into()))));
-        template.render(context! { ..minijinja::Value::from_iter(variables) }).map_err(|e| failed(&e))
+        self.template.render(variables)
     }
 
     /// The text of a conversation and where in it the assistant speaks.
@@ -127,15 +109,10 @@ impl ChatTemplate {
     /// When the template refuses the conversation, when not even the last turn is found, or when the messages contain the two
     /// noncharacters that mark generation tags.
     pub fn render_with_spans(&self, messages: &[Value], tools: Option<&Value>) -> Result<Rendered> {
-        let marked = self.render_marked(messages, tools, false)?;
-        if self.marks {
-            if serde_json::to_string(messages).is_ok_and(|all| all.contains([BEGIN, END])) {
-                return Err(Error::format(NAME, "the messages contain U+FDD0 or U+FDD1", "remove these noncharacters from the row"));
-            }
-            let (text, spans) = generation_tags::take_marks(&marked);
-            return Ok(Rendered { text, spans, last_turn_only: false });
+        let Output { text, generated } = self.render_marked(messages, tools, false)?;
+        if self.template.marks_generation() {
+            return Ok(Rendered { text, spans: generated, last_turn_only: false });
         }
-        let text = marked;
         let turns: Vec<usize> = (0..messages.len()).filter(|&i| messages[i]["role"] == "assistant").collect();
         let found: Vec<Option<Range<usize>>> = turns.iter().map(|&i| self.turn(&text, messages, tools, i)).collect();
         if found.iter().all(Option::is_some) {
@@ -171,10 +148,4 @@ impl ChatTemplate {
         let room = whole.strip_prefix(before.as_str())?.get(..end.checked_sub(before.len())?)?;
         room.find(words).map(|at| before.len() + at..end)
     }
-}
-
-fn failed(error: &minijinja::Error) -> Error {
-    let what = error.detail().map_or_else(|| error.kind().to_string(), str::to_owned);
-    let line = error.line().map(|line| format!(" (line {line} of the template)")).unwrap_or_default();
-    Error::format(NAME, format!("{what}{line}"), "change the row to what the template accepts, or use another format")
 }

@@ -2,14 +2,13 @@
 
 pub mod chat;
 pub mod dataset;
-pub mod generation_tags;
 pub mod gguf_vocab;
 mod hf_files;
 pub mod inspect;
+pub mod jinja;
 pub mod json_vocab;
 pub mod of_model;
 pub mod pre_tokenizer;
-pub mod python;
 pub mod rows;
 pub mod stream;
 pub mod tokenizer;
