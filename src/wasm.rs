@@ -92,16 +92,17 @@ impl Engine {
         self.at_once("facts", |state| to_js(&state.facts()))
     }
 
-    /// Opens a GGUF model: header, tokenizer, template. `quantize` as in run files. What was done on another base is dropped.
+    /// Opens a GGUF model: header, tokenizer, template. `quantize` as in run files; `tokenizer` is the text of a tokenizer.json to use
+    /// instead of the file's own. What was done on another base is dropped.
     #[wasm_bindgen(js_name = loadBase, unchecked_return_type = "BaseInfo")]
-    pub async fn load_base(&self, source: JsByteSource, quantize: Option<String>) -> Result<JsValue, JsValue> {
-        self.alone("loadBase", async |state| to_js(&state.load(Some(source), quantize).await?)).await
+    pub async fn load_base(&self, source: JsByteSource, quantize: Option<String>, tokenizer: Option<String>) -> Result<JsValue, JsValue> {
+        self.alone("loadBase", async |state| to_js(&state.load(Some(source), quantize, tokenizer).await?)).await
     }
 
     /// Opens the model inside this module.
     #[wasm_bindgen(js_name = loadEmbedded, unchecked_return_type = "BaseInfo")]
     pub async fn load_embedded(&self, quantize: Option<String>) -> Result<JsValue, JsValue> {
-        self.alone("loadEmbedded", async |state| to_js(&state.load(None, quantize).await?)).await
+        self.alone("loadEmbedded", async |state| to_js(&state.load(None, quantize, None).await?)).await
     }
 
     /// The methods that an adapter can be trained with.

@@ -222,9 +222,23 @@ impl ModelFile {
         self.sources[tensor.source].read(tensor.offset, tensor.bytes as usize).await
     }
 
-    /// Side files of a safetensors folder; empty for GGUF.
+    /// Side files of a safetensors folder; for GGUF only a tokenizer that was set.
     pub fn side_files(&self) -> &SideFiles {
         &self.side
+    }
+
+    /// Takes the tokenizer from these texts of `tokenizer.json` and `tokenizer_config.json` instead of the model's own. A chat template or
+    /// end tokens that they do not name stay the model's.
+    pub fn set_tokenizer(&mut self, tokenizer_json: String, tokenizer_config_json: Option<String>) {
+        self.side.tokenizer_json = Some(tokenizer_json);
+        self.side.tokenizer_config_json = tokenizer_config_json;
+    }
+
+    /// Takes the chat template from the text of a `chat_template.jinja`, where there is one.
+    pub(super) fn set_chat_template(&mut self, template: Option<String>) {
+        if template.is_some() {
+            self.side.chat_template = template;
+        }
     }
 
     /// What errors call the model: the name of its first source.

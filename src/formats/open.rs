@@ -46,6 +46,18 @@ impl ModelFile {
             )),
         }
     }
+
+    /// Takes the tokenizer of a `tokenizer.json`, or of a folder with one, instead of the model's own; a `tokenizer_config.json` and a
+    /// `chat_template.jinja` beside it are read too.
+    pub fn use_tokenizer(&mut self, path: &Path) -> Result<()> {
+        let path = if path.is_dir() { path.join("tokenizer.json") } else { path.to_owned() };
+        let Some(json) = read_optional(&path)? else {
+            return Err(Error::format(path.display().to_string(), "there is no such file", "give the path of a tokenizer.json"));
+        };
+        self.set_tokenizer(json, read_optional(&path.with_file_name("tokenizer_config.json"))?);
+        self.set_chat_template(read_optional(&path.with_file_name("chat_template.jinja"))?);
+        Ok(())
+    }
 }
 
 fn has_extension(path: &Path, extension: &str) -> bool {

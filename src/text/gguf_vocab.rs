@@ -108,6 +108,13 @@ fn check(file: &str, meta: &GgufTokenizer) -> Result<()> {
 fn byte_level(file: &str, meta: &GgufTokenizer) -> Result<Tokenizer> {
     let pre = pre_tokenizer::by_name(meta.pre.as_deref().unwrap_or("default"))?;
     let vocab = first_ids(&meta.tokens);
+    let joined = |(id, token): &(usize, &String)| matches!(meta.token_type.get(*id), None | Some(1)) && token.chars().nth(1).is_some();
+    if let (true, Some((id, token))) = (meta.merges.is_empty(), meta.tokens.iter().enumerate().find(joined)) {
+        let problem = format!(
+            "`tokenizer.ggml.merges` is absent or empty, so no text can become token {id} ({token:?}) and every byte would be a token"
+        );
+        return Err(Error::format(file, problem, HINT));
+    }
     let mut merges = Vec::with_capacity(meta.merges.len());
     for (rank, merge) in meta.merges.iter().enumerate() {
         // A token may itself start with a space, so the separator is looked for after the first character.

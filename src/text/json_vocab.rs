@@ -2,13 +2,11 @@
 
 use serde::Deserialize;
 use serde_json::Value;
-use tokenizers::tokenizer::{Encoding, Token};
+use tokenizers::tokenizer::{NormalizedString, Normalizer as _};
 
-use super::gguf_vocab::check_merges;
 use super::tokenizer::{Continuation, Parts, SpecialIds, Spelling, Tokenizer};
+use super::tokenizer_check::{Checked, HINT, checked};
 use crate::{Error, Result};
-
-const HINT: &str = "use the tokenizer.json that belongs to the model";
 
 /// End-of-sequence and beginning-of-sequence spellings to look for when there is no `tokenizer_config.json`.
 const USUAL_EOS: &[&str] = &["</s>", "<|end_of_text|>", "<|endoftext|>", "<|im_end|>"];
@@ -21,19 +19,16 @@ impl Tokenizer {
     /// # Errors
     /// When a file is not what it should be, or the tokenizer is of a kind that no LLaMA-family model uses.
     pub fn from_json(file: &str, tokenizer_json: &[u8], tokenizer_config: Option<&[u8]>) -> Result<Self> {
-        precheck(file, tokenizer_json)?;
+        let Checked { json, mut before, mut after } = checked(file, tokenizer_json)?;
         let wrong = |e: tokenizers::Error| Error::format(file, format!("not a tokenizer: {e}"), HINT);
-        let mut inner = tokenizers::Tokenizer::from_bytes(tokenizer_json).map_err(wrong)?;
-        // Length is the business of packing, not of the tokenizer.
-        inner.with_truncation(None).map_err(wrong)?;
-        inner.with_padding(None);
+        let inner = tokenizers::Tokenizer::from_bytes(json).map_err(wrong)?;
+        check_added(file, &inner)?;
         let config: Config = match tokenizer_config {
             None => Config::default(),
             Some(bytes) => serde_json::from_slice(bytes)
                 .map_err(|e| Error::format("tokenizer_config.json", format!("not valid: {e}"), "use the file that belongs to the model"))?,
         };
         let spelling = spelling(file, &inner)?;
-        let (mut before, mut after) = specials_around(&inner).map_err(wrong)?;
         let known = |texts: &[&str]| texts.iter().find_map(|text| inner.token_to_id(text));
         let given = |token: &Option<SpecialToken>| token.as_ref().and_then(|token| inner.token_to_id(token.text()));
         let special = SpecialIds {
@@ -111,57 +106,6 @@ impl ChatTemplates {
     }
 }
 
-/// The parts of a BPE model that the `tokenizers` crate takes on trust.
-#[derive(Deserialize)]
-struct Untrusted {
-    model: UntrustedModel,
-}
-
-#[derive(Deserialize)]
-struct UntrustedModel {
-    #[serde(default)]
-    continuing_subword_prefix: Option<String>,
-    #[serde(default)]
-    vocab: Value,
-    #[serde(default)]
-    merges: Vec<Merge>,
-}
-
-#[derive(Deserialize)]
-#[serde(untagged)]
-enum Merge {
-    Pair(String, String),
-    Line(String),
-}
-
-/// Refuses merges that do not join known tokens: the crate would index out of its buffer.
-fn precheck(file: &str, tokenizer_json: &[u8]) -> Result<()> {
-    let file_parts: Untrusted =
-        serde_json::from_slice(tokenizer_json).map_err(|e| Error::format(file, format!("not a tokenizer.json: {e}"), HINT))?;
-    let model = file_parts.model;
-    if model.merges.is_empty() {
-        return Ok(());
-    }
-    if model.continuing_subword_prefix.is_some_and(|prefix| !prefix.is_empty()) {
-        let what = format!("a tokenizer with `continuing_subword_prefix` ({file})");
-        return Err(Error::Unsupported { what, hint: "use a model of the LLaMA family".into() });
-    }
-    let Value::Object(vocab) = model.vocab else {
-        return Err(Error::format(file, "`model.vocab` is not an object although there are merges", HINT));
-    };
-    let mut merges = Vec::with_capacity(model.merges.len());
-    for (rank, merge) in model.merges.into_iter().enumerate() {
-        match merge {
-            Merge::Pair(left, right) => merges.push((left, right)),
-            Merge::Line(line) => match line.split_once(' ') {
-                Some((left, right)) => merges.push((left.to_owned(), right.to_owned())),
-                None => return Err(Error::format(file, format!("merge {rank} is {line:?}, expected two tokens"), HINT)),
-            },
-        }
-    }
-    check_merges(file, &merges, |token| vocab.contains_key(token))
-}
-
 /// Told from the decoder, which undoes the spelling.
 fn spelling(file: &str, inner: &tokenizers::Tokenizer) -> Result<Spelling> {
     let decoder = inner.get_decoder().and_then(|decoder| serde_json::to_string(decoder).ok()).unwrap_or_default();
@@ -177,13 +121,16 @@ fn spelling(file: &str, inner: &tokenizers::Tokenizer) -> Result<Spelling> {
     }
 }
 
-/// What the post-processor puts before and after a text, found by letting it work on one marked token.
-fn specials_around(inner: &tokenizers::Tokenizer) -> tokenizers::Result<(Vec<u32>, Vec<u32>)> {
-    const MARK: u32 = u32::MAX;
-    let probe = Encoding::from_tokens(vec![Token::new(MARK, "x".into(), (0, 1))], 0);
-    let ids = inner.post_process(probe, None, true)?.get_ids().to_vec();
-    let at = ids.iter().position(|&id| id == MARK).unwrap_or(ids.len());
-    Ok((ids[..at].to_vec(), ids.get(at + 1..).unwrap_or_default().to_vec()))
+/// An added token that the normalizer makes empty would be found between all characters.
+fn check_added(file: &str, inner: &tokenizers::Tokenizer) -> Result<()> {
+    let Some(normalizer) = inner.get_normalizer() else { return Ok(()) };
+    for token in inner.get_added_vocabulary().get_added_tokens_decoder().values().filter(|token| token.normalized) {
+        let mut text = NormalizedString::from(token.content.as_str());
+        if normalizer.normalize(&mut text).is_err() || text.get().is_empty() {
+            return Err(Error::format(file, format!("the normalizer leaves nothing of the added token {:?}", token.content), HINT));
+        }
+    }
+    Ok(())
 }
 
 /// `add_bos_token` and `add_eos_token` of the configuration win over the post-processor.

@@ -12,6 +12,7 @@ pub mod pre_tokenizer;
 pub mod rows;
 pub mod stream;
 pub mod tokenizer;
+mod tokenizer_check;
 
 pub use chat::ChatTemplate;
 pub use dataset::{DataOptions, DataReport, Dataset, Example, Format, Labelled, Overlong};

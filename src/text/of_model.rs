@@ -57,15 +57,18 @@ enum StopIds {
 }
 
 impl Tokenizer {
-    /// The tokenizer of a model: from the metadata of a GGUF file, or from the files beside safetensors weights.
+    /// The tokenizer of a model: one that was set, or from the metadata of a GGUF file, or from the files beside safetensors weights.
     ///
     /// # Errors
     /// When there is none, or when it is damaged or of an unknown kind.
     pub fn of_model(model: &ModelFile) -> Result<Self> {
-        if !model.metadata().is_empty() {
-            return Self::from_gguf(model.name(), GgufTokenizer::from_metadata(model.metadata())?);
-        }
         let side = model.side_files();
+        if !model.metadata().is_empty() {
+            return match &side.tokenizer_json {
+                Some(json) => Self::beside_gguf(model, json),
+                None => Self::from_gguf(model.name(), GgufTokenizer::from_metadata(model.metadata())?),
+            };
+        }
         let Some(json) = &side.tokenizer_json else {
             return Err(Error::format(model.name(), "there is no tokenizer.json beside the weights", "download it from the same place"));
         };
@@ -85,5 +88,33 @@ impl Tokenizer {
             };
         }
         Ok(tokenizer)
+    }
+
+    /// The tokenizer of a `tokenizer.json` for the weights of a GGUF file, whose metadata fills in what the file does not say.
+    fn beside_gguf(model: &ModelFile, json: &str) -> Result<Self> {
+        let side = model.side_files();
+        let config = side.tokenizer_config_json.as_ref().map(String::as_bytes);
+        let mut tokenizer = Self::from_json("tokenizer.json", json.as_bytes(), config)?;
+        if tokenizer.vocab_size() > model.config.vocab_size {
+            let problem =
+                format!("it has token ids up to {}, the model has {} tokens", tokenizer.vocab_size() - 1, model.config.vocab_size);
+            return Err(Error::format("tokenizer.json", problem, super::tokenizer_check::HINT));
+        }
+        let meta = model.metadata();
+        let id = |name: &str| -> Result<Option<u32>> {
+            let found = meta.u64(&format!("tokenizer.ggml.{name}_token_id"))?;
+            Ok(found.and_then(|id| u32::try_from(id).ok()).filter(|&id| (id as usize) < tokenizer.vocab_size()))
+        };
+        let (bos, eos, eot, unk, pad) = (id("bos")?, id("eos")?, id("eot")?, id("unknown")?, id("padding")?);
+        let template = match &side.chat_template {
+            Some(template) => Some(template.as_str()),
+            None if tokenizer.chat_template().is_none() => meta.str("tokenizer.chat_template")?,
+            None => None,
+        };
+        if let Some(template) = template {
+            tokenizer = tokenizer.with_chat_template(template);
+        }
+        let stops: Vec<u32> = eos.into_iter().chain(eot).collect();
+        Ok(tokenizer.with_special_ids(bos, eos, unk, pad).with_stop_ids(&stops))
     }
 }

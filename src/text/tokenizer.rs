@@ -280,6 +280,16 @@ impl Tokenizer {
         self
     }
 
+    /// The ids of special tokens that the tokenizer's own files do not name.
+    #[must_use]
+    pub(super) fn with_special_ids(mut self, bos: Option<u32>, eos: Option<u32>, unk: Option<u32>, pad: Option<u32>) -> Self {
+        let special = &mut self.special;
+        for (own, given) in [(&mut special.bos, bos), (&mut special.eos, eos), (&mut special.unk, unk), (&mut special.pad, pad)] {
+            *own = own.or(given);
+        }
+        self
+    }
+
     fn check_ids(&self, ids: &[u32]) -> Result<()> {
         match ids.iter().find(|&&id| id as usize >= self.vocab_size) {
             None => Ok(()),

@@ -21,6 +21,9 @@ pub struct TrainConfig {
     /// The base model: a path, or `hf:owner/repo[/file]`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub model: Option<String>,
+    /// A `tokenizer.json`, or a folder with one, instead of the model's own tokenizer.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub tokenizer: Option<String>,
     /// Format that float weights are quantised to when loaded: `none` (the default) or a block format that can be encoded.
     pub quantize: String,
     /// Files of rows to train on; with several, each is a task with its own losses.
@@ -106,8 +109,20 @@ pub(super) const MAX_ROWS: usize = 1 << 24;
 const USUAL_RATES: std::ops::RangeInclusive<f64> = 1e-7..=1e-1;
 
 /// Keys that a resumed run may give anew: they change where things are or when the run looks at itself, or make it longer.
-const MAY_CHANGE: &[&str] =
-    &["model", "data", "eval-data", "init-adapter", "out", "steps", "epochs", "eval-every", "save-every", "patience", "recompute"];
+const MAY_CHANGE: &[&str] = &[
+    "model",
+    "tokenizer",
+    "data",
+    "eval-data",
+    "init-adapter",
+    "out",
+    "steps",
+    "epochs",
+    "eval-every",
+    "save-every",
+    "patience",
+    "recompute",
+];
 
 /// The key that a resumed run may make smaller.
 const LR: &str = "lr";
@@ -128,6 +143,7 @@ impl TrainConfig {
         let mut config = Self {
             name: s.text("name")?.unwrap_or_else(|| "main".to_owned()),
             model: s.text("model")?,
+            tokenizer: s.text("tokenizer")?,
             quantize: read_quantize(s)?,
             data: s.paths("data")?,
             data_weights: s.numbers("data-weights", "positive numbers, one a file, such as [2, 1]", positive)?,

@@ -153,7 +153,7 @@ mod tests {
     use serde_json::json;
 
     /// Settings that are paths, names, or the base's.
-    const PLACES: &[&str] = &["name", "model", "quantize", "data", "eval-data", "init-adapter", "out"];
+    const PLACES: &[&str] = &["name", "model", "tokenizer", "quantize", "data", "eval-data", "init-adapter", "out"];
 
     fn read(key: &str, value: Value) -> Result<TrainConfig> {
         let mut map = Map::from_iter([(key.to_owned(), value)]);

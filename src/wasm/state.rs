@@ -88,16 +88,19 @@ impl State {
     }
 
     /// Opens a source, or the embedded model.
-    pub async fn load(&mut self, source: Option<JsByteSource>, quantize: Option<String>) -> Result<Value> {
+    pub async fn load(&mut self, source: Option<JsByteSource>, quantize: Option<String>, tokenizer: Option<String>) -> Result<Value> {
         let quantize = quantize.unwrap_or_else(|| "none".to_owned());
         TrainConfig::quantize_format(&quantize)?;
-        let file = match source {
+        let mut file = match source {
             None => demo::model().await?,
             Some(source) => {
                 let source: Box<dyn ByteSource> = Box::new(Foreign::new(source, self.abort.clone()));
                 ModelFile::open_gguf(vec![source]).await?
             }
         };
+        if let Some(json) = tokenizer {
+            file.set_tokenizer(json, None);
+        }
         let tokenizer = Tokenizer::of_model(&file)?;
         let hash = file.content_hash().await?;
         // The old base stays until the new one is known to be good.

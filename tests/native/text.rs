@@ -112,6 +112,29 @@ fn another_pre_tokenizer_gives_other_ids() {
 }
 
 #[test]
+fn the_pre_tokenizers_of_deepseek_and_seed_agree_with_their_tokenizer_json() {
+    let cases: Value = serde_json::from_str(include_str!("../golden/pre_tokenizers.json")).expect("golden file");
+    for case in cases.as_array().expect("cases") {
+        let (pre, text) = (case["pre"].as_str().expect("name"), case["text"].as_str().expect("text"));
+        let tokenizer = Tokenizer::from_gguf("test.gguf", byte_level_meta(pre)).expect("a good vocabulary");
+        assert_eq!(tokenizer.encode(text, false).expect("encodes"), ids(&case["ids"]), "{pre}: {text:?}");
+    }
+}
+
+#[test]
+fn a_vocabulary_without_the_merges_that_it_needs_is_refused() {
+    let without = GgufTokenizer { merges: Vec::new(), ..byte_level_meta("smollm") };
+    refused(Tokenizer::from_gguf("no-merges.gguf", without.clone()).map(|_| ()), &["no-merges.gguf", "tokenizer.ggml.merges"]);
+    // Single bytes and control tokens need none.
+    let mut bytes = without;
+    let kept: Vec<usize> = (0..bytes.tokens.len()).filter(|&id| id < 3 || bytes.tokens[id].chars().count() == 1).collect();
+    bytes.tokens = kept.iter().map(|&id| bytes.tokens[id].clone()).collect();
+    bytes.token_type = kept.iter().map(|&id| bytes.token_type[id]).collect();
+    let tokenizer = Tokenizer::from_gguf("bytes.gguf", bytes).expect("a vocabulary of bytes");
+    assert_eq!(tokenizer.encode("abc", false).expect("encodes").len(), 3);
+}
+
+#[test]
 fn sentence_piece_vocabularies_agree_with_sentencepiece() {
     let golden = golden();
     let tokenizer = sentence_piece();

@@ -165,7 +165,7 @@ async fn a_base_comes_from_a_source_and_a_broken_source_is_named() {
     let blob = web_blob(model);
     Reflect::set(&js_sys::global(), &"testBlob".into(), &blob).expect("a global");
     let whole = "return globalThis.testBlob.slice(offset, offset + length).arrayBuffer().then((b) => new Uint8Array(b))";
-    let info = engine.load_base(source(model.len(), whole).unchecked_into(), None).await.expect("the model");
+    let info = engine.load_base(source(model.len(), whole).unchecked_into(), None, None).await.expect("the model");
     assert_eq!(get(&info, "name").as_string().as_deref(), Some("model.gguf"));
     let text = engine.generate("Hello".into(), js(&serde_json::json!({ "maxTokens": 4 })), JsValue::UNDEFINED, JsValue::UNDEFINED).await;
     text.expect("some text");
@@ -179,7 +179,7 @@ async fn a_base_comes_from_a_source_and_a_broken_source_is_named() {
         (model.len(), "return Promise.resolve('text')", "config"),
     ];
     for (size, read, expected) in cases {
-        let error = engine.load_base(source(size, read).unchecked_into(), None).await.expect_err(read);
+        let error = engine.load_base(source(size, read).unchecked_into(), None, None).await.expect_err(read);
         assert_eq!(code(&error), expected, "{read}: {error:?}");
     }
     // The base that was there still is.

@@ -128,6 +128,9 @@ pub struct GenerateArgs {
     /// Base model: a GGUF file, a safetensors file, or a folder with either.
     #[arg(long, value_name = "PATH")]
     pub model: PathBuf,
+    /// A tokenizer.json, or a folder with one, instead of the model's own tokenizer.
+    #[arg(long, value_name = "FILE")]
+    pub tokenizer: Option<PathBuf>,
     /// What to answer; with --raw what to continue.
     #[arg(long, value_name = "TEXT")]
     pub prompt: String,
@@ -175,6 +178,9 @@ pub struct EvalArgs {
     /// Base model: a GGUF file, a safetensors file, or a folder with either.
     #[arg(long, value_name = "PATH")]
     pub model: PathBuf,
+    /// A tokenizer.json, or a folder with one, instead of the model's own tokenizer.
+    #[arg(long, value_name = "FILE")]
+    pub tokenizer: Option<PathBuf>,
     /// A text file: mean NLL and perplexity over windows of --seq tokens.
     #[arg(long, value_name = "FILE", required_unless_present = "data")]
     pub text: Option<PathBuf>,
@@ -213,6 +219,9 @@ pub struct ShadersArgs {
 pub struct InspectArgs {
     /// A GGUF file, a safetensors file, or a folder with either.
     pub model: PathBuf,
+    /// A tokenizer.json, or a folder with one, instead of the model's own tokenizer.
+    #[arg(long, value_name = "FILE")]
+    pub tokenizer: Option<PathBuf>,
     /// List every tensor: name, format, shape, bytes.
     #[arg(long)]
     pub tensors: bool,

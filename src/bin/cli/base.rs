@@ -10,6 +10,15 @@ use weblora::train::start::open_adapter;
 
 use super::files::AdapterFiles;
 
+/// Opens a model, with the tokenizer of another file where one is named.
+pub fn open_model(model: &Path, tokenizer: Option<&Path>) -> Result<ModelFile> {
+    let mut file = pollster::block_on(ModelFile::open_path(model))?;
+    if let Some(path) = tokenizer {
+        file.use_tokenizer(path)?;
+    }
+    Ok(file)
+}
+
 /// A model, its tokenizer and adapters that fit it.
 pub struct Base {
     /// The opened header.
@@ -24,8 +33,8 @@ pub struct Base {
 
 impl Base {
     /// Opens everything; no device yet.
-    pub fn open(model: &Path, adapters: &[PathBuf]) -> Result<Self> {
-        let file = pollster::block_on(ModelFile::open_path(model))?;
+    pub fn open(model: &Path, tokenizer: Option<&Path>, adapters: &[PathBuf]) -> Result<Self> {
+        let file = open_model(model, tokenizer)?;
         file.warnings().iter().for_each(|warning| eprintln!("warning: {warning}"));
         let tokenizer = Tokenizer::of_model(&file)?;
         let hash = pollster::block_on(file.content_hash())?;

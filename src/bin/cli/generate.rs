@@ -13,7 +13,7 @@ use super::output::Output;
 
 /// Runs the verb.
 pub fn run(args: &GenerateArgs, output: &mut Output) -> Result<()> {
-    let base = Base::open(&args.model, &args.adapter)?;
+    let base = Base::open(&args.model, args.tokenizer.as_deref(), &args.adapter)?;
     let format = TrainConfig::quantize_format(&args.quantize)?;
     let prompt = prompt_tokens(args, &base)?;
     let max_len = prompt.len() + args.max_tokens as usize;

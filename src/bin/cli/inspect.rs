@@ -10,12 +10,13 @@ use weblora::text::inspect::RowView;
 use weblora::text::{DataOptions, Dataset, Tokenizer, read_rows};
 
 use super::args::InspectArgs;
+use super::base::open_model;
 use super::files::{self, AdapterFiles};
 use super::output::{Output, bytes};
 
 /// Runs the verb.
 pub fn run(args: &InspectArgs, output: &mut Output) -> Result<()> {
-    let model = pollster::block_on(ModelFile::open_path(&args.model))?;
+    let model = open_model(&args.model, args.tokenizer.as_deref())?;
     model.warnings().iter().for_each(|warning| eprintln!("warning: {warning}"));
     if let Some(path) = &args.data {
         return show_rows(args, path, &model, output);

@@ -11,6 +11,7 @@ use weblora::train::start::{Start, fill_in, from_adapter};
 use weblora::train::trainer::{TrainPlan, Trainer};
 use weblora::train::{Checkpoint, Progress, Run, TrainConfig};
 
+use super::base::open_model;
 use super::data;
 use super::device::Device;
 use super::files::{self, AdapterFiles, Existing, OutFolder};
@@ -30,7 +31,7 @@ pub fn run(args: &TrainArgs, output: &mut Output) -> Result<()> {
         fill_in(&mut map, settings);
     }
     let first = TrainConfig::from_map(&map)?;
-    let model = pollster::block_on(ModelFile::open_path(needed("model", first.model.as_ref())?))?;
+    let model = open_model(needed("model", first.model.as_ref())?, first.tokenizer.as_deref().map(Path::new))?;
     let (config, start) = start_from(map, first, &model, args.resume)?;
     if let Some(settings) = &begun_with {
         config.check_resume(settings)?; // before the model is loaded

@@ -19,6 +19,9 @@ pub struct TrainArgs {
     /// Base model: a GGUF file, a safetensors file, or a folder with either.
     #[arg(long, value_name = "PATH")]
     model: Option<String>,
+    /// A tokenizer.json, or a folder with one, instead of the model's own tokenizer.
+    #[arg(long, value_name = "FILE")]
+    tokenizer: Option<String>,
     /// Quantise float weights when loading: nf4, q4_0, q8_0 or none.
     #[arg(long, value_name = "FORMAT")]
     quantize: Option<String>,
@@ -272,8 +275,8 @@ mod tests {
         use clap::CommandFactory;
         let command = Cli::command();
         let flags: Vec<&str> = command.get_arguments().filter_map(|arg| arg.get_long()).collect();
-        let all = json!({"model": "m", "data": "d", "init-adapter": "a", "steps": 1, "batch-rows": 2, "rank-pattern": {"q_proj": 1},
-            "alpha-pattern": {"q_proj": 1}});
+        let all = json!({"model": "m", "tokenizer": "t", "data": "d", "init-adapter": "a", "steps": 1, "batch-rows": 2,
+            "rank-pattern": {"q_proj": 1}, "alpha-pattern": {"q_proj": 1}});
         let mut config = TrainConfig::from_map(all.as_object().expect("an object")).expect("settings");
         (config.eval_data, config.epochs) = (vec!["e".into()], Some(1));
         (config.data_weights, config.data_temperature) = (Some(vec![1.0]), Some(2.0));

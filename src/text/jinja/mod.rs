@@ -1,25 +1,48 @@
-//! Chat templates as Hugging Face renders them: Jinja2 with `trim_blocks`, `lstrip_blocks`, loop controls, `raise_exception`,
-//! `strftime_now`, Python's string and dict methods, `tojson` without HTML escapes, and `{% generation %}`.
+//! Chat templates as Hugging Face renders them: Jinja2's sandbox with `trim_blocks`, `lstrip_blocks`, loop controls, `raise_exception`,
+//! `strftime_now`, `tojson` without HTML escapes, and `{% generation %}`.
+//!
+//! This is an interpreter of its own, for two reasons. Templates are written for Python: they call its methods, format with `%`, and
+//! print its lists and floats. And a template comes with any model file, so every step, byte and level that it takes is counted
+//! (`limits.rs`), also inside operators.
 
-mod generation_tags;
-mod python;
+mod arguments;
+mod ast;
+mod eval;
+mod expressions;
+mod filters;
+mod json;
+mod lexer;
+mod limits;
+mod lookup;
+mod methods;
+mod operators;
+mod parser;
+mod print;
+mod printf;
+mod run;
+mod sequences;
 pub mod strftime;
+mod tests;
+mod text_methods;
+mod value;
 
 use std::ops::Range;
 
-use minijinja::{Environment, ErrorKind};
 use serde_json::Value;
 
-use self::generation_tags::{BEGIN, END};
+use self::ast::Ast;
+use self::limits::Fault;
+use self::run::Run;
 pub use self::strftime::Date;
+use self::value::Heap;
 use crate::{Error, Result};
 
 const NAME: &str = "chat_template";
 
 /// A compiled template.
 pub struct Template {
-    env: Environment<'static>,
-    marks: bool,
+    ast: Ast,
+    date: Option<Date>,
 }
 
 /// Rendered text, and the byte ranges of it that stood inside `{% generation %}`, in order; never empty ranges.
@@ -35,52 +58,54 @@ impl Template {
     /// Compiles a template.
     ///
     /// # Errors
-    /// When it is not valid Jinja.
+    /// When it is not valid Jinja, or too long or nested too deep.
     pub fn new(source: &str) -> Result<Self> {
-        let mut env = Environment::new();
-        env.set_trim_blocks(true);
-        env.set_lstrip_blocks(true);
-        env.set_formatter(python::print);
-        env.set_unknown_method_callback(minijinja_contrib::pycompat::unknown_method_callback);
-        env.add_filter("tojson", python::tojson);
-        env.add_function("raise_exception", |message: String| -> Result<String, minijinja::Error> {
-            Err(minijinja::Error::new(ErrorKind::InvalidOperation, message))
-        });
-        let rewritten = generation_tags::rewrite(source);
-        let marks = rewritten.is_some();
-        env.add_template_owned(NAME, rewritten.unwrap_or_else(|| source.to_owned())).map_err(|e| failed(&e))?;
-        Ok(Self { env, marks })
+        let ast = parser::parse(source).map_err(|(fault, line)| failed(&fault, line))?;
+        Ok(Self { ast, date: None })
     }
 
     /// Gives the template `strftime_now`, which is undefined otherwise. Its day is `date`, its time midnight.
     pub fn set_date(&mut self, date: Date) {
-        self.env.add_function("strftime_now", move |format: String| strftime::strftime(date, &format));
+        self.date = Some(date);
     }
 
     /// Whether the template marks what the model wrote with `{% generation %}`.
     pub fn marks_generation(&self) -> bool {
-        self.marks
+        self.ast.marks_generation
     }
 
     /// Renders the template with these variables; one that is absent is undefined, one that is null is `None`.
     ///
     /// # Errors
-    /// When the template refuses its variables, or when they contain the two noncharacters that mark generation tags.
+    /// When the template refuses its variables, fails, or takes more than its limits allow.
     pub fn render(&self, variables: Vec<(&str, Value)>) -> Result<Output> {
-        let reserved = |value: &Value| value.to_string().contains([BEGIN, END]);
-        if self.marks && variables.iter().any(|(_, value)| reserved(value)) {
-            return Err(Error::format(NAME, "the messages contain U+FDD0 or U+FDD1", "remove these noncharacters from the row"));
+        let heap = Heap::new(variables.iter().map(|(_, value)| size(value)).sum());
+        let converted = variables.iter().map(|(name, value)| Ok(((*name).into(), heap.json_value(value)?))).collect::<limits::Res<_>>();
+        let converted = converted.map_err(|fault| failed(&fault, 1))?;
+        let mut run = Run::new(&self.ast, heap, self.date, converted);
+        match run.block(&self.ast.body, 0) {
+            Ok(_) => {
+                let mut generated = run.generated;
+                let fits = |range: &Range<usize>| run.out.get(range.clone()).is_some();
+                generated.retain(fits);
+                Ok(Output { text: run.out, generated })
+            }
+            Err(fault) => Err(failed(&fault, run.line)),
         }
-        let template = self.env.get_template(NAME).map_err(|e| failed(&e))?;
-        let variables = variables.into_iter().map(|(name, value)| (name, minijinja::Value::from_serialize(value)));
-        let marked = template.render(minijinja::Value::from_iter(variables)).map_err(|e| failed(&e))?;
-        let (text, generated) = generation_tags::take_marks(&marked);
-        Ok(Output { text, generated })
     }
 }
 
-fn failed(error: &minijinja::Error) -> Error {
-    let what = error.detail().map_or_else(|| error.kind().to_string(), str::to_owned);
-    let line = error.line().map(|line| format!(" (line {line} of the template)")).unwrap_or_default();
-    Error::format(NAME, format!("{what}{line}"), "change the row to what the template accepts, or use another format")
+/// About how many bytes a value takes as JSON.
+fn size(value: &Value) -> usize {
+    match value {
+        Value::String(text) => text.len() + 2,
+        Value::Array(items) => items.iter().map(size).sum::<usize>() + 2,
+        Value::Object(map) => map.iter().map(|(key, value)| key.len() + 4 + size(value)).sum::<usize>() + 2,
+        _ => 4,
+    }
+}
+
+fn failed(fault: &Fault, line: usize) -> Error {
+    let what = format!("{} (line {line} of the template)", fault.0);
+    Error::format(NAME, what, "change the row to what the template accepts, or use another format")
 }

@@ -1,6 +1,6 @@
 //! GGUF and safetensors: what they hold, every lie they can tell, and damaged files at random.
 
-mod build;
+pub(crate) mod build;
 mod damage;
 mod gguf;
 mod gguf_lies;

@@ -21,7 +21,7 @@ export class Device {
   readonly info: AdapterInfo;
   readonly #options: DeviceOptions;
   readonly #isCpu: boolean;
-  #base: { open: OpenBase; quantize: string | undefined; info: BaseInfo } | undefined;
+  #base: { open: OpenBase; quantize: string | undefined; tokenizer: string | undefined; info: BaseInfo } | undefined;
 
   private constructor(engine: Engine, info: AdapterInfo, isCpu: boolean, options: DeviceOptions) {
     this.engine = engine;
@@ -50,14 +50,14 @@ export class Device {
     return this.#base;
   }
 
-  async load(open: OpenBase, quantize: string | undefined): Promise<BaseInfo> {
+  async load(open: OpenBase, quantize: string | undefined, tokenizer: string | undefined): Promise<BaseInfo> {
     const { engine } = this;
-    const info = await (open.source ? engine.loadBase(open.source, quantize) : engine.loadEmbedded(quantize));
+    const info = await (open.source ? engine.loadBase(open.source, quantize, tokenizer) : engine.loadEmbedded(quantize));
     // The old base's file is free to be removed now.
     this.#base?.open.release();
     const { cached, warnings } = open;
     const known: BaseInfo = { ...info, warnings, ...(cached === undefined ? {} : { cached }) };
-    this.#base = { open, quantize, info: known };
+    this.#base = { open, quantize, tokenizer, info: known };
     return known;
   }
 
@@ -70,8 +70,8 @@ export class Device {
     }
     await this.#recall();
     if (this.#base) {
-      const { open, quantize } = this.#base;
-      await (open.source ? this.engine.loadBase(open.source, quantize) : this.engine.loadEmbedded(quantize));
+      const { open, quantize, tokenizer } = this.#base;
+      await (open.source ? this.engine.loadBase(open.source, quantize, tokenizer) : this.engine.loadEmbedded(quantize));
     }
   }
 

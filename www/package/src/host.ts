@@ -70,12 +70,13 @@ export class Host {
       this.#device = await Device.open(wasmUrl, options);
       return this.#device.info;
     },
-    loadBase: async (call, source, { quantize }) => {
+    loadBase: async (call, source, { quantize, tokenizer }) => {
       if (this.#training) throw new WebloraError("busy", "a run is training; stop it before another base is loaded");
       const open = await openBase(source, call.signal, call.progress);
       try {
         call.progress({ phase: "header", done: 0, total: 1 });
-        const info = await this.#use(call, () => this.#open.load(open, quantize));
+        const json = tokenizer instanceof Blob ? await tokenizer.text() : tokenizer;
+        const info = await this.#use(call, () => this.#open.load(open, quantize, json));
         call.progress({ phase: "header", done: 1, total: 1 });
         this.#run = undefined;
         return info;

@@ -9,7 +9,7 @@ import type {
 /** What can be asked of the Worker: arguments and result. Callbacks and signals stay on the page. */
 export interface Calls {
   create(options: { wasmUrl?: string; maxBytes?: number; subgroups?: boolean }): AdapterInfo;
-  loadBase(source: BaseSource, options: Pick<LoadOptions, "quantize">): BaseInfo;
+  loadBase(source: BaseSource, options: Pick<LoadOptions, "quantize" | "tokenizer">): BaseInfo;
   methods(): MethodInfo[];
   demoSettings(): Settings;
   settings(method: string): Setting[];

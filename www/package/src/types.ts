@@ -15,6 +15,8 @@ export type BaseSource =
 export interface LoadOptions {
   /** Quantise float weights on the way to the GPU; default "none". Applies to everything that is done with this base. */
   quantize?: "none" | "nf4" | "q4_0" | "q8_0";
+  /** A tokenizer.json, or its text, instead of the tokenizer in the model's file. */
+  tokenizer?: Blob | string;
   /** Abort: the call rejects with code "aborted". */
   signal?: AbortSignal;
   onProgress?: (progress: Progress) => void;

@@ -1,0 +1,96 @@
+//! What a template may use. A template comes with any model file, so none may hang, kill or exhaust the process.
+
+use std::cell::Cell;
+
+/// Longest template in bytes.
+pub(super) const SOURCE: usize = 1 << 20;
+/// Deepest nesting of tags and brackets in a template. Debug builds, whose frames are the largest, take some 12 kB of stack for one.
+pub(super) const SYNTAX_DEPTH: usize = 60;
+/// Deepest nesting of calls and tags while a template runs.
+pub(super) const CALL_DEPTH: usize = 250;
+/// Deepest nesting of lists and dicts.
+pub(super) const VALUE_DEPTH: usize = 200;
+/// Widest indent.
+pub(super) const INDENT: usize = 1000;
+/// Longest string, in bytes, and so the longest output.
+pub(super) const TEXT: usize = 64 << 20;
+/// Steps that any rendering may take, before what its input adds.
+const STEPS: u64 = 2_000_000;
+/// Bytes of strings and lists that any rendering may make, before what its input adds.
+const BYTES: u64 = 256 << 20;
+/// Steps and bytes that a byte of the input adds: templates go over all messages for each message.
+const PER_INPUT_BYTE: u64 = 256;
+
+/// Why a template stopped.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Fault(pub(super) String);
+
+pub(super) type Res<T> = Result<T, Fault>;
+
+pub(super) fn fault(what: impl Into<String>) -> Fault {
+    Fault(what.into())
+}
+
+/// What is left of the limits.
+pub(super) struct Budget {
+    steps: Cell<u64>,
+    bytes: Cell<u64>,
+    allowed: (u64, u64),
+}
+
+impl Budget {
+    /// For an input of so many bytes.
+    pub(super) fn new(input: usize) -> Self {
+        let more = (input as u64).saturating_mul(PER_INPUT_BYTE);
+        let allowed = (STEPS.saturating_add(more), BYTES.saturating_add(more));
+        Self { steps: Cell::new(allowed.0), bytes: Cell::new(allowed.1), allowed }
+    }
+
+    /// Counts work.
+    pub(super) fn steps(&self, n: usize) -> Res<()> {
+        match self.steps.get().checked_sub(n as u64) {
+            Some(left) => {
+                self.steps.set(left);
+                Ok(())
+            }
+            None => Err(fault(format!("it takes more than {} steps, the limit for these messages", self.allowed.0))),
+        }
+    }
+
+    /// Counts bytes before they are allocated, and the work of writing them.
+    pub(super) fn bytes(&self, n: usize) -> Res<()> {
+        self.steps(n / 64)?;
+        match self.bytes.get().checked_sub(n as u64) {
+            Some(left) => {
+                self.bytes.set(left);
+                Ok(())
+            }
+            None => Err(fault(format!("it makes more than {} bytes of text and lists, the limit for these messages", self.allowed.1))),
+        }
+    }
+
+    /// Counts the bytes of one string before it is allocated.
+    pub(super) fn text(&self, n: usize) -> Res<()> {
+        if n > TEXT {
+            return Err(fault(format!("a text of {n} bytes is longer than the limit of {TEXT}")));
+        }
+        self.bytes(n)
+    }
+
+    /// Appends to a text.
+    pub(super) fn push(&self, out: &mut String, more: &str) -> Res<()> {
+        if out.len() + more.len() > TEXT {
+            return Err(fault(format!("a text is longer than the limit of {TEXT} bytes")));
+        }
+        self.bytes(more.len())?;
+        out.push_str(more);
+        Ok(())
+    }
+
+    /// Appends a character so many times.
+    pub(super) fn repeat(&self, out: &mut String, c: char, n: usize) -> Res<()> {
+        self.text(out.len().saturating_add(n.saturating_mul(c.len_utf8())))?;
+        out.extend(std::iter::repeat_n(c, n));
+        Ok(())
+    }
+}
