@@ -75,6 +75,12 @@ fn parts_that_the_library_would_panic_on_are_refused_by_name() {
     refused(&with("/model", model), &["unk_token", "<none>"]);
     let text = with("/decoder", Value::Null).to_string().replace("\"decoder\":null", r#""decoder":{"type":"\ud800"}"#);
     assert!(Tokenizer::from_json("tokenizer.json", text.as_bytes(), None).is_err_and(|e| e.to_string().contains("tokenizer.json")));
+    for pattern in ["(?=a)", "\\b", "^", "a|"] {
+        let replace = json!({"type": "Replace", "pattern": {"Regex": pattern}, "content": "y"});
+        refused(&with("/normalizer", json!({"type": "Sequence", "normalizers": [replace, {"type": "NFC"}]})), &["Regex", "empty"]);
+    }
+    let thousands = json!({"type": "Split", "pattern": {"Regex": r"(?=(\d{3})+(?!\d))"}, "behavior": "Isolated", "invert": false});
+    assert!(open(&with("/pre_tokenizer", json!({"type": "Sequence", "pretokenizers": [thousands, {"type": "ByteLevel", "use_regex": false, "add_prefix_space": false, "trim_offsets": false}]}))).is_ok());
     // Sixty doublings of a letter.
     let doubling = vec![json!({"type": "Replace", "pattern": {"String": "a"}, "content": "aa"}); 60];
     refused(&with("/normalizer", json!({"type": "Sequence", "normalizers": doubling})), &["normalizer", "longer"]);
