@@ -57,6 +57,9 @@ const CONTROL: i32 = 3;
 const USER_DEFINED: i32 = 4;
 const BYTE: i32 = 6;
 
+/// Longest piece of a "llama" vocabulary in bytes.
+const MAX_PIECE: usize = 1024;
+
 const HINT: &str = "the file is damaged or was converted wrongly: download or convert it again";
 
 impl Tokenizer {
@@ -137,6 +140,11 @@ fn sentence_piece(file: &str, meta: &GgufTokenizer) -> Result<Tokenizer> {
     if meta.scores.is_empty() {
         return Err(Error::format(file, "`tokenizer.ggml.scores` is absent, which a \"llama\" tokenizer needs", HINT));
     }
+    // Where a piece may be cut is looked for at each of its characters, so its cost grows with the square of its length.
+    let long = |(id, token): &(usize, &String)| token.len() > MAX_PIECE && is_joinable(meta, *id);
+    if let Some((id, token)) = meta.tokens.iter().enumerate().find(long) {
+        return Err(Error::format(file, format!("token {id} has {} bytes, at most {MAX_PIECE} were expected", token.len()), HINT));
+    }
     let vocab = first_ids(&meta.tokens);
     let byte_fallback = (0..=255u8).all(|b| vocab.contains_key(format!("<0x{b:02X}>").as_str()));
     let unknown = meta.unknown_token_id.map(|id| meta.tokens[id as usize].clone());
@@ -207,11 +215,15 @@ fn finish(file: &str, meta: &GgufTokenizer, made: Assembled) -> Result<Tokenizer
     }))
 }
 
+/// Whether a token may be joined from others: it is text.
+fn is_joinable(meta: &GgufTokenizer, id: usize) -> bool {
+    !matches!(meta.token_type.get(id), Some(&(UNKNOWN | CONTROL | BYTE)))
+}
+
 /// The merges that make byte-pair encoding choose what SentencePiece would: a piece may be joined from any two pieces, and
 /// pieces with a higher score are joined first.
 fn merges_from_scores(meta: &GgufTokenizer, vocab: &HashMap<&str, u32>) -> Vec<(String, String)> {
-    let joinable = |id: usize| !matches!(meta.token_type.get(id), Some(&(UNKNOWN | CONTROL | BYTE)));
-    let mut pieces: Vec<usize> = (0..meta.tokens.len()).filter(|&id| joinable(id)).collect();
+    let mut pieces: Vec<usize> = (0..meta.tokens.len()).filter(|&id| is_joinable(meta, id)).collect();
     pieces.sort_by(|&a, &b| meta.scores[b].total_cmp(&meta.scores[a]));
     let mut merges = Vec::new();
     for id in pieces {

@@ -220,6 +220,9 @@ fn vocabularies_that_lie_are_refused() {
     meta.scores.clear();
     refused(Tokenizer::from_gguf("lie.gguf", meta).map(|_| ()), &["scores"]);
     let mut meta = sentence_piece_meta();
+    meta.tokens[300] = "a".repeat(2000);
+    refused(Tokenizer::from_gguf("long.gguf", meta).map(|_| ()), &["token 300", "2000"]);
+    let mut meta = sentence_piece_meta();
     meta.scores[7] = f32::NAN;
     assert!(Tokenizer::from_gguf("nan.gguf", meta).is_ok(), "an odd score is only an odd order");
 
