@@ -158,6 +158,11 @@ x {{- n -}} y {{ n -}}   z {{- ' ' }}{{ 'a' -}}   b
 {{ l | join }} {{ l | join(', ') }} {{ people | join(', ', attribute='name') }} {{ 'abc' | join('-') }} {{ mixed | join('|') }} {{ undefined_name | join(',') }}| {{ d | join(',') }}
 {{ l | sort }} {{ l | sort(reverse=true) }} {{ words | sort }} {{ words | sort(case_sensitive=true) }} {{ people | sort(attribute='age') | map(attribute='name') | list }} {{ people | sort(attribute='age,name') | map(attribute='name') | join }} {{ people | sort(reverse=true, attribute='age') | map(attribute='name') | join }}
 {{ mixed | sort }}
+{{ u | sort(attribute='age') }} {{ empty | truncate(5) }} {{ n | string | truncate(1, leeway=9) }}
+{{ n | truncate(5) }}
+{{ n | indent(2) }}
+{{ n[1:] }}
+{{ nothing[:2] }}
 {{ words | unique | list }} {{ [1, 1.0, t, 2] | unique | list }} {{ people | unique(attribute='age') | map(attribute='name') | list }} {{ words | unique(case_sensitive=true) | list }}
 {{ l | min }} {{ l | max }} {{ words | min }} {{ people | max(attribute='age') }} {{ empty | min }}| {{ l | sum }} {{ people | sum(attribute='age') }} {{ l | sum(start=10) }} {{ [1.5, 2] | sum }}
 {{ l | reverse | list }} {{ s | reverse }} {{ (1, 2) | reverse | list }} {{ d | reverse | list }}

@@ -143,8 +143,13 @@ fn text_filter(name: &str, value: &Value, given: Given, heap: &Heap) -> Res<Opti
             let width = Value::Int(int_or(width.as_ref(), 80)?);
             text_methods::call(&text()?, "center", Given::of(vec![width]), heap)?
         }
-        "indent" => indent(&text()?, given, heap)?,
-        "truncate" => truncate(&text()?, given, heap)?,
+        "indent" => indent(text_methods::string(value)?, given, heap)?,
+        "truncate" => match value {
+            // A short list, or nothing, stays as it is.
+            Value::Str(text) => truncate(text, given, heap)?,
+            other if other.length(heap)?.is_some() => other.clone(),
+            other => truncate(text_methods::string(other)?, given, heap)?,
+        },
         "wordcount" => {
             let is_word = |c: char| c == '_' || c.is_alphanumeric();
             Value::Int(text()?.split(|c| !is_word(c)).filter(|word| !word.is_empty()).count() as i128)

@@ -96,7 +96,7 @@ pub(super) fn slice(value: &Value, bounds: [Option<Value>; 3], heap: &Heap) -> R
             value.length(heap)?.unwrap_or(0)
         }
         Value::Dict(_) => return Err(fault("unhashable type: 'slice'")),
-        other => return Ok(other.missing("slices")),
+        other => return Err(fault(format!("'{}' object is not subscriptable", other.type_name()))),
     };
     let places = places(length, start, end, step);
     match value {

@@ -134,7 +134,9 @@ fn sorted(name: &str, value: &Value, given: Given, heap: &Heap) -> Res<Value> {
     match name {
         "sort" => {
             let [reverse, case, attribute] = given.bind(name, ["reverse", "case_sensitive", "attribute"])?;
-            let mut items = keyed(value, attribute.as_ref(), truth(&case), heap)?;
+            let items = keyed(value, attribute.as_ref(), truth(&case), heap)?;
+            // Jinja2 compares lists of keys, so that equal keys need no order of their own.
+            let mut items = items.into_iter().map(|(key, item)| Ok((heap.tuple(vec![key])?, item))).collect::<Res<Vec<_>>>()?;
             order_by(&mut items, truth(&reverse), heap)?;
             heap.list(items.into_iter().map(|(_, item)| item).collect())
         }
