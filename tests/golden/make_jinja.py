@@ -158,7 +158,8 @@ x {{- n -}} y {{ n -}}   z {{- ' ' }}{{ 'a' -}}   b
 {{ l | join }} {{ l | join(', ') }} {{ people | join(', ', attribute='name') }} {{ 'abc' | join('-') }} {{ mixed | join('|') }} {{ undefined_name | join(',') }}| {{ d | join(',') }}
 {{ l | sort }} {{ l | sort(reverse=true) }} {{ words | sort }} {{ words | sort(case_sensitive=true) }} {{ people | sort(attribute='age') | map(attribute='name') | list }} {{ people | sort(attribute='age,name') | map(attribute='name') | join }} {{ people | sort(reverse=true, attribute='age') | map(attribute='name') | join }}
 {{ mixed | sort }}
-{{ u | sort(attribute='age') }} {{ empty | truncate(5) }} {{ n | string | truncate(1, leeway=9) }}
+{{ u | sort(attribute='age') }} {{ empty | truncate(5) }} {{ n | string | truncate(3, leeway=9) }}
+{{ n | string | truncate(1, leeway=9) }}
 {{ n | truncate(5) }}
 {{ n | indent(2) }}
 {{ n[1:] }}

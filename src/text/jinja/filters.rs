@@ -229,10 +229,10 @@ fn truncate(text: &str, given: Given, heap: &Heap) -> Res<Value> {
     let count = |value: Option<Value>, default| Ok(usize::try_from(int_or(value.as_ref(), default)?).unwrap_or(0));
     let (length, leeway) = (count(length, 255)?, count(leeway.filter(|v| !matches!(v, Value::None)), 5)?);
     let end = end.map_or(Ok("...".into()), |end| print::text(&end, heap).map(std::borrow::Cow::into_owned))?;
+    let kept = length.checked_sub(end.chars().count()).ok_or_else(|| fault("truncate: the length is shorter than the end"))?;
     if text.chars().count() <= length.saturating_add(leeway) {
         return heap.str(text);
     }
-    let kept = length.checked_sub(end.chars().count()).ok_or_else(|| fault("truncate: the length is shorter than the end"))?;
     let head: String = text.chars().take(kept).collect();
     let head = match head.rsplit_once(' ') {
         Some((words, _)) if !killwords.is_some_and(|kill| kill.truth()) => words,
