@@ -235,7 +235,7 @@ pub(crate) fn shorten(value: &Value) -> String {
 }
 
 /// Edits between two names (Levenshtein), `_` and `-` being the same.
-fn distance(a: &str, b: &str) -> usize {
+pub(crate) fn distance(a: &str, b: &str) -> usize {
     let same = |x: char, y: char| x == y || (x == '_' && y == '-');
     let b: Vec<char> = b.chars().collect();
     let mut row: Vec<usize> = (0..=b.len()).collect();

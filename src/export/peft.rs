@@ -16,12 +16,15 @@ use crate::adapters::patterns::json_number;
 use crate::adapters::{AdapterLayout, Patterns, Projection, Site, Slice};
 use crate::config::ModelConfig;
 use crate::settings::Map;
+use crate::text::templates;
 use crate::{Error, Result, quant};
 
 /// File name of the tensors.
 pub const WEIGHTS_FILE: &str = "adapter_model.safetensors";
 /// File name of our note.
 pub const NOTE_FILE: &str = "weblora.json";
+/// File name of a chat template that is not the base's own, as transformers has it.
+pub const TEMPLATE_FILE: &str = "chat_template.jinja";
 
 const PREFIX: &str = "base_model.model.";
 const HINT_FIT: &str = "use an adapter that was trained for this model";
@@ -258,8 +261,20 @@ impl PeftAdapter {
             text.push('\n');
             files.push((NOTE_FILE, text.into_bytes()));
         }
+        if let Some(template) = self.chat_template()? {
+            files.push((TEMPLATE_FILE, template.as_bytes().to_vec()));
+        }
         files.push((CONFIG_FILE, self.config().to_bytes()));
         Ok(files)
+    }
+
+    /// The Jinja source of the chat template that the adapter was trained with, where that was not the base's own.
+    ///
+    /// # Errors
+    /// When its note names a template that there is not.
+    pub fn chat_template(&self) -> Result<Option<&str>> {
+        let given = self.note.as_ref().and_then(|note| note.config.get("chat-template")).and_then(Value::as_str);
+        given.map(templates::source).transpose()
     }
 
     /// The largest rank of a site.

@@ -23,6 +23,18 @@ pub fn now() -> Duration {
     Duration::from_secs_f64(performance.map_or(0.0, |p| p.now() / 1000.0))
 }
 
+/// Seconds since 1970-01-01 in UTC; 0 where the clock stands before that.
+#[cfg(not(target_arch = "wasm32"))]
+pub fn unix_seconds() -> u64 {
+    std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).map_or(0, |since| since.as_secs())
+}
+
+/// Seconds since 1970-01-01 in UTC.
+#[cfg(target_arch = "wasm32")]
+pub fn unix_seconds() -> u64 {
+    (js_sys::Date::now() / 1000.0) as u64
+}
+
 /// Lets other tasks of the event loop run; nothing to do natively.
 #[cfg(not(target_arch = "wasm32"))]
 pub async fn yield_now() {}

@@ -1,18 +1,46 @@
-//! Chat templates, rendered as Hugging Face's `apply_chat_template` renders them, and where the assistant speaks in the result.
+//! Chat templates, rendered as Hugging Face's `apply_chat_template` renders them. Where the assistant speaks in the result is found by
+//! [`super::turns`].
 //!
 //! The variables of a template are Hugging Face's: `messages`, `tools`, `documents`, `add_generation_prompt`, `bos_token`, `eos_token`,
-//! `unk_token`, `pad_token`. One thing is left out on purpose: `strftime_now`, because two runs with one seed must see the same tokens.
-//! Templates that test for it use their fixed date.
+//! `unk_token`, `pad_token`. `strftime_now` is there when a date is given: two runs with one date see the same tokens.
 
-use std::ops::Range;
+use std::sync::OnceLock;
 
-use serde_json::Value;
+use serde_json::{Value, json};
 
-use super::jinja::{Output, Template};
+use super::jinja::{Date, Output, Template};
+use super::templates;
 use super::tokenizer::Tokenizer;
 use crate::{Error, Result};
 
-const NAME: &str = "chat_template";
+pub(super) const NAME: &str = "chat_template";
+
+/// How conversations become text.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct ChatOptions {
+    /// Another template than the model's own: the name of a built-in one ([`templates::NAMES`]), or Jinja.
+    pub template: Option<String>,
+    /// The day that `strftime_now` tells. Without one the function is undefined, as it is in old versions of transformers.
+    pub date: Option<Date>,
+}
+
+impl ChatOptions {
+    /// The Jinja source that these options and the model give; `None` where neither has one.
+    ///
+    /// # Errors
+    /// When the options' template is neither a known name nor Jinja.
+    pub fn source<'a>(&'a self, tokenizer: &'a Tokenizer) -> Result<Option<&'a str>> {
+        match &self.template {
+            Some(template) => templates::source(template).map(Some),
+            None => Ok(tokenizer.chat_template()),
+        }
+    }
+
+    /// Whether the template asks for the date.
+    pub fn asks_for_date(&self, tokenizer: &Tokenizer) -> bool {
+        matches!(self.source(tokenizer), Ok(Some(source)) if source.contains("strftime_now"))
+    }
+}
 
 /// A compiled chat template with the special tokens it may write.
 pub struct ChatTemplate {
@@ -21,27 +49,32 @@ pub struct ChatTemplate {
     eos_token: Option<String>,
     unk_token: Option<String>,
     pad_token: Option<String>,
+    needs: OnceLock<Needs>,
+}
+
+/// What a template expects of a message, found by trying.
+#[derive(Debug, Clone, Copy, Default)]
+struct Needs {
+    /// A list of parts: with a string it would write nothing, or letter by letter.
+    parts: bool,
+    /// Tool calls are only written where `content` is `None`.
+    no_content: bool,
 }
 
 /// The tokens of a conversation that ends where the assistant is to speak.
 ///
 /// # Errors
-/// When the model has no chat template, or its template refuses the conversation.
-pub fn prompt(tokenizer: &Tokenizer, messages: &[Value]) -> Result<Vec<u32>> {
-    let text = ChatTemplate::of(tokenizer)?.render(messages, None, true)?;
-    // The template has written whatever special tokens the model wants.
-    tokenizer.encode(&text, false)
-}
-
-/// A rendered conversation and the bytes of it that the assistant wrote.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Rendered {
-    /// The whole text, ready for [`Tokenizer::encode_with_ranges`].
-    pub text: String,
-    /// Byte ranges of the assistant's turns, in order, end-of-turn token included.
-    pub spans: Vec<Range<usize>>,
-    /// Earlier turns could not be found in the text, so only the last one is in `spans`.
-    pub last_turn_only: bool,
+/// When there is no chat template, or it refuses the conversation.
+pub fn prompt(tokenizer: &Tokenizer, options: &ChatOptions, messages: &[Value]) -> Result<Vec<u32>> {
+    let template = ChatTemplate::with(tokenizer, options)?;
+    let text = template.render(messages, None, true)?;
+    // The template has written whatever special tokens the model wants; what the messages spell is their own.
+    let masked: Vec<Value> = messages.iter().map(|message| tokenizer.mask_message(message)).collect();
+    if masked == messages {
+        return tokenizer.encode(&text, false);
+    }
+    let masked = template.render(&masked, None, true)?;
+    Ok(tokenizer.encode_masked(&text, &masked)?.into_iter().map(|(id, _)| id).collect())
 }
 
 impl ChatTemplate {
@@ -50,11 +83,19 @@ impl ChatTemplate {
     /// # Errors
     /// When the model has none, or when it is not valid Jinja.
     pub fn of(tokenizer: &Tokenizer) -> Result<Self> {
-        let Some(source) = tokenizer.chat_template() else {
+        Self::with(tokenizer, &ChatOptions::default())
+    }
+
+    /// The template that `options` give, else that of a model.
+    ///
+    /// # Errors
+    /// When there is none, or when it is not valid Jinja.
+    pub fn with(tokenizer: &Tokenizer, options: &ChatOptions) -> Result<Self> {
+        let Some(source) = options.source(tokenizer)? else {
             return Err(Error::format(
                 NAME,
-                "this model has no chat template, which chat rows need",
-                "use --format plain or alpaca, or a model tuned for chat (\"Instruct\")",
+                "this model has no chat template, which conversations need",
+                "give one with --chat-template FILE, or chatml, llama3, mistral, gemma or alpaca, and the same to generate",
             ));
         };
         let text = |id: Option<u32>| id.and_then(|id| tokenizer.token_text(id));
@@ -63,6 +104,9 @@ impl ChatTemplate {
         template.eos_token = text(tokenizer.eos());
         template.unk_token = text(tokenizer.unk());
         template.pad_token = text(tokenizer.pad());
+        if let Some(date) = options.date {
+            template.template.set_date(date);
+        }
         Ok(template)
     }
 
@@ -72,7 +116,12 @@ impl ChatTemplate {
     /// When it is not valid Jinja.
     pub fn new(source: &str) -> Result<Self> {
         let template = Template::new(source)?;
-        Ok(Self { template, bos_token: None, eos_token: None, unk_token: None, pad_token: None })
+        Ok(Self { template, bos_token: None, eos_token: None, unk_token: None, pad_token: None, needs: OnceLock::new() })
+    }
+
+    /// Whether the template marks what the model wrote with `{% generation %}`.
+    pub(super) fn marks_generation(&self) -> bool {
+        self.template.marks_generation()
     }
 
     /// The text of a conversation. `messages` are objects with at least `role` and `content`; with `add_generation_prompt` the text
@@ -84,7 +133,14 @@ impl ChatTemplate {
         Ok(self.render_marked(messages, tools, add_generation_prompt)?.text)
     }
 
-    fn render_marked(&self, messages: &[Value], tools: Option<&Value>, add_generation_prompt: bool) -> Result<Output> {
+    /// As [`Self::render`], with what the template itself marks as the model's.
+    pub(super) fn render_marked(&self, messages: &[Value], tools: Option<&Value>, add_generation_prompt: bool) -> Result<Output> {
+        let needs = *self.needs.get_or_init(|| self.find_needs());
+        let messages = messages.iter().map(|message| fitted(message, needs)).collect();
+        self.render_as_is(messages, tools, add_generation_prompt)
+    }
+
+    fn render_as_is(&self, messages: Vec<Value>, tools: Option<&Value>, add_generation_prompt: bool) -> Result<Output> {
         let Self { bos_token, eos_token, unk_token, pad_token, .. } = self;
         let mut variables = vec![
             ("messages", messages.into()),
@@ -95,57 +151,41 @@ impl ChatTemplate {
         // A token that the model does not have is undefined, not None, as in Hugging Face's special_tokens_map.
         let tokens = [("bos_token", bos_token), ("eos_token", eos_token), ("unk_token", unk_token), ("pad_token", pad_token)];
         variables.extend(tokens.into_iter().filter_map(|(name, text)| Some((name, text.clone()?.into()))));
-        self.template.render(variables)
+        self.template.render(variables).map_err(|e| match e {
+            Error::Format { file, problem, .. } if problem.contains("strftime_now") => {
+                Error::Format { file, problem, hint: "give the day of the run with --date, as in 2024-07-26" }
+            }
+            other => other,
+        })
     }
 
-    /// The text of a conversation and where in it the assistant speaks.
-    ///
-    /// A template with `{% generation %}` says so itself. With any other, turn i lies between the text of the messages before it, with the
-    /// generation prompt, and the text of the messages up to it. That holds only if those texts are prefixes of the whole, which is
-    /// checked; templates that rewrite earlier turns (some drop old reasoning) break it, and then only the last turn is
-    /// given, which is what such a model would be asked to write.
-    ///
-    /// # Errors
-    /// When the template refuses the conversation, when not even the last turn is found, or when the messages contain the two
-    /// noncharacters that mark generation tags.
-    pub fn render_with_spans(&self, messages: &[Value], tools: Option<&Value>) -> Result<Rendered> {
-        let Output { text, generated } = self.render_marked(messages, tools, false)?;
-        if self.template.marks_generation() {
-            return Ok(Rendered { text, spans: generated, last_turn_only: false });
-        }
-        let turns: Vec<usize> = (0..messages.len()).filter(|&i| messages[i]["role"] == "assistant").collect();
-        let found: Vec<Option<Range<usize>>> = turns.iter().map(|&i| self.turn(&text, messages, tools, i)).collect();
-        if found.iter().all(Option::is_some) {
-            return Ok(Rendered { text, spans: found.into_iter().flatten().collect(), last_turn_only: false });
-        }
-        match (turns.last(), found.last()) {
-            // The last turn may end the text: then no later text has to be a prefix.
-            (Some(_), Some(Some(last))) => Ok(Rendered { text, spans: vec![last.clone()], last_turn_only: true }),
-            _ => Err(Error::format(
-                NAME,
-                "the assistant's turn cannot be found in the rendered text, because the template renders it differently within the conversation",
-                "mark the turn with {% generation %} in the template, or give rows as prompt/completion with --format plain",
-            )),
-        }
-    }
-
-    /// Where message `i` lies in `whole`; `None` when the prefix texts are no prefixes.
-    fn turn(&self, whole: &str, messages: &[Value], tools: Option<&Value>, i: usize) -> Option<Range<usize>> {
-        let end = if i + 1 == messages.len() {
-            whole.len()
-        } else {
-            let upto = self.render(&messages[..=i], tools, false).ok()?;
-            whole.starts_with(&upto).then_some(upto.len())?
+    /// Tries what the template does with a word: in a string or in a part, and in the name of a tool call beside an empty content or none.
+    fn find_needs(&self) -> Needs {
+        const WORD: &str = "weblora-probe";
+        let writes = |messages: Value| {
+            let messages = messages.as_array().cloned().unwrap_or_default();
+            self.render_as_is(messages, None, false).is_ok_and(|output| output.text.contains(WORD))
         };
-        let prompt = self.render(&messages[..i], tools, true).unwrap_or_default();
-        if !prompt.is_empty() && whole.starts_with(&prompt) && prompt.len() < end {
-            return Some(prompt.len()..end);
-        }
-        // The generation prompt can differ from what the whole conversation holds, and a template may refuse an empty
-        // conversation: then the turn starts at its own words, after the text of the messages before it.
-        let before = if i == 0 { String::new() } else { self.render(&messages[..i], tools, false).ok()? };
-        let words = messages[i]["content"].as_str().map(str::trim).filter(|words| !words.is_empty())?;
-        let room = whole.strip_prefix(before.as_str())?.get(..end.checked_sub(before.len())?)?;
-        room.find(words).map(|at| before.len() + at..end)
+        let said = |content: Value| writes(json!([{"role": "user", "content": content}]));
+        let parts = !said(WORD.into()) && said(json!([{"type": "text", "text": WORD}]));
+        let called = |content: Value| {
+            let call = json!({"id": "call00001", "type": "function", "function": {"name": WORD, "arguments": {}}});
+            let asked = if parts { json!([{"type": "text", "text": "?"}]) } else { "?".into() };
+            writes(json!([{"role": "user", "content": asked}, {"role": "assistant", "content": content, "tool_calls": [call]}]))
+        };
+        let no_content = !called("".into()) && called(Value::Null);
+        Needs { parts, no_content }
     }
+}
+
+/// The message as a template with these needs wants it.
+fn fitted(message: &Value, needs: Needs) -> Value {
+    let mut message = message.clone();
+    let content = message["content"].as_str();
+    if needs.no_content && content == Some("") && message.get("tool_calls").is_some() {
+        message["content"] = Value::Null;
+    } else if let (true, Some(text)) = (needs.parts, content) {
+        message["content"] = json!([{"type": "text", "text": text}]);
+    }
+    message
 }

@@ -4,19 +4,25 @@
 //! |---|---|---|
 //! | `prompt`/`completion` | encode(prompt) + encode(completion) + eos | completion and eos |
 //! | `instruction`/`output` | the same, with the Alpaca prompt | output and eos |
-//! | `messages` | the model's chat template over the whole conversation | the assistant's turns with their end-of-turn token |
+//! | `messages` | the chat template over the whole conversation | the assistant's turns with their end-of-turn token |
 //! | `text` | encode(text) + eos | everything |
+//!
+//! A row that ends with a token that generation stops at gets no other end.
+//!
+//! The spelling of a control token in a `text` row is that token: such rows are often rendered already. In a prompt or completion it is
+//! only where asked for, in messages never (see [`super::tokenizer`]).
 //!
 //! A completion is encoded as the continuation that it is: a SentencePiece tokenizer puts no second space before it. The very first
 //! token of a row is never a target, since nothing predicts it.
 
+use std::collections::BTreeMap;
 use std::str::FromStr;
 
-use serde_json::{Value, json};
-
-use super::chat::ChatTemplate;
+use super::builder::Builder;
+use super::chat::ChatOptions;
+use super::report::DataReport;
 use super::rows::{Content, Row, data};
-use super::tokenizer::{EncodeOptions, Tokenizer};
+use super::tokenizer::Tokenizer;
 use crate::{Error, Result};
 
 /// How rows become text.
@@ -60,13 +66,17 @@ pub enum Overlong {
 }
 
 /// How a data set is built.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct DataOptions {
     /// How rows become text.
     pub format: Format,
+    /// How conversations become text.
+    pub chat: ChatOptions,
+    /// Write the words of the assistant that the chat template would leave out.
+    pub keep_reasoning: bool,
     /// Train on prompts and on what others say in a conversation, too.
     pub train_on_prompt: bool,
-    /// In plain rows, the spelling of a control token is that token (see [`super::tokenizer`]).
+    /// In prompts and completions, too, the spelling of a control token is that token (see [`super::tokenizer`]).
     pub parse_special: bool,
     /// Longest row in tokens.
     pub context: usize,
@@ -77,7 +87,8 @@ pub struct DataOptions {
 impl DataOptions {
     /// The defaults for rows of at most `context` tokens.
     pub fn new(context: usize) -> Self {
-        Self { format: Format::Auto, train_on_prompt: false, parse_special: false, context, overlong: Overlong::Truncate }
+        let (format, chat, overlong) = (Format::Auto, ChatOptions::default(), Overlong::Truncate);
+        Self { format, chat, keep_reasoning: false, train_on_prompt: false, parse_special: false, context, overlong }
     }
 }
 
@@ -110,27 +121,6 @@ pub struct Labelled {
     pub row: usize,
 }
 
-/// What building a data set did; every count is of rows unless said.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, serde::Serialize)]
-pub struct DataReport {
-    /// Rows in the file.
-    pub rows: usize,
-    /// Rows cut to the context.
-    pub truncated: usize,
-    /// Rows left out because no token of them is a target.
-    pub dropped: usize,
-    /// Conversations of which only the last turn is trained (see [`ChatTemplate::render_with_spans`]).
-    pub last_turn_only: usize,
-    /// Rows whose own text contains the spelling of a control token.
-    pub with_control_text: usize,
-    /// Tokens in all examples.
-    pub tokens: usize,
-    /// Trained tokens in all examples.
-    pub targets: usize,
-    /// Tokens of the longest example.
-    pub longest: usize,
-}
-
 /// A data set ready for packing.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Dataset {
@@ -138,6 +128,8 @@ pub struct Dataset {
     pub examples: Vec<Example>,
     /// What was done to get them.
     pub report: DataReport,
+    /// By the rows' numbers what was done to single rows and is worth a look.
+    pub notes: BTreeMap<usize, Vec<String>>,
 }
 
 impl Dataset {
@@ -147,16 +139,18 @@ impl Dataset {
     /// When a row cannot be rendered in the asked format, when the model lacks what the format needs (a chat template, an
     /// end-of-sequence token), when a row is too long and that is to be refused, and when no row has a target.
     pub fn build(file: &str, rows: &[Row], tokenizer: &Tokenizer, options: DataOptions) -> Result<Self> {
+        let context = options.context;
         let mut builder = Builder::new(file, rows, tokenizer, options)?;
         let mut examples = Vec::with_capacity(rows.len());
         for row in rows {
             examples.extend(builder.example(row)?);
         }
         if examples.is_empty() {
-            let problem = format!("none of the {} rows has a token to train on within {} tokens", rows.len(), options.context);
+            let problem = format!("none of the {} rows has a token to train on within {context} tokens", rows.len());
             return Err(data(file, 0, problem, "raise --seq, shorten the prompts, or check the rows with `weblora inspect --data`"));
         }
-        Ok(Self { examples, report: builder.report })
+        let (report, notes) = builder.finish();
+        Ok(Self { examples, report, notes })
     }
 
     /// The labelled rows of a file for scoring; rows without `choices` are left out.
@@ -172,7 +166,7 @@ impl Dataset {
             let mut candidates = Vec::with_capacity(choices.len());
             for choice in choices {
                 let content = Content::Completion { prompt: prompt.clone(), completion: choice.clone(), choices: None };
-                let mut candidate = builder.tokens(&Row { number: row.number, content })?;
+                let mut candidate = builder.tokens(row.number, &content)?;
                 without_end(&mut candidate, tokenizer.stop_ids());
                 builder.fit(&mut candidate)?;
                 if candidate.n_targets() == 0 {
@@ -210,159 +204,4 @@ pub fn alpaca_prompt(instruction: &str, input: &str) -> String {
          Write a response that appropriately completes the request.\n\n\
          ### Instruction:\n{instruction}\n\n### Input:\n{input}\n\n### Response:\n"
     )
-}
-
-/// What turns rows into examples, one after the other.
-struct Builder<'a> {
-    file: &'a str,
-    tokenizer: &'a Tokenizer,
-    options: DataOptions,
-    template: Option<ChatTemplate>,
-    report: DataReport,
-}
-
-impl<'a> Builder<'a> {
-    fn new(file: &'a str, rows: &[Row], tokenizer: &'a Tokenizer, options: DataOptions) -> Result<Self> {
-        if options.context < 2 {
-            return Err(Error::config("seq", format!("{} leaves nothing to predict", options.context), "use at least 2"));
-        }
-        let chat = match options.format {
-            Format::Chat => true,
-            Format::Auto => rows.iter().any(|row| matches!(row.content, Content::Messages { .. })),
-            Format::Plain | Format::Alpaca => false,
-        };
-        let template = if chat { Some(ChatTemplate::of(tokenizer)?) } else { None };
-        Ok(Self { file, tokenizer, options, template, report: DataReport::default() })
-    }
-
-    /// The example of a row, cut to the context; `None` when nothing of it is a target.
-    fn example(&mut self, row: &Row) -> Result<Option<Example>> {
-        let mut example = self.tokens(row)?;
-        self.report.rows += 1;
-        self.fit(&mut example)?;
-        let targets = example.n_targets();
-        if targets == 0 {
-            self.report.dropped += 1;
-            return Ok(None);
-        }
-        self.report.tokens += example.tokens.len();
-        self.report.targets += targets;
-        self.report.longest = self.report.longest.max(example.tokens.len());
-        Ok(Some(example))
-    }
-
-    fn fit(&mut self, example: &mut Example) -> Result<()> {
-        let context = self.options.context;
-        if example.tokens.len() > context {
-            if self.options.overlong == Overlong::Refuse {
-                let problem = format!("the row has {} tokens but the context is {context}", example.tokens.len());
-                return Err(data(self.file, example.row, problem, "raise --seq or shorten the row"));
-            }
-            self.report.truncated += 1;
-            example.tokens.truncate(context);
-            example.targets.truncate(context);
-        }
-        Ok(())
-    }
-
-    /// All tokens of a row with their mask.
-    fn tokens(&mut self, row: &Row) -> Result<Example> {
-        let number = row.number;
-        let mut example = match (&row.content, self.options.format) {
-            (Content::Text(text), Format::Auto | Format::Plain) => self.plain(number, "", text)?,
-            (Content::Completion { prompt, completion, .. }, Format::Auto | Format::Plain) => self.plain(number, prompt, completion)?,
-            (Content::Instruction { instruction, input, output }, Format::Auto | Format::Alpaca) => {
-                self.plain(number, &alpaca_prompt(instruction, input), output)?
-            }
-            (Content::Messages { messages, tools }, Format::Auto | Format::Chat) => self.chat(number, messages, tools.as_ref())?,
-            (Content::Completion { prompt, completion, .. }, Format::Chat) => self.chat(number, &exchange(prompt, completion), None)?,
-            (Content::Instruction { instruction, input, output }, Format::Chat) => {
-                let prompt = if input.is_empty() { instruction.clone() } else { format!("{instruction}\n\n{input}") };
-                self.chat(number, &exchange(&prompt, output), None)?
-            }
-            (content, format) => {
-                let problem = format!("a {} row does not fit --format {}", content.shape(), format!("{format:?}").to_lowercase());
-                return Err(data(self.file, number, problem, "use --format auto"));
-            }
-        };
-        if self.options.train_on_prompt {
-            example.targets.fill(true);
-        }
-        if let Some(first) = example.targets.first_mut() {
-            *first = false;
-        }
-        Ok(example)
-    }
-
-    fn plain(&mut self, row: usize, prompt: &str, completion: &str) -> Result<Example> {
-        let tokenizer = self.tokenizer;
-        let Some(eos) = tokenizer.eos() else {
-            let problem = "the tokenizer names no end-of-sequence token, with which a trained row must end";
-            return Err(Error::format("tokenizer", problem, "add the model's tokenizer_config.json"));
-        };
-        if tokenizer.mentions_special(prompt) || tokenizer.mentions_special(completion) {
-            self.report.with_control_text += 1;
-        }
-        let options = EncodeOptions { add_special: false, parse_special: self.options.parse_special, continuation: false };
-        let place = |e| self.at_row(row, e);
-        let mut tokens = tokenizer.prefix().to_vec();
-        tokens.extend(tokenizer.encode_with(prompt, options).map_err(place)?);
-        // A text row has no prompt, so its text is a beginning of its own and not a continuation.
-        let continuation = !prompt.is_empty();
-        let answer = tokenizer.encode_with(completion, EncodeOptions { continuation, ..options }).map_err(place)?;
-        let mut targets = vec![false; tokens.len()];
-        tokens.extend(answer);
-        if tokens.len() == targets.len() || tokens.last() != Some(&eos) {
-            tokens.push(eos);
-        }
-        targets.resize(tokens.len(), true);
-        Ok(Example { tokens, targets, row })
-    }
-
-    fn chat(&mut self, row: usize, messages: &[Value], tools: Option<&Value>) -> Result<Example> {
-        let Some(template) = &self.template else {
-            return Err(data(self.file, row, "a conversation without a chat template".into(), "use --format chat"));
-        };
-        let rendered = template.render_with_spans(messages, tools).map_err(|e| self.at_row(row, e))?;
-        let pieces = self.tokenizer.encode_with_ranges(&rendered.text).map_err(|e| self.at_row(row, e))?;
-        let mut tokens: Vec<u32> = pieces.iter().map(|(id, _)| *id).collect();
-        let mut targets = vec![false; tokens.len()];
-        let stop_ids = self.tokenizer.stop_ids();
-        for span in &rendered.spans {
-            let inside: Vec<usize> = (0..tokens.len()).filter(|&i| pieces[i].1.start < span.end && span.start < pieces[i].1.end).collect();
-            // The turn ends with its end-of-turn token; the line break that templates put after it is not the assistant's.
-            let end = inside.iter().rposition(|&i| stop_ids.contains(&tokens[i])).map_or(inside.len(), |at| at + 1);
-            inside[..end].iter().for_each(|&i| targets[i] = true);
-            let ends_text = rendered.text[span.end..].trim().is_empty();
-            let unended = !inside.iter().any(|&i| stop_ids.contains(&tokens[i]));
-            if ends_text && unended && !inside.is_empty() {
-                // The template leaves the last turn open: end it, or the model never learns to stop.
-                tokens.truncate(inside[inside.len() - 1] + 1);
-                targets.truncate(tokens.len());
-                tokens.extend(self.tokenizer.eos());
-                targets.resize(tokens.len(), true);
-                break;
-            }
-        }
-        if messages.iter().any(|m| m["content"].as_str().is_some_and(|content| self.tokenizer.mentions_special(content))) {
-            self.report.with_control_text += 1;
-        }
-        if rendered.last_turn_only {
-            self.report.last_turn_only += 1;
-        }
-        Ok(Example { tokens, targets, row })
-    }
-
-    /// Says in which row something went wrong.
-    fn at_row(&self, row: usize, e: Error) -> Error {
-        match e {
-            Error::Format { file, problem, hint } => data(self.file, row, format!("{file}: {problem}"), hint),
-            other => other,
-        }
-    }
-}
-
-fn exchange(prompt: &str, answer: &str) -> Vec<Value> {
-    // Plain prompts and completions carry the space or line break between them; a template brings its own.
-    vec![json!({"role": "user", "content": prompt.trim()}), json!({"role": "assistant", "content": answer.trim()})]
 }

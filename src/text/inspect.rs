@@ -43,7 +43,9 @@ impl RowView {
     /// What is trained stands in `⟦ ⟧`; with `ansi` it is also green and the rest is dim. Line breaks are shown as `⏎` and taken.
     pub fn to_terminal(&self, ansi: bool) -> String {
         let (green, dim, reset) = if ansi { ("\x1b[32m", "\x1b[2m", "\x1b[0m") } else { ("", "", "") };
-        let mut out = format!("row {}: {} tokens, {} trained\n", self.row, self.pieces.len(), self.n_targets);
+        let control = self.pieces.iter().filter(|piece| piece.is_special).count();
+        let mut out =
+            format!("row {}: {} tokens, {control} of them control tokens, {} trained\n", self.row, self.pieces.len(), self.n_targets);
         for run in self.pieces.chunk_by(|a, b| a.is_target == b.is_target) {
             let is_target = run[0].is_target;
             let texts: Vec<String> = run.iter().map(|piece| on_screen(&piece.text)).collect();

@@ -1,7 +1,10 @@
 //! Rows of a data file: JSON lines, or one JSON array of objects.
 
+use std::collections::HashSet;
+
 use serde_json::{Map, Value};
 
+use super::messages::{self, Conversation, Reader};
 use crate::formats::foreign::instead_of_text;
 use crate::{Error, Result};
 
@@ -12,9 +15,11 @@ pub struct Row {
     pub number: usize,
     /// What the row holds.
     pub content: Content,
+    /// Keys that are not read but look as if they were to leave something out of training, such as `training` or `lossMask`.
+    pub look_alikes: Vec<String>,
 }
 
-/// The shapes a row can have, told by its keys. Other keys are ignored.
+/// The shapes a row can have, told by its keys. A key whose value is null is absent; other keys are ignored.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Content {
     /// `prompt`, `completion`, and for labelled rows `choices`, of which the completion is one.
@@ -35,13 +40,8 @@ pub enum Content {
         /// The answer.
         output: String,
     },
-    /// `messages`: objects with `role` and `content`; `tools` goes to the chat template.
-    Messages {
-        /// The conversation, handed to the template as it is.
-        messages: Vec<Value>,
-        /// Tool descriptions.
-        tools: Option<Value>,
-    },
+    /// `messages` or `conversations`, or a `prompt` and `completion` that hold messages.
+    Messages(Conversation),
     /// `text`: every token is trained.
     Text(String),
 }
@@ -52,7 +52,7 @@ impl Content {
         match self {
             Self::Completion { .. } => "prompt/completion",
             Self::Instruction { .. } => "instruction/output",
-            Self::Messages { .. } => "messages",
+            Self::Messages(_) => "messages",
             Self::Text(_) => "text",
         }
     }
@@ -93,7 +93,7 @@ fn read_lines(file: &str, bytes: &[u8]) -> Result<Vec<Row>> {
             continue;
         }
         let value: Value = serde_json::from_str(text).map_err(|e| not_json(file, number, &e))?;
-        rows.push(Row { number, content: parse(file, number, value)? });
+        rows.push(parse(file, number, value)?);
     }
     Ok(rows)
 }
@@ -104,95 +104,103 @@ fn read_array(file: &str, bytes: &[u8]) -> Result<Vec<Row>> {
         data(file, 0, format!("byte 0x{:02X} in line {line} is not UTF-8", bytes[e.valid_up_to()]), "save the file as UTF-8")
     })?;
     let values: Vec<Value> = serde_json::from_str(text).map_err(|e| {
+        if let Some((problem, hint)) = half_a_pair(&e) {
+            return data(file, 0, format!("line {}: {problem}", e.line()), hint);
+        }
         let problem = format!("the JSON array is broken at line {}, column {}: {e}", e.line(), e.column());
         data(file, 0, problem, "correct the file, or give one JSON object per line")
     })?;
-    let row = |(index, value)| Ok(Row { number: index + 1, content: parse(file, index + 1, value)? });
-    values.into_iter().enumerate().map(row).collect()
+    values.into_iter().enumerate().map(|(index, value)| parse(file, index + 1, value)).collect()
 }
 
 fn not_json(file: &str, number: usize, e: &serde_json::Error) -> Error {
+    if let Some((problem, hint)) = half_a_pair(e) {
+        return data(file, number, problem, hint);
+    }
     // serde_json appends "at line 1 column c"; the line is the row, so only the column is told.
     let reason = e.to_string();
     let reason = reason.split(" at line ").next().unwrap_or_default().to_owned();
     data(file, number, format!("not valid JSON at column {}: {reason}", e.column()), "give one JSON object per line")
 }
 
-fn parse(file: &str, number: usize, value: Value) -> Result<Content> {
+/// What is wrong with a `\ud800` that stands alone, where that is the error: programs that cut text in UTF-16 write such halves.
+fn half_a_pair(e: &serde_json::Error) -> Option<(String, &'static str)> {
+    let reason = e.to_string();
+    let known = reason.contains("surrogate") || reason.contains("end of hex escape");
+    let problem = || format!("the \\u escape before column {} is half of a surrogate pair (\\ud800 to \\udfff), no character", e.column());
+    known.then(|| (problem(), "write both halves, as in \\ud83d\\ude00, or the character itself in UTF-8"))
+}
+
+fn parse(file: &str, number: usize, value: Value) -> Result<Row> {
     let Value::Object(mut row) = value else {
         return Err(data(file, number, format!("found {}, expected an object", kind(&value)), "give one JSON object per line"));
     };
+    let null: Vec<String> = row.iter().filter(|(_, value)| value.is_null()).map(|(key, _)| format!("`{key}`")).collect();
+    row.retain(|_, value| !value.is_null());
+    let mut reader = Reader::new(file, number);
+    let content = content(&mut reader, &mut row, &null)?;
+    reader.note_look_alikes(row.keys());
+    Ok(Row { number, content, look_alikes: reader.into_look_alikes() })
+}
+
+/// What a row holds. Takes the keys that it reads out of `row`; `null` are those that were there with the value null.
+fn content(reader: &mut Reader<'_>, row: &mut Map<String, Value>, null: &[String]) -> Result<Content> {
+    let (file, number) = reader.place();
     let completion = row.contains_key("prompt") && row.contains_key("completion");
     let instruction = row.contains_key("instruction") && row.contains_key("output");
-    let messages = row.contains_key("messages");
-    match (completion, instruction, messages) {
-        (true, false, false) => {
-            let (prompt, completion) = (string(file, number, &mut row, "prompt")?, string(file, number, &mut row, "completion")?);
-            let choices = choices(file, number, &mut row, &completion)?;
+    let talks: Vec<&'static str> = messages::KEYS.iter().copied().filter(|key| row.contains_key(*key)).collect();
+    match (completion, instruction, talks.as_slice()) {
+        (true, false, []) if ["prompt", "completion"].iter().any(|key| messages::are_messages(&row[*key])) => {
+            if row.contains_key("choices") {
+                let problem = "`choices` beside a prompt or completion that is a list of messages".to_owned();
+                return Err(data(
+                    file,
+                    number,
+                    problem,
+                    "give prompt, completion and choices as texts; --format chat makes a conversation of them",
+                ));
+            }
+            reader.exchange(row).map(Content::Messages)
+        }
+        (true, false, []) => {
+            let (prompt, completion) = (reader.text(row, "prompt")?, reader.text(row, "completion")?);
+            let choices = choices(file, number, row, &completion)?;
             Ok(Content::Completion { prompt, completion, choices })
         }
-        (false, true, false) => Ok(Content::Instruction {
-            instruction: string(file, number, &mut row, "instruction")?,
-            input: if matches!(row.get("input"), None | Some(Value::Null)) {
-                String::new()
-            } else {
-                string(file, number, &mut row, "input")?
-            },
-            output: string(file, number, &mut row, "output")?,
+        (false, true, []) => Ok(Content::Instruction {
+            instruction: string(file, number, row, "instruction")?,
+            input: if row.contains_key("input") { string(file, number, row, "input")? } else { String::new() },
+            output: string(file, number, row, "output")?,
         }),
-        (false, false, true) => conversation(file, number, row),
-        (false, false, false) if row.contains_key("text") => Ok(Content::Text(string(file, number, &mut row, "text")?)),
-        (false, false, false) => {
+        (false, false, &[key]) => reader.conversation(row, key).map(Content::Messages),
+        (false, false, []) if row.contains_key("text") => Ok(Content::Text(string(file, number, row, "text")?)),
+        (false, false, []) => {
             let keys: Vec<String> = row.keys().map(|key| format!("`{key}`")).collect();
-            let found = if keys.is_empty() { "no keys".into() } else { format!("the keys {}", keys.join(", ")) };
-            let problem = format!("{found}, expected prompt and completion, instruction and output, messages, or text");
+            let mut found = if keys.is_empty() { "no keys".into() } else { format!("the keys {}", keys.join(", ")) };
+            if !null.is_empty() {
+                found += &format!(" (and null in {})", null.join(", "));
+            }
+            let problem = format!("{found}, expected prompt and completion, instruction and output, messages, conversations, or text");
             Err(data(file, number, problem, "rename the keys"))
         }
         _ => {
-            let problem = "its keys fit more than one of prompt/completion, instruction/output and messages".to_owned();
+            let problem = "its keys fit more than one of prompt/completion, instruction/output, messages and conversations".to_owned();
             Err(data(file, number, problem, "keep the keys of one shape"))
         }
     }
-}
-
-fn conversation(file: &str, number: usize, mut row: Map<String, Value>) -> Result<Content> {
-    let tools = row.remove("tools").filter(|tools| !tools.is_null());
-    let messages = match row.remove("messages") {
-        Some(Value::Array(messages)) if !messages.is_empty() => messages,
-        other => {
-            let found = other.as_ref().map_or("nothing", kind);
-            return Err(data(file, number, format!("`messages` is {found}, expected a list of messages"), "see the README's data formats"));
-        }
-    };
-    for (i, message) in messages.iter().enumerate() {
-        if !message["role"].is_string() {
-            let problem = format!("message {} has no string `role`", i + 1);
-            return Err(data(file, number, problem, "give every message a role: system, user or assistant"));
-        }
-        // Tool calls come with null content, and some models take a list of parts.
-        if message.get("content").is_some_and(|content| content.is_number() || content.is_boolean()) {
-            let problem = format!("message {} has a `content` that is {}, expected a string", i + 1, kind(&message["content"]));
-            return Err(data(file, number, problem, "put the content in quotes"));
-        }
-        if message.get("content").is_none() && message.get("tool_calls").is_none() {
-            return Err(data(file, number, format!("message {} has no `content`", i + 1), "give every message a content"));
-        }
-    }
-    Ok(Content::Messages { messages, tools })
 }
 
 fn choices(file: &str, number: usize, row: &mut Map<String, Value>, completion: &str) -> Result<Option<Vec<String>>> {
     let wrong =
         |problem: String| Err(data(file, number, problem, "give `choices` as a list of different strings, the completion among them"));
     let list = match row.remove("choices") {
-        None | Some(Value::Null) => return Ok(None),
+        None => return Ok(None),
         Some(Value::Array(list)) => list,
         Some(other) => return wrong(format!("`choices` is {}, expected a list", kind(&other))),
     };
     let mut texts: Vec<String> = Vec::with_capacity(list.len());
     for item in list {
         match item {
-            Value::String(text) if texts.contains(&text) => return wrong(format!("`choices` has {text:?} twice")),
             Value::String(text) => texts.push(text),
             other => return wrong(format!("`choices` contains {}, expected strings", kind(&other))),
         }
@@ -200,7 +208,11 @@ fn choices(file: &str, number: usize, row: &mut Map<String, Value>, completion: 
     if texts.len() < 2 {
         return wrong(format!("`choices` has {} entries, expected at least 2", texts.len()));
     }
-    if !texts.iter().any(|text| text == completion) {
+    let mut seen = HashSet::with_capacity(texts.len());
+    if let Some(twice) = texts.iter().find(|text| !seen.insert(text.as_str())) {
+        return wrong(format!("`choices` has {twice:?} twice"));
+    }
+    if !seen.contains(completion) {
         return wrong(format!("the completion {completion:?} is not one of the `choices`"));
     }
     Ok(Some(texts))
@@ -216,7 +228,7 @@ fn string(file: &str, number: usize, row: &mut Map<String, Value>, key: &str) ->
     }
 }
 
-fn kind(value: &Value) -> &'static str {
+pub(super) fn kind(value: &Value) -> &'static str {
     match value {
         Value::Null => "null",
         Value::Bool(_) => "a boolean",

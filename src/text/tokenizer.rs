@@ -2,13 +2,14 @@
 //!
 //! # Control tokens written in text
 //! A row of data may contain the spelling of a control token, such as `<|im_end|>`. Hugging Face turns it into that token wherever
-//! it stands, and [`Tokenizer::encode`] does the same, because a chat template writes its control tokens exactly so. In the
-//! `prompt` and `completion` of plain rows, though, the text is data: a scraped page that happens to hold `<|im_end|>` must not end the
-//! model's turn. There the spelling is encoded as the characters it consists of, unless [`EncodeOptions::parse_special`] is set.
+//! it stands, and [`Tokenizer::encode`] does the same, because a chat template writes its control tokens exactly so; `text` rows, which are
+//! often rendered already, are read the same way. In the `prompt` and `completion` of plain rows, though, the text is data: a scraped page
+//! that happens to hold `<|im_end|>` must not end the model's turn. There the spelling is encoded as the characters it consists of, unless
+//! [`EncodeOptions::parse_special`] is set. What messages say is always data ([`Tokenizer::encode_masked`]).
 
 use tokenizers::normalizers::NormalizerWrapper;
 use tokenizers::pre_tokenizers::PreTokenizerWrapper;
-use tokenizers::tokenizer::{AddedVocabulary, Model as _, PreTokenizer as _};
+use tokenizers::tokenizer::{AddedVocabulary, Model as _, PreTokenizedString, PreTokenizer as _};
 use tokenizers::{Encoding, OffsetType};
 
 use crate::{Error, Result};
@@ -59,7 +60,7 @@ pub(super) struct Continuation {
 
 /// A vocabulary with its rules, its special tokens and its chat template.
 pub struct Tokenizer {
-    inner: tokenizers::Tokenizer,
+    pub(super) inner: tokenizers::Tokenizer,
     /// The added tokens again, with control tokens left as text.
     as_text: AddedVocabulary,
     /// `None` when nothing differs.
@@ -153,23 +154,51 @@ impl Tokenizer {
     }
 
     fn run(&self, text: &str, options: EncodeOptions, offsets: OffsetType) -> Result<Encoding> {
-        if let Some(byte) = self.unspellable.iter().find(|byte| text.as_bytes().contains(byte)) {
-            let problem = format!("the vocabulary has no token for byte 0x{byte:02X}, which the text contains");
-            return Err(Error::format("tokenizer", problem, "remove such characters from the text or use another model"));
-        }
+        self.check_spellable(text)?;
         let added = if options.parse_special { self.inner.get_added_vocabulary() } else { &self.as_text };
         let (normalizer, pre_tokenizer) = match &self.continuation {
             Some(rest) if options.continuation => (rest.normalizer.as_ref(), rest.pre_tokenizer.as_ref()),
             _ => (self.inner.get_normalizer(), self.inner.get_pre_tokenizer()),
         };
+        self.tokens_of(added.extract_and_normalize(normalizer, text), pre_tokenizer, offsets)
+    }
+
+    /// Refuses text with bytes that no token can spell.
+    pub(super) fn check_spellable(&self, text: &str) -> Result<()> {
+        match self.unspellable.iter().find(|byte| text.as_bytes().contains(byte)) {
+            None => Ok(()),
+            Some(byte) => {
+                let problem = format!("the vocabulary has no token for byte 0x{byte:02X}, which the text contains");
+                Err(Error::format("tokenizer", problem, "remove such characters from the text or use another model"))
+            }
+        }
+    }
+
+    /// The tokens of a text that is cut at control tokens and normalised.
+    pub(super) fn tokens_of(
+        &self,
+        mut pieces: PreTokenizedString,
+        pre_tokenizer: Option<&PreTokenizerWrapper>,
+        offsets: OffsetType,
+    ) -> Result<Encoding> {
         let failed = |e: tokenizers::Error| Error::format("tokenizer", format!("cannot encode the text: {e}"), "use another tokenizer");
-        let mut pieces = added.extract_and_normalize(normalizer, text);
         if let Some(pre_tokenizer) = pre_tokenizer {
             pre_tokenizer.pre_tokenize(&mut pieces).map_err(failed)?;
         }
         let model = self.inner.get_model();
         pieces.tokenize(|piece| model.tokenize(piece.get())).map_err(failed)?;
         pieces.into_encoding(None, 0, offsets).map_err(failed)
+    }
+
+    /// Token ids of a text that a user gives as the model is to see it: control tokens are parsed, the tokens that the tokenizer puts before
+    /// a text stand there once, be they spelled or not.
+    ///
+    /// # Errors
+    /// When the vocabulary cannot spell the text.
+    pub fn encode_raw(&self, text: &str) -> Result<Vec<u32>> {
+        let ids = self.encode(text, false)?;
+        let spelled = ids.first().is_some_and(|first| self.before.first() == Some(first));
+        Ok(if spelled { [ids, self.after.clone()].concat() } else { [self.before.clone(), ids, self.after.clone()].concat() })
     }
 
     /// The text of these tokens as Hugging Face gives it; bytes that are not UTF-8 become U+FFFD.
@@ -208,8 +237,13 @@ impl Tokenizer {
 
     /// Whether the text contains the spelling of a control token.
     pub fn mentions_special(&self, text: &str) -> bool {
+        self.special_spellings().any(|token| text.contains(token))
+    }
+
+    /// The control tokens' spellings.
+    pub(super) fn special_spellings(&self) -> impl Iterator<Item = &str> {
         let added = self.inner.get_added_vocabulary().get_added_tokens_decoder();
-        added.values().any(|token| token.special && text.contains(token.content.as_str()))
+        added.values().filter(|token| token.special && !token.content.is_empty()).map(|token| token.content.as_str())
     }
 
     /// One more than the highest token id.

@@ -7,9 +7,10 @@ use super::chain::check_steps;
 use super::mixture::Shares;
 use super::schedule::{Decay, Schedule, Warmup};
 use crate::adapters::AdapterConfig;
+use crate::gpu::clock;
 use crate::quant;
 use crate::settings::{Map, Settings, one_of};
-use crate::text::{DataOptions, Format, Overlong};
+use crate::text::{ChatOptions, DataOptions, Date, Format, Overlong, Tokenizer, templates};
 use crate::{Error, Result};
 
 /// All that a run is made from. It serialises to the map that [`TrainConfig::from_map`] reads, with every default filled in.
@@ -83,6 +84,16 @@ pub struct TrainConfig {
     pub shuffle: bool,
     /// How rows become text; default by their shape.
     pub format: Format,
+    /// The chat template, by name or as Jinja; default the model's own.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub chat_template: Option<String>,
+    /// The day that chat templates take for today; default the day on which the run begins, where its template asks.
+    #[serde(skip_serializing_if = "Option::is_none", serialize_with = "as_text")]
+    pub date: Option<Date>,
+    /// Write words of the assistant that the chat template leaves out; default false.
+    pub keep_reasoning: bool,
+    /// Read control tokens in prompts and completions, too; default false.
+    pub parse_special: bool,
     /// Train on prompts too; default false.
     pub train_on_prompt: bool,
     /// What happens to rows longer than `seq`; default: cut, and counted.
@@ -168,6 +179,10 @@ impl TrainConfig {
             seed: s.count("seed", 0, 0..=u64::MAX)?,
             shuffle: s.flag("shuffle", true)?,
             format: s.choice("format", Format::Auto, FORMATS)?,
+            chat_template: read_template(s)?,
+            date: s.text("date")?.map(|day| day.parse()).transpose()?,
+            keep_reasoning: s.flag("keep-reasoning", false)?,
+            parse_special: s.flag("parse-special", false)?,
             train_on_prompt: s.flag("train-on-prompt", false)?,
             overlong: s.choice("overlong", Overlong::Truncate, OVERLONG)?,
             eval_split: s.number("eval-split", 0.0, "a share of the rows below 1", fraction)?,
@@ -257,7 +272,27 @@ impl TrainConfig {
 
     /// How rows become examples.
     pub fn data_options(&self) -> DataOptions {
-        DataOptions { format: self.format, train_on_prompt: self.train_on_prompt, overlong: self.overlong, ..DataOptions::new(self.seq) }
+        DataOptions {
+            format: self.format,
+            chat: self.chat_options(),
+            keep_reasoning: self.keep_reasoning,
+            train_on_prompt: self.train_on_prompt,
+            parse_special: self.parse_special,
+            context: self.seq,
+            overlong: self.overlong,
+        }
+    }
+
+    /// Sets the date to today where none is given and the chat template asks for it.
+    pub fn begin_today(&mut self, tokenizer: &Tokenizer) {
+        if self.date.is_none() && self.chat_options().asks_for_date(tokenizer) {
+            self.date = Some(Date::of_unix_time(clock::unix_seconds()));
+        }
+    }
+
+    /// How conversations become text.
+    pub fn chat_options(&self) -> ChatOptions {
+        ChatOptions { template: self.chat_template.clone(), date: self.date }
     }
 
     /// Refuses to go on with other settings than `saved`, those of the checkpoint: the result would be that of neither run.
@@ -293,6 +328,18 @@ fn one_or_list<S: Serializer>(paths: &[String], serializer: S) -> std::result::R
         [only] => only.serialize(serializer),
         many => many.serialize(serializer),
     }
+}
+
+// serde's signature for `serialize_with`.
+#[expect(clippy::ref_option)]
+fn as_text<S: Serializer>(date: &Option<Date>, serializer: S) -> std::result::Result<S::Ok, S::Error> {
+    date.map(|date| date.to_string()).serialize(serializer)
+}
+
+fn read_template(s: &mut Settings<'_>) -> Result<Option<String>> {
+    let template = s.text("chat-template")?;
+    template.as_deref().map(templates::source).transpose()?;
+    Ok(template)
 }
 
 /// `quantize` when nothing is.

@@ -27,7 +27,7 @@ impl EvalRows {
     /// Unusable rows.
     pub fn read(name: &str, bytes: &[u8], tokenizer: &Tokenizer, options: DataOptions) -> Result<Self> {
         let rows = read_rows(name, bytes)?;
-        let labelled = Dataset::labelled(name, &rows, tokenizer, options)?;
+        let labelled = Dataset::labelled(name, &rows, tokenizer, options.clone())?;
         Ok(Self { examples: Dataset::build(name, &rows, tokenizer, options)?.examples, labelled })
     }
 

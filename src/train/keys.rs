@@ -17,6 +17,8 @@ pub enum Kind {
     Names,
     /// An object of numbers by name or regular expression.
     Patterns,
+    /// A text.
+    Text,
 }
 
 /// A setting that every run has.
@@ -75,6 +77,10 @@ pub const KEYS: &[Key] = &[
     count("seed", 0, MANY, "0", "Seed of everything random"),
     switch("shuffle", "true", "Shuffle the rows anew in every epoch"),
     choice("format", &["auto", "plain", "chat", "alpaca"], r#""auto""#, "How rows become text"),
+    Key { key: "chat-template", kind: Kind::Text, default: "null", help: "Chat template: chatml, llama3, mistral, gemma, alpaca, or Jinja; the model's own when not given" },
+    Key { key: "date", kind: Kind::Text, default: "null", help: "The day that chat templates take for today, as 2024-07-26; the day on which the run begins when not given" },
+    switch("keep-reasoning", "false", "Write words of the assistant that the chat template leaves out"),
+    switch("parse-special", "false", "Read control tokens in prompts and completions; text rows always do, messages never"),
     switch("train-on-prompt", "false", "Train on prompts too"),
     choice("overlong", &["truncate", "refuse"], r#""truncate""#, "Rows longer than seq"),
     number("eval-split", 0.0, 1.0, "0", "Share of the rows to hold out when no held-out rows are given"),
@@ -108,6 +114,7 @@ impl Described {
         made.kind = match kind {
             Kind::Names => "names",
             Kind::Patterns => "patterns",
+            Kind::Text => "text",
             Kind::Option(OptionKind::Switch) => "switch",
             Kind::Option(OptionKind::Counts) => "counts",
             Kind::Option(OptionKind::Numbers) => "numbers",
@@ -201,7 +208,7 @@ mod tests {
                     assert!(error.contains(&one_of(names)), "{error}");
                 }
                 Kind::Option(OptionKind::Switch) => assert!(read(key, json!("?")).is_err() && read(key, json!(true)).is_ok(), "{key}"),
-                Kind::Names | Kind::Patterns | Kind::Option(OptionKind::Counts | OptionKind::Numbers) => {
+                Kind::Names | Kind::Patterns | Kind::Text | Kind::Option(OptionKind::Counts | OptionKind::Numbers) => {
                     assert!(read(key, json!(7)).is_err(), "{key}")
                 }
             }

@@ -6,7 +6,7 @@ use super::batch::split;
 use super::config::TrainConfig;
 use super::data::{TaskRows, TrainData};
 use super::run::Run;
-use crate::text::{DataReport, Dataset, Example, Labelled, Row, Tokenizer, read_rows};
+use crate::text::{Dataset, Example, Labelled, Row, Tokenizer, read_rows};
 use crate::{Error, Result};
 
 /// A file of rows: what errors call it (its path), and its bytes.
@@ -50,20 +50,6 @@ impl TrainData {
     }
 }
 
-impl DataReport {
-    /// One sentence for everything about the rows of `file` that the user should know.
-    pub fn warnings(&self, file: &str) -> Vec<String> {
-        let counts = [
-            (self.truncated, "cut to --seq tokens"),
-            (self.dropped, "left out, having no token to train on"),
-            (self.last_turn_only, "trained on the last turn only"),
-            (self.with_control_text, "containing the spelling of a control token"),
-        ];
-        let sentence = |(n, what): (usize, &str)| (n > 0).then(|| format!("{file}: {n} of {} rows {what}", self.rows));
-        counts.into_iter().filter_map(sentence).collect()
-    }
-}
-
 /// What files are called: their names without folder and ending, or the whole path where that is not enough to tell them apart.
 fn names(key: &'static str, files: &[RowFile<'_>]) -> Result<Vec<String>> {
     let paths: Vec<&str> = files.iter().map(|(path, _)| *path).collect();
@@ -94,7 +80,7 @@ impl Reader<'_> {
     /// A file's rows, and those that have something to train on as the model sees them.
     fn examples(&mut self, (name, bytes): RowFile<'_>) -> Result<(Vec<Row>, Vec<Example>)> {
         let rows = read_rows(name, bytes)?;
-        let Dataset { examples, report } = Dataset::build(name, &rows, self.tokenizer, self.config.data_options())?;
+        let Dataset { examples, report, .. } = Dataset::build(name, &rows, self.tokenizer, self.config.data_options())?;
         self.warnings.extend(report.warnings(name));
         Ok((rows, examples))
     }

@@ -1,14 +1,17 @@
 //! What a run takes over from an earlier one: the settings of a checkpoint, the settings and values of an adapter.
 
+use serde_json::Value;
+
 use super::config::TrainConfig;
-use crate::Result;
 use crate::adapters::chain::ChainConfig;
 use crate::adapters::layout::Storage;
 use crate::adapters::{AdapterConfig, AdapterLayout};
 use crate::config::ModelConfig;
 use crate::export::chain::{Chain, Link};
-use crate::export::peft::{Folder, PeftAdapter};
+use crate::export::peft::{Folder, NOTE_FILE, Note, PeftAdapter};
 use crate::settings::{Map, Settings};
+use crate::text::ChatOptions;
+use crate::{Error, Result};
 
 /// Puts the settings that a run was begun with where `map` says nothing else.
 pub fn fill_in(map: &mut Map, begun_with: &Map) {
@@ -58,6 +61,9 @@ impl From<Vec<f32>> for Start {
 pub fn from_adapter(mut map: Map, folder: Folder<'_>, model: &ModelConfig, base_hash: &str) -> Result<(TrainConfig, Start)> {
     let adapter = PeftAdapter::read(folder, model)?;
     adapter.check_base(folder.name, base_hash)?;
+    if let (Some(template), false) = (chat_of(folder)?.template, map.contains_key("chat-template")) {
+        map.insert("chat-template".into(), template.into());
+    }
     let is_chain = TrainConfig::from_map(&map)?.adapter.chain()?.is_some();
     let mut config_with = |settings: Map| {
         for (key, value) in settings {
@@ -84,6 +90,21 @@ pub fn from_adapter(mut map: Map, folder: Folder<'_>, model: &ModelConfig, base_
         _ => None,
     };
     Ok((config, Start { values, links: chain.manifest().links, unrounded }))
+}
+
+/// The chat template and date with which the adapter in `folder` was trained, as far as it says so.
+///
+/// # Errors
+/// A damaged note.
+pub fn chat_of(folder: Folder<'_>) -> Result<ChatOptions> {
+    let Some(bytes) = folder.note else { return Ok(ChatOptions::default()) };
+    let note: Note = serde_json::from_slice(bytes).map_err(|e| Error::Adapter {
+        adapter: folder.name.to_owned(),
+        problem: format!("{NOTE_FILE} cannot be read: {e}"),
+        hint: "save or download the adapter again",
+    })?;
+    let text = |key: &str| note.config.get(key).and_then(Value::as_str);
+    Ok(ChatOptions { template: text("chat-template").map(str::to_owned), date: text("date").and_then(|day| day.parse().ok()) })
 }
 
 /// The adapter in `folder` as it is used for inference: its layout and values.

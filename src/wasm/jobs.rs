@@ -7,10 +7,11 @@ use super::state::{Base, State, loaded};
 use crate::adapters::AdapterLayout;
 use crate::export::peft::{File, Folder};
 use crate::model::decoder::Decoder;
+use crate::text::ChatOptions;
 use crate::train::evaluate::{self, EvalRows, EvalShape};
 use crate::train::read::RowFile;
 use crate::train::run::{After, OnDevice};
-use crate::train::start::{fill_in, from_adapter, open_adapter};
+use crate::train::start::{chat_of, fill_in, from_adapter, open_adapter};
 use crate::train::trainer::{TrainData, TrainPlan, Trainer};
 use crate::train::{Checkpoint, Event, Run, TrainConfig};
 use crate::{Error, Result};
@@ -42,6 +43,14 @@ pub fn opened(files: &AdapterFiles, base: &Base) -> Result<(AdapterLayout, Vec<f
     open_adapter(Folder::of(ADAPTER, files)?, &base.file.config, &base.hash)
 }
 
+/// How the conversations of an adapter's training became text.
+pub fn chat(adapter: &Adapter, job: Option<&Job>) -> Result<ChatOptions> {
+    match adapter {
+        Adapter::Files(files) => chat_of(Folder::of(ADAPTER, files)?),
+        Adapter::Current | Adapter::None => Ok(job.map(|job| job.run.config.chat_options()).unwrap_or_default()),
+    }
+}
+
 fn row_file(rows: &Rows) -> Result<RowFile<'_>> {
     Ok((rows.name(), rows.bytes()?))
 }
@@ -57,7 +66,7 @@ impl State {
         if let Some(saved) = &saved {
             fill_in(&mut settings, &saved.state.config);
         }
-        let (config, values) = match &init_adapter {
+        let (mut config, values) = match &init_adapter {
             None => (TrainConfig::from_map(&settings)?, None),
             Some(files) => {
                 let (config, values) = from_adapter(settings, Folder::of(ADAPTER, files)?, &base.file.config, &base.hash)?;
@@ -66,6 +75,9 @@ impl State {
         };
         if let Some(saved) = &saved {
             config.check_resume(&saved.state.config)?;
+        }
+        if saved.is_none() {
+            config.begin_today(&base.tokenizer);
         }
         let held_out = held_out.as_ref().map(row_file).transpose()?;
         let (data, warnings) = TrainData::read(&config, &base.tokenizer, &[row_file(&rows)?], held_out.as_slice())?;
@@ -142,11 +154,18 @@ impl State {
     pub async fn evaluate(&mut self, rows: &Rows, adapter: Adapter) -> Result<Value> {
         let beside = self.run_bytes();
         let base = loaded(&self.base)?;
-        let mut settings = crate::settings::Map::new();
+        // Rows are read and cut as the run does it.
+        let mut settings = self.job.as_ref().map(|job| job.run.config.to_map()).unwrap_or_default();
         rows.settle(&mut settings);
-        // Rows are cut where the run would cut them.
-        let seq = self.job.as_ref().map_or(base.file.config.max_position_embeddings, |job| job.run.config.seq);
-        let config = TrainConfig { seq, ..TrainConfig::from_map(&settings)? };
+        let mut config = TrainConfig::from_map(&settings)?;
+        if self.job.is_none() {
+            config.seq = base.file.config.max_position_embeddings;
+        }
+        if let Adapter::Files(files) = &adapter {
+            let chat = chat_of(Folder::of(ADAPTER, files)?)?;
+            (config.chat_template, config.date) = (chat.template, chat.date);
+        }
+        config.begin_today(&base.tokenizer);
         let (name, bytes) = row_file(rows)?;
         let rows = EvalRows::read(name, bytes, &base.tokenizer, config.data_options())?;
         let adapters = match &adapter {

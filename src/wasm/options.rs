@@ -201,12 +201,14 @@ pub struct Write {
     top_p: f32,
     repetition_penalty: f32,
     seed: u64,
+    /// For messages: another template than that of the adapter or the model.
+    pub chat_template: Option<String>,
 }
 
 impl Default for Write {
     fn default() -> Self {
         let Sampling { temperature, top_k, top_p, repetition_penalty, seed, max_tokens } = Sampling::default();
-        Self { max_tokens, temperature, top_k, top_p, repetition_penalty, seed }
+        Self { max_tokens, temperature, top_k, top_p, repetition_penalty, seed, chat_template: None }
     }
 }
 
@@ -216,7 +218,7 @@ impl Write {
     /// # Errors
     /// Values that cannot work.
     pub fn sampling(&self) -> Result<Sampling> {
-        let Self { max_tokens, temperature, top_k, top_p, repetition_penalty, seed } = self.clone();
+        let Self { max_tokens, temperature, top_k, top_p, repetition_penalty, seed, .. } = self.clone();
         let checks = [
             ("maxTokens", max_tokens >= 1, "give at least 1"),
             ("temperature", temperature.is_finite() && temperature >= 0.0, "give a number, at least 0"),

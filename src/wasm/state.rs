@@ -114,24 +114,28 @@ impl State {
         let base = loaded(&self.base)?;
         let mut settings = settings.unwrap_or_default();
         rows.settle(&mut settings);
-        let options = TrainConfig::from_map(&settings)?.data_options();
+        let mut config = TrainConfig::from_map(&settings)?;
+        config.begin_today(&base.tokenizer);
+        let options = config.data_options();
         let mut all = read_rows(rows.name(), rows.bytes()?)?;
         let total = all.len();
         all.truncate(PREVIEWED);
-        let mut warnings = Dataset::build(rows.name(), &all, &base.tokenizer, options)?.report.warnings(rows.name());
+        let mut warnings = Dataset::build(rows.name(), &all, &base.tokenizer, options.clone())?.report.warnings(rows.name());
         if total > PREVIEWED {
             warnings.push(format!("{}: only the first {PREVIEWED} of {total} rows were looked at", rows.name()));
         }
         all.truncate(limit);
-        let whole = DataOptions { context: usize::MAX, ..options };
+        let context = options.context;
         let mut shown = Vec::with_capacity(all.len());
-        for mut example in Dataset::build(rows.name(), &all, &base.tokenizer, whole)?.examples {
-            let truncated = example.tokens.len() > options.context;
-            example.tokens.truncate(options.context);
-            example.targets.truncate(options.context);
+        let whole = Dataset::build(rows.name(), &all, &base.tokenizer, DataOptions { context: usize::MAX, ..options })?;
+        for mut example in whole.examples {
+            let truncated = example.tokens.len() > context;
+            example.tokens.truncate(context);
+            example.targets.truncate(context);
             let view = RowView::new(&example, &base.tokenizer);
-            let tokens: Vec<Value> = view.pieces.iter().map(|p| json!({ "text": p.text, "trained": p.is_target })).collect();
-            shown.push(json!({ "index": view.row, "tokens": tokens, "truncated": truncated }));
+            let tokens: Vec<Value> =
+                view.pieces.iter().map(|p| json!({ "text": p.text, "trained": p.is_target, "control": p.is_special })).collect();
+            shown.push(json!({ "index": view.row, "tokens": tokens, "truncated": truncated, "notes": whole.notes.get(&view.row).cloned().unwrap_or_default() }));
         }
         Ok(json!({ "rows": shown, "total": total, "warnings": warnings }))
     }
@@ -144,7 +148,8 @@ impl State {
         let mut data = None;
         if let Some(rows) = rows {
             rows.settle(&mut settings);
-            let config = TrainConfig { eval_every: 0, ..TrainConfig::from_map(&settings)? };
+            let mut config = TrainConfig { eval_every: 0, ..TrainConfig::from_map(&settings)? };
+            config.begin_today(&base.tokenizer);
             data = Some(TrainData::read(&config, &base.tokenizer, &[(rows.name(), rows.bytes()?)], &[])?.0);
         }
         let config = TrainConfig::from_map(&settings)?;

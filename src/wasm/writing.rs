@@ -1,13 +1,15 @@
 //! Text from the base, from the run's adapter, or from an adapter's files.
 
-use super::jobs::{opened, running};
+use super::jobs::{chat, opened, running};
 use super::options::{Adapter, AdapterFiles, Callback, Prompt, Write};
 use super::state::{Base, State, loaded};
 use crate::generate::{Generator, generate};
+use crate::gpu::clock;
 use crate::model;
 use crate::model::decoder::{Decoder, PREFILL};
 use crate::rng::{FNV_OFFSET, fnv1a_bytes};
-use crate::text::{StreamDecoder, chat};
+use crate::text::chat::prompt as prompt_of;
+use crate::text::{Date, StreamDecoder};
 use crate::{Error, Result};
 
 /// A decoder's cache begins with room for this many tokens and doubles, since its buffers stay until the run goes.
@@ -46,8 +48,15 @@ impl State {
         }
         let base = loaded(&self.base)?;
         let tokens = match prompt {
-            Prompt::Text(text) => base.tokenizer.encode(text, true)?,
-            Prompt::Messages(messages) => chat::prompt(&base.tokenizer, messages)?,
+            Prompt::Text(text) => base.tokenizer.encode_raw(text)?,
+            Prompt::Messages(messages) => {
+                let mut options = chat(&adapter, self.job.as_ref())?;
+                if let Some(template) = &how.chat_template {
+                    options.template = Some(template.clone());
+                }
+                options.date.get_or_insert_with(|| Date::of_unix_time(clock::unix_seconds()));
+                prompt_of(&base.tokenizer, &options, messages)?
+            }
         };
         let sampling = how.sampling()?;
         let (needed, context) = (tokens.len() + sampling.max_tokens, base.file.config.max_position_embeddings);

@@ -33,6 +33,7 @@ mod process;
 mod quant;
 mod retention;
 mod rope;
+mod rows;
 mod runs;
 mod shaders;
 mod smollm2;

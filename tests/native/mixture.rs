@@ -44,7 +44,7 @@ fn task(tokenizer: &Tokenizer, name: &str, rows: &[serde_json::Value], held_out:
     let text: String = rows.iter().map(|row| format!("{row}\n")).collect();
     let rows = read_rows(name, text.as_bytes()).unwrap();
     let options = DataOptions::new(64);
-    let mut train = Dataset::build(name, &rows, tokenizer, options).unwrap().examples;
+    let mut train = Dataset::build(name, &rows, tokenizer, options.clone()).unwrap().examples;
     let held_out = train.split_off(train.len() - held_out);
     let labelled = Dataset::labelled(name, &rows[train.len()..], tokenizer, options).unwrap();
     TaskRows { name: name.into(), train, held_out, labelled }

@@ -300,7 +300,7 @@ fn templates_that_refuse_say_why() {
     refused(with_tokens("{{ raise_exception('no system here') }}").render(&talk(TWO_TURNS), None, false), &["no system here"]);
     refused(with_tokens("{{ strftime_now('%Y') }}").render(&talk(TWO_TURNS), None, false), &["strftime_now"]);
     refused(ChatTemplate::new("{% for %}").map(|_| ()), &["chat_template"]);
-    refused(ChatTemplate::of(&sentence_piece()).map(|_| ()), &["no chat template", "--format plain"]);
+    refused(ChatTemplate::of(&sentence_piece()).map(|_| ()), &["no chat template", "--chat-template"]);
 }
 
 #[test]
@@ -398,9 +398,9 @@ fn formats_turn_rows_into_one_another() {
         options(),
     )
     .expect("builds");
-    assert_eq!(build(&tokenizer, instruction, chat).expect("builds").examples, expected.examples);
+    assert_eq!(build(&tokenizer, instruction, chat.clone()).expect("builds").examples, expected.examples);
     let completion = r#"{"prompt": "Name it.\n\na mill ", "completion": " mill"}"#;
-    assert_eq!(build(&tokenizer, completion, chat).expect("builds").examples, expected.examples);
+    assert_eq!(build(&tokenizer, completion, chat.clone()).expect("builds").examples, expected.examples);
 
     refused(build(&tokenizer, instruction, DataOptions { format: Format::Plain, ..options() }), &["row 1", "instruction/output", "plain"]);
     refused(build(&tokenizer, r#"{"text": "x y"}"#, chat), &["text", "chat"]);

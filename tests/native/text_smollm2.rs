@@ -55,3 +55,17 @@ fn smollm2_chat_rows_train_on_the_answer() {
     assert_eq!(tokenizer.decode(&example.tokens[first..], false).expect("decodes"), "Paris.<|im_end|>\n");
     assert_eq!(example.targets[first..], [true, true, true, false]);
 }
+
+#[test]
+fn rendered_rows_have_the_models_control_tokens() {
+    let Some(tokenizer) = tokenizer() else { return };
+    let build = |rows: &str, parse_special: bool| {
+        let options = DataOptions { parse_special, ..DataOptions::new(512) };
+        Dataset::build("row", &read_rows("row", rows.as_bytes()).expect("reads"), &tokenizer, options).expect("builds").examples.remove(0)
+    };
+    let text = build(include_str!("rows/cases/rendered-text.jsonl"), false);
+    assert_eq!((text.tokens.len(), text.tokens[0], text.n_targets()), (17, 1, 16));
+    let exchange = build(include_str!("rows/cases/rendered-prompt-completion.jsonl"), true);
+    assert_eq!(exchange.tokens, text.tokens);
+    assert_eq!(build(include_str!("rows/cases/weight-0.jsonl"), false).n_targets(), 2);
+}

@@ -10,6 +10,7 @@ use super::device::DeviceArgs;
 use super::export::ExportArgs;
 use super::jobs::JobsArgs;
 use super::merge::MergeArgs;
+use super::rows::{ChatArgs, RowArgs};
 use super::settings::{TrainArgs, finite};
 use super::simulate::SimulateArgs;
 
@@ -146,6 +147,9 @@ pub struct GenerateArgs {
     /// System message of the chat.
     #[arg(long, value_name = "TEXT", conflicts_with = "raw")]
     pub system: Option<String>,
+    /// The chat template.
+    #[command(flatten)]
+    pub chat: ChatArgs,
     /// Quantise float weights when loading: nf4, q4_0, q8_0 or none.
     #[arg(long, value_name = "FORMAT", default_value = "none")]
     pub quantize: String,
@@ -196,9 +200,9 @@ pub struct EvalArgs {
     /// Sequences that go through the model together.
     #[arg(long, default_value_t = 1, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
     pub batch: u32,
-    /// How rows become text: auto, plain, chat or alpaca.
-    #[arg(long, default_value = "auto")]
-    pub format: String,
+    /// How rows become text.
+    #[command(flatten)]
+    pub how: RowArgs,
     /// Quantise float weights when loading: nf4, q4_0, q8_0 or none.
     #[arg(long, value_name = "FORMAT", default_value = "none")]
     pub quantize: String,
@@ -237,10 +241,7 @@ pub struct InspectArgs {
     /// Longest row in tokens.
     #[arg(long, default_value_t = 512, value_name = "N", requires = "data", value_parser = clap::value_parser!(u32).range(2..))]
     pub seq: u32,
-    /// How rows become text: auto, plain, chat or alpaca.
-    #[arg(long, default_value = "auto", requires = "data")]
-    pub format: String,
-    /// Train on prompts too.
-    #[arg(long, requires = "data")]
-    pub train_on_prompt: bool,
+    /// How rows become text.
+    #[command(flatten)]
+    pub how: RowArgs,
 }

@@ -5,8 +5,8 @@ use std::path::{Path, PathBuf};
 use weblora::Result;
 use weblora::adapters::AdapterLayout;
 use weblora::formats::ModelFile;
-use weblora::text::Tokenizer;
-use weblora::train::start::open_adapter;
+use weblora::text::{ChatOptions, Tokenizer};
+use weblora::train::start::{chat_of, open_adapter};
 
 use super::files::AdapterFiles;
 
@@ -27,6 +27,8 @@ pub struct Base {
     pub tokenizer: Tokenizer,
     /// Names, layouts and values.
     pub adapters: Vec<(AdapterLayout, Vec<f32>)>,
+    /// How the adapters' conversations became text.
+    pub chats: Vec<ChatOptions>,
     /// What each run over the model is called: "base", then the adapters' folders.
     pub names: Vec<String>,
 }
@@ -38,7 +40,7 @@ impl Base {
         file.warnings().iter().for_each(|warning| eprintln!("warning: {warning}"));
         let tokenizer = Tokenizer::of_model(&file)?;
         let hash = pollster::block_on(file.content_hash())?;
-        let mut base = Self { file, tokenizer, adapters: Vec::new(), names: vec!["base".into()] };
+        let mut base = Self { file, tokenizer, adapters: Vec::new(), chats: Vec::new(), names: vec!["base".into()] };
         for path in adapters {
             let name = path.display().to_string();
             let files = AdapterFiles::read(path)?;
@@ -47,6 +49,7 @@ impl Base {
                 eprintln!("warning: {name} CHANGES NOTHING: every product B A of it is zero");
             }
             base.adapters.push((layout, values));
+            base.chats.push(chat_of(files.folder())?);
             base.names.push(name);
         }
         Ok(base)

@@ -12,11 +12,16 @@ use weblora::train::read::RowFile;
 use super::files;
 use super::train::needed;
 
-/// The rows to train on and to hold out, and what the user should know about them and about the model.
-pub fn read(config: &TrainConfig, model: &ModelFile) -> Result<(TrainData, Vec<String>)> {
+/// The rows to train on and to hold out, and what the user should know about them and about the model. A new run whose chat template asks for the date gets
+/// today's.
+pub fn read(config: &mut TrainConfig, model: &ModelFile, resumed: bool) -> Result<(TrainData, Vec<String>)> {
     needed("data", config.data.first())?;
+    let tokenizer = Tokenizer::of_model(model)?;
+    if !resumed {
+        config.begin_today(&tokenizer);
+    }
     let (train, held_out) = (Files::read(&config.data)?, Files::read(&config.eval_data)?);
-    let (data, warnings) = TrainData::read(config, &Tokenizer::of_model(model)?, &train.rows(), &held_out.rows())?;
+    let (data, warnings) = TrainData::read(config, &tokenizer, &train.rows(), &held_out.rows())?;
     Ok((data, model.warnings().iter().cloned().chain(warnings).collect()))
 }
 

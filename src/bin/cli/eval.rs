@@ -1,7 +1,7 @@
 //! `weblora eval`: perplexity of a text, or loss and accuracy of rows, before and after adapters.
 
 use serde_json::json;
-use weblora::text::DataOptions;
+use weblora::text::ChatOptions;
 use weblora::train::TrainConfig;
 use weblora::train::evaluate::{self, EvalRows, EvalShape};
 use weblora::train::score;
@@ -55,7 +55,7 @@ pub fn run(args: &EvalArgs, output: &mut Output) -> Result<()> {
 fn read(args: &EvalArgs, base: &Base) -> Result<EvalRows> {
     let seq = args.seq as usize;
     if let Some(path) = &args.text {
-        let tokens = base.tokenizer.encode(&files::read_text(path)?, true)?;
+        let tokens = base.tokenizer.encode_raw(&files::read_text(path)?)?;
         let examples = score::windows(&tokens, seq);
         if examples.is_empty() {
             let problem = format!("{} has {} tokens, and scoring needs two", path.display(), tokens.len());
@@ -66,6 +66,16 @@ fn read(args: &EvalArgs, base: &Base) -> Result<EvalRows> {
     let Some(path) = &args.data else {
         return Err(Error::config("data", "nothing to evaluate", "give --text FILE or --data FILE"));
     };
-    let options = DataOptions { format: args.format.parse()?, ..DataOptions::new(seq) };
+    let options = args.how.options(seq, &chat(args, base)?)?;
     EvalRows::read(&path.display().to_string(), &files::read(path)?, &base.tokenizer, options)
+}
+
+/// How the conversations of all adapters became text, since all are measured on the same rows.
+fn chat(args: &EvalArgs, base: &Base) -> Result<ChatOptions> {
+    let Some(first) = base.chats.first() else { return Ok(ChatOptions::default()) };
+    if !args.how.gives_template() && base.chats.iter().any(|chat| chat.template != first.template) {
+        let problem = "the adapters were trained with different ones";
+        return Err(Error::config("chat-template", problem, "evaluate them one after the other, or give --chat-template"));
+    }
+    Ok(first.clone())
 }

@@ -5,7 +5,7 @@ use std::io::{ErrorKind, Read, Write};
 use std::path::{Path, PathBuf};
 
 use weblora::export::chain::CHAIN_FILE;
-use weblora::export::peft::{self, NOTE_FILE, WEIGHTS_FILE};
+use weblora::export::peft::{self, NOTE_FILE, TEMPLATE_FILE, WEIGHTS_FILE};
 use weblora::export::peft_config::CONFIG_FILE;
 use weblora::formats::foreign::instead_of_text;
 use weblora::{Error, Result};
@@ -191,7 +191,7 @@ impl OutFolder {
         [path, &best].into_iter().for_each(remove_temporaries);
         if existing == Existing::Overwrite {
             // What is left of an older run must not be taken for this one's.
-            [CHECKPOINT_FILE, EARLIER_FILE, CONFIG_FILE, CHAIN_FILE].into_iter().try_for_each(|name| folder.remove(name))?;
+            [CHECKPOINT_FILE, EARLIER_FILE, CONFIG_FILE, CHAIN_FILE, TEMPLATE_FILE].into_iter().try_for_each(|name| folder.remove(name))?;
             remove_adapter(&best)?;
         }
         Ok(folder)

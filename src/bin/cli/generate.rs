@@ -2,7 +2,7 @@
 
 use serde_json::json;
 use weblora::generate::{Generator, Sampling};
-use weblora::text::{StreamDecoder, chat};
+use weblora::text::{ChatOptions, StreamDecoder, chat};
 use weblora::train::TrainConfig;
 use weblora::{Error, Result};
 
@@ -15,11 +15,16 @@ use super::output::Output;
 pub fn run(args: &GenerateArgs, output: &mut Output) -> Result<()> {
     let base = Base::open(&args.model, args.tokenizer.as_deref(), &args.adapter)?;
     let format = TrainConfig::quantize_format(&args.quantize)?;
-    let prompt = prompt_tokens(args, &base)?;
-    let max_len = prompt.len() + args.max_tokens as usize;
+    // One prompt for the base, then one for each adapter, which may have been trained with a chat template of its own.
+    let base_answers = args.base || base.adapters.is_empty();
+    let of_base = if base_answers { prompt_tokens(args, &base, &ChatOptions::default())? } else { Vec::new() };
+    let of_adapters = base.chats.iter().map(|chat| prompt_tokens(args, &base, chat));
+    let prompts = std::iter::once(Ok(of_base)).chain(of_adapters).collect::<Result<Vec<_>>>()?;
+    let longest = prompts.iter().map(Vec::len).max().unwrap_or(0);
+    let max_len = longest + args.max_tokens as usize;
     let context = base.file.config.max_position_embeddings;
     if max_len > context {
-        let problem = format!("{} prompt tokens and {} new ones exceed the context of {context}", prompt.len(), args.max_tokens);
+        let problem = format!("{longest} prompt tokens and {} new ones exceed the context of {context}", args.max_tokens);
         return Err(Error::config("max-tokens", problem, "generate fewer tokens or shorten the prompt"));
     }
     let sampling = Sampling {
@@ -36,25 +41,26 @@ pub fn run(args: &GenerateArgs, output: &mut Output) -> Result<()> {
     let mut generator = pollster::block_on(opened)?;
     device.remember();
     for (i, name) in base.names.iter().enumerate() {
-        if i == 0 && !args.base && !base.adapters.is_empty() {
+        if i == 0 && !base_answers {
             continue;
         }
-        answer(args, &base, &device, &mut generator, (name, i.checked_sub(1)), &prompt, &sampling, output)?;
+        answer(args, &base, &device, &mut generator, (name, i.checked_sub(1)), &prompts[i], &sampling, output)?;
     }
     Ok(())
 }
 
 /// The prompt as the model sees it.
-fn prompt_tokens(args: &GenerateArgs, base: &Base) -> Result<Vec<u32>> {
-    if args.raw || base.tokenizer.chat_template().is_none() {
-        return base.tokenizer.encode(&args.prompt, true);
+fn prompt_tokens(args: &GenerateArgs, base: &Base, own: &ChatOptions) -> Result<Vec<u32>> {
+    let chat = args.chat.options(own)?;
+    if args.raw || chat.source(&base.tokenizer)?.is_none() {
+        return base.tokenizer.encode_raw(&args.prompt);
     }
     let mut messages = Vec::new();
     if let Some(system) = &args.system {
         messages.push(json!({"role": "system", "content": system}));
     }
     messages.push(json!({"role": "user", "content": args.prompt}));
-    chat::prompt(&base.tokenizer, &messages)
+    chat::prompt(&base.tokenizer, &chat, &messages)
 }
 
 /// Writes one answer: streamed in words, or as one event.
@@ -89,10 +95,18 @@ fn answer(
     let rest = stream.finish();
     text.push_str(&rest);
     let per_s = tokens.len() as f64 / began.elapsed().as_secs_f64();
+    let ended = tokens.len() < sampling.max_tokens;
     if output.is_json() {
-        let event =
-            json!({"event": "answer", "adapter": name, "prompt": args.prompt, "text": text, "tokens": tokens.len(), "tokens_per_s": per_s});
+        let event = json!({
+            "event": "answer", "adapter": name, "prompt": args.prompt, "text": text, "tokens": tokens.len(), "tokens_per_s": per_s,
+            "stopped": if ended { "end" } else { "length" },
+        });
         return output.print(&event.to_string());
     }
-    output.print(&rest)
+    output.print(&rest)?;
+    output.remark(&match ended {
+        true => format!("(ended by the model after {} tokens)", tokens.len()),
+        false => format!("(cut after {} tokens, not ended by the model: --max-tokens)", tokens.len()),
+    });
+    Ok(())
 }

@@ -7,7 +7,8 @@ use weblora::Result;
 use weblora::export::peft::PeftAdapter;
 use weblora::formats::{ModelFile, TensorInfo};
 use weblora::text::inspect::RowView;
-use weblora::text::{DataOptions, Dataset, Tokenizer, read_rows};
+use weblora::text::{ChatOptions, Dataset, Tokenizer, read_rows};
+use weblora::train::start::chat_of;
 
 use super::args::InspectArgs;
 use super::base::open_model;
@@ -130,24 +131,43 @@ fn show_rows(args: &InspectArgs, path: &std::path::Path, model: &ModelFile, outp
     let name = path.display().to_string();
     let tokenizer = Tokenizer::of_model(model)?;
     let rows = read_rows(&name, &files::read(path)?)?;
-    let options =
-        DataOptions { format: args.format.parse()?, train_on_prompt: args.train_on_prompt, ..DataOptions::new(args.seq as usize) };
-    let dataset = Dataset::build(&name, &rows, &tokenizer, options)?;
+    let chat = match &args.adapter {
+        Some(adapter) => chat_of(AdapterFiles::read(adapter)?.folder())?,
+        None => ChatOptions::default(),
+    };
+    let dataset = Dataset::build(&name, &rows, &tokenizer, args.how.options(args.seq as usize, &chat)?)?;
+    let warnings = dataset.report.warnings(&name);
     if output.is_json() {
-        output.print(&json!({"event": "data", "name": name, "report": dataset.report}).to_string())?;
+        output.print(&json!({"event": "data", "name": name, "report": dataset.report, "warnings": warnings}).to_string())?;
     } else {
-        let r = dataset.report;
+        let r = &dataset.report;
         output.print(&format!(
             "{name}: {} rows, {} tokens ({} trained), longest {}, {} cut, {} without a target left out",
             r.rows, r.tokens, r.targets, r.longest, r.truncated, r.dropped
         ))?;
+        let counts = [
+            (r.with_control_tokens, "rows spell control tokens, which are read as such"),
+            (r.excluded_turns, "assistant turns are context, not trained"),
+            (r.prompt_then_answer, "conversations are the prompt as for generation, then the answer"),
+        ];
+        for (n, what) in counts.into_iter().filter(|(n, _)| *n > 0) {
+            output.print(&format!("  {n} {what}"))?;
+        }
+        for warning in &warnings {
+            output.print(&format!("  warning: {warning}"))?;
+        }
     }
     for example in dataset.examples.iter().take(args.rows) {
         let view = RowView::new(example, &tokenizer);
+        let notes = dataset.notes.get(&view.row);
         if output.is_json() {
-            output.print(&json!({"event": "row", "row": view.row, "targets": view.n_targets, "pieces": view.pieces}).to_string())?;
+            let event = json!({"event": "row", "row": view.row, "targets": view.n_targets, "pieces": view.pieces, "notes": notes});
+            output.print(&event.to_string())?;
         } else {
             output.print(&view.to_terminal(output.is_terminal()))?;
+            for note in notes.into_iter().flatten() {
+                output.print(&format!("  {note}"))?;
+            }
         }
     }
     Ok(())

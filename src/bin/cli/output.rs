@@ -64,6 +64,11 @@ impl Output {
         }
     }
 
+    /// Says something about a result, on stderr, so that it stays out of what is redirected.
+    pub fn remark(&self, line: &str) {
+        say(line);
+    }
+
     /// Tells of an event. What is told about work is never a reason to end it: events that cannot be written are lost, which is said once.
     pub fn event(&mut self, event: &Event) {
         self.advance(event);

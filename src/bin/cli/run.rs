@@ -32,11 +32,11 @@ pub fn run(args: &TrainArgs, output: &mut Output) -> Result<()> {
     }
     let first = TrainConfig::from_map(&map)?;
     let model = open_model(needed("model", first.model.as_ref())?, first.tokenizer.as_deref().map(Path::new))?;
-    let (config, start) = start_from(map, first, &model, args.resume)?;
+    let (mut config, start) = start_from(map, first, &model, args.resume)?;
     if let Some(settings) = &begun_with {
         config.check_resume(settings)?; // before the model is loaded
     }
-    let (data, warnings) = data::read(&config, &model)?;
+    let (data, warnings) = data::read(&mut config, &model, args.resume)?;
     let existing = if args.overwrite { Existing::Overwrite } else { Existing::Refuse };
     if saved.is_none() && existing == Existing::Refuse {
         OutFolder::check_free(Path::new(&config.out))?;

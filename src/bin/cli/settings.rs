@@ -11,6 +11,7 @@ use weblora::{Error, Result};
 use super::device::DeviceArgs;
 use super::files;
 use super::method_args::MethodArgs;
+use super::rows;
 
 /// Arguments of `train`. Every flag but the last five is a key of run files, and serialises to it.
 #[derive(Debug, Args, Serialize)]
@@ -144,6 +145,18 @@ pub struct TrainArgs {
     /// How rows become text: auto, plain, chat or alpaca [default: auto].
     #[arg(long, help_heading = "Rows", value_name = "NAME")]
     format: Option<String>,
+    /// Chat template: a Jinja file, or chatml, llama3, mistral, gemma or alpaca [default: the model's own].
+    #[arg(long, help_heading = "Rows", value_name = "FILE|NAME")]
+    chat_template: Option<String>,
+    /// The day that chat templates take for today [default: the day on which the run begins].
+    #[arg(long, help_heading = "Rows", value_name = "YYYY-MM-DD")]
+    date: Option<String>,
+    /// Write words of the assistant that the chat template leaves out, such as reasoning.
+    #[arg(long, help_heading = "Rows", num_args = 0, default_missing_value = "true")]
+    keep_reasoning: Option<bool>,
+    /// Read control tokens in prompts and completions; text rows always do, messages never.
+    #[arg(long, help_heading = "Rows", num_args = 0, default_missing_value = "true")]
+    parse_special: Option<bool>,
     /// Train on prompts too.
     #[arg(long, help_heading = "Rows", num_args = 0, default_missing_value = "true")]
     train_on_prompt: Option<bool>,
@@ -220,6 +233,9 @@ impl TrainArgs {
             }
             map.insert(key.clone(), value.clone());
         }
+        if let Some(Value::String(template)) = map.get_mut("chat-template") {
+            *template = rows::template(template)?;
+        }
         Ok(map)
     }
 }
@@ -280,6 +296,7 @@ mod tests {
         let mut config = TrainConfig::from_map(all.as_object().expect("an object")).expect("settings");
         (config.eval_data, config.epochs) = (vec!["e".into()], Some(1));
         (config.data_weights, config.data_temperature) = (Some(vec![1.0]), Some(2.0));
+        (config.chat_template, config.date) = (Some("chatml".into()), "2024-07-26".parse().ok());
         let keys = config.to_map();
         for key in keys.keys() {
             assert!(flags.contains(&key.as_str()) || flags.contains(&format!("no-{key}").as_str()), "no flag for {key}");

@@ -13,6 +13,9 @@ pub const FILE: &str = "model.gguf";
 /// Alignment of tensor data when the base does not say.
 const DEFAULT_ALIGNMENT: u64 = 32;
 
+/// Where a GGUF file has its chat template.
+const TEMPLATE_KEY: &str = "tokenizer.chat_template";
+
 /// Writes it. Changed weights keep their format, or take the request's; everything else keeps its bytes.
 ///
 /// # Errors
@@ -47,7 +50,11 @@ pub async fn export(request: &Request<'_>, sink: &mut dyn Sink) -> Result<Export
     }
     // The file type names the format of most weights; a split file becomes one.
     let stale = |key: &str| key.starts_with("split.") || key == "general.file_type" && request.format.is_some();
-    let metadata: Vec<(&str, &Value)> = model.metadata().iter().filter(|(key, _)| !stale(key)).collect();
+    // The chat template that the adapter was trained with takes the place of the base's.
+    let template = request.adapter.chat_template()?.map(|source| Value::String(source.to_owned()));
+    let kept = |key: &str| !stale(key) && (template.is_none() || key != TEMPLATE_KEY);
+    let mut metadata: Vec<(&str, &Value)> = model.metadata().iter().filter(|(key, _)| kept(key)).collect();
+    metadata.extend(template.as_ref().map(|template| (TEMPLATE_KEY, template)));
     let alignment = model.metadata().u64("general.alignment")?.unwrap_or(DEFAULT_ALIGNMENT);
     let header = header(&metadata, &table, alignment);
     let mut done = Exported { files: vec![FILE.into()], bytes: header.total, tensors: Vec::new() };

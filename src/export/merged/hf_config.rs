@@ -11,15 +11,16 @@ use crate::{Error, Result};
 /// A name in the folder, and the file's bytes.
 pub(super) type TextFile = (&'static str, Vec<u8>);
 
-/// Everything but the weights, whose matrices are of `dtype`.
-pub(super) fn side_files(model: &ModelFile, dtype: &'static QuantFormat) -> Result<Vec<TextFile>> {
+/// Everything but the weights, whose matrices are of `dtype`. `template` is a chat template in place of the base's.
+pub(super) fn side_files(model: &ModelFile, dtype: &'static QuantFormat, template: Option<&str>) -> Result<Vec<TextFile>> {
     let side = model.side_files();
     if let Some(config) = &side.config_json {
         let mut files = vec![("config.json", with_dtype(config, dtype)?)];
+        let template = template.map(str::to_owned).or_else(|| side.chat_template.clone());
         let others = [
             ("tokenizer.json", &side.tokenizer_json),
             ("tokenizer_config.json", &side.tokenizer_config_json),
-            ("chat_template.jinja", &side.chat_template),
+            ("chat_template.jinja", &template),
             ("generation_config.json", &side.generation_config_json),
         ];
         files.extend(others.into_iter().filter_map(|(name, text)| Some((name, text.clone()?.into_bytes()))));
@@ -28,7 +29,10 @@ pub(super) fn side_files(model: &ModelFile, dtype: &'static QuantFormat) -> Resu
     // A GGUF without a tokenizer still has weights worth exporting.
     let tokenizer = if model.metadata().get("tokenizer.ggml.model").is_some() { Some(Tokenizer::of_model(model)?) } else { None };
     let mut files = vec![("config.json", pretty(&config(&model.config, tokenizer.as_ref(), dtype)))];
-    if let Some(tokenizer) = tokenizer {
+    if let Some(mut tokenizer) = tokenizer {
+        if let Some(template) = template {
+            tokenizer = tokenizer.with_chat_template(template);
+        }
         files.extend(tokenizer.to_hf_files(model.config.max_position_embeddings)?);
     }
     Ok(files)

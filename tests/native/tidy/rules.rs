@@ -13,7 +13,7 @@ pub const LAYERS: &[(&str, &[&str])] = &[
     ("jobs", &["error", "config", "settings", "rng"]),
     ("quant", &["error", "config"]),
     ("formats", &["error", "config", "quant"]),
-    ("text", &["error", "config", "formats"]),
+    ("text", &["error", "config", "settings", "formats"]),
     ("gpu", &["error", "config"]),
     ("kernels", &["error", "config", "rng", "quant", "gpu"]),
     ("adapters", &["error", "config", "settings", "rng", "quant", "formats", "gpu", "kernels"]),

@@ -82,13 +82,15 @@ export type Rows =
   | { text: string; name?: string; format?: "auto" | "plain" | "chat" | "alpaca" }
   | { embedded: "train" | "heldout" };
 
-/** A row as the model sees it. */
+/** A row as the model sees it. `control`: the token is a control token. */
 export interface RowPreview {
   /** 1-based number of the row in its text. */
   index: number;
-  tokens: { text: string; trained: boolean }[];
+  tokens: { text: string; trained: boolean; control?: boolean }[];
   /** It was cut to `seq` tokens. */
   truncated: boolean;
+  /** What was done to it that is worth a look, such as turns that are context only. */
+  notes?: string[];
 }
 
 /** What a run will take, known before anything is allocated. */
@@ -297,6 +299,8 @@ export interface GenerateOptions {
   topP?: number;
   repetitionPenalty?: number;
   seed?: number;
+  /** For messages: chatml, llama3, mistral, gemma, alpaca, or Jinja; default the template that the adapter was trained with, else the model's own. */
+  chatTemplate?: string;
   signal?: AbortSignal;
   onProgress?: (progress: Progress) => void;
 }

@@ -11,7 +11,7 @@ import { replan } from "./plan";
 import { refreshPreview } from "./rows";
 
 /** Settings that change how rows become tokens. */
-const READ_BY_PREVIEW = ["seq", "format", "train-on-prompt", "overlong"];
+const READ_BY_PREVIEW = ["seq", "format", "chat-template", "date", "keep-reasoning", "parse-special", "train-on-prompt", "overlong"];
 
 /** Keys that name files or folders; the page has other ways to choose those. */
 const NOT_IN_FORM = ["model", "data", "eval-data", "init-adapter", "out", "name", "method", "quantize"];

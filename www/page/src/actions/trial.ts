@@ -73,7 +73,9 @@ async function write(answer: Answer, prompt: string | ChatMessage[], adapter: Ad
   const begun = performance.now();
   try {
     const made = await trainer();
-    for await (const piece of made.generate(prompt, { ...drawing, adapter, signal })) {
+    const chatTemplate = get().form.changed["chat-template"];
+    const template = typeof chatTemplate === "string" ? { chatTemplate } : {};
+    for await (const piece of made.generate(prompt, { ...drawing, ...template, adapter, signal })) {
       answer.status = "writing";
       answer.text += piece;
       answer.pieces += 1;

@@ -10,10 +10,11 @@ export function previewView(): HTMLElement {
   let at = 0;
   const tokens = h("div", { class: "tokens", tabindex: 0, role: "region", "aria-label": "Row as the model reads it" });
   const position = h("p", { class: "small", "aria-live": "off" });
+  const notes = h("ul", { class: "muted small", "aria-label": "What was done to this row", hidden: true });
   const previous = h("button", { type: "button", class: "quiet", "aria-label": "Previous row", onclick: () => move(-1) }, "←");
   const next = h("button", { type: "button", class: "quiet", "aria-label": "Next row", onclick: () => move(1) }, "→");
   const key = h("p", { class: "muted small" }, h("span", { class: "token trained" }, "trained"), " tokens count in the loss; the rest is only read.");
-  const root = h("figure", { class: "preview", hidden: true }, h("figcaption", { class: "preview-head" }, position, h("div", { class: "row" }, previous, next)), tokens, key);
+  const root = h("figure", { class: "preview", hidden: true }, h("figcaption", { class: "preview-head" }, position, h("div", { class: "row" }, previous, next)), tokens, notes, key);
   const idle = h("p", { class: "muted small", hidden: true }, "Load a base to see the rows as it will read them.");
   let drawn: RowPreview[] | null = null;
 
@@ -24,6 +25,8 @@ export function previewView(): HTMLElement {
     const trained = row.tokens.filter((token) => token.trained).length;
     setText(position, `Row ${count(row.index)} of ${count(total)}: ${plural(row.tokens.length, "token")}, ${count(trained)} trained${row.truncated ? ", cut" : ""}`);
     fill(tokens, ...row.tokens.map(token));
+    fill(notes, ...(row.notes ?? []).map((note) => h("li", {}, note)));
+    show(notes, (row.notes ?? []).length > 0);
     previous.disabled = at === 0;
     next.disabled = at >= preview.length - 1;
   };
@@ -44,7 +47,6 @@ export function previewView(): HTMLElement {
 }
 
 /** One token. Its spaces and line breaks are visible, since the model sees them. */
-function token({ text, trained }: { text: string; trained: boolean }): HTMLElement {
-  const control = /^<.*>$/.test(text.trim()) && text.trim().length > 2;
+function token({ text, trained, control }: RowPreview["tokens"][number]): HTMLElement {
   return h("span", { class: `token${trained ? " trained" : ""}${control ? " control" : ""}` }, text.replace(/\n/g, "⏎\n").replace(/\t/g, "⇥"));
 }

@@ -51,12 +51,12 @@ export function trialSection(): HTMLElement {
     h("div", { class: "row" }, go, halt, adapterPicker()),
   );
   body.append(hint, form, problem.root, answers(), scoring());
-  watch(["base", "trial", "runs"], () => {
+  watch(["base", "trial", "runs", "form"], () => {
     const { base, trial } = get();
     const ready = base.status === "ready";
     show(hint, !ready);
     show(form, ready);
-    show(mode.root, base.info?.chatTemplate ?? false);
+    show(mode.root, hasTemplate());
     setDisabled(go, trial.busy || activeRun()?.state === "starting" || activeRun()?.state === "stopping");
     show(halt, trial.busy && !trial.scoring);
     problem.set(trial.problem ?? trial.base.problem ?? trial.tuned.problem);
@@ -120,11 +120,14 @@ const ROLES = ["user", "assistant", "system", "model"];
 const LEADING_ROLE = /^(?:user|assistant|system)\n/;
 const TRAILING_ROLE = /\n(?:assistant)\n?$/;
 
+/** Whether there is a chat template: the base's own, or one among the settings. */
+const hasTemplate = (): boolean => get().base.info?.chatTemplate === true || get().form.changed["chat-template"] !== undefined;
+
 /** Whether the rows are conversations, which the template renders. */
 function conversational(): boolean {
   const { train } = get().rows;
   const format = get().form.changed["format"];
-  return get().base.info?.chatTemplate === true && (format === "chat" || (format === undefined && train !== null && "text" in train && /^\s*\{"messages"/.test(train.text)));
+  return hasTemplate() && (format === "chat" || (format === undefined && train !== null && "text" in train && /^\s*\[?\s*\{"(?:messages|conversations)"/.test(train.text)));
 }
 
 /** A row's first part that is only read, and what follows. */
