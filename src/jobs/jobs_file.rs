@@ -29,7 +29,7 @@ use crate::settings::{Map, Settings, unknown};
 use crate::{Error, Result};
 
 /// Keys of the base: for all jobs alike.
-pub const BASE_KEYS: &[&str] = &["model", "quantize"];
+pub const BASE_KEYS: &[&str] = &["model", "tokenizer", "quantize"];
 
 /// Keys at the top that are neither the scheduler's nor `train`'s.
 const OWN: &[&str] = &["job", "sweep"];

@@ -107,8 +107,8 @@ impl Run {
         Self::new(trainer.config().clone(), trainer.total_steps(), trainer.step_number(), trainer.job().progress, trainer.has_held_out())
     }
 
-    /// Loss of the last step; NaN before the first.
-    pub fn last_loss(&self) -> f64 {
+    /// Loss of the last step; `None` before the first.
+    pub fn last_loss(&self) -> Option<f64> {
         self.last
     }
 

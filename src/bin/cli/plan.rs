@@ -1,13 +1,15 @@
 //! `weblora plan`: the exact memory of a run, from the model's header alone.
 
+use std::path::Path;
+
 use serde_json::json;
 use weblora::Result;
-use weblora::formats::ModelFile;
 use weblora::gpu::Tuner;
 use weblora::gpu::device::PlanLimits;
 use weblora::train::trainer::TrainPlan;
 use weblora::train::{Event, TrainConfig};
 
+use super::base::open_model;
 use super::data;
 use super::output::{Output, bytes};
 use super::settings::TrainArgs;
@@ -15,16 +17,16 @@ use super::train::needed;
 
 /// Runs the verb.
 pub fn run(args: &TrainArgs, output: &mut Output) -> Result<()> {
-    let config = TrainConfig::from_map(&args.settings()?)?;
-    let model = pollster::block_on(ModelFile::open_path(needed("model", config.model.as_ref())?))?;
-    let read = if config.data.is_empty() { None } else { Some(data::read(&config, &model)?) };
+    let mut config = TrainConfig::from_map(&args.settings()?)?;
+    let model = open_model(needed("model", config.model.as_ref())?, config.tokenizer.as_deref().map(Path::new))?;
+    let read = if config.data.is_empty() { None } else { Some(data::read(&mut config, &model, false)?) };
     let (data, warnings) = read.unzip();
     // The limits every WebGPU device has: what fits in them fits everywhere.
     let plan = TrainPlan::new(&model, &config, data.as_ref(), PlanLimits::FLOOR, &Tuner::none())?;
     let steps = plan.passes.map(|passes| passes.steps);
     let own = plan.passes.iter().flat_map(|passes| passes.warnings().into_iter().chain(config.warnings(passes.steps)));
     for message in warnings.into_iter().flatten().chain(own) {
-        output.event(&Event::Warning { job: Some(config.name.clone()), message })?;
+        output.event(&Event::Warning { job: Some(config.name.clone()), message });
     }
     let footprint = plan.planned.footprint();
     let (micro, update) = plan.planned.dispatches();

@@ -4,6 +4,7 @@ mod folder;
 mod requests;
 mod status;
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
@@ -20,6 +21,7 @@ use weblora::{Error, Result};
 
 use self::folder::RunFolder;
 use self::requests::{Ask, Request};
+use super::base::open_model;
 use super::data;
 use super::device::{Device, DeviceArgs};
 use super::files::{self, AdapterFiles, Existing, OutFolder};
@@ -127,7 +129,7 @@ fn read_file(path: &Path) -> Result<JobsFile> {
 fn entry(job: JobEntry, model: &ModelFile, hash: &str) -> Result<(Entry, Vec<String>)> {
     let JobEntry { priority, group, settings, .. } = job;
     let first = TrainConfig::from_map(&settings)?;
-    let (config, start) = match &first.init_adapter {
+    let (mut config, start) = match &first.init_adapter {
         None => (first, None),
         Some(path) => {
             let adapter = AdapterFiles::read(Path::new(path))?;
@@ -135,14 +137,15 @@ fn entry(job: JobEntry, model: &ModelFile, hash: &str) -> Result<(Entry, Vec<Str
             (config, Some(start))
         }
     };
-    let (data, warnings) = data::read(&config, model)?;
+    let (data, warnings) = data::read(&mut config, model, false)?;
     Ok((Entry { config, data, start, priority, group }, warnings))
 }
 
 fn train(args: &JobsArgs, output: &mut Output) -> Result<()> {
     let path = args.file.as_deref().ok_or_else(|| Error::config("file", "is missing", "give a jobs file"))?;
     let file = read_file(path)?;
-    let model = pollster::block_on(ModelFile::open_path(needed("model", first_text(&file.base, "model").as_ref())?))?;
+    let text = |key: &str| first_text(&file.base, key);
+    let model = open_model(needed("model", text("model").as_ref())?, text("tokenizer").as_deref().map(Path::new))?;
     let hash = pollster::block_on(model.content_hash())?;
     let existing = if args.overwrite { Existing::Overwrite } else { Existing::Refuse };
     if existing == Existing::Refuse {
@@ -155,7 +158,7 @@ fn train(args: &JobsArgs, output: &mut Output) -> Result<()> {
         match entry(job, &model, &hash).and_then(|(entry, warnings)| free(&entry.config.out).map(|()| (entry, warnings))) {
             Ok((entry, warnings)) => {
                 for message in warnings {
-                    output.event(&Event::Warning { job: Some(name.clone()), message })?;
+                    output.event(&Event::Warning { job: Some(name.clone()), message });
                 }
                 entries.push(entry);
             }
@@ -163,7 +166,7 @@ fn train(args: &JobsArgs, output: &mut Output) -> Result<()> {
         }
     }
     for (job, reason) in failed {
-        output.event(&Event::JobFailed { job, reason })?;
+        output.event(&Event::JobFailed { job, reason });
     }
     let mut device = Device::open(&args.device)?;
     let plan = FleetPlan::new(&model, &hash, None, entries, file.options, device.gpu.plan_limits(), &device.tuner)?;
@@ -179,8 +182,8 @@ fn train(args: &JobsArgs, output: &mut Output) -> Result<()> {
         rows: fleet.session().rows() as u64,
         planned_bytes: planned,
         adapter: device.gpu.facts().name.clone(),
-    })?;
-    let mut keeper = Folders { output, existing };
+    });
+    let mut keeper = Folders { output, existing, open: BTreeMap::new() };
     drive(&mut fleet, &device.gpu, &model, &hash, &folder, &mut keeper, &stop)
 }
 
@@ -244,26 +247,31 @@ fn take_up(fleet: &mut Fleet, model: &ModelFile, hash: &str, request: Request) -
     request.names.iter().try_for_each(|name| fleet.request(name, what))
 }
 
-/// Every job's own folder, and the terminal.
+/// Every job's own folder, locked from its first use to the end of the run, and the terminal.
 struct Folders<'o> {
     output: &'o mut Output,
     existing: Existing,
+    open: BTreeMap<String, OutFolder>,
 }
 
 impl Folders<'_> {
-    fn open(&self, out: &str) -> Result<OutFolder> {
-        OutFolder::open(Path::new(out), if self.existing == Existing::Refuse { Existing::Overwrite } else { self.existing })
+    fn folder(&mut self, out: &str) -> Result<&OutFolder> {
+        if !self.open.contains_key(out) {
+            self.open.insert(out.to_owned(), OutFolder::open(Path::new(out), self.existing)?);
+        }
+        Ok(&self.open[out])
     }
 }
 
 impl Keeper for Folders<'_> {
     fn tell(&mut self, event: Event) -> Result<()> {
-        self.output.event(&event)
+        self.output.event(&event);
+        Ok(())
     }
     fn best(&mut self, out: &str, files: &[File]) -> Result<()> {
-        self.open(out)?.write_best(files)
+        self.folder(out)?.write_best(files)
     }
     fn finish(&mut self, out: &str, files: &[File]) -> Result<()> {
-        self.open(out)?.write_adapter(files)
+        self.folder(out)?.write_adapter(files)
     }
 }

@@ -40,7 +40,7 @@ pub fn of(fleet: &Fleet) -> Vec<JobStatus> {
             reason: job.map_or_else(String::new, |job| job.status.reason.clone()),
             step: member.job.step,
             steps: member.job.total_steps(),
-            loss: Some(member.run.last_loss()).filter(|loss| loss.is_finite()),
+            loss: member.run.last_loss().filter(|loss| loss.is_finite()),
             best_eval: member.run.progress.best.map(|best| best.loss),
             seconds_left: job.and_then(|job| scheduler.seconds_left(job.id)),
             best: job.is_some_and(|job| best == Some(job.id)),
