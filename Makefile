@@ -4,7 +4,7 @@
 SHELL := /usr/bin/env bash
 .SHELLFLAGS := -eu -o pipefail -c
 .NOTPARALLEL:
-.PHONY: help demo test times test-native test-web test-page lint-native lint-web package serve bench kill setup setup-native setup-web clean
+.PHONY: help demo interop test times test-native test-web test-page lint-native lint-web package serve bench kill setup setup-native setup-web clean
 
 TOOLS := $(or $(WEBLORA_TOOLS),$(CURDIR)/.tools)
 export PATH := $(TOOLS)/bin:$(PATH)
@@ -63,6 +63,10 @@ package: setup-web ## build the npm package: www/package
 
 serve: package ## build the page and serve it on localhost
 	cd www && npm run build --workspace page && npm run serve --workspace page
+
+interop: setup-native ## an exported adapter in llama.cpp: the same losses there as here (compiles llama-cpp-python)
+	cargo build --release
+	scripts/interop/run.sh
 
 bench: setup-native ## kernels and training steps as fractions of the adapter's measured peak
 	cargo run --release -- bench

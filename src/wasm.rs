@@ -1,6 +1,7 @@
 //! The web API: one [`Engine`] over the library, for a Worker. Everything that takes time is a promise; a call that comes while another
 //! runs is refused with the code `busy`. Nothing of the method or the loop is here: see `train`, `generate`, `formats`.
 
+mod adapter_files;
 mod analysis;
 mod convert;
 mod edit;
@@ -227,15 +228,36 @@ impl Engine {
         self.alone("exportAdapter", async |state| options::adapter_to_js(&state.export().await?)).await
     }
 
+    /// An adapter as one GGUF file for llama.cpp and Ollama, for the loaded base.
+    #[wasm_bindgen(js_name = adapterGguf, unchecked_return_type = "AdapterFile[]")]
+    pub async fn adapter_gguf(&self, #[wasm_bindgen(unchecked_param_type = "AdapterFile[]")] files: JsValue) -> Result<JsValue, JsValue> {
+        self.alone("exportAdapter", async |state| options::adapter_to_js(&[state.adapter_gguf(&options::adapter_files(&files)?).await?]))
+            .await
+    }
+
+    /// What an adapter is, and whether it belongs to the loaded base: another file of the base is a warning, or with `strict` an error.
+    #[wasm_bindgen(js_name = checkAdapter, unchecked_return_type = "AdapterFacts")]
+    pub fn check_adapter(
+        &self,
+        #[wasm_bindgen(unchecked_param_type = "AdapterFile[]")] files: &JsValue,
+        strict: Option<bool>,
+    ) -> Result<JsValue, JsValue> {
+        self.at_once("checkAdapter", |state| to_js(&state.check_adapter(&options::adapter_files(files)?, strict == Some(true))?))
+    }
+
     /// Mean loss of rows, and accuracy of those with choices, under an adapter.
     #[wasm_bindgen(unchecked_return_type = "Evaluation")]
     pub async fn evaluate(
         &self,
         #[wasm_bindgen(unchecked_param_type = "Rows")] rows: JsValue,
         #[wasm_bindgen(unchecked_param_type = "AdapterChoice")] adapter: JsValue,
+        strict: Option<bool>,
     ) -> Result<JsValue, JsValue> {
-        self.alone("evaluate", async |state| to_js(&state.evaluate(&from_js(rows, "rows")?, options::Adapter::read(&adapter)?).await?))
-            .await
+        self.alone("evaluate", async |state| {
+            let adapter = options::Adapter::read(&adapter)?;
+            to_js(&state.evaluate(&from_js(rows, "rows")?, adapter, strict == Some(true)).await?)
+        })
+        .await
     }
 
     /// Continues a prompt: a text as it is, or messages in the model's chat template. `piece` is called with the text as it comes.

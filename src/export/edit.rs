@@ -8,6 +8,7 @@ use super::peft::{File, Folder, PeftAdapter};
 use super::rank_sum::{Weighted, check_one_base, rank_sum};
 use super::recompress::{Cut, Recompressed, recompress};
 use crate::config::ModelConfig;
+use crate::formats::BaseId;
 use crate::{Error, Result};
 
 /// An adapter that is to be edited.
@@ -17,6 +18,8 @@ pub struct Part<'a> {
     pub name: &'a str,
     /// The adapter.
     pub adapter: PeftAdapter,
+    /// One sentence where it was trained on another file than the base it was read with.
+    pub warning: Option<String>,
     /// Its `chain.json`, where it has one.
     manifest: Option<&'a [u8]>,
 }
@@ -55,21 +58,31 @@ pub struct LinkFacts {
     pub parameters: usize,
 }
 
-/// Reads adapters, and checks them against a base where one is given with its hash.
+/// A base that adapters are checked against.
+#[derive(Debug, Clone, Copy)]
+pub struct Against<'a> {
+    /// Its shapes.
+    pub model: &'a ModelConfig,
+    /// What it is.
+    pub base: &'a BaseId,
+    /// Refuse adapters of another file of the base, instead of warning.
+    pub strict: bool,
+}
+
+/// Reads adapters, and checks them against a base where one is given.
 ///
 /// # Errors
-/// A damaged adapter, or one of another base.
-pub fn read<'a>(folders: &[Folder<'a>], base: Option<(&ModelConfig, &str)>) -> Result<Vec<Part<'a>>> {
+/// A damaged adapter, one of another model, or of another base where that is strict.
+pub fn read<'a>(folders: &[Folder<'a>], base: Option<Against<'_>>) -> Result<Vec<Part<'a>>> {
     let mut parts = Vec::with_capacity(folders.len());
     for &folder in folders {
         let adapter = match base {
-            Some((model, _)) => PeftAdapter::read(folder, model)?,
+            Some(Against { model, .. }) => PeftAdapter::read(folder, model)?,
             None => PeftAdapter::read_alone(folder)?,
         };
-        if let Some((_, hash)) = base {
-            adapter.check_base(folder.name, hash)?;
-        }
-        parts.push(Part { name: folder.name, adapter, manifest: folder.chain });
+        let check = |Against { base, strict, .. }| adapter.check_base(folder.name, base, strict);
+        let warning = base.map(check).transpose()?.flatten();
+        parts.push(Part { name: folder.name, adapter, warning, manifest: folder.chain });
     }
     // An adapter that names single modules does not say how many blocks there are; another one may.
     let known = parts.iter().map(|part| part.adapter.blocks).filter(|&blocks| blocks != usize::MAX).max();
@@ -193,6 +206,16 @@ impl Chain {
             parameters: link.adapter.parameters(),
         };
         self.links.iter().map(facts).collect()
+    }
+}
+
+impl LinkFacts {
+    /// The link in words.
+    pub fn line(&self, number: usize) -> String {
+        let Self { link, sites, parameters } = self;
+        let kind = if link.rslora { ", rsLoRA" } else { "" };
+        let (rank, alpha, steps) = (link.rank, link.alpha, link.steps);
+        format!("  link {number}: rank {rank}, alpha {alpha}{kind}, {steps} steps, {sites} sites, {parameters} parameters")
     }
 }
 

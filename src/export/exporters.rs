@@ -2,9 +2,9 @@
 
 use serde::Serialize;
 
-use super::merged;
 use super::peft::PeftAdapter;
 use super::retention::TensorExport;
+use super::{gguf_lora, merged};
 use crate::formats::{LocalFuture, ModelFile};
 use crate::quant::QuantFormat;
 use crate::{Error, Result};
@@ -63,6 +63,26 @@ pub struct Exported {
     pub tensors: Vec<TensorExport>,
 }
 
+/// What an exporter makes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Made {
+    /// A folder with an adapter.
+    PeftFolder,
+    /// A file with an adapter.
+    GgufAdapter,
+    /// A folder with a model.
+    ModelFolder,
+    /// A file with a model.
+    ModelFile,
+}
+
+impl Made {
+    /// It is one file, not a folder of them.
+    pub fn is_file(self) -> bool {
+        matches!(self, Self::GgufAdapter | Self::ModelFile)
+    }
+}
+
 /// One kind of file or folder that an adapter can become.
 pub struct Exporter {
     /// Name on the command line.
@@ -71,8 +91,8 @@ pub struct Exporter {
     pub help: &'static str,
     /// Whether the base model is needed.
     pub needs_model: bool,
-    /// It is one file, not a folder of them.
-    pub single_file: bool,
+    /// What is in it, for who opens it again.
+    pub makes: Made,
     /// Writes it.
     pub run: for<'a> fn(&'a Request<'a>, &'a mut dyn Sink) -> LocalFuture<'a, Result<Exported>>,
 }
@@ -83,21 +103,28 @@ pub static EXPORTERS: &[Exporter] = &[
         name: "peft",
         help: "the adapter alone, as a PEFT folder",
         needs_model: false,
-        single_file: false,
+        makes: Made::PeftFolder,
         run: |request, sink| Box::pin(async move { peft(request, sink) }),
+    },
+    Exporter {
+        name: "gguf",
+        help: "the adapter alone, as a GGUF file for llama.cpp and Ollama (--format f32, f16 or bf16)",
+        needs_model: true,
+        makes: Made::GgufAdapter,
+        run: |request, sink| Box::pin(gguf_lora::export(request, sink)),
     },
     Exporter {
         name: "merged-safetensors",
         help: "base and adapter as one float model, a Hugging Face folder (--format f16, bf16 or f32)",
         needs_model: true,
-        single_file: false,
+        makes: Made::ModelFolder,
         run: |request, sink| Box::pin(merged::safetensors::export(request, sink)),
     },
     Exporter {
         name: "merged-gguf",
         help: "base and adapter as one GGUF file; changed weights in their own format, or in that of --format",
         needs_model: true,
-        single_file: true,
+        makes: Made::ModelFile,
         run: |request, sink| Box::pin(merged::gguf::export(request, sink)),
     },
 ];
@@ -111,6 +138,25 @@ pub fn by_name(name: &str) -> Result<&'static Exporter> {
         let names: Vec<&str> = EXPORTERS.iter().map(|exporter| exporter.name).collect();
         Error::config("to", format!("`{name}` is unknown"), format!("use {}", crate::settings::one_of(&names)))
     })
+}
+
+/// Whether an adapter that was written and read again holds the numbers that it was made of, as far as its format has digits.
+///
+/// # Errors
+/// When it does not.
+pub fn check_same(request: &Request<'_>, written: &PeftAdapter) -> Result<()> {
+    // Half a unit in the last place of the widest number, twice over.
+    let allowed = request.format.map_or(1e-6, |format| match format.safetensors_dtype {
+        Some("F16") => 1e-3,
+        Some("BF16") => 8e-3,
+        _ => 1e-6,
+    });
+    let distance = request.adapter.distance(written);
+    if distance <= allowed {
+        return Ok(());
+    }
+    let problem = format!("what was written holds other numbers: off by {distance:.1e} of the largest at a layer");
+    Err(Error::Adapter { adapter: request.name.to_owned(), problem, hint: "report it; nothing was left" })
 }
 
 fn peft(request: &Request<'_>, sink: &mut dyn Sink) -> Result<Exported> {

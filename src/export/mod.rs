@@ -1,8 +1,13 @@
 //! Adapters in the files of other programs, as bytes: the caller decides where they go. [`exporters`] has the table.
 
+mod base;
+mod card;
 pub mod chain;
 pub mod edit;
 pub mod exporters;
+mod foreign;
+pub mod gguf_lora;
+mod handed_out;
 pub mod merged;
 pub mod peft;
 pub mod peft_config;

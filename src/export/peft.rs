@@ -10,7 +10,10 @@ use safetensors::tensor::{Dtype, SafeTensors, TensorView};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
+use super::card::{CARD_FILE, card};
 use super::chain::CHAIN_FILE;
+use super::foreign;
+use super::handed_out::{base_name, without_folders};
 use super::peft_config::{CONFIG_FILE, PeftConfig};
 use crate::adapters::patterns::json_number;
 use crate::adapters::{AdapterLayout, Patterns, Projection, Site, Slice};
@@ -74,14 +77,20 @@ pub struct PeftAdapter {
 }
 
 /// What we know about an adapter that PEFT has no place for.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
 pub struct Note {
     /// Version of the program that wrote it.
     pub weblora: String,
     /// Identity of the base weights (`ModelFile::content_hash`).
     pub base_hash: String,
+    /// The format of most of the base's weights; empty where it is not known.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub base_format: String,
     /// Optimizer steps it was trained for.
     pub steps: u64,
+    /// Rows that it was trained on, where they were counted.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rows: Option<u64>,
     /// The settings of the run.
     pub config: Map,
 }
@@ -204,21 +213,6 @@ impl PeftAdapter {
         map
     }
 
-    /// Refuses a base other than the one in the note; without a note nothing is known.
-    ///
-    /// # Errors
-    /// When both are known and differ.
-    pub fn check_base(&self, name: &str, base_hash: &str) -> Result<()> {
-        match &self.note {
-            Some(note) if note.base_hash != base_hash => Err(Error::Adapter {
-                adapter: name.to_owned(),
-                problem: format!("it was trained on the base {}, this one is {base_hash}", note.base_hash),
-                hint: "use the model file that it was trained on",
-            }),
-            _ => Ok(()),
-        }
-    }
-
     /// What `adapter_config.json` says of this adapter. The rank and alpha of most sites are the general ones, the others go by pattern.
     pub fn config(&self) -> PeftConfig {
         let r = most(self.sites.iter().map(|site| site.rank as f64)) as usize;
@@ -232,11 +226,11 @@ impl PeftAdapter {
             rank_pattern: by_pattern(&self.sites, r as f64, |site| site.rank as f64),
             alpha_pattern: by_pattern(&self.sites, lora_alpha, |site| site.alpha),
             target_modules: target_modules(&sites, self.blocks),
-            base_model_name_or_path: self.base_name.clone(),
+            base_model_name_or_path: self.base_name.as_deref().map(base_name),
         }
     }
 
-    /// The files of the folder. `adapter_config.json` is last: a folder that has it is whole.
+    /// The files of the folder, without paths of this machine. `adapter_config.json` is last: a folder that has it is whole.
     ///
     /// # Errors
     /// When a value is not finite, which no program could use.
@@ -255,9 +249,10 @@ impl PeftAdapter {
         }
         let metadata = HashMap::from([("format".to_owned(), "pt".to_owned())]);
         let weights = safetensors::serialize(views, Some(metadata)).map_err(|e| failed(e.to_string()))?;
-        let mut files = vec![(WEIGHTS_FILE, weights)];
+        let mut files = vec![(WEIGHTS_FILE, weights), (CARD_FILE, card(self).into_bytes())];
         if let Some(note) = &self.note {
-            let mut text = serde_json::to_string_pretty(note).map_err(|e| failed(e.to_string()))?;
+            let note = Note { config: without_folders(&note.config), ..note.clone() };
+            let mut text = serde_json::to_string_pretty(&note).map_err(|e| failed(e.to_string()))?;
             text.push('\n');
             files.push((NOTE_FILE, text.into_bytes()));
         }
@@ -317,6 +312,11 @@ impl PeftAdapter {
         // In a fixed order, so that of several mistakes it is always the same one that is named.
         let mut named = tensors.tensors();
         named.sort_by(|a, b| a.0.cmp(&b.0));
+        if let Some(refusal) =
+            foreign::refusal(folder.name, named.iter().map(|(key, _)| key.as_str()).filter(|key| parse_key(key).is_none()))
+        {
+            return Err(refusal);
+        }
         for (key, view) in named {
             let blocks = model.map_or(usize::MAX, |model| model.num_hidden_layers);
             let Some((site, half)) = parse_key(&key).filter(|(site, _)| site.layer < blocks) else {
@@ -388,7 +388,7 @@ fn floats(view: &TensorView<'_>) -> std::result::Result<Vec<f32>, String> {
 }
 
 /// The number that occurs most; the smallest of those.
-fn most(numbers: impl Iterator<Item = f64> + Clone) -> f64 {
+pub(super) fn most(numbers: impl Iterator<Item = f64> + Clone) -> f64 {
     let count = |x: f64| numbers.clone().filter(|y| *y == x).count();
     let mut best = (0, 0.0);
     let mut distinct: Vec<f64> = numbers.clone().collect();

@@ -42,6 +42,8 @@ pub fn rank_sum(parts: &[Weighted<'_>]) -> Result<PeftAdapter> {
     let note = base_hash.map(|base_hash| Note {
         weblora: env!("CARGO_PKG_VERSION").to_owned(),
         base_hash,
+        base_format: parts.iter().find_map(|part| Some(part.adapter.note.as_ref()?.base_format.clone())).unwrap_or_default(),
+        rows: None,
         steps: parts.iter().filter_map(|part| part.adapter.note.as_ref()).map(|note| note.steps).sum(),
         config: history(parts),
     });

@@ -12,6 +12,7 @@ pub mod gguf_write;
 mod hash;
 mod header;
 mod hf_config;
+mod identity;
 mod json;
 mod model_file;
 mod names;
@@ -24,8 +25,9 @@ mod source;
 pub use gguf::{Gguf, GgufTensor};
 pub use gguf_value::{Array, MAX_ARRAY_DEPTH, MAX_ARRAY_LEN, MAX_KEY_BYTES, MAX_STRING_BYTES, Metadata, Value};
 pub use hf_config::parse_config;
+pub use identity::{BaseId, file_name};
 pub use model_file::{ModelFile, SideFiles, TensorInfo};
-pub use names::{expected_tensors, gguf_name, hf_name};
+pub use names::{expected_tensors, gguf_name, gguf_row_order, hf_name};
 pub use rows::RowOrder;
 #[cfg(not(target_arch = "wasm32"))]
 pub use source::File;

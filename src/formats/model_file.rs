@@ -4,10 +4,9 @@ use super::check::{check_config, check_tensors};
 use super::gguf::{Gguf, GgufTensor};
 use super::gguf_config::{ROPE_TENSORS, read_config};
 use super::gguf_value::Metadata;
-use super::hash::Fnv128;
 use super::header::HINT_CONVERT;
 use super::hf_config::parse_config;
-use super::names::{hf_name, permuted_heads};
+use super::names::{gguf_row_order, hf_name};
 use super::rows::RowOrder;
 use super::safetensors::{parse_index, read_header};
 use super::source::ByteSource;
@@ -107,10 +106,7 @@ impl ModelFile {
                     hint: "dense LLaMA and Mistral models without biases are".into(),
                 });
             };
-            let row_order = match permuted_heads(&name, &config) {
-                Some(_) => RowOrder::Interleaved { head_dim: config.head_dim },
-                None => RowOrder::Hf,
-            };
+            let row_order = gguf_row_order(&name, &config);
             let info = TensorInfo {
                 name: name.clone(),
                 shape: t.shape,
@@ -302,34 +298,6 @@ impl ModelFile {
     pub async fn read_f32(&self, name: &str) -> Result<Vec<f32>> {
         let t = self.tensor(name)?;
         Ok(t.format.decode_vec(&self.read_rows(name, 0..t.rows()).await?))
-    }
-
-    /// Identity of the base weights, by which adapters know their base: 32 hex digits.
-    ///
-    /// FNV-1a 128 over, for every tensor in order of its name: name, 0, format name, 0, sizes as u64 LE; then, for the tensors outside the
-    /// blocks and those of the first, middle and last block, in the same order: the stored bytes of the middle row, in Hugging Face order.
-    /// So it reads some thirty rows, differs for any fine-tune, and is the same for a split and an unsplit file.
-    pub async fn content_hash(&self) -> Result<String> {
-        let mut hash = Fnv128::new();
-        for t in self.tensors.values() {
-            hash.update(t.name.as_bytes());
-            hash.update(&[0]);
-            hash.update(t.format.name.as_bytes());
-            hash.update(&[0]);
-            for &size in &t.shape {
-                hash.update(&(size as u64).to_le_bytes());
-            }
-        }
-        let layers = self.config.num_hidden_layers;
-        let sampled = [0, layers / 2, layers - 1].map(|l| format!("model.layers.{l}."));
-        for t in self.tensors.values() {
-            if t.name.starts_with("model.layers.") && !sampled.iter().any(|prefix| t.name.starts_with(prefix)) {
-                continue;
-            }
-            let middle = t.rows() / 2;
-            hash.update(&self.read_rows(&t.name, middle..middle + 1).await?);
-        }
-        Ok(hash.hex())
     }
 }
 

@@ -1,5 +1,6 @@
 //! Tensor names: Hugging Face's (used everywhere in the crate) and GGUF's, and which tensors a LLaMA must have.
 
+use super::rows::RowOrder;
 use crate::config::ModelConfig;
 
 /// Tensors of one block: HF name and GGUF name after the block's prefix, without `.weight`.
@@ -72,15 +73,10 @@ pub fn expected_tensors(c: &ModelConfig) -> impl Iterator<Item = (String, Vec<us
         .chain(head)
 }
 
-/// Heads of the projections whose rows GGUF interleaves for its rotary kernel, `None` for every other tensor.
-pub(super) fn permuted_heads(hf: &str, c: &ModelConfig) -> Option<usize> {
-    if hf.ends_with(".self_attn.q_proj.weight") {
-        Some(c.num_attention_heads)
-    } else if hf.ends_with(".self_attn.k_proj.weight") {
-        Some(c.num_key_value_heads)
-    } else {
-        None
-    }
+/// The order of a tensor's rows in a GGUF file: q and k are interleaved for the rotary kernel there, everything else is as in HF.
+pub fn gguf_row_order(hf: &str, c: &ModelConfig) -> RowOrder {
+    let permuted = [".self_attn.q_proj.weight", ".self_attn.k_proj.weight"].iter().any(|end| hf.ends_with(end));
+    if permuted { RowOrder::Interleaved { head_dim: c.head_dim } } else { RowOrder::Hf }
 }
 
 #[cfg(test)]

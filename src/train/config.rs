@@ -42,6 +42,8 @@ pub struct TrainConfig {
     /// A PEFT folder whose adapter the run starts from.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub init_adapter: Option<String>,
+    /// Refuse an `init-adapter` that was trained on another file of the base, instead of warning; default false.
+    pub strict_base: bool,
     /// Folder for the adapter, the settings and the checkpoint; default `adapter`.
     pub out: String,
     /// Method, rank, targets.
@@ -126,6 +128,7 @@ const MAY_CHANGE: &[&str] = &[
     "data",
     "eval-data",
     "init-adapter",
+    "strict-base",
     "out",
     "steps",
     "epochs",
@@ -161,6 +164,7 @@ impl TrainConfig {
             data_temperature: s.numbers("data-temperature", "a positive number, such as 2", positive)?.map(|t| t[0]),
             eval_data: s.paths("eval-data")?,
             init_adapter: s.text("init-adapter")?,
+            strict_base: s.flag("strict-base", false)?,
             out: s.text("out")?.unwrap_or_else(|| "adapter".to_owned()),
             steps,
             epochs,

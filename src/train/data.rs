@@ -7,6 +7,8 @@ use super::checkpoint;
 use super::config::TrainConfig;
 use super::mixture::{Mixture, ranges};
 use crate::Result;
+use crate::config::ModelConfig;
+use crate::model::llama::check_tokens;
 use crate::rng::{FNV_OFFSET, fnv1a_bytes};
 use crate::text::{Example, Labelled};
 
@@ -61,6 +63,15 @@ impl FromIterator<TaskRows> for TrainData {
 }
 
 impl TrainData {
+    /// Refuses rows with tokens that the model has no embedding for, before anything is made for the run.
+    ///
+    /// # Errors
+    /// Names the token.
+    pub fn check_tokens(&self, model: &ModelConfig) -> Result<()> {
+        let labelled = self.tasks.iter().flat_map(|task| &task.labelled).flat_map(|row| &row.candidates);
+        self.train.iter().chain(&self.held_out).chain(labelled).try_for_each(|row| check_tokens(&row.tokens, model))
+    }
+
     /// Whether there is more than one task to tell apart.
     pub fn is_mixture(&self) -> bool {
         self.tasks.len() > 1

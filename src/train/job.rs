@@ -18,6 +18,7 @@ use crate::adapters::AdapterLayout;
 use crate::config::ModelConfig;
 use crate::export::chain::Chain;
 use crate::export::peft::{File, Note, PeftAdapter};
+use crate::formats::{BaseId, ModelFile};
 use crate::gpu::{Gpu, clock};
 use crate::model::inputs::HostBatch;
 use crate::{Result, rng};
@@ -27,10 +28,15 @@ use crate::{Result, rng};
 pub struct BaseIdentity {
     /// Shape of the model.
     pub model: ModelConfig,
-    /// Name of the file, for the adapter's folder.
-    pub name: String,
-    /// `ModelFile::content_hash`.
-    pub hash: String,
+    /// What the adapter remembers of it.
+    pub id: BaseId,
+}
+
+impl BaseIdentity {
+    /// Of the model in `file`.
+    pub fn new(file: &ModelFile, id: BaseId) -> Self {
+        Self { model: file.config.clone(), id }
+    }
 }
 
 /// A job.
@@ -263,7 +269,7 @@ impl Job {
         let state = State {
             version: VERSION,
             weblora: env!("CARGO_PKG_VERSION").into(),
-            base_hash: self.base.hash.clone(),
+            base_hash: self.base.id.hash.clone(),
             data_hash: self.data_hash.clone(),
             config: self.config.to_map(),
             step: self.step,
@@ -283,11 +289,13 @@ impl Job {
     pub fn export(&self, values: &[f32]) -> Result<Vec<File>> {
         let note = Note {
             weblora: env!("CARGO_PKG_VERSION").into(),
-            base_hash: self.base.hash.clone(),
+            base_hash: self.base.id.hash.clone(),
+            base_format: self.base.id.format.clone(),
+            rows: Some(self.data.train.len() as u64),
             steps: self.step,
             config: self.config.to_map(),
         };
-        let base_name = Some(self.base.name.clone());
+        let base_name = Some(self.base.id.name.clone());
         if self.chain.is_some() {
             return Chain::from_layout(&self.layout, values, &self.links(), base_name, Some(note)).to_files(&self.config.out);
         }
@@ -302,7 +310,7 @@ impl Seat<'_> {
     /// A damaged, foreign or forged checkpoint: the job is as it was then.
     pub fn resume(&mut self, file: &str, bytes: &[u8]) -> Result<()> {
         let saved = Checkpoint::read(file, bytes)?;
-        saved.check(&self.job.base.hash, &self.job.data_hash)?;
+        saved.check(&self.job.base.id.hash, &self.job.data_hash)?;
         self.job.config.check_resume(&saved.state.config)?;
         let packer = self.job.data.packer(&self.job.config, self.job.packer.rows())?;
         resume::check(file, &saved.state, self.job, &packer)?;

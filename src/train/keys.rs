@@ -87,6 +87,7 @@ pub const KEYS: &[Key] = &[
     count("eval-every", 0, MANY, "0", "Steps between evaluations; 0 evaluates at the end only"),
     count("patience", 0, MANY, "0", "Stop after this many evaluations without a lower loss; 0 never"),
     count("save-every", 0, MANY, "100", "Steps between checkpoints; 0 saves at the end and when interrupted only"),
+    switch("strict-base", "false", "Refuse an initial adapter that was trained on another file of the base, instead of warning"),
     switch("recompute", "true", "Compute activations again in the backward pass instead of keeping them: slower, less memory"),
 ];
 

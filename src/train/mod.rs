@@ -16,6 +16,7 @@ mod modules;
 pub mod passes;
 pub mod plan;
 pub mod progress;
+pub mod proof;
 pub mod read;
 mod resume;
 pub mod run;

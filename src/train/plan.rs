@@ -68,6 +68,7 @@ impl TrainPlan {
         let rows = micro_rows(config, data);
         let mut passes = None;
         if let Some(data) = data {
+            data.check_tokens(&file.config)?;
             let packer = data.packer(config, rows)?;
             let steps = passes.insert(Passes::new(config, &packer)?).steps;
             if let Some(chain) = config.adapter.chain()? {

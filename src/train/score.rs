@@ -90,6 +90,20 @@ pub async fn score(session: &mut Session, gpu: &Gpu, examples: &[Example], job: 
     Ok(scores)
 }
 
+/// The loss of every target of one example, in order, with the adapter of `job`, or with the base alone.
+///
+/// # Errors
+/// As [`score`].
+pub async fn by_token(session: &mut Session, gpu: &Gpu, example: &Example, job: Option<usize>) -> Result<Vec<f32>> {
+    let rows = session.rows();
+    let mut packer = Packer::new(std::slice::from_ref(example), rows, 0, false)?;
+    let mut host = host_batch(&packer.next_batch(std::slice::from_ref(example)), 0.0);
+    host.row_job = vec![job.map_or(u32::MAX, |j| j as u32); rows];
+    let mut losses = session.evaluate(gpu, &host, &vec![JobRow::new(0..rows); session.jobs()]).await?;
+    losses.truncate(example.n_targets());
+    Ok(losses)
+}
+
 /// Mean loss of `examples`; `None` without any.
 ///
 /// # Errors

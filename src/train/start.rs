@@ -9,6 +9,7 @@ use crate::adapters::{AdapterConfig, AdapterLayout};
 use crate::config::ModelConfig;
 use crate::export::chain::{Chain, Link};
 use crate::export::peft::{Folder, NOTE_FILE, Note, PeftAdapter};
+use crate::formats::BaseId;
 use crate::settings::{Map, Settings};
 use crate::text::ChatOptions;
 use crate::{Error, Result};
@@ -36,6 +37,8 @@ pub struct Start {
     pub links: Vec<Link>,
     /// The same links as they were, where the run stores them rounded.
     pub unrounded: Option<Unrounded>,
+    /// One sentence where the adapter was trained on another file than the run's base.
+    pub warning: Option<String>,
 }
 
 /// An adapter that is only looked at.
@@ -49,7 +52,7 @@ pub struct Unrounded {
 
 impl From<Vec<f32>> for Start {
     fn from(values: Vec<f32>) -> Self {
-        Self { values, links: Vec::new(), unrounded: None }
+        Self { values, links: Vec::new(), unrounded: None, warning: None }
     }
 }
 
@@ -57,14 +60,15 @@ impl From<Vec<f32>> for Start {
 /// goes on from its links (or from the whole of it as one link) with a new one; other methods train the adapter itself on.
 ///
 /// # Errors
-/// A damaged adapter, one of another base or model, or settings that it does not fit.
-pub fn from_adapter(mut map: Map, folder: Folder<'_>, model: &ModelConfig, base_hash: &str) -> Result<(TrainConfig, Start)> {
+/// A damaged adapter, one of another model, with `strict-base` one of another base, or settings that it does not fit.
+pub fn from_adapter(mut map: Map, folder: Folder<'_>, model: &ModelConfig, base: &BaseId) -> Result<(TrainConfig, Start)> {
     let adapter = PeftAdapter::read(folder, model)?;
-    adapter.check_base(folder.name, base_hash)?;
     if let (Some(template), false) = (chat_of(folder)?.template, map.contains_key("chat-template")) {
         map.insert("chat-template".into(), template.into());
     }
-    let is_chain = TrainConfig::from_map(&map)?.adapter.chain()?.is_some();
+    let asked = TrainConfig::from_map(&map)?;
+    let warning = adapter.check_base(folder.name, base, asked.strict_base)?;
+    let is_chain = asked.adapter.chain()?.is_some();
     let mut config_with = |settings: Map| {
         for (key, value) in settings {
             if !map.contains_key(&key) {
@@ -76,7 +80,7 @@ pub fn from_adapter(mut map: Map, folder: Folder<'_>, model: &ModelConfig, base_
     if !is_chain {
         let config = config_with(adapter.settings())?;
         let values = adapter.to_buffer(folder.name, &config.adapter.layout(model)?)?;
-        return Ok((config, values.into()));
+        return Ok((config, Start { warning, ..values.into() }));
     }
     let chain = Chain::read(folder.name, adapter, folder.chain)?;
     let config = config_with(chain.settings())?;
@@ -89,7 +93,7 @@ pub fn from_adapter(mut map: Map, folder: Folder<'_>, model: &ModelConfig, base_
         }
         _ => None,
     };
-    Ok((config, Start { values, links: chain.manifest().links, unrounded }))
+    Ok((config, Start { values, links: chain.manifest().links, unrounded, warning }))
 }
 
 /// The chat template and date with which the adapter in `folder` was trained, as far as it says so.
@@ -107,14 +111,28 @@ pub fn chat_of(folder: Folder<'_>) -> Result<ChatOptions> {
     Ok(ChatOptions { template: text("chat-template").map(str::to_owned), date: text("date").and_then(|day| day.parse().ok()) })
 }
 
-/// The adapter in `folder` as it is used for inference: its layout and values.
+/// The adapter in `folder` as it is used for inference, its layout and values; and one sentence where it was trained on another file than the
+/// base it is used on.
 ///
 /// # Errors
-/// A damaged adapter, or one of another base or model.
-pub fn open_adapter(folder: Folder<'_>, model: &ModelConfig, base_hash: &str) -> Result<(AdapterLayout, Vec<f32>)> {
+/// A damaged adapter, one of another model, or with `strict` one of another base.
+pub fn open_adapter(
+    folder: Folder<'_>,
+    model: &ModelConfig,
+    base: &BaseId,
+    strict: bool,
+) -> Result<((AdapterLayout, Vec<f32>), Option<String>)> {
     let adapter = PeftAdapter::read(folder, model)?;
-    adapter.check_base(folder.name, base_hash)?;
+    let warning = adapter.check_base(folder.name, base, strict)?;
+    Ok((lay_out(folder.name, &adapter, model)?, warning))
+}
+
+/// An adapter as it is used for inference: its layout and values.
+///
+/// # Errors
+/// When it does not fit the model.
+pub fn lay_out(name: &str, adapter: &PeftAdapter, model: &ModelConfig) -> Result<(AdapterLayout, Vec<f32>)> {
     let layout = AdapterConfig::read(&mut Settings::new(&adapter.settings()))?.layout(model)?;
-    let values = adapter.to_buffer(folder.name, &layout)?;
+    let values = adapter.to_buffer(name, &layout)?;
     Ok((layout, values))
 }

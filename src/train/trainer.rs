@@ -40,12 +40,12 @@ impl Trainer {
         measure: bool,
         progress: impl FnMut(u64, u64),
     ) -> Result<Trainer> {
-        let base = BaseIdentity { model: file.config.clone(), name: file.name().to_string(), hash: file.content_hash().await? };
+        let base = BaseIdentity::new(file, file.identity().await?);
         let mut job = Job::new(config, data, plan.layout, plan.rows, base)?;
         if measure {
             plan.planned.tune(gpu, tuner).await?;
         }
-        let Start { values, links, unrounded } = start.unwrap_or_else(|| initial_buffer(&job.layout.params, job.config.seed).into());
+        let Start { values, links, unrounded, .. } = start.unwrap_or_else(|| initial_buffer(&job.layout.params, job.config.seed).into());
         plan.planned.load_base(gpu, file, progress).await?;
         let exact = match (&unrounded, &job.chain) {
             (Some(links), Some(chain)) => Some(unrounded_losses(gpu, file, &plan.planned, links, &chain.batch, tuner).await?),

@@ -5,7 +5,7 @@ use serde_json::json;
 use wasm_bindgen::prelude::*;
 
 use super::convert::{from_js, from_thrown, to_js};
-use super::options::{AdapterFiles, adapter_from_js, adapter_to_js};
+use super::options::{AdapterFiles, adapter_files, adapter_to_js};
 use crate::export::edit::{self, Edit, LinkFacts, Part};
 use crate::export::peft::{Folder, PeftAdapter};
 use crate::export::recompress::Cut;
@@ -30,10 +30,6 @@ fn missing() -> Error {
     Error::config("adapter", "is missing", "pass an array of { name, bytes }")
 }
 
-fn one(files: &JsValue) -> Result<AdapterFiles> {
-    adapter_from_js(files)?.ok_or_else(missing)
-}
-
 /// Works on adapters as they were read.
 fn with_parts<T>(adapters: &[AdapterFiles], work: impl FnOnce(&[Part<'_>]) -> Result<T>) -> Result<T> {
     let names = names(adapters.len());
@@ -46,7 +42,7 @@ fn with_parts<T>(adapters: &[AdapterFiles], work: impl FnOnce(&[Part<'_>]) -> Re
 /// # Errors
 /// Damaged files; a chain whose manifest does not match.
 pub fn links(files: &JsValue) -> Result<JsValue> {
-    let files = one(files)?;
+    let files = adapter_files(files)?;
     let found: Vec<LinkFacts> = with_parts(&[files], |parts| match &parts[0] {
         part if part.is_chain() => Ok(part.chain()?.facts()),
         _ => Ok(Vec::new()),
@@ -59,7 +55,7 @@ pub fn links(files: &JsValue) -> Result<JsValue> {
 /// # Errors
 /// As [`links`]; an adapter that is no chain.
 pub fn split(files: &JsValue) -> Result<JsValue> {
-    let adapters: Vec<PeftAdapter> = with_parts(&[one(files)?], |parts| Ok(parts[0].chain()?.split()))?;
+    let adapters: Vec<PeftAdapter> = with_parts(&[adapter_files(files)?], |parts| Ok(parts[0].chain()?.split()))?;
     let list = js_sys::Array::new();
     for adapter in &adapters {
         list.push(&adapter_to_js(&adapter.to_files("the link")?)?);
@@ -76,7 +72,7 @@ pub fn merge(adapters: &JsValue, options: JsValue) -> Result<JsValue> {
     let Options { weights, drop, max_rank, energy } = from_js::<Option<Options>>(options, "options")?.unwrap_or_default();
     let edit = Edit { weights, drop, cut: Cut { max_rank, energy } };
     edit.check(list.length() as usize)?;
-    let adapters = list.iter().map(|files| one(&files)).collect::<Result<Vec<_>>>()?;
+    let adapters = list.iter().map(|files| adapter_files(&files)).collect::<Result<Vec<_>>>()?;
     let edited = with_parts(&adapters, |parts| edit.apply(parts))?;
     let facts = to_js(&json!({
         "rank": edited.adapter.max_rank(), "sites": edited.adapter.sites.len(), "parameters": edited.adapter.parameters(),

@@ -38,9 +38,9 @@ pub fn running(job: &mut Option<Job>) -> Result<&mut Job> {
     job.as_mut().ok_or_else(|| Error::config("adapter", "no run has been started", "call train first"))
 }
 
-/// The adapter of `files` on `base`.
-pub fn opened(files: &AdapterFiles, base: &Base) -> Result<(AdapterLayout, Vec<f32>)> {
-    open_adapter(Folder::of(ADAPTER, files)?, &base.file.config, &base.hash)
+/// The adapter of `files` on `base`, and one sentence where it was trained on another file of it.
+pub fn opened(files: &AdapterFiles, base: &Base, strict: bool) -> Result<((AdapterLayout, Vec<f32>), Option<String>)> {
+    open_adapter(Folder::of(ADAPTER, files)?, &base.file.config, &base.id, strict)
 }
 
 /// How the conversations of an adapter's training became text.
@@ -69,7 +69,7 @@ impl State {
         let (mut config, values) = match &init_adapter {
             None => (TrainConfig::from_map(&settings)?, None),
             Some(files) => {
-                let (config, values) = from_adapter(settings, Folder::of(ADAPTER, files)?, &base.file.config, &base.hash)?;
+                let (config, values) = from_adapter(settings, Folder::of(ADAPTER, files)?, &base.file.config, &base.id)?;
                 (config, Some(values))
             }
         };
@@ -80,7 +80,8 @@ impl State {
             config.begin_today(&base.tokenizer);
         }
         let held_out = held_out.as_ref().map(row_file).transpose()?;
-        let (data, warnings) = TrainData::read(&config, &base.tokenizer, &[row_file(&rows)?], held_out.as_slice())?;
+        let (data, mut warnings) = TrainData::read(&config, &base.tokenizer, &[row_file(&rows)?], held_out.as_slice())?;
+        warnings.extend(values.as_ref().and_then(|start| start.warning.clone()));
         let mut plan = TrainPlan::on(base.resident.as_ref(), &base.file, &config, Some(&data), self.gpu.plan_limits(), &self.tuner)?;
         self.check_size(plan.planned.footprint().total())?;
         // Everything that can be wrong with the settings has been found: the earlier run makes room.
@@ -151,7 +152,7 @@ impl State {
     }
 
     /// `Evaluation` of the package.
-    pub async fn evaluate(&mut self, rows: &Rows, adapter: Adapter) -> Result<Value> {
+    pub async fn evaluate(&mut self, rows: &Rows, adapter: Adapter, strict: bool) -> Result<Value> {
         let beside = self.run_bytes();
         let base = loaded(&self.base)?;
         // Rows are read and cut as the run does it.
@@ -168,9 +169,14 @@ impl State {
         config.begin_today(&base.tokenizer);
         let (name, bytes) = row_file(rows)?;
         let rows = EvalRows::read(name, bytes, &base.tokenizer, config.data_options())?;
+        let mut warning = None;
         let adapters = match &adapter {
             Adapter::None => Vec::new(),
-            Adapter::Files(files) => vec![opened(files, base)?],
+            Adapter::Files(files) => {
+                let (adapter, said) = opened(files, base, strict)?;
+                warning = said;
+                vec![adapter]
+            }
             Adapter::Current => {
                 let trainer = &mut running(&mut self.job)?.trainer;
                 let layout = trainer.layout().clone();
@@ -189,6 +195,9 @@ impl State {
         }
         let loss = loss.ok_or_else(|| Error::config("rows", "there is nothing to evaluate", "give at least one row"))?;
         let mut answer = json!({ "loss": loss.loss, "tokens": loss.targets });
+        if let Some(warning) = warning {
+            answer["warning"] = warning.into();
+        }
         if let Some(accuracy) = accuracy {
             answer["accuracy"] = (accuracy.right as f64 / accuracy.rows.max(1) as f64).into();
         }

@@ -160,6 +160,14 @@ pub fn adapter_from_js(value: &JsValue) -> Result<Option<AdapterFiles>> {
     list.iter().map(read).collect::<Result<_>>().map(Some)
 }
 
+/// As [`adapter_from_js`], where there must be files.
+///
+/// # Errors
+/// Something else, or nothing.
+pub fn adapter_files(value: &JsValue) -> Result<AdapterFiles> {
+    adapter_from_js(value)?.ok_or_else(|| Error::config("adapter", "is missing", "pass an array of { name, bytes }"))
+}
+
 /// Files as an array of `{ name, bytes }`.
 pub fn adapter_to_js(files: &[File]) -> Result<JsValue> {
     let list = js_sys::Array::new();
@@ -203,12 +211,14 @@ pub struct Write {
     seed: u64,
     /// For messages: another template than that of the adapter or the model.
     pub chat_template: Option<String>,
+    /// Refuse an adapter that was trained on another file of the base.
+    pub strict_base: bool,
 }
 
 impl Default for Write {
     fn default() -> Self {
         let Sampling { temperature, top_k, top_p, repetition_penalty, seed, max_tokens } = Sampling::default();
-        Self { max_tokens, temperature, top_k, top_p, repetition_penalty, seed, chat_template: None }
+        Self { max_tokens, temperature, top_k, top_p, repetition_penalty, seed, chat_template: None, strict_base: false }
     }
 }
 

@@ -10,7 +10,7 @@ use super::jobs::Job;
 use super::options::Rows;
 use super::source::{Foreign, JsByteSource};
 use super::writing::Writer;
-use crate::formats::{ByteSource, ModelFile};
+use crate::formats::{BaseId, ByteSource, ModelFile};
 use crate::gpu::{Gpu, Tuner};
 use crate::quant::QuantFormat;
 use crate::settings::Map;
@@ -29,8 +29,8 @@ pub struct Base {
     pub file: ModelFile,
     /// Its tokenizer.
     pub tokenizer: Tokenizer,
-    /// `ModelFile::content_hash`.
-    pub hash: String,
+    /// What adapters remember of it.
+    pub id: BaseId,
     /// The setting `quantize` of everything done with it.
     pub quantize: String,
     /// Its weights on the device, once something ran on them; whatever runs next shares them.
@@ -102,10 +102,10 @@ impl State {
             file.set_tokenizer(json, None);
         }
         let tokenizer = Tokenizer::of_model(&file)?;
-        let hash = file.content_hash().await?;
+        let id = file.identity().await?;
         // The old base stays until the new one is known to be good.
         (self.job, self.writer) = (None, None);
-        let base = self.base.insert(Base { file, tokenizer, hash, quantize, resident: None });
+        let base = self.base.insert(Base { file, tokenizer, id, quantize, resident: None });
         Ok(describe(base))
     }
 
@@ -199,16 +199,11 @@ impl State {
 /// `BaseInfo` of the package.
 fn describe(base: &Base) -> Value {
     let (file, config) = (&base.file, &base.file.config);
-    let mut by_format: BTreeMap<&str, u64> = BTreeMap::new();
-    for tensor in file.tensors() {
-        *by_format.entry(tensor.format.name).or_default() += tensor.bytes;
-    }
-    let most = by_format.iter().max_by_key(|(_, bytes)| **bytes).map_or("", |(name, _)| *name);
     json!({
-        "name": file.name(), "architecture": config.model_type, "format": most,
+        "name": file.name(), "architecture": config.model_type, "format": base.id.format,
         "parameters": file.tensors().map(|t| t.shape.iter().product::<usize>() as u64).sum::<u64>(),
-        "bytes": by_format.values().sum::<u64>(),
+        "bytes": file.tensors().map(|t| t.bytes).sum::<u64>(),
         "layers": config.num_hidden_layers, "hidden": config.hidden_size, "vocab": config.vocab_size,
-        "context": config.max_position_embeddings, "contentHash": base.hash, "chatTemplate": base.tokenizer.chat_template().is_some(),
+        "context": config.max_position_embeddings, "contentHash": base.id.hash, "chatTemplate": base.tokenizer.chat_template().is_some(),
     })
 }

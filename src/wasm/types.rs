@@ -5,7 +5,7 @@ use wasm_bindgen::prelude::*;
 #[wasm_bindgen(typescript_custom_section)]
 const TYPES: &str = r#"
 import type {
-  AdapterChoice, AdapterFile, Analysis, BaseInfo, ChatMessage, DoneEvent, Evaluation, GenerateOptions, Knot, Link, Merged, MergeOptions, MemoryUse, Plan, Progress, RowPreview, Rows,
+  AdapterChoice, AdapterFacts, AdapterFile, Analysis, BaseInfo, ChatMessage, DoneEvent, Evaluation, GenerateOptions, Knot, Link, Merged, MergeOptions, MemoryUse, Plan, Progress, RowPreview, Rows,
   Setting, Settings, TrainEvent,
 } from "../src/types.js";
 
@@ -27,5 +27,5 @@ export interface StartOptions {
   tune: boolean;
 }
 export interface StepResult { events: TrainEvent[]; save: boolean; best: boolean; diverges: boolean; over: boolean; step: number; total: number }
-export type WriteOptions = Omit<GenerateOptions, "signal" | "onProgress">;
+export type WriteOptions = Omit<GenerateOptions, "signal" | "onProgress" | "onWarning">;
 "#;

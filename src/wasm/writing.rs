@@ -88,7 +88,7 @@ impl State {
                 generate(&self.gpu, store, decoder, &tokens, &sampling, stop, choice, &mut each).await?;
             }
         } else {
-            let writer = writer(&mut self.writer, &self.gpu, base, &mut self.tuner, &adapter, needed).await?;
+            let writer = writer(&mut self.writer, &self.gpu, base, &mut self.tuner, &adapter, how.strict_base, needed).await?;
             let choice = matches!(adapter, Adapter::Files(_)).then_some(0);
             writer.generator.generate(&self.gpu, &tokens, &sampling, stop, choice, &mut each).await?;
         }
@@ -127,21 +127,22 @@ async fn writer<'w>(
     base: &Base,
     tuner: &mut crate::gpu::Tuner,
     adapter: &Adapter,
+    strict: bool,
     needed: usize,
 ) -> Result<&'w mut Writer> {
     let wanted = match adapter {
         Adapter::Files(files) => Some(identity(files)),
         Adapter::None | Adapter::Current => None,
     };
+    let adapters = match adapter {
+        Adapter::Files(files) => vec![opened(files, base, strict)?.0],
+        Adapter::None | Adapter::Current => Vec::new(),
+    };
     // Without an adapter any writer will do.
     let kept = slot.take().filter(|w| w.generator.max_len() >= needed && (wanted.is_none() || w.adapter == wanted));
     if let Some(kept) = kept {
         return Ok(slot.insert(kept));
     }
-    let adapters = match adapter {
-        Adapter::Files(files) => vec![opened(files, base)?],
-        Adapter::None | Adapter::Current => Vec::new(),
-    };
     let max_len = room(needed, base.file.config.max_position_embeddings);
     let resident = base.resident.as_ref().ok_or_else(|| Error::config("model", "is not on the device", "call loadBase first"))?;
     let generator = Generator::on(gpu, resident, &adapters, max_len, tuner, false).await?;

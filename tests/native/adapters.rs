@@ -6,6 +6,7 @@ use weblora::adapters::pool::AdapterPool;
 use weblora::adapters::{AdapterConfig, AdapterLayout, Init, Projection, Site, initial_buffer};
 use weblora::config::{ModelConfig, RopeScaling};
 use weblora::export::peft::{Folder, Note, PeftAdapter};
+use weblora::formats::BaseId;
 use weblora::gpu::{Class, Store};
 use weblora::settings::Map;
 use weblora::train::TrainConfig;
@@ -240,7 +241,7 @@ fn trained(value: Value) -> (AdapterLayout, Vec<f32>) {
 }
 
 fn note() -> Note {
-    Note { weblora: "0.1.0".into(), base_hash: "ab".into(), steps: 3, config: map(json!({"rank": 2})) }
+    Note { weblora: "0.1.0".into(), base_hash: "ab".into(), steps: 3, config: map(json!({"rank": 2})), ..Note::default() }
 }
 
 fn files(value: Value) -> (AdapterLayout, Vec<f32>, Vec<weblora::export::peft::File>) {
@@ -275,8 +276,13 @@ fn a_peft_folder_is_read_as_it_was_written() {
         // A run that takes the adapter's settings gets the same sites, ranks and scales.
         let again = TrainConfig::from_map(&read.settings()).expect("settings").adapter.layout(&model(3)).expect("a layout");
         assert_eq!(again.sites, layout.sites, "{value}");
-        assert!(read.check_base("test", "ab").is_ok());
-        refused(read.check_base("test", "cd"), &["adapter test", "ab", "cd"]);
+        let base = |hash: &str| BaseId { hash: hash.into(), name: "other.gguf".into(), format: "f16".into() };
+        assert_eq!(read.check_base("test", &base("ab"), true).expect("its base"), None);
+        let warning = read.check_base("test", &base("cd"), false).expect("a warning").expect("a warning");
+        for word in ["adapter test", "base (hash ab)", "other.gguf (f16, hash cd)"] {
+            assert!(warning.contains(word), "{warning} without {word}");
+        }
+        refused(read.check_base("test", &base("cd"), true), &["adapter test", "base (hash ab)", "other.gguf (f16, hash cd)"]);
     }
 }
 
@@ -462,6 +468,7 @@ proptest! {
     #[test]
     fn damaged_folders_never_panic(at in 0usize..4000, byte: u8, cut in 0usize..6000, which in 0usize..3) {
         let (_, _, mut files) = files(json!({"rank": 1, "targets": "q,up"}));
+        files.retain(|(name, _)| *name != "README.md"); // which nobody reads
         let bytes = &mut files[which].1;
         // A JSON file without its last newline is whole.
         let (length, meant) = (bytes.len(), bytes.trim_ascii_end().len());

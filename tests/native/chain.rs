@@ -196,7 +196,7 @@ fn inherited_links_kept_as_f16_report_their_jump() {
         };
         let (file, mut map) = (model(), config(more).to_map());
         map.retain(|key, _| !["inherited-ranks", "targets", "rslora"].contains(&&**key));
-        let (config, start) = from_adapter(map, folder, &file.config, &block(file.content_hash()).unwrap()).unwrap();
+        let (config, start) = from_adapter(map, folder, &file.config, &block(file.identity()).unwrap()).unwrap();
         trainer_from(gpu, config, Some(start)).rounding()
     };
     let link = saved(json!({ "links": [8], "steps": 3 }), 3);

@@ -49,7 +49,7 @@ fn filled(layout: &AdapterLayout, key: &str) -> Vec<f32> {
 }
 
 fn note(hash: &str) -> Note {
-    Note { weblora: "0.1.0".into(), base_hash: hash.into(), steps: 3, config: Map::new() }
+    Note { weblora: "0.1.0".into(), base_hash: hash.into(), steps: 3, ..Note::default() }
 }
 
 fn link(rank: usize) -> Link {

@@ -47,10 +47,14 @@ fn an_adapter_is_checked_against_the_model() {
     assert_eq!(serde_json::from_str::<Value>(&out).expect("JSON")["sites"][0]["site"], "layers.0.self_attn.q_proj");
     fails(&["inspect", &golden("odd_llama"), "--adapter", &golden("tiny_llama/adapter")], &["tiny_llama/adapter", "1 blocks"]);
     // Its weblora.json names another base.
-    fails(
-        &["inspect", &golden("tiny_llama/model.safetensors"), "--adapter", &golden("peft_patterns")],
-        &["peft_patterns", "was trained on the base"],
-    );
+    let arguments = ["inspect", &golden("tiny_llama/model.safetensors"), "--adapter", &golden("peft_patterns")];
+    let output = weblora(&arguments);
+    let said = text(&output.stderr);
+    assert!(output.status.success() && text(&output.stdout).contains("it fits this model"), "{said}");
+    for word in ["peft_patterns", "was trained on the base", "hash ab", "tiny_llama (f32, hash", "--strict-base"] {
+        assert!(said.contains(word), "{said} without {word}");
+    }
+    fails(&[&arguments[..], &["--strict-base"]].concat(), &["peft_patterns", "was trained on the base", "hash ab"]);
     fails(&["inspect", &golden("tiny_llama/model.safetensors"), "--adapter", &golden("odd_llama")], &["no adapter_config.json"]);
     fails(&["inspect", &golden("tiny_llama/model.safetensors"), "--adapter", &golden("missing")], &["is no folder"]);
 }

@@ -12,6 +12,7 @@ mod checkpoint;
 mod cli;
 mod common;
 mod demo;
+mod export;
 mod fleet;
 mod forged;
 mod formats;

@@ -14,7 +14,7 @@ use weblora::generate::Generator;
 use weblora::gpu::Tuner;
 use weblora::quant::{self, QuantFormat};
 use weblora::rng::fill_uniform;
-use weblora::settings::{Map, Settings};
+use weblora::settings::Settings;
 use weblora::text::Tokenizer;
 
 use crate::common::program::{fails, golden, succeeds};
@@ -65,7 +65,7 @@ fn a_sum_of_adapters_is_the_sum_of_their_updates() {
     let model = gguf();
     let (first, second) = (adapter("one", 3, true, &model), adapter("two", 2, false, &model));
     let mut second = PeftAdapter { sites: second.sites.into_iter().filter(|s| s.site.projection != Projection::K).collect(), ..second };
-    let note = |hash: &str| Some(Note { weblora: "0".into(), base_hash: hash.into(), steps: 7, config: Map::new() });
+    let note = |hash: &str| Some(Note { base_hash: hash.into(), steps: 7, ..Note::default() });
     second.note = note(BASE);
     let weighted = |name, adapter, weight| Weighted { name, adapter, weight };
     let parts = [weighted("first", &first, 1.0), weighted("second", &second, -0.5)];
@@ -315,7 +315,7 @@ fn what_cannot_be_exported_is_named() {
 
 /// Writes an adapter folder, with the base it is said to be of.
 fn save(folder: &Path, name: &str, adapter: &PeftAdapter, base: Option<&str>) -> String {
-    let note = base.map(|base| Note { weblora: "0".into(), base_hash: base.into(), steps: 5, config: Map::new() });
+    let note = base.map(|base| Note { base_hash: base.into(), steps: 5, ..Note::default() });
     let path = folder.join(name);
     std::fs::create_dir(&path).unwrap();
     for (file, bytes) in (PeftAdapter { note, ..adapter.clone() }).to_files(name).unwrap() {
@@ -372,7 +372,8 @@ fn links_are_joined_listed_dropped_and_split() {
     fails(&["merge", &paths[0], "--weights", "0", "--out", &out], &["weights", "other than 0"]);
     fails(&["merge", &paths[0], "--max-rank", "0", "--out", &out], &["max-rank", "1 or more"]);
     fails(&["merge", &paths[0], "--out", &path("chain")], &["already exists", "new name"]);
-    fails(&["merge", &paths[0], "--model", &golden("tiny_llama/model.gguf"), "--out", &out], &["trained on the base", BASE]);
+    let strict = ["merge", &paths[0], "--model", &golden("tiny_llama/model.gguf"), "--strict-base", "--out", &out];
+    fails(&strict, &["trained on the base", BASE]);
     let elsewhere = save(folder.path(), "elsewhere", &parts[1], Some("00000000000000000000000000000002"));
     fails(&["merge", &paths[0], &elsewhere, "--out", &out], &["elsewhere", "one base"]);
     let mut narrow = parts[1].clone();

@@ -159,7 +159,7 @@ test("the links of a chain come apart, and what is left of it is tried", async (
   const started = page.waitForEvent("download");
   await inside.getByRole("button", { name: "Save this adapter (.zip)" }).click();
   const files = unzipSync(readFileSync(await (await started).path()));
-  expect(Object.keys(files).sort()).toEqual(["adapter_config.json", "adapter_model.safetensors", "weblora.json"]);
+  expect(Object.keys(files).sort()).toEqual(["README.md", "adapter_config.json", "adapter_model.safetensors", "weblora.json"]);
 });
 
 test("a model comes from a server with or without ranges, is kept, and can be removed", async ({ page }, info) => {

@@ -93,7 +93,8 @@ Take the two times from `weblora bench` on the device in question.")]
   weblora inspect model.gguf                       shape, formats, metadata
   weblora inspect model.gguf --tensors             every tensor
   weblora inspect model.gguf --data rows.jsonl     which tokens of the first rows are trained
-  weblora inspect model.gguf --adapter my-adapter  whether an adapter fits the model, and its ranks")]
+  weblora inspect my-adapter                       what an adapter holds: base, method, ranks, steps, links
+  weblora inspect model.gguf --adapter my-adapter  whether an adapter fits the model")]
     Inspect(InspectArgs),
     /// Measure what an adapter does to the weights: singular values, effective ranks, directions that adapters or links share.
     #[command(after_help = "Examples:
@@ -116,9 +117,11 @@ Exact but for --max-rank and --energy; needs no model and no GPU.")]
     Merge(MergeArgs),
     /// Write an adapter, or base and adapter merged, for other programs.
     #[command(after_help = "Examples:
+  weblora export --adapter my-adapter --model model.gguf --to gguf --out adapter.gguf     for llama.cpp and Ollama
   weblora export --adapter my-adapter --model model.gguf --to merged-safetensors --out merged
   weblora export --adapter my-adapter --model model.gguf --to merged-gguf --format f16 --out merged.gguf
 
+What was written is opened again and scores a text as base and adapter do, or nothing is left of it.
 A merge into few bits loses much of an adapter: the retention figure says how much is left, with a warning below 0.9.")]
     Export(ExportArgs),
 }
@@ -138,6 +141,9 @@ pub struct GenerateArgs {
     /// A PEFT folder; repeat it to compare adapters over one base.
     #[arg(long, value_name = "DIR")]
     pub adapter: Vec<PathBuf>,
+    /// Refuse an adapter that was trained on another file of the base (Q4 for F16), instead of warning.
+    #[arg(long)]
+    pub strict_base: bool,
     /// Answer with the base alone too.
     #[arg(long)]
     pub base: bool,
@@ -194,6 +200,9 @@ pub struct EvalArgs {
     /// A PEFT folder: the same again with this adapter; repeatable.
     #[arg(long, value_name = "DIR")]
     pub adapter: Vec<PathBuf>,
+    /// Refuse an adapter that was trained on another file of the base (Q4 for F16), instead of warning.
+    #[arg(long)]
+    pub strict_base: bool,
     /// Longest row or window in tokens.
     #[arg(long, default_value_t = 512, value_name = "N", value_parser = clap::value_parser!(u32).range(2..))]
     pub seq: u32,
@@ -221,7 +230,7 @@ pub struct ShadersArgs {
 /// Arguments of `inspect`.
 #[derive(Debug, Args)]
 pub struct InspectArgs {
-    /// A GGUF file, a safetensors file, or a folder with either.
+    /// A GGUF file, a safetensors file, a folder with either, or an adapter's folder.
     pub model: PathBuf,
     /// A tokenizer.json, or a folder with one, instead of the model's own tokenizer.
     #[arg(long, value_name = "FILE")]
@@ -232,6 +241,9 @@ pub struct InspectArgs {
     /// A PEFT folder to check against the model.
     #[arg(long, value_name = "DIR")]
     pub adapter: Option<PathBuf>,
+    /// Refuse an --adapter that was trained on another file of the base (Q4 for F16), instead of warning.
+    #[arg(long, requires = "adapter")]
+    pub strict_base: bool,
     /// A file of rows: show how the first of them are tokenised and which tokens are trained.
     #[arg(long, value_name = "FILE")]
     pub data: Option<PathBuf>,

@@ -9,6 +9,7 @@ use weblora::text::{ChatOptions, Tokenizer};
 use weblora::train::start::{chat_of, open_adapter};
 
 use super::files::AdapterFiles;
+use super::output::Output;
 
 /// Opens a model, with the tokenizer of another file where one is named.
 pub fn open_model(model: &Path, tokenizer: Option<&Path>) -> Result<ModelFile> {
@@ -29,29 +30,37 @@ pub struct Base {
     pub adapters: Vec<(AdapterLayout, Vec<f32>)>,
     /// How the adapters' conversations became text.
     pub chats: Vec<ChatOptions>,
+    /// What the user should know about the adapters.
+    pub warnings: Vec<String>,
     /// What each run over the model is called: "base", then the adapters' folders.
     pub names: Vec<String>,
 }
 
 impl Base {
     /// Opens everything; no device yet.
-    pub fn open(model: &Path, tokenizer: Option<&Path>, adapters: &[PathBuf]) -> Result<Self> {
+    pub fn open(model: &Path, tokenizer: Option<&Path>, adapters: &[PathBuf], strict_base: bool) -> Result<Self> {
         let file = open_model(model, tokenizer)?;
-        file.warnings().iter().for_each(|warning| eprintln!("warning: {warning}"));
         let tokenizer = Tokenizer::of_model(&file)?;
-        let hash = pollster::block_on(file.content_hash())?;
-        let mut base = Self { file, tokenizer, adapters: Vec::new(), chats: Vec::new(), names: vec!["base".into()] };
+        let id = pollster::block_on(file.identity())?;
+        let warnings = file.warnings().to_vec();
+        let mut base = Self { file, tokenizer, adapters: Vec::new(), chats: Vec::new(), warnings, names: vec!["base".into()] };
         for path in adapters {
             let name = path.display().to_string();
             let files = AdapterFiles::read(path)?;
-            let (layout, values) = open_adapter(files.folder(), &base.file.config, &hash)?;
-            if layout.changes_nothing(&values) {
-                eprintln!("warning: {name} CHANGES NOTHING: every product B A of it is zero");
+            let (adapter, warning) = open_adapter(files.folder(), &base.file.config, &id, strict_base)?;
+            if adapter.0.changes_nothing(&adapter.1) {
+                base.warnings.push(format!("{name} CHANGES NOTHING: every product B A of it is zero"));
             }
-            base.adapters.push((layout, values));
+            base.adapters.push(adapter);
+            base.warnings.extend(warning);
             base.chats.push(chat_of(files.folder())?);
             base.names.push(name);
         }
         Ok(base)
+    }
+
+    /// Tells what the user should know.
+    pub fn warn(&self, output: &mut Output) -> Result<()> {
+        self.warnings.iter().try_for_each(|warning| output.other_base(Some(warning.clone())))
     }
 }

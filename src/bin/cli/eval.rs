@@ -15,7 +15,8 @@ use super::output::Output;
 
 /// Runs the verb.
 pub fn run(args: &EvalArgs, output: &mut Output) -> Result<()> {
-    let base = Base::open(&args.model, args.tokenizer.as_deref(), &args.adapter)?;
+    let base = Base::open(&args.model, args.tokenizer.as_deref(), &args.adapter, args.strict_base)?;
+    base.warn(output);
     let rows = read(args, &base)?;
     let mut device = Device::open(&args.device)?;
     let how = EvalShape {

@@ -1,25 +1,25 @@
 //! `weblora export`: an adapter, or base and adapter together, in the files of other programs.
 
 use std::collections::BTreeMap;
-use std::fs;
-use std::io::{BufWriter, ErrorKind, IsTerminal, Write};
+use std::io::IsTerminal;
 use std::path::{Path, PathBuf};
 
 use clap::Args;
-use indicatif::ProgressBar;
 use serde_json::json;
 use weblora::analysis::report::median;
-use weblora::export::exporters::{self, EXPORTERS, Exported, Exporter, Request, Sink};
+use weblora::export::exporters::{self, EXPORTERS, Exported, Exporter, Made, Request};
+use weblora::export::gguf_lora;
 use weblora::export::peft::PeftAdapter;
 use weblora::export::retention::{ENOUGH, Retention, TensorExport, writable};
-use weblora::formats::ModelFile;
+use weblora::formats::{File, ModelFile};
 use weblora::quant;
-use weblora::train::Event;
+use weblora::train::proof::{Noise, Proof, Written, prove};
 use weblora::{Error, Result};
 
-use super::files::{AdapterFiles, OutFolder, io_error};
-use super::lock::Lock;
+use super::device::{Device, DeviceArgs};
+use super::files::{AdapterFiles, OutFolder};
 use super::output::{Output, bytes};
+use super::sink::DiskSink;
 
 /// Arguments of `export`.
 #[derive(Debug, Args)]
@@ -36,9 +36,18 @@ pub struct ExportArgs {
     /// How weights are stored: f32, f16, bf16, q8_0, q5_0, q5_1, q4_0 or q4_1; the exporter's choice when absent.
     #[arg(long, value_name = "FORMAT")]
     pub format: Option<String>,
-    /// New folder for the result; a new file for --to merged-gguf.
+    /// New folder for the result; a new file for --to gguf and --to merged-gguf.
     #[arg(long, value_name = "PATH")]
     pub out: PathBuf,
+    /// Refuse an adapter that was trained on another file of the base (Q4 for F16), instead of warning.
+    #[arg(long, requires = "model")]
+    pub strict_base: bool,
+    /// Do not score a text with what was written.
+    #[arg(long)]
+    pub no_check: bool,
+    /// The GPU that scores it.
+    #[command(flatten)]
+    pub device: DeviceArgs,
 }
 
 fn possible(exporter: &Exporter) -> clap::builder::PossibleValue {
@@ -63,30 +72,96 @@ pub fn run(args: &ExportArgs, output: &mut Output) -> Result<()> {
             "name the base that the adapter was trained on",
         ));
     }
+    let adapter = read(args, &name, model.as_ref(), output)?;
+    let request = Request { name: &name, adapter: &adapter, model: model.as_ref(), format };
+    let mut sink = DiskSink::new(&args.out, !output.is_json() && std::io::stderr().is_terminal())?;
+    let exported = pollster::block_on((exporter.run)(&request, &mut sink))?;
+    let single_file = exporter.makes.is_file();
+    let proof = check(args, exporter.makes, &request, &exported, sink.written(single_file), output)?;
+    sink.finish(single_file)?;
+    tell(&exported, proof.as_ref(), &args.out, output)
+}
+
+/// The adapter, read against the base where there is one.
+fn read(args: &ExportArgs, name: &str, model: Option<&ModelFile>, output: &mut Output) -> Result<PeftAdapter> {
     let files = AdapterFiles::read(&args.adapter)?;
-    let adapter = match &model {
+    let adapter = match model {
         Some(model) => {
             let adapter = PeftAdapter::read(files.folder(), &model.config)?;
-            adapter.check_base(&name, &pollster::block_on(model.content_hash())?)?;
+            let base = pollster::block_on(model.identity())?;
+            output.other_base(adapter.check_base(name, &base, args.strict_base)?)?;
             adapter
         }
         None => PeftAdapter::read_alone(files.folder())?,
     };
-    let request = Request { name: &name, adapter: &adapter, model: model.as_ref(), format };
-    let mut sink = DiskSink::new(&args.out, !output.is_json() && std::io::stderr().is_terminal())?;
-    let exported = pollster::block_on((exporter.run)(&request, &mut sink))?;
-    sink.finish(exporter.single_file)?;
-    tell(&exported, &args.out, output)
+    match adapter.zero_problem() {
+        Some(problem) if args.no_check => output.warn(format!("adapter {name}: {problem}"))?,
+        Some(problem) => {
+            let hint = "train it (a learning rate of 0 or too few steps leave it so), or add --no-check to export it all the same";
+            return Err(Error::Adapter { adapter: name.to_owned(), problem, hint });
+        }
+        None => {}
+    }
+    Ok(adapter)
+}
+
+/// Opens what was written, compares it with the adapter, and scores a text with both where there is a base and a device.
+fn check(
+    args: &ExportArgs,
+    makes: Made,
+    request: &Request<'_>,
+    exported: &Exported,
+    written: &Path,
+    output: &mut Output,
+) -> Result<Option<Proof>> {
+    if args.no_check {
+        return Ok(None);
+    }
+    let config = request.model.map(|model| &model.config);
+    let adapter = match (makes, config) {
+        (Made::PeftFolder, Some(config)) => Some(PeftAdapter::read(AdapterFiles::read(written)?.folder(), config)?),
+        (Made::PeftFolder, None) => Some(PeftAdapter::read_alone(AdapterFiles::read(written)?.folder())?),
+        (Made::GgufAdapter, Some(config)) => Some(pollster::block_on(gguf_lora::read(Box::new(File::open(written)?), config))?),
+        _ => None,
+    };
+    if let Some(adapter) = &adapter {
+        exporters::check_same(request, adapter)?;
+    }
+    let Some(base) = request.model else { return Ok(None) };
+    let model = match adapter {
+        Some(_) => None,
+        None => Some(pollster::block_on(ModelFile::open_path(written))?),
+    };
+    let again = match (&adapter, &model) {
+        (Some(adapter), _) => Written::Adapter(adapter),
+        (None, Some(model)) => Written::Model(model),
+        (None, None) => return Ok(None),
+    };
+    let mut device = match Device::open(&args.device) {
+        Ok(device) => device,
+        Err(error @ Error::NoAdapter { .. }) => {
+            output.warn(format!("what was written is not scored: {error}"))?;
+            return Ok(None);
+        }
+        Err(error) => return Err(error),
+    };
+    let noise = Noise::of(makes, request.format, exported);
+    let proving = prove(&device.gpu, base, request.adapter, again, noise, &mut device.tuner, output.loading());
+    let proof = pollster::block_on(proving)?;
+    if let Some(message) = proof.check(request.name)? {
+        output.warn(message)?;
+    }
+    Ok(Some(proof))
 }
 
 /// Says what was written, and how much of the update is in it.
-fn tell(exported: &Exported, out: &Path, output: &mut Output) -> Result<()> {
+fn tell(exported: &Exported, proof: Option<&Proof>, out: &Path, output: &mut Output) -> Result<()> {
     let mut all = Retention::default();
     exported.tensors.iter().for_each(|t| all.merge(&t.sums));
     let formats: BTreeMap<&str, ()> = exported.tensors.iter().map(|t| (t.format, ())).collect();
     let formats: Vec<&str> = formats.into_keys().collect();
     if output.is_json() {
-        let mut event = json!({"event": "export", "out": out.display().to_string(), "exported": exported});
+        let mut event = json!({"event": "export", "out": out.display().to_string(), "exported": exported, "proof": proof});
         if !exported.tensors.is_empty() {
             event["retention"] = all.retention().into();
             event["relative_error"] = all.relative_error().into();
@@ -95,7 +170,11 @@ fn tell(exported: &Exported, out: &Path, output: &mut Output) -> Result<()> {
         output.print(&event.to_string())?;
     } else {
         show(exported, &all, output)?;
-        output.print(&format!("{}: {} files, {}", out.display(), exported.files.len(), bytes(exported.bytes)))?;
+        if let Some(proof) = proof {
+            output.print(&proof.line())?;
+        }
+        let files = if exported.files.len() == 1 { "1 file".to_owned() } else { format!("{} files", exported.files.len()) };
+        output.print(&format!("{}: {files}, {}", out.display(), bytes(exported.bytes)))?;
     }
     if !exported.tensors.is_empty() && all.retention() < ENOUGH {
         let message = format!(
@@ -104,7 +183,7 @@ fn tell(exported: &Exported, out: &Path, output: &mut Output) -> Result<()> {
             100.0 * all.retention(),
             formats.join(", ")
         );
-        output.event(&Event::Warning { job: None, message });
+        output.warn(message);
     }
     Ok(())
 }
@@ -134,79 +213,4 @@ fn show(exported: &Exported, all: &Retention, output: &mut Output) -> Result<()>
     }
     let (kept, error) = (100.0 * all.retention(), all.relative_error());
     output.print(&format!("retention over all weights: {kept:.1} % of the update, relative error {error:.3}"))
-}
-
-/// Files in a hidden folder beside their place, moved there when all are whole. What a killed export left in it is removed by the next one.
-struct DiskSink {
-    place: PathBuf,
-    temporary: PathBuf,
-    files: PathBuf,
-    /// Nobody else writes to that place meanwhile.
-    _lock: Option<Lock>,
-    current: Option<(PathBuf, BufWriter<fs::File>)>,
-    last: PathBuf,
-    bar: Option<ProgressBar>,
-}
-
-impl DiskSink {
-    fn new(place: &Path, show: bool) -> Result<Self> {
-        let name = place.file_name().unwrap_or_default().to_string_lossy();
-        let temporary = place.with_file_name(format!(".{name}.tmp"));
-        fs::create_dir_all(&temporary).map_err(|e| io_error("create", &temporary, e))?;
-        let lock = Lock::take(&temporary, "out")?;
-        let files = temporary.join("files");
-        match fs::remove_dir_all(&files) {
-            Err(e) if e.kind() != ErrorKind::NotFound => return Err(io_error("replace", &files, e)),
-            _ => fs::create_dir(&files).map_err(|e| io_error("create", &files, e))?,
-        }
-        let bar = show.then(|| ProgressBar::new(0));
-        Ok(Self { place: place.to_owned(), temporary, files, _lock: lock, current: None, last: PathBuf::new(), bar })
-    }
-
-    /// Moves the folder, or its only file, to its place.
-    fn finish(&self, single_file: bool) -> Result<()> {
-        let from = if single_file { &self.last } else { &self.files };
-        // Somebody may have put something there meanwhile.
-        OutFolder::check_unused("out", &self.place)?;
-        fs::rename(from, &self.place).map_err(|e| io_error("write", &self.place, e))
-    }
-}
-
-impl Sink for DiskSink {
-    fn begin(&mut self, name: &str, bytes: u64) -> Result<()> {
-        let path = self.files.join(name);
-        let file = fs::File::create(&path).map_err(|e| io_error("create", &path, e))?;
-        self.current = Some((path, BufWriter::new(file)));
-        if let Some(bar) = &self.bar {
-            bar.inc_length(bytes);
-        }
-        Ok(())
-    }
-
-    fn write(&mut self, bytes: &[u8]) -> Result<()> {
-        let Some((path, file)) = &mut self.current else { return Ok(()) };
-        file.write_all(bytes).map_err(|e| io_error("write", path, e))?;
-        if let Some(bar) = &self.bar {
-            bar.inc(bytes.len() as u64);
-        }
-        Ok(())
-    }
-
-    fn end(&mut self) -> Result<()> {
-        let Some((path, file)) = self.current.take() else { return Ok(()) };
-        let synced = file.into_inner().map_err(std::io::IntoInnerError::into_error).and_then(|file| file.sync_all());
-        synced.map_err(|e| io_error("write", &path, e))?;
-        self.last = path;
-        Ok(())
-    }
-}
-
-impl Drop for DiskSink {
-    fn drop(&mut self) {
-        // Nothing is left of an export that failed, or of the folder around a single file.
-        fs::remove_dir_all(&self.temporary).ok();
-        if let Some(bar) = &self.bar {
-            bar.finish_and_clear();
-        }
-    }
 }

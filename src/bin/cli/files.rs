@@ -292,6 +292,11 @@ pub struct AdapterFiles {
 }
 
 impl AdapterFiles {
+    /// Whether it is a folder with an adapter and no model: one that PEFT or weblora saved.
+    pub fn is_adapter(path: &Path) -> bool {
+        path.join(CONFIG_FILE).is_file() && !path.join("config.json").is_file()
+    }
+
     /// Reads a PEFT folder.
     pub fn read(path: &Path) -> Result<Self> {
         let name = path.display().to_string();

@@ -13,7 +13,8 @@ use super::output::Output;
 
 /// Runs the verb.
 pub fn run(args: &GenerateArgs, output: &mut Output) -> Result<()> {
-    let base = Base::open(&args.model, args.tokenizer.as_deref(), &args.adapter)?;
+    let base = Base::open(&args.model, args.tokenizer.as_deref(), &args.adapter, args.strict_base)?;
+    base.warn(output);
     let format = TrainConfig::quantize_format(&args.quantize)?;
     // One prompt for the base, then one for each adapter, which may have been trained with a chat template of its own.
     let base_answers = args.base || base.adapters.is_empty();
@@ -103,7 +104,8 @@ fn answer(
         });
         return output.print(&event.to_string());
     }
-    output.print(&rest)?;
+    output.stream(&rest)?;
+    output.print("")?;
     output.remark(&match ended {
         true => format!("(ended by the model after {} tokens)", tokens.len()),
         false => format!("(cut after {} tokens, not ended by the model: --max-tokens)", tokens.len()),

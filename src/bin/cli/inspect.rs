@@ -1,9 +1,11 @@
 //! `weblora inspect`: what a model holds, whether an adapter fits it, and which tokens of a row are trained.
 
 use std::collections::BTreeMap;
+use std::path::Path;
 
 use serde_json::{Value, json};
 use weblora::Result;
+use weblora::export::chain::Chain;
 use weblora::export::peft::PeftAdapter;
 use weblora::formats::{ModelFile, TensorInfo};
 use weblora::text::inspect::RowView;
@@ -13,17 +15,20 @@ use weblora::train::start::chat_of;
 use super::args::InspectArgs;
 use super::base::open_model;
 use super::files::{self, AdapterFiles};
-use super::output::{Output, bytes};
+use super::output::{Output, bytes, name};
 
 /// Runs the verb.
 pub fn run(args: &InspectArgs, output: &mut Output) -> Result<()> {
+    if AdapterFiles::is_adapter(&args.model) {
+        return show_adapter(args, &args.model, None, output);
+    }
     let model = open_model(&args.model, args.tokenizer.as_deref())?;
     model.warnings().iter().for_each(|warning| eprintln!("warning: {warning}"));
     if let Some(path) = &args.data {
         return show_rows(args, path, &model, output);
     }
     if let Some(path) = &args.adapter {
-        return show_adapter(path, &model, output);
+        return show_adapter(args, path, Some(&model), output);
     }
     show_model(args, &model, output)
 }
@@ -42,7 +47,7 @@ fn show_model(args: &InspectArgs, model: &ModelFile, output: &mut Output) -> Res
         let formats: Vec<Value> =
             formats.iter().map(|(name, (tensors, bytes))| json!({"format": name, "tensors": tensors, "bytes": bytes})).collect();
         let mut event = json!({
-            "event": "model", "name": model.name(), "model_type": c.model_type, "hash": hash, "parameters": parameters,
+            "event": "model", "name": model.name(), "model_type": c.model_type, "hash": hash, "hash_is_whole": model.is_hashed_whole(), "parameters": parameters,
             "vocab_size": c.vocab_size, "hidden_size": c.hidden_size, "intermediate_size": c.intermediate_size,
             "num_hidden_layers": c.num_hidden_layers, "num_attention_heads": c.num_attention_heads,
             "num_key_value_heads": c.num_key_value_heads, "head_dim": c.head_dim, "rms_norm_eps": c.rms_norm_eps,
@@ -55,7 +60,13 @@ fn show_model(args: &InspectArgs, model: &ModelFile, output: &mut Output) -> Res
         }
         return output.print(&event.to_string());
     }
-    output.print(&format!("{}: {}, {:.1} M parameters, hash {hash}", model.name(), c.model_type, parameters as f64 / 1e6))?;
+    let of = if model.is_hashed_whole() { "all weights" } else { "some thirty rows" };
+    output.print(&format!(
+        "{}: {}, {:.1} M parameters, hash {hash} of {of}",
+        name(model.name()),
+        name(&c.model_type),
+        parameters as f64 / 1e6
+    ))?;
     output.print(&format!(
         "  {} blocks, width {}, feed-forward {}, {} heads of {} on {} key/value heads, vocabulary {}{}",
         c.num_hidden_layers,
@@ -69,15 +80,15 @@ fn show_model(args: &InspectArgs, model: &ModelFile, output: &mut Output) -> Res
     ))?;
     let window = c.sliding_window.map(|w| format!(", sliding window {w}")).unwrap_or_default();
     output.print(&format!("  context {}, rope theta {}, scaling {:?}{window}", c.max_position_embeddings, c.rope_theta, c.rope_scaling))?;
-    for (name, (tensors, size)) in formats {
-        output.print(&format!("  {tensors:5} tensors in {name}, {}", bytes(size)))?;
+    for (format, (tensors, size)) in formats {
+        output.print(&format!("  {tensors:5} tensors in {format}, {}", bytes(size)))?;
     }
     for (key, value) in model.metadata().iter() {
-        output.print(&format!("  {key} = {}", on_one_line(&format!("{value:?}"))))?;
+        output.print(&format!("  {} = {}", name(key), on_one_line(&format!("{value:?}"))))?;
     }
     if args.tensors {
         for t in model.tensors() {
-            output.print(&format!("  {:48} {:6} {:?} {}", t.name, t.format.name, t.shape, bytes(t.bytes)))?;
+            output.print(&format!("  {:48} {:6} {:?} {}", name(&t.name), t.format.name, t.shape, bytes(t.bytes)))?;
         }
     }
     Ok(())
@@ -95,34 +106,60 @@ fn on_one_line(text: &str) -> String {
     }
 }
 
-fn show_adapter(path: &std::path::Path, model: &ModelFile, output: &mut Output) -> Result<()> {
+/// An adapter, alone or against a model.
+fn show_adapter(args: &InspectArgs, path: &Path, model: Option<&ModelFile>, output: &mut Output) -> Result<()> {
     let files = AdapterFiles::read(path)?;
-    let adapter = PeftAdapter::read(files.folder(), &model.config)?;
     let name = path.display().to_string();
-    if adapter.note.is_some() {
-        adapter.check_base(&name, &pollster::block_on(model.content_hash())?)?;
+    let adapter = match model {
+        Some(model) => PeftAdapter::read(files.folder(), &model.config)?,
+        None => PeftAdapter::read_alone(files.folder())?,
+    };
+    if let Some(model) = model.filter(|_| adapter.note.is_some()) {
+        output.other_base(adapter.check_base(&name, &pollster::block_on(model.identity())?, args.strict_base)?)?;
     }
-    let parameters: usize = adapter.sites.iter().map(|site| site.a.len() + site.b.len()).sum();
-    let config = adapter.config();
+    if let Some(problem) = adapter.zero_problem() {
+        output.warn(format!("adapter {name}: {problem}"))?;
+    }
+    let links = match files.chain() {
+        Some(_) => Chain::read_chain(&name, adapter.clone(), files.chain())?.facts(),
+        None => Vec::new(),
+    };
+    let (config, base, note) = (adapter.config(), adapter.base(), adapter.note.as_ref());
     if output.is_json() {
         let sites: Vec<Value> =
             adapter.sites.iter().map(|s| json!({"site": s.site.to_string(), "rank": s.rank, "alpha": s.alpha})).collect();
-        let base = adapter.note.as_ref().map(|note| &note.base_hash);
-        let event = json!({"event": "adapter", "name": name, "parameters": parameters, "rslora": adapter.rslora, "base_hash": base, "sites": sites});
+        let event = json!({
+            "event": "adapter", "name": name, "parameters": adapter.parameters(), "rslora": adapter.rslora,
+            "base_name": config.base_model_name_or_path, "base_hash": base.as_ref().map(|base| &base.hash),
+            "base_format": base.as_ref().map(|base| &base.format), "steps": note.map(|note| note.steps), "rows": note.and_then(|note| note.rows),
+            "settings": note.map(|note| &note.config), "zero": adapter.is_zero(), "fits": model.map(|_| true), "links": links, "sites": sites,
+        });
         return output.print(&event.to_string());
     }
     let kind = if adapter.rslora { "rsLoRA" } else { "LoRA" };
+    let fits = if model.is_some() { "; it fits this model" } else { "" };
     output.print(&format!(
-        "{name}: {kind}, rank {}, alpha {}, {} layers, {parameters} parameters; it fits this model",
+        "{name}: {kind}, rank {}, alpha {}, {} layers, {} parameters{fits}",
         config.r,
         config.lora_alpha,
-        adapter.sites.len()
+        adapter.sites.len(),
+        adapter.parameters()
     ))?;
-    output.print(&format!("  targets {}", config.target_modules.join(", ")))?;
+    let on = base.map(|base| base.to_string()).or(config.base_model_name_or_path).unwrap_or_else(|| "not said".to_owned());
+    output.print(&format!("  base {on}"))?;
+    if let Some(note) = note {
+        let rows = note.rows.map(|rows| format!(" on {rows} rows")).unwrap_or_default();
+        let method = note.config.get("method").and_then(Value::as_str).unwrap_or("lora");
+        output.print(&format!("  trained for {} steps{rows}, method {method}, by weblora {}", note.steps, note.weblora))?;
+    }
+    output.print(&format!("  targets {}", super::output::name(&config.target_modules.join(", "))))?;
     for (what, patterns) in [("rank", &config.rank_pattern), ("alpha", &config.alpha_pattern)] {
         for (pattern, x) in &patterns.0 {
             output.print(&format!("  {what} {x} at {pattern}"))?;
         }
+    }
+    for (i, facts) in links.iter().enumerate() {
+        output.print(&facts.line(i))?;
     }
     Ok(())
 }
@@ -164,7 +201,7 @@ fn show_rows(args: &InspectArgs, path: &std::path::Path, model: &ModelFile, outp
             let event = json!({"event": "row", "row": view.row, "targets": view.n_targets, "pieces": view.pieces, "notes": notes});
             output.print(&event.to_string())?;
         } else {
-            output.print(&view.to_terminal(output.is_terminal()))?;
+            output.print_styled(&view.to_terminal(output.is_terminal()))?;
             for note in notes.into_iter().flatten() {
                 output.print(&format!("  {note}"))?;
             }

@@ -4,11 +4,10 @@ use std::path::{Path, PathBuf};
 
 use clap::Args;
 use serde_json::json;
-use weblora::export::edit::{self, Edit, Edited, LinkFacts, Part};
+use weblora::export::edit::{self, Against, Edit, Edited, Part};
 use weblora::export::peft::File;
 use weblora::export::recompress::Cut;
 use weblora::formats::ModelFile;
-use weblora::train::Event;
 use weblora::{Error, Result};
 
 use super::files::{AdapterFiles, OutFolder};
@@ -44,6 +43,9 @@ pub struct MergeArgs {
     /// Check that the adapters belong to this base.
     #[arg(long, value_name = "PATH")]
     pub model: Option<PathBuf>,
+    /// Refuse adapters that were trained on another file of that base (Q4 for F16), instead of warning.
+    #[arg(long, requires = "model")]
+    pub strict_base: bool,
 }
 
 /// Runs the verb.
@@ -54,9 +56,11 @@ pub fn run(args: &MergeArgs, output: &mut Output) -> Result<()> {
     let files = args.adapters.iter().map(|path| AdapterFiles::read(path)).collect::<Result<Vec<_>>>()?;
     let folders: Vec<_> = files.iter().map(AdapterFiles::folder).collect();
     let model = args.model.as_ref().map(|path| pollster::block_on(ModelFile::open_path(path))).transpose()?;
-    let hash = model.as_ref().map(|model| pollster::block_on(model.content_hash())).transpose()?;
-    let base = model.as_ref().zip(hash.as_deref()).map(|(model, hash)| (&model.config, hash));
+    let id = model.as_ref().map(|model| pollster::block_on(model.identity())).transpose()?;
+    let base = model.as_ref().zip(id.as_ref());
+    let base = base.map(|(model, base)| Against { model: &model.config, base, strict: args.strict_base });
     let parts = edit::read(&folders, base)?;
+    parts.iter().try_for_each(|part| output.other_base(part.warning.clone()))?;
     if args.list {
         return list(&parts[0], output);
     }
@@ -88,10 +92,8 @@ fn list(part: &Part<'_>, output: &mut Output) -> Result<()> {
     }
     let base = chain.base_hash.as_deref().unwrap_or("unknown");
     output.print(&format!("{}: a chain of {} links on the base {base}", part.name, chain.links.len()))?;
-    for (i, LinkFacts { link, sites, parameters }) in chain.facts().iter().enumerate() {
-        let kind = if link.rslora { ", rsLoRA" } else { "" };
-        let (rank, alpha, steps) = (link.rank, link.alpha, link.steps);
-        output.print(&format!("  link {i}: rank {rank}, alpha {alpha}{kind}, {steps} steps, {sites} sites, {parameters} parameters"))?;
+    for (i, facts) in chain.facts().iter().enumerate() {
+        output.print(&facts.line(i))?;
     }
     Ok(())
 }
@@ -108,6 +110,9 @@ fn split(part: &Part<'_>, out: &Path, output: &mut Output) -> Result<()> {
 
 fn write(out: &Path, files: &[File], edited: &Edited, output: &mut Output) -> Result<()> {
     OutFolder::create("out", out)?.write_adapter(files)?;
+    if let Some(problem) = edited.adapter.zero_problem() {
+        output.warn(format!("adapter {}: {problem}", out.display()))?;
+    }
     let Edited { adapter, chain, cut } = edited;
     let (largest, parameters, chained) = (adapter.max_rank(), adapter.parameters(), chain.is_some());
     if output.is_json() {
@@ -125,7 +130,7 @@ fn write(out: &Path, files: &[File], edited: &Edited, output: &mut Output) -> Re
         output.print(&format!("dropped energy over all sites: {:.4} %", 100.0 * cut.dropped))?;
     }
     if let Some(message) = edited.warning() {
-        output.event(&Event::Warning { job: None, message: message.to_owned() });
+        output.warn(message.to_owned());
     }
     let kind = if chained { "a chain" } else { "an adapter" };
     output.print(&format!("{}: {kind} of {} sites, rank up to {largest}, {parameters} parameters", out.display(), adapter.sites.len()))

@@ -28,6 +28,7 @@ mod settings;
 mod shaders;
 mod signals;
 mod simulate;
+mod sink;
 mod train;
 
 use std::process::ExitCode;

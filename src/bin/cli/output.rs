@@ -1,5 +1,6 @@
 //! What the user sees: JSON events on stdout, or words on stderr with a progress bar on a terminal.
 
+use std::borrow::Cow;
 use std::io::{self, ErrorKind, IsTerminal, Write};
 
 use indicatif::{ProgressBar, ProgressStyle};
@@ -49,6 +50,12 @@ impl Output {
 
     /// Writes the result of a verb to stdout. A reader that has gone (`| head`) is no error.
     pub fn print(&mut self, line: &str) -> Result<()> {
+        let line = if self.json { harmless_json(line) } else { harmless(line, true) };
+        self.print_styled(&line)
+    }
+
+    /// The same for text that steers the terminal on purpose, and has nothing else of a file in it that does.
+    pub fn print_styled(&mut self, line: &str) -> Result<()> {
         match writeln!(io::stdout(), "{line}") {
             Err(e) if is_closed(&e) => Ok(()),
             written => written.map_err(stdout_error),
@@ -57,6 +64,7 @@ impl Output {
 
     /// Writes a piece of text to stdout at once, without a line's end. False where nobody reads any more.
     pub fn stream(&mut self, piece: &str) -> Result<bool> {
+        let piece = if self.is_terminal() { harmless(piece, true) } else { piece.into() };
         let mut stdout = io::stdout();
         match stdout.write_all(piece.as_bytes()).and_then(|()| stdout.flush()) {
             Err(e) if is_closed(&e) => Ok(false),
@@ -81,10 +89,22 @@ impl Output {
             return;
         }
         match &self.bar {
-            Some(bar) if matches!(event, Event::Step(_)) => bar.set_message(words(event)),
-            Some(bar) => bar.suspend(|| say(&words(event))),
-            None => say(&words(event)),
+            Some(bar) if matches!(event, Event::Step(_)) => bar.set_message(harmless(&words(event), false).into_owned()),
+            Some(bar) => bar.suspend(|| say(&harmless(&words(event), true))),
+            None => say(&harmless(&words(event), true)),
         }
+    }
+
+    /// Tells of an adapter of another file of the base, and how to refuse it.
+    pub fn other_base(&mut self, warning: Option<String>) {
+        if let Some(warning) = warning {
+            self.warn(format!("{warning} (--strict-base refuses it)"));
+        }
+    }
+
+    /// Tells of something that does not stop the work.
+    pub fn warn(&mut self, message: String) {
+        self.event(&Event::Warning { job: None, message });
     }
 
     /// What shows how much of a model is loaded: a bar where stderr is a terminal and people read it.
@@ -134,8 +154,37 @@ impl Output {
         if self.json {
             self.print(&event.to_json()).ok(); // the error itself still goes to stderr
         }
-        say(&format!("error: {error}"));
+        say(&format!("error: {}", harmless(&error.to_string(), false)));
     }
+}
+
+/// Whether a character could steer a terminal or hide text: control characters, and those that turn the direction of writing.
+fn steers(c: char) -> bool {
+    c.is_control() || matches!(c, '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
+}
+
+/// Text with names from files in it, which may hold anything, as a terminal can be given it. Line breaks and tabs stay where they are ours.
+fn harmless(text: &str, breaks: bool) -> Cow<'_, str> {
+    let bad = |c: char| steers(c) && !(breaks && matches!(c, '\n' | '\t'));
+    if !text.contains(bad) {
+        return text.into();
+    }
+    let mut out = String::with_capacity(text.len() + 16);
+    text.chars().for_each(|c| if bad(c) { out.extend(c.escape_default()) } else { out.push(c) });
+    out.into()
+}
+
+/// A name out of a file, on one line.
+pub fn name(text: &str) -> Cow<'_, str> {
+    harmless(text, false)
+}
+
+/// The same for a line of JSON, in which such characters stand only inside strings.
+fn harmless_json(line: &str) -> Cow<'_, str> {
+    if !line.contains(steers) {
+        return line.into();
+    }
+    line.chars().map(|c| if steers(c) { format!("\\u{:04x}", u32::from(c)) } else { c.to_string() }).collect::<String>().into()
 }
 
 /// An event in words.
@@ -209,9 +258,6 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_run_with_nothing_left_to_do_has_no_loss() {
-        let done = |loss| words(&Event::Done { job: "main".into(), step: 4, loss, best_eval: None, seconds: 0.1, out: "a".into() });
-        assert_eq!(done(None), "done: all 4 steps were done before, adapter in a");
-        assert!(done(Some(1.5)).contains("loss 1.5000"));
+        say(&format!("error: {}", harmless(&error.to_string(), false)));
     }
 }

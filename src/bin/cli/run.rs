@@ -36,7 +36,9 @@ pub fn run(args: &TrainArgs, output: &mut Output) -> Result<()> {
     if let Some(settings) = &begun_with {
         config.check_resume(settings)?; // before the model is loaded
     }
-    let (data, warnings) = data::read(&mut config, &model, args.resume)?;
+    let (data, mut warnings) = data::read(&mut config, &model, args.resume)?;
+    let other_base = start.as_ref().and_then(|start| start.warning.as_ref());
+    warnings.extend(other_base.map(|warning| format!("{warning} (--strict-base refuses it)")));
     let existing = if args.overwrite { Existing::Overwrite } else { Existing::Refuse };
     if saved.is_none() && existing == Existing::Refuse {
         OutFolder::check_free(Path::new(&config.out))?;
@@ -92,7 +94,7 @@ impl Saved {
 fn start_from(map: Map, config: TrainConfig, model: &ModelFile, resumed: bool) -> Result<(TrainConfig, Option<Start>)> {
     let Some(path) = config.init_adapter.as_ref().filter(|_| !resumed) else { return Ok((config, None)) };
     let files = AdapterFiles::read(Path::new(path))?;
-    let (config, start) = from_adapter(map, files.folder(), &model.config, &pollster::block_on(model.content_hash())?)?;
+    let (config, start) = from_adapter(map, files.folder(), &model.config, &pollster::block_on(model.identity())?)?;
     Ok((config, Some(start)))
 }
 

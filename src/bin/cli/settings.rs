@@ -56,6 +56,9 @@ pub struct TrainArgs {
     /// Continue from the adapter in this PEFT folder.
     #[arg(long, value_name = "DIR")]
     init_adapter: Option<String>,
+    /// Refuse an --init-adapter that was trained on another file of the base (Q4 for F16), instead of warning.
+    #[arg(long, num_args = 0, default_missing_value = "true")]
+    strict_base: Option<bool>,
     /// Name of the job in events [default: main].
     #[arg(long)]
     name: Option<String>,

@@ -57,7 +57,7 @@ impl FleetPlan {
         if entries.iter().any(|entry| (&entry.config.quantize, entry.config.recompute) != (&shared.0, shared.1)) {
             return Err(Error::config("quantize", "differs between jobs", "all jobs share one base and its recordings: write it once"));
         }
-        let identity = BaseIdentity { model: file.config.clone(), name: file.name().to_string(), hash: hash.to_owned() };
+        let identity = BaseIdentity::new(file, file.identity_of(hash.to_owned()));
         let mut members = Vec::with_capacity(entries.len());
         for entry in entries {
             let name = entry.config.name.clone();

@@ -216,6 +216,13 @@ fn content_hash_sees_weights_names_and_formats() {
     assert_eq!(hash(&other), base);
     other.tensor("blk.1.ffn_up.weight").data[6 * HIDDEN * 4] ^= 1; // the middle row
     assert_ne!(hash(&other), base);
+    // A small model is hashed whole: one bit of any row counts.
+    assert!(other.open().unwrap().is_hashed_whole());
+    for (tensor, at) in [("blk.1.ffn_up.weight", 0), ("token_embd.weight", HIDDEN * 4), ("output_norm.weight", 4)] {
+        let mut other = GgufFile::llama();
+        other.tensor(tensor).data[at] ^= 1;
+        assert_ne!(hash(&other), base, "{tensor}");
+    }
 }
 
 #[test]

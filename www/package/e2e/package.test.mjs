@@ -86,18 +86,37 @@ test("trains, answers between steps, exports, evaluates", { timeout: 240_000 }, 
     const none = await trainer.evaluate(few);
     const again = await trainer.evaluate(few, { adapter: await trainer.exportAdapter() });
     const best = (await trainer.exportAdapter("best")).length;
+    const [gguf, ...more] = await trainer.exportAdapter("current", { format: "gguf" });
+    const llamaCpp = { name: gguf.name, magic: new TextDecoder().decode(gguf.bytes.slice(0, 4)), more: more.length };
+    const facts = await trainer.checkAdapter(await trainer.exportAdapter());
+    // The same adapter as one of another file of the base.
+    const elsewhere = (await trainer.exportAdapter()).map(({ name, bytes }) => {
+      const text = (change) => new TextEncoder().encode(change(new TextDecoder().decode(bytes)));
+      return { name, bytes: name === "weblora.json" ? text((json) => json.replace(/("base_hash": ")[0-9a-f]+/, "$1abcd")) : bytes };
+    });
+    const warnings = [(await trainer.checkAdapter(elsewhere)).warning, (await trainer.evaluate(few, { adapter: elsewhere })).warning];
+    for await (const _ of trainer.generate("Hello", { adapter: elsewhere, maxTokens: 2, onWarning: (message) => warnings.push(message) }));
+    const strict = [
+      await failure(() => trainer.checkAdapter(elsewhere, { strictBase: true })),
+      await failure(() => trainer.evaluate(few, { adapter: elsewhere, strictBase: true })),
+    ];
     const memory = await trainer.memory();
     const plan = await trainer.plan(events[0].config, rows);
     const preview = await trainer.preview(rows, small(12), 2);
     const settings = await trainer.settings("lora");
     await trainer.free();
     const freed = await failure(() => trainer.memory());
-    return { support, second, base, pieces, paused, events, done, state: training.state, aborted, files, own, none, again, best, memory, plan, preview, settings, progress, freed };
+    return { support, second, base, pieces, paused, events, done, state: training.state, aborted, files, own, none, again, best, llamaCpp, facts, warnings, strict, memory, plan, preview, settings, progress, freed };
   });
   assert.equal(found.support.webgpu, true);
   assert.deepEqual([found.second.code, found.base.code, found.aborted?.code, found.freed.code], ["busy", "busy", "aborted", "stopped"]);
   assert.equal(found.second.ours, true);
   assert.equal(found.paused, "paused");
+  assert.deepEqual(found.llamaCpp, { name: "adapter.gguf", magic: "GGUF", more: 0 });
+  assert.deepEqual([found.facts.zero, found.facts.warning, found.facts.steps], [false, null, 12]);
+  assert.equal(found.warnings.length, 3);
+  for (const warning of found.warnings) assert.match(warning, /abcd.*shapes are the same/);
+  assert.deepEqual(found.strict.map((error) => error.code), ["adapter", "adapter"]);
   assert.equal(found.state, "done");
   assert.equal(found.events[0].event, "start");
   const curve = losses(found.events);
@@ -106,10 +125,10 @@ test("trains, answers between steps, exports, evaluates", { timeout: 240_000 }, 
   assert.equal(found.events.filter((e) => e.event === "eval").length, 2);
   assert.deepEqual(found.events.at(-1), found.done);
   assert.equal(found.done.step, 12);
-  assert.deepEqual(found.files.map(([name]) => name).sort(), ["adapter_config.json", "adapter_model.safetensors", "weblora.json"]);
+  assert.deepEqual(found.files.map(([name]) => name).sort(), ["README.md", "adapter_config.json", "adapter_model.safetensors", "weblora.json"]);
   assert.ok(found.own.loss < 0.9 * found.none.loss, `${found.own.loss} ${found.none.loss}`);
   assert.ok(Math.abs(found.again.loss - found.own.loss) < 1e-5, "the exported adapter is the trained one");
-  assert.equal(found.best, 3);
+  assert.equal(found.best, 4);
   assert.ok(found.memory.wasm < 256 << 20 && found.memory.gpu > 0, JSON.stringify(found.memory));
   assert.equal(found.plan.fits, true);
   assert.equal(found.plan.totalBytes, Object.values(found.plan.byPurpose).reduce((a, b) => a + b));

@@ -114,13 +114,28 @@ export class Host {
         call.item({ piece: text });
       };
       const progress = (phase: Progress["phase"], done: number, total: number) => call.progress({ phase, done, total });
-      return this.#use(call, (engine) => engine.generate(prompt, options, piece, progress), () => !told);
+      const files = Array.isArray(options.adapter) ? options.adapter : undefined;
+      return this.#use(
+        call,
+        (engine) => {
+          const warning = files && engine.checkAdapter(files, options.strictBase).warning;
+          if (warning && !told) call.item({ warning });
+          return engine.generate(prompt, options, piece, progress);
+        },
+        () => !told,
+      );
     },
-    evaluate: (call, rows, adapter) => this.#use(call, (engine) => engine.evaluate(rows, adapter)),
-    exportAdapter: (call, which) => {
-      if (which === "best" && this.#run?.best) return this.#run.best.map(({ name, bytes }) => ({ name, bytes: bytes.slice() }));
-      return this.#use(call, (engine) => engine.exportAdapter());
+    evaluate: (call, rows, adapter, strictBase) => this.#use(call, (engine) => engine.evaluate(rows, adapter, strictBase)),
+    exportAdapter: (call, which, format) => {
+      const best = which === "best" ? this.#run?.best : undefined;
+      const given = Array.isArray(which) ? which : best?.map(({ name, bytes }) => ({ name, bytes: bytes.slice() }));
+      if (given && format === "peft") return given;
+      return this.#use(call, async (engine) => {
+        const files = given ?? (await engine.exportAdapter());
+        return format === "gguf" ? engine.adapterGguf(files) : files;
+      });
     },
+    checkAdapter: (call, adapter, strictBase) => this.#use(call, (engine) => engine.checkAdapter(adapter, strictBase)),
     analyze: (call, adapter) => (adapter === "current" ? this.#use(call, (engine) => engine.analyzeCurrent()) : Engine.analyze(adapter)),
     moduleScales: (call) => this.#use(call, async (engine) => [...(await engine.moduleScales())]),
     links: (_, adapter) => Engine.links(adapter),

@@ -1,7 +1,7 @@
 // What the page and the Worker say to each other. A request has an id; everything that answers it carries the same id.
 
 import type {
-  AdapterChoice, AdapterFile, AdapterInfo, Analysis, Autosave, BaseInfo, BaseSource, CacheEntry, ChatMessage, DoneEvent, ErrorCode, Evaluation,
+  AdapterChoice, AdapterFacts, AdapterFile, AdapterFormat, AdapterInfo, Analysis, Autosave, BaseInfo, BaseSource, CacheEntry, ChatMessage, DoneEvent, ErrorCode, Evaluation,
   GenerateOptions, Knot, Link, LoadOptions, MemoryUse, Merged, MergeOptions, MethodInfo, Plan, Progress, Restored, RowPreview, Rows, Setting, Settings,
   TrainEvent, Training, TrainOptions,
 } from "./types.js";
@@ -21,9 +21,10 @@ export interface Calls {
   mergeLink(): Knot;
   stop(): void;
   save(): void;
-  generate(prompt: string | ChatMessage[], options: Omit<GenerateOptions, "signal" | "onProgress">): string;
-  evaluate(rows: Rows, adapter: AdapterChoice): Evaluation;
-  exportAdapter(which: "current" | "best"): AdapterFile[];
+  generate(prompt: string | ChatMessage[], options: Omit<GenerateOptions, "signal" | "onProgress" | "onWarning">): string;
+  evaluate(rows: Rows, adapter: AdapterChoice, strictBase: boolean): Evaluation;
+  exportAdapter(which: "current" | "best" | AdapterFile[], format: AdapterFormat): AdapterFile[];
+  checkAdapter(adapter: AdapterFile[], strictBase: boolean): AdapterFacts;
   analyze(adapter: AdapterFile[] | "current"): Analysis;
   moduleScales(): number[];
   links(adapter: AdapterFile[]): Link[];
@@ -46,8 +47,8 @@ export type Method = keyof Calls;
 /** From the page. */
 export type Request = { id: number; method: Method; args: unknown[] } | { abort: number };
 
-/** What a running call tells before its result: a piece of text, an event of a run, or the run's state. */
-export type Item = { piece: string } | { event: TrainEvent } | { state: Training["state"] };
+/** What a running call tells before its result: a piece of text, a warning, an event of a run, or the run's state. */
+export type Item = { piece: string } | { warning: string } | { event: TrainEvent } | { state: Training["state"] };
 
 /** From the Worker. */
 export type Reply =

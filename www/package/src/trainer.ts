@@ -6,7 +6,7 @@ import type { Item } from "./protocol.js";
 import { Stream } from "./stream.js";
 import { support } from "./support.js";
 import type {
-  AdapterChoice, AdapterFile, AdapterInfo, Analysis, Autosave, BaseInfo, BaseSource, CacheEntry, ChatMessage, CreateOptions, DoneEvent, Evaluation,
+  AdapterChoice, AdapterFacts, AdapterFile, AdapterFormat, AdapterInfo, Analysis, Autosave, BaseInfo, BaseSource, CacheEntry, ChatMessage, CreateOptions, DoneEvent, Evaluation,
   GenerateOptions, Knot, Link, LoadOptions, MemoryUse, Merged, MergeOptions, MethodInfo, Plan, Restored, RowPreview, Rows, Setting, Settings, Support,
   TrainEvent, Training, TrainOptions,
 } from "./types.js";
@@ -103,10 +103,13 @@ export class Trainer {
 
   /** Text from the model, piece by piece. While a run trains, its steps wait for the answer. */
   async *generate(prompt: string | ChatMessage[], options: GenerateOptions = {}): AsyncGenerator<string, void, undefined> {
-    const { signal, onProgress, ...rest } = options;
+    const { signal, onProgress, onWarning, ...rest } = options;
     const stop = new AbortController();
     const stream = new Stream<string>();
-    const onItem = (item: Item) => "piece" in item && stream.push(item.piece);
+    const onItem = (item: Item) => {
+      if ("piece" in item) stream.push(item.piece);
+      if ("warning" in item) onWarning?.(item.warning);
+    };
     const both = signal ? AbortSignal.any([signal, stop.signal]) : stop.signal;
     this.#caller.call("generate", [prompt, rest], { signal: both, onProgress, onItem }).then(
       () => stream.finish(),
@@ -121,13 +124,21 @@ export class Trainer {
   }
 
   /** Mean loss of rows, and accuracy of those with choices. */
-  evaluate(rows: Rows, options: { adapter?: AdapterChoice; signal?: AbortSignal } = {}): Promise<Evaluation> {
-    return this.#caller.call("evaluate", [rows, options.adapter ?? "none"], { signal: options.signal });
+  evaluate(rows: Rows, options: { adapter?: AdapterChoice; strictBase?: boolean; signal?: AbortSignal } = {}): Promise<Evaluation> {
+    return this.#caller.call("evaluate", [rows, options.adapter ?? "none", options.strictBase ?? false], { signal: options.signal });
   }
 
-  /** The adapter being trained, as the files of a PEFT folder; "best": as it was at the lowest held-out loss of a run with `eval-every`. */
-  exportAdapter(which: "current" | "best" = "current"): Promise<AdapterFile[]> {
-    return this.#caller.call("exportAdapter", [which]);
+  /** The adapter being trained, as the files of a PEFT folder; "best": as it was at the lowest held-out loss of a run with `eval-every`; or one whose
+   *  files are given. With the format "gguf" it is one file, adapter.gguf, that llama.cpp (`--lora`) and Ollama (`ADAPTER`) load beside a GGUF of the
+   *  loaded base. */
+  exportAdapter(which: "current" | "best" | AdapterFile[] = "current", options: { format?: AdapterFormat } = {}): Promise<AdapterFile[]> {
+    return this.#caller.call("exportAdapter", [which, options.format ?? "peft"]);
+  }
+
+  /** What an adapter is, and whether it belongs to the loaded base. One that was trained on another file of it (Q4 for F16) has a warning, or is refused
+   *  with `strictBase`; one of other shapes is refused. */
+  checkAdapter(adapter: AdapterFile[], options: { strictBase?: boolean } = {}): Promise<AdapterFacts> {
+    return this.#caller.call("checkAdapter", [adapter, options.strictBase ?? false]);
   }
 
   /** What an adapter is made of: spectra and effective ranks by layer and projection, and of a chain its links. "current" is the run's own, for

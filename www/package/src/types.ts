@@ -179,7 +179,7 @@ export interface DoneEvent {
   out: string;
 }
 
-/** A file of an adapter in PEFT layout: adapter_config.json, adapter_model.safetensors, weblora.json. */
+/** A file of an adapter in PEFT layout: adapter_config.json, adapter_model.safetensors, weblora.json, README.md; or adapter.gguf alone. */
 export interface AdapterFile {
   name: string;
   bytes: Uint8Array;
@@ -262,6 +262,28 @@ export interface Merged {
   warning: string | null;
 }
 
+/** How an adapter is handed out: a PEFT folder, or one GGUF file for llama.cpp and Ollama. */
+export type AdapterFormat = "peft" | "gguf";
+
+/** What an adapter is, and how it stands to the loaded base. */
+export interface AdapterFacts {
+  /** The largest rank of a layer. */
+  rank: number;
+  alpha: number;
+  rslora: boolean;
+  sites: number;
+  parameters: number;
+  targets: string[];
+  /** What its base was called; null where it does not say. */
+  base: string | null;
+  baseHash: string | null;
+  steps: number | null;
+  /** It changes nothing: its B is all zero. */
+  zero: boolean;
+  /** That it was trained on another file of the base (Q4 for F16), or changes nothing. */
+  warning: string | null;
+}
+
 /** Which adapter lies over the base: none, the one being trained, or files in PEFT layout. */
 export type AdapterChoice = "none" | "current" | AdapterFile[];
 
@@ -301,8 +323,12 @@ export interface GenerateOptions {
   seed?: number;
   /** For messages: chatml, llama3, mistral, gemma, alpaca, or Jinja; default the template that the adapter was trained with, else the model's own. */
   chatTemplate?: string;
+  /** Refuse an adapter that was trained on another file of the base, instead of warning. */
+  strictBase?: boolean;
   signal?: AbortSignal;
   onProgress?: (progress: Progress) => void;
+  /** What should be known of the adapter's files: that they were trained on another file of the base. */
+  onWarning?: (message: string) => void;
 }
 
 /** Losses of rows. */
@@ -312,6 +338,8 @@ export interface Evaluation {
   tokens: number;
   /** Share of rows with `choices` that were answered right, where there are any. */
   accuracy?: number;
+  /** That the adapter was trained on another file of the base. */
+  warning?: string;
 }
 
 /** A saved run. */

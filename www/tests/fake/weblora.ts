@@ -125,8 +125,16 @@ export class Trainer implements Pick<Real, keyof Real> {
     return { loss: options.adapter === "none" ? 2.1234 : 0.0123, tokens: 640 };
   }
 
-  async exportAdapter(): Promise<T.AdapterFile[]> {
+  async exportAdapter(_which: "current" | "best" | T.AdapterFile[] = "current", options: { format?: T.AdapterFormat } = {}): Promise<T.AdapterFile[]> {
+    if (options.format === "gguf") return [{ name: "adapter.gguf", bytes: new TextEncoder().encode("GGUF") }];
     return [...peftFiles(), ...chainFile(this.#run?.chain() ?? [])];
+  }
+
+  async checkAdapter(): Promise<T.AdapterFacts> {
+    if (!this.#base) throw new WebloraError("config", "`model`: no base is loaded; call loadBase first");
+    const warning = flags.has("otherbase") ? "adapter the adapter was trained on the base a.gguf (q4_1, hash 00), this one is b.gguf (f16, hash 11)" : null;
+    const targets = ["q_proj", "v_proj"];
+    return { rank: 8, alpha: 16, rslora: false, sites: 10, parameters: 4096, targets, base: "a.gguf", baseHash: "0".repeat(32), steps: 60, zero: false, warning };
   }
 
   async analyze(adapter: T.AdapterFile[] | "current"): Promise<T.Analysis> {

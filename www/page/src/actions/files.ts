@@ -5,13 +5,14 @@ import { announce } from "../lib/announce";
 import { fileName, save } from "../lib/download";
 import { baseName, findAdapter, pack, unpack } from "../lib/archive";
 import { PageError } from "../lib/problem";
+import { exclusive } from "../lib/queue";
 import { writeRunFile } from "../lib/runfile";
 import { checkpointState, sniff } from "../lib/sniff";
 import { activeRun, get, isTraining, update, type Run } from "../state";
-import { report } from "../trainer";
+import { report, trainer } from "../trainer";
 import { loadBase } from "./base";
 import { importRunFile, takeSettings } from "./form";
-import { currentAdapter, currentCheckpoint } from "./run";
+import { adapterAsGguf, currentAdapter, currentCheckpoint } from "./run";
 import { rowsFromFile, rowsFromText } from "./rows";
 import { offerAdapter } from "./trial";
 
@@ -28,6 +29,15 @@ export async function saveAdapter(run: Run): Promise<void> {
   await guarded(async () => {
     save(`${stem(run)}-adapter.zip`, await pack(await adapterOf(run)), "application/zip");
     announce("The adapter was saved.");
+  });
+}
+
+/** Saves the adapter as one GGUF file for llama.cpp and Ollama. */
+export async function saveGguf(run: Run): Promise<void> {
+  await guarded(async () => {
+    const [file] = await adapterAsGguf(await adapterOf(run));
+    if (file) save(`${stem(run)}-adapter.gguf`, file.bytes);
+    announce("The adapter was saved as GGUF.");
   });
 }
 
@@ -145,6 +155,19 @@ function takeAdapter(name: string, files: AdapterFile[]): void {
   if (!adapter) throw new PageError("adapter", `${name} lacks ${ADAPTER_FILES.join(" or ")}; bring both, or their zip file.`);
   offerAdapter(name, adapter);
   announce(`${name} is ready to try, or to train on.`);
+  void checkAdapter(adapter);
+}
+
+/** Says what should be known of an adapter on this base: that it was trained on another file of it. */
+async function checkAdapter(files: AdapterFile[]): Promise<void> {
+  if (!get().base.info) return;
+  try {
+    const made = await trainer();
+    const { warning } = await exclusive(() => made.checkAdapter(files));
+    if (warning) update("notice", { kind: "info", text: warning, detail: [] });
+  } catch (error) {
+    report(error);
+  }
 }
 
 /** Lets the next run start from the imported adapter, or not. */

@@ -272,6 +272,12 @@ export async function currentAdapter(): Promise<AdapterFile[]> {
   return exclusive(() => made.exportAdapter());
 }
 
+/** An adapter as one GGUF file, between two steps of a run. */
+export async function adapterAsGguf(files: AdapterFile[]): Promise<AdapterFile[]> {
+  const made = await trainer();
+  return exclusive(() => made.exportAdapter(files, { format: "gguf" }));
+}
+
 /** Everything needed to go on with the run that is in the Worker. */
 export async function currentCheckpoint(): Promise<Uint8Array> {
   const made = await trainer();

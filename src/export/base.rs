@@ -1,0 +1,70 @@
+//! Whether an adapter belongs to a base, and whether it does anything.
+
+use super::peft::PeftAdapter;
+use crate::formats::{BaseId, file_name};
+use crate::{Error, Result};
+
+impl PeftAdapter {
+    /// The base that it was trained on, as far as it says.
+    pub fn base(&self) -> Option<BaseId> {
+        let note = self.note.as_ref()?;
+        let name = self.base_name.as_deref().map(file_name).unwrap_or_default();
+        Some(BaseId { hash: note.base_hash.clone(), name: name.to_owned(), format: note.base_format.clone() })
+    }
+
+    /// One sentence where it was trained on another file than `base`. Its shapes have been checked when it was read, so that it can be used all the
+    /// same: the adapter of a Q4 file on the F16 file of one model is usual. Without a note nothing is known.
+    ///
+    /// # Errors
+    /// When both are known and differ, and `strict` says that this is no warning.
+    pub fn check_base(&self, name: &str, base: &BaseId, strict: bool) -> Result<Option<String>> {
+        let Some(own) = self.base().filter(|own| own.hash != base.hash) else { return Ok(None) };
+        if strict {
+            return Err(Error::Adapter {
+                adapter: name.to_owned(),
+                problem: format!("it was trained on the base {own}, this one is {base}"),
+                hint: "use the model file that it was trained on",
+            });
+        }
+        Ok(Some(format!(
+            "adapter {name} was trained on the base {own}, this one is {base}: the shapes are the same, so it is used; that is right for two \
+             files of one model and wrong for two models"
+        )))
+    }
+
+    /// How far the factors of `other` are from these: the largest difference at a site as a share of the largest number there, with scales in B;
+    /// infinite where sites or shapes differ.
+    pub fn distance(&self, other: &Self) -> f64 {
+        if self.sites.len() != other.sites.len() {
+            return f64::INFINITY;
+        }
+        let mut worst = 0.0f64;
+        for (own, theirs) in self.sites.iter().zip(&other.sites) {
+            if (own.site, own.rank, own.a.len(), own.b.len()) != (theirs.site, theirs.rank, theirs.a.len(), theirs.b.len()) {
+                return f64::INFINITY;
+            }
+            let scales = (own.scale(self.rslora), theirs.scale(other.rslora));
+            worst = worst.max(apart(&own.a, &theirs.a, (1.0, 1.0))).max(apart(&own.b, &theirs.b, scales));
+        }
+        worst
+    }
+
+    /// Whether its update is zero everywhere: it was never trained, or only at a rate of 0.
+    pub fn is_zero(&self) -> bool {
+        self.sites.iter().all(|site| site.b.iter().all(|x| *x == 0.0) || site.a.iter().all(|x| *x == 0.0))
+    }
+
+    /// What to say of an adapter that [is zero](Self::is_zero).
+    pub fn zero_problem(&self) -> Option<String> {
+        let steps = self.note.as_ref().map(|note| format!(" after {} steps", note.steps)).unwrap_or_default();
+        self.is_zero().then(|| format!("its B is all zero{steps}: it changes nothing"))
+    }
+}
+
+/// The largest difference of two lists as a share of the largest number of the first.
+fn apart(x: &[f32], y: &[f32], scales: (f64, f64)) -> f64 {
+    let each = || x.iter().zip(y).map(|(x, y)| (f64::from(*x) * scales.0, f64::from(*y) * scales.1));
+    let largest = each().fold(0.0f64, |most, (x, _)| most.max(x.abs()));
+    let worst = each().fold(0.0f64, |most, (x, y)| most.max((x - y).abs()));
+    if worst == 0.0 { 0.0 } else { worst / largest }
+}
