@@ -27,8 +27,9 @@ TEXTS = [
     "Water boils at a hundred degrees. Ice melts at zero degrees, and iron at fifteen hundred.",
 ]
 PROMPT = "The best way to learn a language is"
-# Largest difference of a mean loss: f32 against f32, and against llama.cpp's 8-bit activations (0.012 was measured for base and adapter).
-TIGHT, LOOSE = 1e-3, 0.04
+# Largest difference of a mean loss: f32 against f32 (2e-5 was measured), and against llama.cpp's 8-bit activations (0.040 for the base, 0.036 with
+# the adapter). Wrong files are off by 0.5 and more.
+TIGHT, LOOSE = 5e-4, 0.08
 LAYERS, HIDDEN, KV, FEED = 30, 576, 192, 1536
 SHAPES = {
     "self_attn.q_proj": (HIDDEN, HIDDEN), "self_attn.k_proj": (KV, HIDDEN), "self_attn.v_proj": (KV, HIDDEN), "self_attn.o_proj": (HIDDEN, HIDDEN),
@@ -44,7 +45,7 @@ def make_adapter(folder: Path) -> None:
     for layer in range(LAYERS):
         for name, (out, inputs) in SHAPES.items():
             rank = 6 if name.endswith("q_proj") else 4
-            size = 0.06 if name.endswith(("q_proj", "k_proj")) else 0.006
+            size = 0.2 if name.endswith(("q_proj", "k_proj")) else 0.02
             key = f"base_model.model.model.layers.{layer}.{name}"
             tensors[f"{key}.lora_A.weight"] = random.normal(0, inputs**-0.5, (rank, inputs)).astype(np.float32)
             tensors[f"{key}.lora_B.weight"] = random.normal(0, size, (out, rank)).astype(np.float32)

@@ -96,10 +96,7 @@ test("trains, answers between steps, exports, evaluates", { timeout: 240_000 }, 
     });
     const warnings = [(await trainer.checkAdapter(elsewhere)).warning, (await trainer.evaluate(few, { adapter: elsewhere })).warning];
     for await (const _ of trainer.generate("Hello", { adapter: elsewhere, maxTokens: 2, onWarning: (message) => warnings.push(message) }));
-    const strict = [
-      await failure(() => trainer.checkAdapter(elsewhere, { strictBase: true })),
-      await failure(() => trainer.evaluate(few, { adapter: elsewhere, strictBase: true })),
-    ];
+    const strict = [await failure(() => trainer.checkAdapter(elsewhere, { strictBase: true })), await failure(() => trainer.evaluate(few, { adapter: elsewhere, strictBase: true }))];
     const memory = await trainer.memory();
     const plan = await trainer.plan(events[0].config, rows);
     const preview = await trainer.preview(rows, small(12), 2);
