@@ -30,7 +30,7 @@ pub struct Base {
     pub adapters: Vec<(AdapterLayout, Vec<f32>)>,
     /// How the adapters' conversations became text.
     pub chats: Vec<ChatOptions>,
-    /// What the user should know about the adapters.
+    /// What the user should know about the model and the adapters.
     pub warnings: Vec<String>,
     /// What each run over the model is called: "base", then the adapters' folders.
     pub names: Vec<String>,
@@ -52,7 +52,7 @@ impl Base {
                 base.warnings.push(format!("{name} CHANGES NOTHING: every product B A of it is zero"));
             }
             base.adapters.push(adapter);
-            base.warnings.extend(warning);
+            base.warnings.extend(warning.map(|warning| format!("{warning} (--strict-base refuses it)")));
             base.chats.push(chat_of(files.folder())?);
             base.names.push(name);
         }
@@ -60,7 +60,7 @@ impl Base {
     }
 
     /// Tells what the user should know.
-    pub fn warn(&self, output: &mut Output) -> Result<()> {
-        self.warnings.iter().try_for_each(|warning| output.other_base(Some(warning.clone())))
+    pub fn warn(&self, output: &mut Output) {
+        self.warnings.iter().for_each(|warning| output.warn(warning.clone()));
     }
 }

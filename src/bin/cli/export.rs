@@ -89,13 +89,13 @@ fn read(args: &ExportArgs, name: &str, model: Option<&ModelFile>, output: &mut O
         Some(model) => {
             let adapter = PeftAdapter::read(files.folder(), &model.config)?;
             let base = pollster::block_on(model.identity())?;
-            output.other_base(adapter.check_base(name, &base, args.strict_base)?)?;
+            output.other_base(adapter.check_base(name, &base, args.strict_base)?);
             adapter
         }
         None => PeftAdapter::read_alone(files.folder())?,
     };
     match adapter.zero_problem() {
-        Some(problem) if args.no_check => output.warn(format!("adapter {name}: {problem}"))?,
+        Some(problem) if args.no_check => output.warn(format!("adapter {name}: {problem}")),
         Some(problem) => {
             let hint = "train it (a learning rate of 0 or too few steps leave it so), or add --no-check to export it all the same";
             return Err(Error::Adapter { adapter: name.to_owned(), problem, hint });
@@ -140,7 +140,7 @@ fn check(
     let mut device = match Device::open(&args.device) {
         Ok(device) => device,
         Err(error @ Error::NoAdapter { .. }) => {
-            output.warn(format!("what was written is not scored: {error}"))?;
+            output.warn(format!("what was written is not scored: {error}"));
             return Ok(None);
         }
         Err(error) => return Err(error),
@@ -149,7 +149,7 @@ fn check(
     let proving = prove(&device.gpu, base, request.adapter, again, noise, &mut device.tuner, output.loading());
     let proof = pollster::block_on(proving)?;
     if let Some(message) = proof.check(request.name)? {
-        output.warn(message)?;
+        output.warn(message);
     }
     Ok(Some(proof))
 }

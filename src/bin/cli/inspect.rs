@@ -115,10 +115,10 @@ fn show_adapter(args: &InspectArgs, path: &Path, model: Option<&ModelFile>, outp
         None => PeftAdapter::read_alone(files.folder())?,
     };
     if let Some(model) = model.filter(|_| adapter.note.is_some()) {
-        output.other_base(adapter.check_base(&name, &pollster::block_on(model.identity())?, args.strict_base)?)?;
+        output.other_base(adapter.check_base(&name, &pollster::block_on(model.identity())?, args.strict_base)?);
     }
     if let Some(problem) = adapter.zero_problem() {
-        output.warn(format!("adapter {name}: {problem}"))?;
+        output.warn(format!("adapter {name}: {problem}"));
     }
     let links = match files.chain() {
         Some(_) => Chain::read_chain(&name, adapter.clone(), files.chain())?.facts(),

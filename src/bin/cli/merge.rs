@@ -60,7 +60,7 @@ pub fn run(args: &MergeArgs, output: &mut Output) -> Result<()> {
     let base = model.as_ref().zip(id.as_ref());
     let base = base.map(|(model, base)| Against { model: &model.config, base, strict: args.strict_base });
     let parts = edit::read(&folders, base)?;
-    parts.iter().try_for_each(|part| output.other_base(part.warning.clone()))?;
+    parts.iter().for_each(|part| output.other_base(part.warning.clone()));
     if args.list {
         return list(&parts[0], output);
     }
@@ -111,7 +111,7 @@ fn split(part: &Part<'_>, out: &Path, output: &mut Output) -> Result<()> {
 fn write(out: &Path, files: &[File], edited: &Edited, output: &mut Output) -> Result<()> {
     OutFolder::create("out", out)?.write_adapter(files)?;
     if let Some(problem) = edited.adapter.zero_problem() {
-        output.warn(format!("adapter {}: {problem}", out.display()))?;
+        output.warn(format!("adapter {}: {problem}", out.display()));
     }
     let Edited { adapter, chain, cut } = edited;
     let (largest, parameters, chained) = (adapter.max_rank(), adapter.parameters(), chain.is_some());

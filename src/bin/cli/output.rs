@@ -258,6 +258,23 @@ mod tests {
     use super::*;
 
     #[test]
-        say(&format!("error: {}", harmless(&error.to_string(), false)));
+    fn names_cannot_steer_a_terminal() {
+        let name = "a\u{1b}]0;title\u{7}b\u{9b}31mc\rd\ne\u{202e}f";
+        let shown = harmless(name, false);
+        assert_eq!(shown, "a\\u{1b}]0;title\\u{7}b\\u{9b}31mc\\rd\\ne\\u{202e}f");
+        assert!(harmless(name, true).contains("d\ne"));
+        assert!(matches!(harmless("Grüße, 日本", false), Cow::Borrowed(_)));
+        // JSON is the same value with other bytes.
+        let line = serde_json::json!({ "name": name }).to_string();
+        let safe = harmless_json(&line);
+        assert!(!safe.contains(steers) && line.contains('\u{9b}'));
+        assert_eq!(serde_json::from_str::<serde_json::Value>(&safe).ok(), serde_json::from_str(&line).ok());
+    }
+
+    #[test]
+    fn a_run_with_nothing_left_to_do_has_no_loss() {
+        let done = |loss| words(&Event::Done { job: "main".into(), step: 4, loss, best_eval: None, seconds: 0.1, out: "a".into() });
+        assert_eq!(done(None), "done: all 4 steps were done before, adapter in a");
+        assert!(done(Some(1.5)).contains("loss 1.5000"));
     }
 }

@@ -133,7 +133,7 @@ fn entry(job: JobEntry, model: &ModelFile, hash: &str) -> Result<(Entry, Vec<Str
         None => (first, None),
         Some(path) => {
             let adapter = AdapterFiles::read(Path::new(path))?;
-            let (config, start) = from_adapter(settings, adapter.folder(), &model.config, hash)?;
+            let (config, start) = from_adapter(settings, adapter.folder(), &model.config, &model.identity_of(hash.to_owned()))?;
             (config, Some(start))
         }
     };
