@@ -4,7 +4,7 @@
 SHELL := /usr/bin/env bash
 .SHELLFLAGS := -eu -o pipefail -c
 .NOTPARALLEL:
-.PHONY: help demo interop test times test-native test-web test-page lint-native lint-web package serve bench kill setup setup-native setup-web clean
+.PHONY: help demo interop test fuzz times test-native test-web test-page lint-native lint-web package serve bench kill setup setup-native setup-web clean
 
 TOOLS := $(or $(WEBLORA_TOOLS),$(CURDIR)/.tools)
 export PATH := $(TOOLS)/bin:$(PATH)
@@ -38,6 +38,14 @@ test-native: setup-native lint-native ## the native tests, on whatever Vulkan ad
 
 kill: setup-native ## by hand: kill runs at random moments, KILLS times, and compare what they end with
 	WEBLORA_REQUIRE_GPU=1 WEBLORA_KILLS=$(KILLS) WEBLORA_KILL_SEED=$(KILL_SEED) cargo test --test native kill:: -- --nocapture
+
+# Inputs a parser, minutes a parser, and one input to run again (FUZZ_CASE=gguf:1234).
+CASES ?= 200000
+MINUTES ?= 30
+FUZZ_CASE ?=
+
+fuzz: setup-native ## damaged files for every parser: CASES=200000 MINUTES=30 of each, or FUZZ_CASE=gguf:1234
+	WEBLORA_FUZZ_CASES=$(CASES) WEBLORA_FUZZ_MINUTES=$(MINUTES) FUZZ_CASE=$(FUZZ_CASE) cargo test --test fuzz -- --nocapture
 
 test-web: setup-web lint-web package ## the web API in headless Chromium and Firefox, the npm package and the page in Chromium
 	@scripts/test-web.sh

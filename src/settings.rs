@@ -3,6 +3,7 @@
 //! Run files, job files, the flags of the command line and the web page's forms all become one such object, so a value is checked in one
 //! place and the message is the same everywhere.
 
+use std::borrow::Cow;
 use std::ops::RangeInclusive;
 
 use serde_json::Value;
@@ -227,10 +228,14 @@ pub(crate) fn whole(value: &Value) -> Option<u64> {
 
 /// A value as it was written, cut to a length that fits in a sentence.
 pub(crate) fn shorten(value: &Value) -> String {
-    let text = value.to_string();
+    cut(&value.to_string()).into_owned()
+}
+
+/// A text cut to a length that fits in a sentence.
+pub(crate) fn cut(text: &str) -> Cow<'_, str> {
     match text.char_indices().nth(60) {
-        Some((cut, _)) => format!("{}…", &text[..cut]),
-        None => text,
+        Some((cut, _)) => format!("{}…", &text[..cut]).into(),
+        None => text.into(),
     }
 }
 

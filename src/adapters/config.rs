@@ -57,7 +57,7 @@ impl AdapterConfig {
         // A chain is as large as its first link where nothing else is said.
         let first = settings.peek(super::cola::LINKS.key).and_then(|list| whole(list.as_array()?.first()?)).map_or(8, |n| n as usize);
         let rank = settings.size("rank", first, 1..=MAX_RANK)?;
-        let alpha = settings.number("alpha", 2.0 * rank as f64, "a positive number", |x| x > 0.0)?;
+        let alpha = settings.number("alpha", 2.0 * rank as f64, "a positive number up to 3e38", |x| x > 0.0 && x <= f64::from(f32::MAX))?;
         let targets = settings.list("targets")?.unwrap_or_else(|| ["q", "k", "v", "o", "gate", "up", "down"].map(str::to_owned).to_vec());
         let mut patterns = |key: &'static str| settings.value(key).map_or(Ok(Patterns::default()), |value| Patterns::from_json(key, value));
         let (rank_pattern, alpha_pattern) = (patterns("rank-pattern")?, patterns("alpha-pattern")?);

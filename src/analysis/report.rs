@@ -1,5 +1,7 @@
 //! The analysis of a whole adapter, site by site, and of two adapters side by side; serialisable as it stands.
 
+use std::collections::HashMap;
+
 use serde::{Deserialize, Serialize};
 
 use super::factors::{Factors, decompose, inner_product};
@@ -100,9 +102,9 @@ impl AdapterReport {
             hint: "analyse the adapter that was saved together with its run",
         };
         let mut found = Vec::with_capacity(self.sites.len());
+        let by_name: HashMap<String, &SiteModules> = sites.iter().map(|site| (site.site().to_string(), site)).collect();
         for own in &self.sites {
-            let site = sites.iter().find(|site| site.site().to_string() == own.site);
-            let modules = site.ok_or_else(|| error(format!("the run has no modules at {}", own.site)))?.report();
+            let modules = by_name.get(&own.site).ok_or_else(|| error(format!("the run has no modules at {}", own.site)))?.report();
             let (sum, update) = (modules.frobenius, own.spectrum.frobenius);
             let norms: f64 = modules.each.iter().map(|module| module.frobenius).sum();
             if (sum - update).abs() > SAME_UPDATE * norms.max(update) {
@@ -205,9 +207,10 @@ pub fn median(numbers: impl IntoIterator<Item = f64>) -> Option<f64> {
 /// When they have no site in common, or a site is of another shape: then they are not of one base.
 pub fn compare(first: (&str, &[SiteFactors<'_>]), second: (&str, &[SiteFactors<'_>])) -> Result<PairReport> {
     let error = |problem: String| Error::Adapter { adapter: second.0.to_owned(), problem, hint: "compare adapters of one base" };
+    let others: HashMap<Site, &SiteFactors<'_>> = second.1.iter().map(|y| (y.site, y)).collect();
     let mut sites = Vec::new();
     for x in first.1 {
-        let Some(y) = second.1.iter().find(|y| y.site == x.site) else { continue };
+        let Some(y) = others.get(&x.site) else { continue };
         let (shape, other) = (x.links[0].shape(), y.links[0].shape());
         if shape != other {
             return Err(error(format!("{} is {other:?} here and {shape:?} in {}", x.site, first.0)));

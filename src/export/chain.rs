@@ -4,7 +4,7 @@
 //! The adapter is **cumulative**: its folder holds all links, oldest first, and is added to the original base alone. At a site link j owns
 //! as many consecutive rows of A and columns of B as its rank there. All functions are pure; a chain that was read is whole.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 
 use serde::{Deserialize, Serialize};
 
@@ -127,8 +127,8 @@ impl Chain {
         {
             return Err(error(format!("it belongs to the base {own}, the adapter to {noted}")));
         }
-        let modules: Vec<String> = adapter.sites.iter().map(|site| site.site.module()).collect();
-        if let Some(unknown) = manifest.links.iter().flat_map(|link| link.ranks.keys()).find(|module| !modules.contains(module)) {
+        let modules: HashSet<String> = adapter.sites.iter().map(|site| site.site.module()).collect();
+        if let Some(unknown) = manifest.links.iter().flat_map(|link| link.ranks.keys()).find(|module| !modules.contains(*module)) {
             return Err(error(format!("it names {unknown}, which the adapter does not have")));
         }
         for site in &adapter.sites {
@@ -152,7 +152,7 @@ impl Chain {
                 return Err(error("a link has rank 0 everywhere".to_owned()));
             }
             let note = adapter.note.as_ref().map(|note| Note { steps: about.steps, ..note.clone() });
-            links.push(ChainLink { about: about.clone(), adapter: PeftAdapter { sites, note, ..adapter.clone() } });
+            links.push(ChainLink { about: about.clone(), adapter: adapter.with(sites, note) });
         }
         Ok(Self { links, base_hash: manifest.base_hash.clone().or_else(|| noted.cloned()) })
     }
@@ -277,16 +277,19 @@ impl Chain {
             PeftSite { site, rank, alpha: scale * rank as f64, a, b: (0..out).flat_map(row).collect() }
         };
         let newest = &self.links[self.links.len() - 1].adapter;
-        let note = newest.note.clone().map(|note| Note { steps: self.links.iter().map(|link| link.about.steps).sum(), ..note });
-        PeftAdapter { sites: parts.into_iter().map(join).collect(), rslora: false, note, ..newest.clone() }
+        // What a file says of its steps may be any number.
+        let steps = self.links.iter().fold(0, |steps: u64, link| steps.saturating_add(link.about.steps));
+        let note = newest.note.clone().map(|note| Note { steps, ..note });
+        PeftAdapter { rslora: false, ..newest.with(parts.into_iter().map(join).collect(), note) }
     }
 
     /// What `chain.json` says.
     pub fn manifest(&self) -> Manifest {
-        let everywhere: Vec<Site> = self.merged().sites.iter().map(|site| site.site).collect();
+        let everywhere: BTreeSet<Site> = self.links.iter().flat_map(|link| &link.adapter.sites).map(|site| site.site).collect();
         let complete = |link: &ChainLink| {
-            let own = |site: &Site| link.adapter.sites.iter().find(|own| own.site == *site).map_or(0, |own| own.rank);
-            let differing = everywhere.iter().map(|site| (site.module(), own(site))).filter(|(_, rank)| *rank != link.about.rank);
+            let own: BTreeMap<Site, usize> = link.adapter.sites.iter().map(|own| (own.site, own.rank)).collect();
+            let ranks = everywhere.iter().map(|site| (site, own.get(site).copied().unwrap_or(0)));
+            let differing = ranks.filter(|(_, rank)| *rank != link.about.rank).map(|(site, rank)| (site.module(), rank));
             Link { ranks: differing.collect(), ..link.about.clone() }
         };
         let links = self.links.iter().map(complete).collect();

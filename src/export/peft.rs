@@ -30,6 +30,8 @@ pub const NOTE_FILE: &str = "weblora.json";
 pub const TEMPLATE_FILE: &str = "chat_template.jinja";
 
 const PREFIX: &str = "base_model.model.";
+/// Blocks that an adapter may count where its model is not at hand, far above any model.
+const MAX_BLOCKS: usize = 1024;
 const HINT_FIT: &str = "use an adapter that was trained for this model";
 const HINT_FILE: &str = "save or download the adapter again";
 
@@ -272,6 +274,11 @@ impl PeftAdapter {
         given.map(templates::source).transpose()
     }
 
+    /// The same adapter with other sites.
+    pub(super) fn with(&self, sites: Vec<PeftSite>, note: Option<Note>) -> Self {
+        Self { sites, rslora: self.rslora, blocks: self.blocks, dropout: self.dropout, base_name: self.base_name.clone(), note }
+    }
+
     /// The largest rank of a site.
     pub fn max_rank(&self) -> usize {
         self.sites.iter().map(|site| site.rank).max().unwrap_or(0)
@@ -317,10 +324,14 @@ impl PeftAdapter {
         {
             return Err(refusal);
         }
+        let blocks = model.map_or(MAX_BLOCKS, |model| model.num_hidden_layers);
         for (key, view) in named {
-            let blocks = model.map_or(usize::MAX, |model| model.num_hidden_layers);
             let Some((site, half)) = parse_key(&key).filter(|(site, _)| site.layer < blocks) else {
-                let of = model.map_or(String::new(), |_| format!(" of this model ({blocks} blocks)"));
+                let of = if model.is_some() {
+                    format!(" of this model ({blocks} blocks)")
+                } else {
+                    format!(" of a model of up to {blocks} blocks")
+                };
                 let problem = format!("tensor `{key}` is no lora_A or lora_B of a linear layer{of}");
                 return Err(Error::Adapter { adapter: folder.name.to_owned(), problem, hint: HINT_FIT });
             };
@@ -342,6 +353,9 @@ impl PeftAdapter {
                 Some(model) => site.projection.shape(model),
                 None => (b.shape().first().copied().unwrap_or(0), a.shape().last().copied().unwrap_or(0)),
             };
+            if out == 0 || inputs == 0 {
+                return Err(damaged(WEIGHTS_FILE, format!("{site} has tensors {:?} and {:?}, which hold no number", a.shape(), b.shape())));
+            }
             // A rank is compared as it stands in the file: one that is no whole number fits no tensor.
             let values = |which: &str, view: &TensorView<'_>, shape: [f64; 2]| {
                 if view.shape().iter().map(|&n| n as f64).ne(shape) {
@@ -388,17 +402,11 @@ fn floats(view: &TensorView<'_>) -> std::result::Result<Vec<f32>, String> {
 }
 
 /// The number that occurs most; the smallest of those.
-pub(super) fn most(numbers: impl Iterator<Item = f64> + Clone) -> f64 {
-    let count = |x: f64| numbers.clone().filter(|y| *y == x).count();
-    let mut best = (0, 0.0);
-    let mut distinct: Vec<f64> = numbers.clone().collect();
-    distinct.sort_by(f64::total_cmp);
-    distinct.dedup();
-    for x in distinct {
-        let n = count(x);
-        best = if n > best.0 { (n, x) } else { best };
-    }
-    best.1
+pub(super) fn most(numbers: impl Iterator<Item = f64>) -> f64 {
+    let mut sorted: Vec<f64> = numbers.collect();
+    sorted.sort_by(f64::total_cmp);
+    let runs = sorted.chunk_by(|a, b| a == b);
+    runs.fold((0, 0.0), |best, run| if run.len() > best.0 { (run.len(), run[0]) } else { best }).1
 }
 
 /// A pattern for every site whose number is not the general one: the projection's name where all its sites agree, else the path.

@@ -133,7 +133,7 @@ impl PeftConfig {
             .ok_or_else(|| error(format!("`r` is {}, at least 1 was expected", shorten(r))))?;
         Ok(Self {
             r: r as usize,
-            lora_alpha: number("lora_alpha", 8.0, |x| x > 0.0)?,
+            lora_alpha: number("lora_alpha", 8.0, |x| x > 0.0 && x <= f64::from(f32::MAX))?,
             lora_dropout: number("lora_dropout", 0.0, |x| (0.0..=1.0).contains(&x))?,
             use_rslora: get("use_rslora").is_some_and(|value| value == true),
             rank_pattern: patterns("rank_pattern")?,

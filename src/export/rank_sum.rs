@@ -44,7 +44,8 @@ pub fn rank_sum(parts: &[Weighted<'_>]) -> Result<PeftAdapter> {
         base_hash,
         base_format: parts.iter().find_map(|part| Some(part.adapter.note.as_ref()?.base_format.clone())).unwrap_or_default(),
         rows: None,
-        steps: parts.iter().filter_map(|part| part.adapter.note.as_ref()).map(|note| note.steps).sum(),
+        // What a file says of its steps may be any number.
+        steps: parts.iter().filter_map(|part| part.adapter.note.as_ref()).fold(0, |steps: u64, note| steps.saturating_add(note.steps)),
         config: history(parts),
     });
     if let [Weighted { adapter, weight: 1.0, .. }] = parts {

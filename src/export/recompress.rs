@@ -74,7 +74,7 @@ pub fn recompress(adapter: &PeftAdapter, cut: Cut) -> Result<(PeftAdapter, Recom
     let energy: f64 = cuts.iter().map(|c| c.energy).sum();
     let lost: f64 = cuts.iter().map(|c| c.dropped * c.energy).sum();
     let report = Recompressed { sites: cuts, dropped: if energy > 0.0 { lost / energy } else { 0.0 } };
-    Ok((PeftAdapter { sites, rslora: false, ..adapter.clone() }, report))
+    Ok((PeftAdapter { rslora: false, ..adapter.with(sites, adapter.note.clone()) }, report))
 }
 
 /// One site cut, as an ordinary LoRA site (scale alpha / rank) whatever `rslora` its own scale is by.

@@ -3,10 +3,13 @@
 use std::collections::BTreeMap;
 
 use super::peft::{PeftAdapter, PeftSite};
-use crate::Result;
 use crate::adapters::Site;
 use crate::analysis::Factors;
 use crate::analysis::report::SiteFactors;
+use crate::{Error, Result};
+
+/// Links that are analysed one by one: every two are compared, at every site.
+pub const MOST_PARTS: usize = 64;
 
 impl PeftSite {
     /// Its product.
@@ -22,8 +25,12 @@ impl PeftSite {
 /// them at each site, in the order of the adapters.
 ///
 /// # Errors
-/// As [`PeftSite::factors`].
+/// As [`PeftSite::factors`], and when there are more than [`MOST_PARTS`].
 pub fn site_factors(parts: &[PeftAdapter]) -> Result<Vec<SiteFactors<'_>>> {
+    if parts.len() > MOST_PARTS {
+        let problem = format!("{} links, at most {MOST_PARTS} are compared in pairs", parts.len());
+        return Err(Error::config("links", problem, "analyse the whole adapter, or drop links first"));
+    }
     let mut sites: BTreeMap<Site, (Vec<Factors<'_>>, Vec<usize>)> = BTreeMap::new();
     for (number, part) in parts.iter().enumerate() {
         for site in &part.sites {

@@ -245,7 +245,11 @@ fn merge_parts(parts: Vec<Gguf>, sources: &[Box<dyn ByteSource>]) -> Result<Gguf
         let declared = part.metadata.usize("split.count")?.unwrap_or(1).max(1);
         let no = part.metadata.usize("split.no")?.unwrap_or(0);
         if declared != count {
-            return Err(Error::format(file, format!("it is part {} of {declared} but {count} files were given", no + 1), HINT));
+            return Err(Error::format(
+                file,
+                format!("it is part {} of {declared} but {count} files were given", no.saturating_add(1)),
+                HINT,
+            ));
         }
         match seen.get_mut(no) {
             Some(slot) if !*slot => *slot = true,

@@ -57,8 +57,8 @@ const CONTROL: i32 = 3;
 const USER_DEFINED: i32 = 4;
 const BYTE: i32 = 6;
 
-/// Longest piece of a "llama" vocabulary in bytes.
-const MAX_PIECE: usize = 1024;
+/// Longest piece of a SentencePiece vocabulary; they are trained with 16 characters at most.
+const MAX_PIECE_BYTES: usize = 256;
 
 const HINT: &str = "the file is damaged or was converted wrongly: download or convert it again";
 
@@ -140,10 +140,10 @@ fn sentence_piece(file: &str, meta: &GgufTokenizer) -> Result<Tokenizer> {
     if meta.scores.is_empty() {
         return Err(Error::format(file, "`tokenizer.ggml.scores` is absent, which a \"llama\" tokenizer needs", HINT));
     }
-    // Where a piece may be cut is looked for at each of its characters, so its cost grows with the square of its length.
-    let long = |(id, token): &(usize, &String)| token.len() > MAX_PIECE && is_joinable(meta, *id);
-    if let Some((id, token)) = meta.tokens.iter().enumerate().find(long) {
-        return Err(Error::format(file, format!("token {id} has {} bytes, at most {MAX_PIECE} were expected", token.len()), HINT));
+    // Every place at which a piece can be cut is looked at, so its length counts twice.
+    if let Some((id, token)) = meta.tokens.iter().enumerate().find(|(id, token)| token.len() > MAX_PIECE_BYTES && is_joinable(meta, *id)) {
+        let problem = format!("token {id} of the \"llama\" vocabulary has {} bytes, at most {MAX_PIECE_BYTES} were expected", token.len());
+        return Err(Error::format(file, problem, HINT));
     }
     let vocab = first_ids(&meta.tokens);
     let byte_fallback = (0..=255u8).all(|b| vocab.contains_key(format!("<0x{b:02X}>").as_str()));

@@ -205,6 +205,10 @@ fn choices(file: &str, number: usize, row: &mut Map<String, Value>, completion: 
             other => return wrong(format!("`choices` contains {}, expected strings", kind(&other))),
         }
     }
+    let mut seen = HashSet::with_capacity(texts.len());
+    if let Some(twice) = texts.iter().find(|text| !seen.insert(text.as_str())) {
+        return wrong(format!("`choices` has {twice:?} twice"));
+    }
     if texts.len() < 2 {
         return wrong(format!("`choices` has {} entries, expected at least 2", texts.len()));
     }

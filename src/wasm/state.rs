@@ -201,7 +201,7 @@ fn describe(base: &Base) -> Value {
     let (file, config) = (&base.file, &base.file.config);
     json!({
         "name": file.name(), "architecture": config.model_type, "format": base.id.format,
-        "parameters": file.tensors().map(|t| t.shape.iter().product::<usize>() as u64).sum::<u64>(),
+        "parameters": file.tensors().map(|t| t.shape.iter().map(|&n| n as u64).product::<u64>()).sum::<u64>(),
         "bytes": file.tensors().map(|t| t.bytes).sum::<u64>(),
         "layers": config.num_hidden_layers, "hidden": config.hidden_size, "vocab": config.vocab_size,
         "context": config.max_position_embeddings, "contentHash": base.id.hash, "chatTemplate": base.tokenizer.chat_template().is_some(),

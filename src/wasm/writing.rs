@@ -59,7 +59,7 @@ impl State {
             }
         };
         let sampling = how.sampling()?;
-        let (needed, context) = (tokens.len() + sampling.max_tokens, base.file.config.max_position_embeddings);
+        let (needed, context) = (tokens.len().saturating_add(sampling.max_tokens), base.file.config.max_position_embeddings);
         if needed > context {
             let problem = format!("{} prompt tokens and {} new ones exceed the context of {context}", tokens.len(), sampling.max_tokens);
             return Err(Error::config("maxTokens", problem, "generate fewer tokens or shorten the prompt"));

@@ -20,6 +20,7 @@ mod golden;
 mod jinja;
 mod jobs;
 mod jobs_program;
+mod hostile;
 mod kernels;
 mod kill;
 mod large_models;

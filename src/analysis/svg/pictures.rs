@@ -5,7 +5,8 @@ use super::panels::{HeatPanel, LinePanel, Series, colour_bar, legend};
 use super::scale::{DISTINCT, DIVERGING, SEQUENTIAL, colour};
 use crate::adapters::Projection;
 use crate::analysis::report::{AdapterReport, PairReport, PairSite, SiteReport, median};
-use crate::analysis::{Grid, Links, ModuleReport};
+use crate::analysis::{Grid, Links, ModuleReport, Modules};
+use std::collections::HashMap;
 
 /// A picture: the end of its file name, and the SVG.
 pub type Picture = (&'static str, String);
@@ -108,7 +109,9 @@ pub fn spectra(report: &AdapterReport) -> String {
 pub fn effective_ranks(report: &AdapterReport) -> String {
     let found = projections(report.sites.iter().map(|s| s.projection.as_str()));
     let layers = report.sites.iter().map(|s| s.layer + 1).max().unwrap_or(1);
-    let value = |layer: usize, projection: &str| of(report, projection).find(|s| s.layer == layer).map(|s| s.spectrum.effective_rank);
+    let ranks: HashMap<(usize, &str), f64> =
+        report.sites.iter().map(|s| ((s.layer, s.projection.as_str()), s.spectrum.effective_rank)).collect();
+    let value = |layer: usize, projection: &'static str| ranks.get(&(layer, projection)).copied();
     let most = report.sites.iter().map(|s| s.spectrum.effective_rank).fold(1.0, f64::max);
     let title = format!("Effective rank of the update: {}", report.name);
     let size = (MARGINS + 46.0 * found.len() as f64, 64.0 + 15.0 * layers as f64);
@@ -219,10 +222,8 @@ pub fn module_scales(report: &AdapterReport) -> Option<String> {
     for (block, (name, pick)) in kinds.into_iter().enumerate() {
         let range = (0.0, largest(pick));
         for (i, (projection, _)) in found.iter().enumerate() {
-            let cell = |layer: usize, module: usize| {
-                let (_, site) = known().find(|(s, _)| s.layer == layer && s.projection == *projection)?;
-                site.each.get(module).map(pick)
-            };
+            let own: HashMap<usize, &Modules> = known().filter(|(s, _)| s.projection == *projection).map(|(s, m)| (s.layer, m)).collect();
+            let cell = |layer: usize, module: usize| own.get(&layer)?.each.get(module).map(pick);
             let panel = HeatPanel {
                 title: format!("{projection}, {name}"),
                 x_label: "module",

@@ -48,14 +48,17 @@ pub(super) fn ticks(low: f64, high: f64, wanted: usize) -> Vec<f64> {
     let raw = (high - low) / wanted.max(1) as f64;
     let power = 10f64.powf(raw.log10().floor());
     let step = power * [1.0, 2.0, 5.0, 10.0].into_iter().find(|m| m * power >= raw * 0.999).unwrap_or(10.0);
-    let first = (low / step).ceil() as i64;
-    (first..).map(|i| i as f64 * step).take_while(|t| *t <= high + step * 1e-9).take(50).collect()
+    let first = (low / step).ceil();
+    // Where the ends are closer than floats can tell there is no step.
+    let tick = |i: u8| (first + f64::from(i)) * step;
+    (0..50).map(tick).take_while(|t| *t <= high + step * 1e-9).collect()
 }
 
 /// Ticks of a logarithmic axis from `low` to `high`, both positive: powers of ten, about six; where there are fewer than three of them also
 /// twice and five times those; round numbers where the axis spans next to nothing.
 pub(super) fn log_ticks(low: f64, high: f64) -> Vec<f64> {
-    let (first, last) = (low.log10().floor() as i32, high.log10().ceil() as i32);
+    let power = |x: f64| x.log10().clamp(-400.0, 400.0);
+    let (first, last) = (power(low).floor() as i32, power(high).ceil() as i32);
     let decades = last - first;
     let stride = ((decades + 5) / 6).max(1) as usize;
     let steps: &[f64] = if decades <= 3 { &[1.0, 2.0, 5.0] } else { &[1.0] };
@@ -91,6 +94,7 @@ mod tests {
         assert_eq!(log_ticks(0.9, 30.0), [1.0, 2.0, 5.0, 10.0, 20.0]);
         assert_eq!(log_ticks(2.1, 4.2), [3.0, 4.0]);
         assert!(log_ticks(1e-300, 1e300).len() < 9);
+        assert!(ticks(1e300, 1e300, 5).len() <= 50 && log_ticks(1e300, f64::INFINITY).len() < 50);
         assert_eq!((colour(SEQUENTIAL, 0.0), colour(SEQUENTIAL, 7.0)), ("#440154".into(), "#fde725".into()));
         assert_eq!((ink_on(SEQUENTIAL, 0.0), ink_on(SEQUENTIAL, 1.0)), ("#ffffff", "#000000"));
     }

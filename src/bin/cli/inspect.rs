@@ -39,7 +39,7 @@ fn show_model(args: &InspectArgs, model: &ModelFile, output: &mut Output) -> Res
     for tensor in model.tensors() {
         let entry = formats.entry(tensor.format.name).or_default();
         *entry = (entry.0 + 1, entry.1 + tensor.bytes);
-        parameters += tensor.shape.iter().product::<usize>() as u64;
+        parameters += tensor.shape.iter().map(|&n| n as u64).product::<u64>();
     }
     let hash = pollster::block_on(model.content_hash())?;
     let c = &model.config;

@@ -35,7 +35,7 @@ pub async fn export(request: &Request<'_>, sink: &mut dyn Sink) -> Result<Export
     let mut offset = 0u64;
     for t in &tensors {
         check_writable(&t.name, t.cols(), format(t))?;
-        let end = offset + (t.rows() * t.cols()) as u64 * format(t).block_bytes as u64;
+        let end = offset + t.rows() as u64 * t.cols() as u64 * format(t).block_bytes as u64;
         let entry = json!({"dtype": format(t).safetensors_dtype, "shape": t.shape, "data_offsets": [offset, end]});
         table.insert(t.name.clone(), entry);
         offset = end;
