@@ -2,6 +2,7 @@
 //! panic, and the rest of the inputs is still tried.
 
 use std::alloc::System;
+use std::any::Any;
 use std::cell::RefCell;
 use std::collections::BTreeSet;
 use std::fs;
@@ -184,7 +185,7 @@ pub fn work(parsers: &[&Parser]) {
     thread_local!(static PANIC: RefCell<String> = const { RefCell::new(String::new()) });
     std::panic::set_hook(Box::new(|info| {
         let place = info.location().map_or_else(String::new, |at| format!("{}:{}", at.file(), at.line()));
-        PANIC.set(format!("{place}: {}", info.payload_as_str().unwrap_or("panic")));
+        PANIC.set(format!("{place}: {}", said(info.payload())));
     }));
     let mut progress = fs::File::create(Path::new(&folder).join("progress")).expect("a file for the parent");
     let mut known = BTreeSet::new();
@@ -215,6 +216,12 @@ pub fn work(parsers: &[&Parser]) {
         }
         tell(case + 1);
     }
+}
+
+/// What a panic says.
+fn said(payload: &dyn Any) -> &str {
+    let text = payload.downcast_ref::<&str>().copied();
+    text.or_else(|| payload.downcast_ref::<String>().map(String::as_str)).unwrap_or("panic")
 }
 
 /// Runs one case in this process, with its input written to `target/fuzz` for a look, so that a panic shows its backtrace.

@@ -152,7 +152,8 @@ fn read_adapter(input: &Input) -> Result<()> {
     open_adapter(folder, &model, "ab").ok();
     let chain = Chain::read("adapter", adapter.clone(), folder.chain)?;
     assert_eq!(chain.facts().len(), chain.links.len());
-    (chain.manifest(), chain.settings(), chain.to_files("adapter")?);
+    assert!(chain.manifest().links.len() == chain.links.len() && !chain.settings().is_empty());
+    chain.to_files("adapter")?;
     for dropped in [0, chain.links.len() / 2, chain.links.len()] {
         chain.clone().drop_link(dropped).ok();
     }
