@@ -4,13 +4,15 @@
 //! `rank_pattern` and `alpha_pattern` is a name or a Python regular expression K, and covers a module when `(.*\.)?(K)$` matches its
 //! path from the start; the first pattern that covers it wins.
 
+use std::collections::HashSet;
+
 use fancy_regex::{Regex, RegexBuilder};
 use serde::ser::{Serialize, Serializer};
 use serde_json::{Number, Value};
 
 use super::site::{Projection, Site};
 use crate::config::ModelConfig;
-use crate::settings::{one_of, shorten};
+use crate::settings::{cut, one_of, shorten};
 use crate::{Error, Result};
 
 /// A number as JSON: whole ones without a decimal point, as PEFT writes and reads `r` and `lora_alpha`.
@@ -94,8 +96,7 @@ impl Rule {
         if is_name(pattern) {
             return Ok(Self::Name(pattern.to_owned()));
         }
-        let error =
-            |problem: String| Error::config(key, format!("`{}` {problem}", crate::settings::cut(pattern)), "give a name such as q_proj");
+        let error = |problem: String| Error::config(key, format!("`{}` {problem}", cut(pattern)), "give a name such as q_proj");
         if pattern.len() > MAX_REGEX_BYTES {
             return Err(error(format!("is a regular expression of {} bytes, at most {MAX_REGEX_BYTES} were expected", pattern.len())));
         }
@@ -158,7 +159,7 @@ impl Matcher<'_> {
                 Ok(true) => return Ok(Some(*value)),
                 Ok(false) => {}
                 Err(e) => {
-                    let problem = format!("`{}` cannot be matched: {e}", crate::settings::cut(pattern));
+                    let problem = format!("`{}` cannot be matched: {e}", cut(pattern));
                     return Err(Error::config(self.key, problem, "simplify the pattern"));
                 }
             }
@@ -191,29 +192,26 @@ impl Matcher<'_> {
 /// # Errors
 /// Names the first target that matches nothing.
 pub fn select_sites(targets: &[String], model: &ModelConfig) -> Result<Vec<Site>> {
-    let all: Vec<(Site, String)> = Site::all(model).map(|site| (site, site.module())).collect();
-    let mut chosen = vec![false; all.len()];
-    for target in targets {
-        let mut found = false;
-        let short = Projection::ALL.into_iter().find(|p| p.short_name() == target);
-        for ((site, module), chosen) in all.iter().zip(&mut chosen) {
-            let named = match short {
-                Some(projection) => site.projection == projection,
-                None => target == "all-linear" || is_tail(module, target),
-            };
-            *chosen |= named;
-            found |= named;
-        }
-        if !found {
-            let names: Vec<&str> = Projection::ALL.iter().map(|p| p.short_name()).collect();
-            let problem = format!("`{target}` matches no linear layer of this model ({} blocks)", model.num_hidden_layers);
-            return Err(Error::config("targets", problem, format!("use {}, or a path such as layers.0.mlp.up_proj", one_of(&names))));
+    // Both can be many: every name of a site is looked up among the targets.
+    let wanted: HashSet<&str> = targets.iter().map(String::as_str).collect();
+    let mut found = HashSet::new();
+    let mut chosen = Vec::new();
+    for site in Site::all(model) {
+        let module = site.module();
+        let tails = module.match_indices('.').map(|(dot, _)| &module[dot + 1..]).chain([module.as_str()]);
+        let named: Vec<&str> =
+            tails.chain([site.projection.short_name(), "all-linear"]).filter_map(|name| wanted.get(name).copied()).collect();
+        if !named.is_empty() {
+            chosen.push(site);
+            found.extend(named);
         }
     }
-    Ok(all.into_iter().zip(chosen).filter(|(_, chosen)| *chosen).map(|((site, _), _)| site).collect())
-}
-
-/// Whether `tail` is `path` or its last dotted parts.
-fn is_tail(path: &str, tail: &str) -> bool {
-    path.strip_suffix(tail).is_some_and(|before| before.is_empty() || before.ends_with('.'))
+    match targets.iter().find(|target| !found.contains(target.as_str())) {
+        None => Ok(chosen),
+        Some(target) => {
+            let names: Vec<&str> = Projection::ALL.iter().map(|p| p.short_name()).collect();
+            let problem = format!("`{}` matches no linear layer of this model ({} blocks)", cut(target), model.num_hidden_layers);
+            Err(Error::config("targets", problem, format!("use {}, or a path such as layers.0.mlp.up_proj", one_of(&names))))
+        }
+    }
 }

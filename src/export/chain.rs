@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 use super::peft::{File, Note, PeftAdapter, PeftSite};
 use crate::adapters::chain::check_range;
 use crate::adapters::config::MAX_RANK;
-use crate::adapters::{AdapterLayout, Site, initial_buffer};
+use crate::adapters::{AdapterLayout, Site, SiteAdapter, initial_buffer};
 use crate::settings::Map;
 use crate::{Error, Result};
 
@@ -313,7 +313,7 @@ impl Chain {
         let dropout = layout.dropout.to_string().parse().unwrap_or_default();
         let (blocks, rslora) = (layout.blocks, layout.rslora);
         let link = |(j, about): (usize, &Link)| {
-            let slice = |site: &crate::adapters::SiteAdapter| site.slices.iter().rev().nth(j).copied();
+            let slice = |site: &SiteAdapter| site.slices.iter().rev().nth(j).copied();
             let sites = layout.sites.iter().filter_map(|site| {
                 let slice = slice(site)?;
                 let whole = PeftSite { site: site.site, rank: slice.rank, alpha: slice.alpha, a: hf(slice.a), b: hf(slice.b) };
@@ -346,10 +346,10 @@ impl Chain {
     pub fn to_buffer(&self, name: &str, layout: &AdapterLayout, seed: u64) -> Result<Vec<f32>> {
         let error = |problem: String, hint| Error::Adapter { adapter: name.to_owned(), problem, hint };
         let mut buffer = initial_buffer(&layout.params, seed);
+        let places: BTreeMap<Site, &SiteAdapter> = layout.sites.iter().map(|site| (site.site, site)).collect();
         for (j, link) in self.links.iter().enumerate() {
             for theirs in &link.adapter.sites {
-                let ours = layout.sites.iter().find(|site| site.site == theirs.site);
-                let ours = ours.ok_or_else(|| {
+                let ours = places.get(&theirs.site).ok_or_else(|| {
                     error(format!("it adapts {}, the run does not", theirs.site), "add it to --targets, or leave out --targets")
                 })?;
                 let slice = ours.slices.iter().rev().nth(j).filter(|slice| slice.rank >= theirs.rank);
@@ -373,7 +373,8 @@ impl Chain {
                 }
             }
             // Sites that this link does not have.
-            for ours in layout.sites.iter().filter(|ours| !link.adapter.sites.iter().any(|theirs| theirs.site == ours.site)) {
+            let theirs: BTreeSet<Site> = link.adapter.sites.iter().map(|theirs| theirs.site).collect();
+            for ours in layout.sites.iter().filter(|ours| !theirs.contains(&ours.site)) {
                 if let Some(slice) = ours.slices.iter().rev().nth(j) {
                     [slice.a, slice.b].into_iter().for_each(|index| buffer[layout.params.specs[index].range()].fill(0.0));
                 }
