@@ -88,6 +88,8 @@ each!(
     merge,
     checkpoint,
     forged_checkpoint,
+    jobs_file,
+    workload,
     #[ignore = "transients of 2^30 words are not refused yet"]
     plan,
 );

@@ -2,6 +2,7 @@
 
 mod adapters;
 pub mod broken;
+mod jobs;
 pub mod large;
 mod models;
 mod plans;
@@ -28,6 +29,8 @@ pub static ALL: &[&Parser] = &[
     &adapters::ADAPTER,
     &adapters::MERGE,
     &plans::PLAN,
+    &jobs::JOBS_FILE,
+    &jobs::WORKLOAD,
 ];
 
 /// The parser of that name.
