@@ -89,7 +89,10 @@ fn odd(rng: &mut Rng, dictionary: &[&str]) -> Value {
         2 | 3 => Value::from(*rng.pick(BOUNDARIES)),
         4 => Value::from((rng.bits() % 40) as i64 - 8),
         5 => Value::from(rng.bits() as f64 / 1e18 - 9.0),
-        6 => serde_json::from_str(rng.pick(NUMBERS)).unwrap_or(Value::from(0.5)),
+        6 => {
+            let text: &&str = rng.pick(NUMBERS);
+            serde_json::from_str(text).unwrap_or(Value::from(0.5))
+        }
         7 => Value::from(""),
         8..=10 => Value::from(word(rng, dictionary)),
         11 => Value::Array(Vec::new()),
