@@ -77,9 +77,7 @@ each!(
     gguf_tokenizer,
     safetensors,
     hf_config,
-    #[ignore = "panics inside the tokenizers are not refused yet"]
     tokenizer_json,
-    #[ignore = "templates have no limits yet"]
     chat_template,
     rows,
     run_file,
@@ -90,7 +88,6 @@ each!(
     forged_checkpoint,
     jobs_file,
     workload,
-    #[ignore = "transients of 2^30 words are not refused yet"]
     plan,
 );
 

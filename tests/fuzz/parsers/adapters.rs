@@ -7,11 +7,12 @@ use weblora::analysis::report::{compare, report};
 use weblora::analysis::svg;
 use weblora::config::ModelConfig;
 use weblora::export::chain::{CHAIN_FILE, Chain};
-use weblora::export::edit::{self, Edit};
+use weblora::export::edit::{self, Against, Edit};
 use weblora::export::exporters::{EXPORTERS, Request, Sink};
 use weblora::export::peft::{File, Folder, Note, PeftAdapter, PeftSite};
 use weblora::export::recompress::Cut;
 use weblora::export::update::site_factors;
+use weblora::formats::BaseId;
 use weblora::formats::ModelFile;
 use weblora::rng::fill_uniform;
 use weblora::settings::Map;
@@ -95,6 +96,11 @@ fn tiny() -> ModelFile {
     block_on(ModelFile::open_gguf(sources(&[binary(bytes)]))).unwrap()
 }
 
+/// The base that adapters are read against.
+fn base() -> BaseId {
+    BaseId { hash: "ab".into(), name: "base".into(), format: "q4_0".into() }
+}
+
 /// An adapter of random factors at q and up of both blocks.
 fn adapter(key: &str, rank: usize, model: &ModelConfig) -> PeftAdapter {
     let wanted = |site: &Site| ["q", "up"].contains(&site.projection.short_name());
@@ -103,7 +109,8 @@ fn adapter(key: &str, rank: usize, model: &ModelConfig) -> PeftAdapter {
         let fill = |which: &str, n: usize| fill_uniform(&format!("{key}/{site}.{which}"), n, 0.5);
         PeftSite { site, rank, alpha: 2.0 * rank as f64, a: fill("a", rank * inputs), b: fill("b", out * rank) }
     };
-    let note = Note { weblora: "0.1.0".into(), base_hash: "ab".into(), steps: 3, config: Map::new() };
+    let note =
+        Note { weblora: "0.1.0".into(), base_hash: "ab".into(), base_format: String::new(), rows: None, steps: 3, config: Map::new() };
     let sites = Site::all(model).filter(wanted).map(site).collect();
     PeftAdapter { sites, rslora: false, blocks: model.num_hidden_layers, dropout: 0.1, base_name: Some("base".into()), note: Some(note) }
 }
@@ -145,11 +152,11 @@ fn read_adapter(input: &Input) -> Result<()> {
     let adapter = PeftAdapter::read_alone(folder)?;
     let (settings, files) = (adapter.settings(), adapter.to_files("adapter")?);
     assert!(!settings.is_empty() && files.len() >= 2 && adapter.max_rank() > 0 && adapter.parameters() > 0);
-    let model = tiny().config;
+    let (model, base) = (tiny().config, base());
     for from in [Map::new(), Map::from_iter([("method".into(), "cola".into()), ("links".into(), json!([2]))])] {
-        from_adapter(from, folder, &model, "ab").ok();
+        from_adapter(from, folder, &model, &base).ok();
     }
-    open_adapter(folder, &model, "ab").ok();
+    open_adapter(folder, &model, &base, false).ok();
     let chain = Chain::read("adapter", adapter.clone(), folder.chain)?;
     assert_eq!(chain.facts().len(), chain.links.len());
     assert!(chain.manifest().links.len() == chain.links.len() && !chain.settings().is_empty());
@@ -223,7 +230,7 @@ fn merge(input: &Input) -> Result<()> {
     }
     let alone = edit::read(&folders, None).and_then(|parts| edit.apply(&parts)?.to_files("merged"));
     let model = tiny();
-    let edited = edit.apply(&edit::read(&folders, Some((&model.config, "ab")))?)?;
+    let edited = edit.apply(&edit::read(&folders, Some(Against { model: &model.config, base: &base(), strict: false }))?)?;
     let format = value["format"].as_str().and_then(quant::by_name);
     for exporter in EXPORTERS {
         let request = Request { name: "merged", adapter: &edited.adapter, model: Some(&model), format };

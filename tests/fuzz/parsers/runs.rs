@@ -235,6 +235,7 @@ fn state(config: &TrainConfig) -> State {
         tokens: 99,
         cursor: Cursor { epoch: 0, next: 3, waiting: vec![1] },
         progress: Progress::default(),
+        lr_changes: Vec::new(),
         chain: chain.map(|chain| serde_json::from_value(chain).unwrap()),
     }
 }

@@ -355,7 +355,7 @@ fn build(input: &Input) -> Result<()> {
         for (context, overlong) in [(2, Overlong::Truncate), (64, Overlong::Refuse), (64, Overlong::Truncate)] {
             let options =
                 DataOptions { format, overlong, train_on_prompt: context == 2, parse_special: context == 2, ..DataOptions::new(context) };
-            let built = Dataset::build("rows.jsonl", &rows, &tokenizer, options).map(|data| {
+            let built = Dataset::build("rows.jsonl", &rows, &tokenizer, options.clone()).map(|data| {
                 for example in &data.examples {
                     assert!(example.tokens.len() <= context && example.tokens.len() == example.targets.len());
                     assert!(!example.targets[0] && example.n_targets() > 0, "a target that nothing predicts");
