@@ -66,6 +66,7 @@ impl Dispatch {
 
 /// One recorded command.
 #[derive(Debug, Clone)]
+#[allow(clippy::large_enum_variant, reason = "nearly every command is a dispatch")]
 pub enum Command {
     /// Run a kernel.
     Dispatch {

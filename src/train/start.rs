@@ -111,27 +111,25 @@ pub fn chat_of(folder: Folder<'_>) -> Result<ChatOptions> {
     Ok(ChatOptions { template: text("chat-template").map(str::to_owned), date: text("date").and_then(|day| day.parse().ok()) })
 }
 
-/// The adapter in `folder` as it is used for inference, its layout and values; and one sentence where it was trained on another file than the
+/// An adapter as it is used for inference: its layout and values.
+pub type LaidOut = (AdapterLayout, Vec<f32>);
+
+/// The adapter in `folder` as it is used for inference; and one sentence where it was trained on another file than the
 /// base it is used on.
 ///
 /// # Errors
 /// A damaged adapter, one of another model, or with `strict` one of another base.
-pub fn open_adapter(
-    folder: Folder<'_>,
-    model: &ModelConfig,
-    base: &BaseId,
-    strict: bool,
-) -> Result<((AdapterLayout, Vec<f32>), Option<String>)> {
+pub fn open_adapter(folder: Folder<'_>, model: &ModelConfig, base: &BaseId, strict: bool) -> Result<(LaidOut, Option<String>)> {
     let adapter = PeftAdapter::read(folder, model)?;
     let warning = adapter.check_base(folder.name, base, strict)?;
     Ok((lay_out(folder.name, &adapter, model)?, warning))
 }
 
-/// An adapter as it is used for inference: its layout and values.
+/// Lays an adapter out for a model.
 ///
 /// # Errors
 /// When it does not fit the model.
-pub fn lay_out(name: &str, adapter: &PeftAdapter, model: &ModelConfig) -> Result<(AdapterLayout, Vec<f32>)> {
+pub fn lay_out(name: &str, adapter: &PeftAdapter, model: &ModelConfig) -> Result<LaidOut> {
     let layout = AdapterConfig::read(&mut Settings::new(&adapter.settings()))?.layout(model)?;
     let values = adapter.to_buffer(name, &layout)?;
     Ok((layout, values))

@@ -8,7 +8,7 @@ use weblora::formats::{ByteSource, File, Gguf, ModelFile, RowOrder};
 fn path() -> Option<String> {
     let path = std::env::var("WEBLORA_SMOLLM2").ok();
     if path.is_none() {
-        println!("skipped: set WEBLORA_SMOLLM2 to SmolLM2-135M-Instruct.Q4_1.gguf");
+        eprintln!("skipped: set WEBLORA_SMOLLM2 to SmolLM2-135M-Instruct.Q4_1.gguf");
     }
     path
 }
@@ -66,6 +66,6 @@ fn model() {
 
         let hash = model.content_hash().await.unwrap();
         assert_eq!(hash, model.content_hash().await.unwrap());
-        println!("content hash {hash}");
+        eprintln!("content hash {hash}");
     });
 }

@@ -92,7 +92,7 @@ fn today_is_the_date_of_a_run_whose_template_asks_for_it() {
     assert_eq!(config.date, None, "nobody asks");
     config.begin_today(&asks);
     let date = config.date.expect("a date").to_string();
-    assert!(date > "2025-01-01".to_owned(), "{date}");
+    assert!(date.as_str() > "2025-01-01", "{date}");
     config.date = "2024-07-26".parse().ok();
     config.begin_today(&asks);
     assert_eq!(config.date, "2024-07-26".parse().ok(), "what is given stays");
