@@ -160,7 +160,7 @@ fn an_export_is_scored_against_the_adapter() {
         let found = prove(Written::Model(&merged), Noise::of(Made::ModelFile, None, &done));
         println!("{format:?}: {found:?}");
         found.check("x").unwrap();
-        // By some margin; and what has room for the adapter tells it from the base alone.
+        // By some margin (bf16 is the nearest, at 0.62 of it); and what has room for the adapter tells it from the base alone.
         assert!(found.difference < found.tolerance / 1.5, "{format:?}: {found:?}");
         if format.is_some_and(|name| !name.starts_with("q4") && !name.starts_with("q5")) {
             assert!(found.effect > 2.0 * found.tolerance, "{format:?}: {found:?}");

@@ -102,11 +102,12 @@ impl Planned {
         let rank = capacity.sites.values().map(|ranks| ranks.rank).max().unwrap_or(0);
         let adapters = AdapterPool::declare(capacity, &base.config, &mut store, inputs.row_job)?;
         if let Some(entry) = store.entries().into_iter().find(|e| e.bytes > limits.max_binding) {
+            let of_rows = entry.label.starts_with("inputs.");
             return Err(Error::Limit {
                 what: format!("buffer {}", entry.label),
                 needed: format!("{} bytes in one binding", entry.bytes),
                 allowed: format!("{} bytes", limits.max_binding),
-                hint: "use a smaller --rank or fewer --targets",
+                hint: if of_rows { "use a smaller --batch or --seq" } else { "use a smaller --rank or fewer --targets" },
             });
         }
         let mut smaller: Vec<usize> = smaller.iter().copied().filter(|rows| *rows < shape.rows).collect();
