@@ -231,6 +231,7 @@ impl ModelFile {
     }
 
     /// Takes the chat template from the text of a `chat_template.jinja`, where there is one.
+    #[cfg(not(target_arch = "wasm32"))]
     pub(super) fn set_chat_template(&mut self, template: Option<String>) {
         if template.is_some() {
             self.side.chat_template = template;

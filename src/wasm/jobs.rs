@@ -4,14 +4,13 @@ use serde_json::{Value, json};
 
 use super::options::{Adapter, AdapterFiles, Callback, Rows, Start};
 use super::state::{Base, State, loaded};
-use crate::adapters::AdapterLayout;
 use crate::export::peft::{File, Folder};
 use crate::model::decoder::Decoder;
 use crate::text::ChatOptions;
 use crate::train::evaluate::{self, EvalRows, EvalShape};
 use crate::train::read::RowFile;
 use crate::train::run::{After, OnDevice};
-use crate::train::start::{chat_of, fill_in, from_adapter, open_adapter};
+use crate::train::start::{LaidOut, chat_of, fill_in, from_adapter, open_adapter};
 use crate::train::trainer::{TrainData, TrainPlan, Trainer};
 use crate::train::{Checkpoint, Event, Run, TrainConfig};
 use crate::{Error, Result};
@@ -39,7 +38,7 @@ pub fn running(job: &mut Option<Job>) -> Result<&mut Job> {
 }
 
 /// The adapter of `files` on `base`, and one sentence where it was trained on another file of it.
-pub fn opened(files: &AdapterFiles, base: &Base, strict: bool) -> Result<((AdapterLayout, Vec<f32>), Option<String>)> {
+pub fn opened(files: &AdapterFiles, base: &Base, strict: bool) -> Result<(LaidOut, Option<String>)> {
     open_adapter(Folder::of(ADAPTER, files)?, &base.file.config, &base.id, strict)
 }
 
