@@ -23,7 +23,7 @@ pub(super) fn card(adapter: &PeftAdapter) -> String {
     let setting = |key: &str| note.and_then(|note| note.config.get(key)).map(|value| plain(shorten(value).trim_matches('"')));
     let scale = if adapter.rslora { ", rsLoRA scaling" } else { "" };
     let mut rows = vec![("Base", format!("{base}{}", note.map(|note| of_base(&note.base_format, &note.base_hash)).unwrap_or_default()))];
-    rows.push(("Method", setting("method").unwrap_or_else(|| "lora".to_owned())));
+    rows.extend(setting("method").map(|method| ("Method", method)));
     rows.push(("Rank", format!("{}, alpha {}{scale}", adapter.max_rank(), config.lora_alpha)));
     rows.push(("Layers", format!("{} ({})", adapter.sites.len(), plain(&projections(adapter)))));
     rows.push(("Parameters", adapter.parameters().to_string()));

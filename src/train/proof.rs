@@ -29,6 +29,8 @@ const FLOOR_OF_MODELS: f64 = 5e-4;
 const SHARE: f64 = 0.01;
 /// How far log-probabilities move per share by which rounding moves the weights. Measured on the demo: 25 for bf16, 10 for Q8_0; on SmolLM2 13.
 const GAIN: f64 = 40.0;
+/// Share of an update beyond which rounding takes it away rather than disturbs it: blocks of few bits.
+const COARSE: f64 = 0.25;
 
 /// What was written, opened again.
 #[derive(Clone, Copy)]
@@ -69,7 +71,9 @@ impl Proof {
         let mean = |x: &[f32]| x.iter().map(|x| f64::from(*x)).sum::<f64>() / n;
         let rms = |x: &[f32], y: &[f32]| (x.iter().zip(y).map(|(x, y)| (f64::from(*x) - f64::from(*y)).powi(2)).sum::<f64>() / n).sqrt();
         let effect = rms(adapter, base);
-        let tolerance = noise.floor + noise.of_factors * effect + GAIN * noise.of_weights;
+        let rounding = noise.floor + noise.of_factors * effect + GAIN * noise.of_weights;
+        // Where rounding takes a good part of the update away, which the retention tells, more than half of the adapter must still be there.
+        let tolerance = if noise.is_coarse { rounding.max(effect / 2.0) } else { rounding };
         let difference = rms(written, adapter);
         Self { base: mean(base), adapter: mean(adapter), written: mean(written), tokens: base.len(), effect, difference, tolerance }
     }
@@ -119,6 +123,7 @@ pub struct Noise {
     floor: f64,
     of_factors: f64,
     of_weights: f64,
+    is_coarse: bool,
 }
 
 impl Noise {
@@ -126,11 +131,12 @@ impl Noise {
     pub fn of(made: Made, format: Option<&QuantFormat>, exported: &Exported) -> Self {
         match made {
             Made::PeftFolder => Self { floor: FLOOR_OF_ADAPTERS, ..Self::default() },
-            Made::GgufAdapter => Self { floor: FLOOR_OF_ADAPTERS, of_factors: format.map_or(0.0, |_| SHARE), of_weights: 0.0 },
+            Made::GgufAdapter => Self { floor: FLOOR_OF_ADAPTERS, of_factors: format.map_or(0.0, |_| SHARE), ..Self::default() },
             Made::ModelFolder | Made::ModelFile => {
                 let mut all = Retention::default();
                 exported.tensors.iter().for_each(|tensor| all.merge(&tensor.sums));
-                Self { floor: FLOOR_OF_MODELS, of_factors: 0.0, of_weights: all.relative_error() * all.relative_size() }
+                let is_coarse = all.relative_error() > COARSE;
+                Self { floor: FLOOR_OF_MODELS, of_factors: 0.0, of_weights: all.relative_error() * all.relative_size(), is_coarse }
             }
         }
     }
