@@ -73,7 +73,7 @@ impl ModelFile {
     /// Identity of the base weights, by which adapters know their base: 32 hex digits.
     ///
     /// FNV-1a 128 over, for every tensor in order of its name: name, 0, format name, 0, sizes as u64 LE; then over stored bytes, with rows in
-    /// Hugging Face order. A model of at most [`HASHED_WHOLE`] bytes gives all of them. A larger one gives, for the tensors outside the
+    /// Hugging Face order. A model of at most `HASHED_WHOLE` bytes gives all of them. A larger one gives, for the tensors outside the
     /// blocks and those of the first, middle and last block, the middle row: some thirty rows, which differ for any fine-tune of all weights,
     /// but an edit of other rows is not seen. The hash is the same for a split and an unsplit file.
     ///

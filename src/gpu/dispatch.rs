@@ -74,7 +74,7 @@ pub enum Command {
         run: Candidate,
         /// What it does.
         what: Dispatch,
-        /// Part of this optional group; see [`Recorder::optional`].
+        /// Part of this optional group; see [`super::Recorder::optional`].
         group: Option<u32>,
     },
     /// Fill with zero.
