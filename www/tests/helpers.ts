@@ -25,7 +25,8 @@ export async function picture(page: Page, info: TestInfo, name: string): Promise
 /** No wider than the window. */
 export async function expectNoOverflow(page: Page): Promise<void> {
   const [content, window] = await page.evaluate(() => [document.documentElement.scrollWidth, document.documentElement.clientWidth]);
-  expect(content).toBeLessThanOrEqual(window ?? 0);
+  const wide = await page.evaluate(() => [...document.querySelectorAll("main *")].filter((e) => e.getBoundingClientRect().right > document.documentElement.clientWidth + 1).map((e) => `${e.tagName}.${e.className} ${(e.textContent ?? "").slice(0, 60)}`).slice(-3));
+  expect(content, `wider than the window: ${wide.join("; ")}`).toBeLessThanOrEqual(window ?? 0);
 }
 
 /** The figure of that name in section 4. */

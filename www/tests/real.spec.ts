@@ -228,7 +228,7 @@ test("settings and rows are checked by the crate itself", async ({ page }) => {
 test("a lost GPU is told and the run goes on from its last save", async ({ page, browser }, info) => {
   test.setTimeout(300_000);
   await load(page);
-  await page.getByRole("textbox", { name: "steps", exact: true }).fill("12");
+  await page.getByRole("textbox", { name: "steps", exact: true }).fill("24");
   await page.getByRole("textbox", { name: "batch", exact: true }).fill("2");
   await expect(page.locator('.plan[aria-busy="false"]')).toContainText("64 tokens");
   await page.getByRole("button", { name: "Start training" }).click();
