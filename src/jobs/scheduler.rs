@@ -8,7 +8,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use serde::{Deserialize, Serialize};
 
 use super::admission::PlannedBytes;
-use super::curve::Evaluation;
+use super::curve::{Curve, Evaluation};
 use super::estimate::{Measured, StepTime};
 use super::event::{Action, Boundary, Decision, Event, Pass, Request};
 use super::job::{Job, JobId, JobSpec};
@@ -85,6 +85,18 @@ impl Scheduler {
         }
         self.names.insert(folded, id);
         self.jobs.push(Job::new(id, spec, self.boundary));
+        Ok(id)
+    }
+
+    /// A job that trained before, in another run of jobs: steps and tokens of it, and its losses.
+    ///
+    /// # Errors
+    /// As [`Self::add`].
+    pub fn add_saved(&mut self, spec: JobSpec, steps: u64, tokens: u64, curve: Curve) -> Result<JobId> {
+        let id = self.add(spec)?;
+        if let Some(job) = self.jobs.get_mut(id.0 as usize) {
+            (job.steps, job.tokens, job.curve) = (steps, tokens, curve);
+        }
         Ok(id)
     }
 

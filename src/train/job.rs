@@ -138,6 +138,11 @@ impl Job {
         &self.lr_changes
     }
 
+    /// Tokens that went through the model so far.
+    pub fn tokens(&self) -> u64 {
+        self.tokens
+    }
+
     /// True if there are held-out rows.
     pub fn has_held_out(&self) -> bool {
         !self.data.held_out.is_empty()
@@ -282,6 +287,35 @@ impl Job {
         checkpoint::write(&state, &self.layout.params, buffers)
     }
 
+    /// Puts the job where a checkpoint of the same base, rows and settings left it (the learning rate may be smaller): its parameters and moments, for
+    /// a device.
+    ///
+    /// # Errors
+    /// A damaged, foreign or forged checkpoint: the job is as it was then.
+    pub fn restore(&mut self, file: &str, bytes: &[u8]) -> Result<Buffers> {
+        let saved = Checkpoint::read(file, bytes)?;
+        saved.check(&self.base.id.hash, &self.data_hash)?;
+        self.config.check_resume(&saved.state.config)?;
+        let packer = self.data.packer(&self.config, self.packer.rows())?;
+        resume::check(file, &saved.state, self, &packer)?;
+        let packer = packer.resume(saved.state.cursor.clone())?;
+        let layout = match (&saved.state.chain, &self.chain) {
+            (Some(saved), Some(chain)) => chain.config.layout(&self.config.adapter, &self.model, saved.stage)?,
+            _ => self.layout.clone(),
+        };
+        let buffers = saved.buffers(&layout.params)?;
+        if let (Some(chain), Some(saved)) = (&mut self.chain, &saved.state.chain) {
+            chain.state = saved.clone();
+        }
+        (self.layout, self.packer, self.accumulating) = (layout, packer, None);
+        (self.step, self.tokens, self.progress) = (saved.state.step, saved.state.tokens, saved.state.progress);
+        self.rounding = Rounding::Exact; // of the first link, told when it began
+        let changed = self.config.smaller_lr(&saved.state.config);
+        self.lr_changes = saved.state.lr_changes;
+        self.lr_changes.extend(changed.map(|from| LrChange { step: self.step, from, to: self.config.lr }));
+        Ok(buffers)
+    }
+
     /// The files of the adapter in PEFT layout.
     ///
     /// # Errors
@@ -309,30 +343,8 @@ impl Seat<'_> {
     /// # Errors
     /// A damaged, foreign or forged checkpoint: the job is as it was then.
     pub fn resume(&mut self, file: &str, bytes: &[u8]) -> Result<()> {
-        let saved = Checkpoint::read(file, bytes)?;
-        saved.check(&self.job.base.id.hash, &self.job.data_hash)?;
-        self.job.config.check_resume(&saved.state.config)?;
-        let packer = self.job.data.packer(&self.job.config, self.job.packer.rows())?;
-        resume::check(file, &saved.state, self.job, &packer)?;
-        let packer = packer.resume(saved.state.cursor.clone())?;
-        let layout = match &saved.state.chain {
-            Some(chain) => self.stage_layout(chain.stage)?,
-            None => self.job.layout.clone(),
-        };
-        let buffers = saved.buffers(&layout.params)?;
-        // Nothing of the job has changed so far; from here on only the device can fail.
-        self.take_layout(layout, &buffers.values)?;
-        let job = &mut *self.job;
-        if let (Some(chain), Some(saved)) = (&mut job.chain, &saved.state.chain) {
-            chain.state = saved.clone();
-        }
-        job.packer = packer;
-        job.accumulating = None;
-        (job.step, job.tokens, job.progress) = (saved.state.step, saved.state.tokens, saved.state.progress);
-        job.rounding = Rounding::Exact; // of the first link, told when it began
-        let changed = job.config.smaller_lr(&saved.state.config);
-        job.lr_changes = saved.state.lr_changes;
-        job.lr_changes.extend(changed.map(|from| LrChange { step: job.step, from, to: job.config.lr }));
+        let buffers = self.job.restore(file, bytes)?;
+        self.session.relayout(self.gpu, self.job.slot, &self.job.layout)?;
         self.write_buffers(&buffers)
     }
 

@@ -9,7 +9,7 @@ use weblora::jobs::Options;
 use weblora::jobs::event::Request;
 use weblora::settings::Map;
 use weblora::text::Example;
-use weblora::train::fleet::{Entry, Fleet, FleetPlan, Keeper};
+use weblora::train::fleet::{Entry, Fleet, FleetPlan, Keeper, Saved};
 use weblora::train::trainer::{TrainData, TrainPlan, Trainer};
 use weblora::train::{Event, TrainConfig};
 
@@ -44,7 +44,7 @@ fn settings(name: &str, more: Value) -> Map {
 
 fn entry(name: &str, seed: u32, more: Value) -> Entry {
     let config = TrainConfig::from_map(&settings(name, more)).unwrap();
-    Entry { config, data: data(seed), start: None, priority: 0, group: None }
+    Entry { config, data: data(seed), start: None, priority: 0, group: None, saved: None }
 }
 
 fn data(seed: u32) -> TrainData {
@@ -250,4 +250,34 @@ fn a_budget_lets_in_what_fits_and_says_what_never_will() {
     run(gpu, &mut fleet, &mut kept);
     assert_eq!(kept.failed().len(), 4);
     assert!(kept.failed().iter().all(|(_, why)| why.contains("raise memory")), "{:?}", kept.failed());
+}
+
+#[test]
+fn saved_jobs_go_on_in_another_fleet_bit_for_bit() {
+    let Some(gpu) = gpu() else { return };
+    let (mut reference, mut expected) = (open(gpu, entries(), Options::default()), Kept::default());
+    run(gpu, &mut reference, &mut expected);
+    let (mut fleet, mut before) = (open(gpu, entries(), Options::default()), Kept::default());
+    // `wide` is in the middle of a step then, `modules` in host memory.
+    fleet.request("modules", Request::Pause).unwrap();
+    (0..3).for_each(|_| assert!(block(fleet.advance(gpu, &mut before)).unwrap()));
+    let saved: Vec<Saved> = specs().iter().map(|(name, _)| block(fleet.save(gpu, name)).unwrap()).collect();
+    assert!(!saved[0].curve.evaluations().is_empty() && saved[3].curve.evaluations().is_empty());
+    let again = || entries().into_iter().zip(saved.clone()).map(|(entry, saved)| Entry { saved: Some(saved), ..entry });
+    let (mut fleet, mut after) = (open(gpu, again().collect(), Options::default()), Kept::default());
+    run(gpu, &mut fleet, &mut after);
+    for (name, _) in specs() {
+        let losses: Vec<f64> = before.losses(name).into_iter().chain(after.losses(name)).collect();
+        assert_eq!(losses, expected.losses(name), "{name}: losses");
+        assert!(after.adapter(name) == expected.adapter(name), "{name}: the adapter's bytes");
+        let files = block(fleet.export(gpu, name)).unwrap();
+        assert!(files.iter().any(|(_, bytes)| bytes == expected.adapter(name)), "{name}: still at hand");
+    }
+    // Another job's checkpoint is refused by the name of the job.
+    let mut mixed: Vec<Entry> = again().collect();
+    mixed[1].saved = Some(saved[2].clone());
+    let file = model();
+    let hash = block(file.content_hash()).unwrap();
+    let plan = FleetPlan::new(&file, &hash, None, mixed, Options::default(), gpu.plan_limits(), &Tuner::for_device(gpu));
+    assert!(plan.is_err(), "a checkpoint of other rows");
 }

@@ -5,7 +5,8 @@ use std::time::Duration;
 use crate::Result;
 use crate::adapters::Capacity;
 use crate::gpu::{Gpu, clock};
-use crate::jobs::{JobId, JobSpec, MicroBatch};
+use crate::jobs::curve::Curve;
+use crate::jobs::{JobId, JobSpec, MicroBatch, Scheduler};
 use crate::train::Run;
 use crate::train::checkpoint::Buffers;
 use crate::train::job::{Job, Seat};
@@ -26,16 +27,23 @@ pub struct Member {
     held: Option<Buffers>,
     /// When it came onto the device first, by the device's clock.
     begun: Option<Duration>,
+    /// Its losses before it came here; the scheduler's once it is known there.
+    curve: Curve,
     priority: i64,
     group: Option<String>,
 }
 
 impl Member {
-    pub(super) fn new(job: Job, rows: usize, need: Capacity, values: Vec<f32>, priority: i64, group: Option<String>) -> Self {
-        let (_, moments) = job.layout.params.gradient_offsets();
-        let held = Some(Buffers { values, m: vec![0.0; moments], v: vec![0.0; moments] });
-        let run = Run::new(job.config.clone(), job.total_steps(), 0, job.progress, job.has_held_out());
-        Self { job, run, id: None, rows, need, held, begun: None, priority, group }
+    pub(super) fn new(job: Job, rows: usize, need: Capacity, buffers: Buffers, curve: Curve, priority: i64, group: Option<String>) -> Self {
+        let run = Run::new(job.config.clone(), job.total_steps(), job.step, job.progress, job.has_held_out());
+        Self { job, run, id: None, rows, need, held: Some(buffers), begun: None, curve, priority, group }
+    }
+
+    /// Makes it known to the scheduler.
+    pub(super) fn join(&mut self, scheduler: &mut Scheduler) -> Result<()> {
+        let curve = std::mem::take(&mut self.curve);
+        self.id = Some(scheduler.add_saved(self.spec(), self.job.step, self.job.tokens(), curve)?);
+        Ok(())
     }
 
     /// Tokens of its longest row, held-out rows included.

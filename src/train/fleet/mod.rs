@@ -5,9 +5,11 @@
 
 mod member;
 mod plan;
+mod saved;
 
 pub use member::Member;
 pub use plan::FleetPlan;
+pub use saved::Saved;
 
 use self::plan::job_bytes;
 use super::StepReport;
@@ -37,6 +39,8 @@ pub struct Entry {
     pub priority: i64,
     /// Jobs that early stopping compares it with.
     pub group: Option<String>,
+    /// Where it was, if it goes on.
+    pub saved: Option<Saved>,
 }
 
 /// What is done with what jobs produce. An error about one job (its folder, say) ends that job alone.
@@ -119,7 +123,7 @@ impl Fleet {
                 hint: "start it in a run of its own, or put it into the jobs file from the beginning",
             });
         }
-        member.id = Some(self.scheduler.add(member.spec())?);
+        member.join(&mut self.scheduler)?;
         self.members.push(member);
         Ok(())
     }

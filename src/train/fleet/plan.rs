@@ -1,14 +1,16 @@
 //! A fleet before it is on a device: how many jobs fit at once, in how many rows, in exactly how many bytes.
 
-use super::{Entry, Fleet, Member};
+use super::{Entry, Fleet, Member, Saved};
 use crate::adapters::{AdapterLayout, Capacity, initial_buffer};
 use crate::formats::ModelFile;
 use crate::gpu::device::PlanLimits;
 use crate::gpu::{Gpu, Tuner};
+use crate::jobs::curve::Curve;
 use crate::jobs::{Options, Scheduler};
 use crate::model::Base;
 use crate::model::llama::Recompute;
 use crate::quant;
+use crate::train::checkpoint::Buffers;
 use crate::train::job::{BaseIdentity, Job};
 use crate::train::plan::micro_rows;
 use crate::train::session::{Planned, Shape};
@@ -87,7 +89,7 @@ impl FleetPlan {
         let memory = options.memory.unwrap_or(u64::MAX).min(planned.footprint().total());
         let mut scheduler = Scheduler::new(Options { memory: Some(memory), step_tokens: rows as u64, ..options });
         for member in &mut members {
-            member.id = Some(scheduler.add(member.spec())?);
+            member.join(&mut scheduler)?;
         }
         Ok(FleetPlan { planned, members, scheduler, fixed, positions: shape.positions, base: identity })
     }
@@ -143,7 +145,7 @@ pub(super) fn job_bytes(layout: &AdapterLayout) -> u64 {
 }
 
 pub(super) fn member(entry: Entry, base: &BaseIdentity) -> Result<Member> {
-    let Entry { config, data, start, priority, group } = entry;
+    let Entry { config, data, start, priority, group, saved } = entry;
     let context = base.model.max_position_embeddings;
     if config.seq > context {
         let problem = format!("rows of {} tokens exceed the model's context of {context}", config.seq);
@@ -156,7 +158,13 @@ pub(super) fn member(entry: Entry, base: &BaseIdentity) -> Result<Member> {
     if let Some(chain) = job.chain.as_mut().filter(|_| !links.is_empty()) {
         chain.inherit(links)?;
     }
-    Ok(Member::new(job, rows, need, values, priority, group))
+    let (_, moments) = job.layout.params.gradient_offsets();
+    let new = Buffers { values, m: vec![0.0; moments], v: vec![0.0; moments] };
+    let (buffers, curve) = match saved {
+        Some(Saved { checkpoint, curve }) => (job.restore(&job.config.name.clone(), &checkpoint)?, curve),
+        None => (new, Curve::default()),
+    };
+    Ok(Member::new(job, rows, need, buffers, curve, priority, group))
 }
 
 /// Names the job in what is wrong with its settings.

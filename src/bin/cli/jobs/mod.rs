@@ -138,7 +138,7 @@ fn entry(job: JobEntry, model: &ModelFile, hash: &str) -> Result<(Entry, Vec<Str
         }
     };
     let (data, warnings) = data::read(&mut config, model, false)?;
-    Ok((Entry { config, data, start, priority, group }, warnings))
+    Ok((Entry { config, data, start, priority, group, saved: None }, warnings))
 }
 
 fn train(args: &JobsArgs, output: &mut Output) -> Result<()> {

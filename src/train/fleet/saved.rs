@@ -1,0 +1,46 @@
+//! Jobs taken out of a fleet and put into another: each from a checkpoint of its own, whatever the others did since.
+
+use super::Fleet;
+use crate::export::peft::File;
+use crate::gpu::Gpu;
+use crate::jobs::curve::Curve;
+use crate::{Error, Result};
+
+/// Where a job was.
+#[derive(Debug, Clone)]
+pub struct Saved {
+    /// The bytes of its checkpoint.
+    pub checkpoint: Vec<u8>,
+    /// Its losses so far, by which early stopping compares it.
+    pub curve: Curve,
+}
+
+impl Fleet {
+    /// Where a job is, to go on from. Micro-batches of a step that is not complete are done again.
+    ///
+    /// # Errors
+    /// No job of that name; a lost device.
+    pub async fn save(&mut self, gpu: &Gpu, name: &str) -> Result<Saved> {
+        let at = self.place(name)?;
+        let curve = self.scheduler.by_name(name).map(|job| job.curve.clone()).unwrap_or_default();
+        let member = &mut self.members[at];
+        let buffers = member.buffers(&mut self.session, gpu).await?;
+        Ok(Saved { checkpoint: member.job.checkpoint(&buffers)?, curve })
+    }
+
+    /// The files of a job's adapter as it is now.
+    ///
+    /// # Errors
+    /// No job of that name; a lost device; a parameter that is not finite.
+    pub async fn export(&mut self, gpu: &Gpu, name: &str) -> Result<Vec<File>> {
+        let at = self.place(name)?;
+        let member = &mut self.members[at];
+        let buffers = member.buffers(&mut self.session, gpu).await?;
+        member.job.export(&buffers.values)
+    }
+
+    fn place(&self, name: &str) -> Result<usize> {
+        let job = self.scheduler.by_name(name).map(|job| job.id.0 as usize);
+        job.ok_or_else(|| Error::config("job", format!("there is none called {name}"), "look at the status of the jobs"))
+    }
+}
