@@ -220,6 +220,7 @@ impl ChainConfig {
             half: self.storage == Storage::F16,
             rslora: self.rslora,
             blocks: model.num_hidden_layers,
+            experts: None,
         })
     }
 

@@ -2,6 +2,7 @@
 
 use half::f16;
 
+use super::experts::Experts;
 use super::site::Site;
 use crate::kernels::lowrank::half_stride;
 
@@ -295,6 +296,8 @@ pub struct AdapterLayout {
     pub rslora: bool,
     /// Blocks of the model, with an adapter or without.
     pub blocks: usize,
+    /// Routers and experts of the feed-forward layers, where the method has them.
+    pub experts: Option<Experts>,
 }
 
 impl AdapterLayout {
@@ -305,10 +308,13 @@ impl AdapterLayout {
     /// When the buffer is shorter than the layout.
     pub fn changes_nothing(&self, values: &[f32]) -> bool {
         let zero = |index: usize| self.params.specs[index].to_rows(values).iter().all(|x| *x == 0.0);
-        self.sites.iter().all(|site| {
-            let scaled_away = |i: usize| site.scalings.get(i).is_some_and(|scale| zero(*scale));
-            site.slices.iter().enumerate().all(|(i, slice)| slice.scale == 0.0 || zero(slice.b) || zero(slice.a) || scaled_away(i))
-        })
+        let zero_product = |slice: &Slice| slice.scale == 0.0 || zero(slice.b) || zero(slice.a);
+        let experts = self.experts.iter().flat_map(|experts| &experts.sites).flat_map(|site| &site.experts);
+        experts.into_iter().all(zero_product)
+            && self.sites.iter().all(|site| {
+                let scaled_away = |i: usize| site.scalings.get(i).is_some_and(|scale| zero(*scale));
+                site.slices.iter().enumerate().all(|(i, slice)| zero_product(slice) || scaled_away(i))
+            })
     }
 
     /// Makes every parameter frozen: no gradient, no moments. For generation and evaluation.

@@ -35,10 +35,10 @@ fn build(config: &AdapterConfig, model: &ModelConfig) -> Result<AdapterLayout> {
     let mut params = ParamLayout::default();
     let mut sites = Vec::new();
     for (site, rank, alpha) in ranked_sites(config, model)? {
-        let slice = push_pair(&mut params, "", site, model, Rank { rank, alpha, rslora }, ratio);
+        let slice = push_pair(&mut params, &site.to_string(), site, model, Rank { rank, alpha, rslora }, ratio);
         sites.push(SiteAdapter::new(site, vec![slice]));
     }
-    Ok(AdapterLayout { sites, params, dropout: config.dropout as f32, half: false, rslora, blocks: model.num_hidden_layers })
+    Ok(AdapterLayout { sites, params, dropout: config.dropout as f32, half: false, rslora, blocks: model.num_hidden_layers, experts: None })
 }
 
 /// A site's rank, alpha and how they make the scale.
@@ -60,11 +60,11 @@ impl Rank {
     }
 }
 
-/// Appends A and B of one product; `prefix` comes before their names (`link1.`), `ratio` is the learning rate of B over A's.
-pub fn push_pair(params: &mut ParamLayout, prefix: &str, site: Site, model: &ModelConfig, rank: Rank, ratio: f64) -> Slice {
+/// Appends A and B of one product; `name` is theirs without `.lora_A` and `.lora_B`, `ratio` is the learning rate of B over A's.
+pub fn push_pair(params: &mut ParamLayout, name: &str, site: Site, model: &ModelConfig, rank: Rank, ratio: f64) -> Slice {
     let (out, inputs) = site.projection.shape(model);
     let a = ParamSpec {
-        name: format!("{prefix}{site}.lora_A"),
+        name: format!("{name}.lora_A"),
         shape: vec![rank.rank, inputs],
         transposed: false,
         offset: 0,
@@ -77,7 +77,7 @@ pub fn push_pair(params: &mut ParamLayout, prefix: &str, site: Site, model: &Mod
         storage: Storage::F32,
     };
     let b = ParamSpec {
-        name: format!("{prefix}{site}.lora_B"),
+        name: format!("{name}.lora_B"),
         shape: vec![out, rank.rank],
         transposed: true,
         init: Init::Zeros,

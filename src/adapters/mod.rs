@@ -6,10 +6,12 @@
 pub mod chain;
 pub mod cola;
 pub mod config;
+pub mod experts;
 pub mod init;
 pub mod layout;
 pub mod lora;
 pub mod method;
+pub mod mixlora;
 pub mod multilora;
 pub mod patterns;
 pub mod pool;
@@ -17,6 +19,7 @@ pub mod site;
 
 pub use chain::ChainConfig;
 pub use config::AdapterConfig;
+pub use experts::Experts;
 pub use init::initial_buffer;
 pub use layout::{AdapterLayout, Init, ParamLayout, ParamSpec, SiteAdapter, Slice, Storage};
 pub use method::{Method, OptionKind, OptionSpec};
@@ -25,4 +28,5 @@ pub use pool::{AdapterPool, Capacity};
 pub use site::{Projection, Site};
 
 /// Every method that an adapter can be trained with.
-pub static METHODS: &[Method] = &[lora::LORA, cola::COLA, multilora::MULTILORA];
+pub static METHODS: &[Method] =
+    &[lora::LORA, cola::COLA, multilora::MULTILORA, mixlora::MIXLORA, mixlora::MIXLORA_DYNAMIC, mixlora::MIXLORA_SWITCH];
