@@ -1,7 +1,8 @@
 // Segments: the rows of a packed batch belong to jobs, a job's rows are contiguous, and each job brings its own adapter (or none)
 // to a site, which is one linear layer of the model. The including kernel declares `p.site`, `p.dropout_key`, `p.jobs`, `jobs` and `sites`.
 //
-//   jobs:  8 words a job:         [row_begin, row_end, dropout seed of this step, dropout threshold p*2^32, 1/(1-p) as f32, 0, 0, 0]
+//   jobs:  8 words a job:         [row_begin, row_end, dropout seed of this step, dropout threshold p*2^32, 1/(1-p) as f32,
+//                                  weight of its balance losses as f32, 0, 0]
 //   sites: 8 words a (site, job): [rank | half << 16, A offset, Bt offset, grad A offset, grad Bt offset, train_begin, train_end, scale as f32]
 //
 // A is [rank, k] and Bt (B transposed) is [rank, n], both row-major, at word offsets of one buffer; the last `half` of their ranks are f16.

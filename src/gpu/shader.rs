@@ -17,6 +17,7 @@ const LIBRARY: &[(&str, &str)] = &[
     ("segments", include_str!("../../shaders/lib/segments.wgsl")),
     ("lowrank", include_str!("../../shaders/lib/lowrank.wgsl")),
     ("lowrank_factor", include_str!("../../shaders/lib/lowrank_factor.wgsl")),
+    ("moe", include_str!("../../shaders/lib/moe.wgsl")),
     ("modules", include_str!("../../shaders/lib/modules.wgsl")),
     ("optimizer", include_str!("../../shaders/lib/optimizer.wgsl")),
 ];

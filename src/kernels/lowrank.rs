@@ -34,14 +34,24 @@ pub struct JobRow {
     pub dropout_threshold: u32,
     /// `1 / (1 - p)`.
     pub keep: f32,
+    /// What the job's balance losses count in this micro-batch, beside their coefficients: one over the micro-batches of a step.
+    pub aux_weight: f32,
     /// Zero.
-    pub reserved: [u32; 3],
+    pub reserved: [u32; 2],
 }
 
 impl JobRow {
     /// Rows `rows` without dropout.
     pub fn new(rows: std::ops::Range<usize>) -> Self {
-        Self { row_begin: rows.start as u32, row_end: rows.end as u32, dropout_seed: 0, dropout_threshold: 0, keep: 1.0, reserved: [0; 3] }
+        Self {
+            row_begin: rows.start as u32,
+            row_end: rows.end as u32,
+            dropout_seed: 0,
+            dropout_threshold: 0,
+            keep: 1.0,
+            aux_weight: 1.0,
+            reserved: [0; 2],
+        }
     }
 
     /// Drops inputs of the low-rank path with probability `p` in `0.0..1.0`; the mask is keyed by (`seed`, `step`, layer and projection, row of the job, column).
@@ -49,6 +59,13 @@ impl JobRow {
         let threshold = (f64::from(p.clamp(0.0, 1.0)) * 4_294_967_296.0).min(4_294_967_295.0) as u32;
         let keep = (1.0 / (1.0 - f64::from(p))) as f32;
         Self { dropout_seed: dropout_step_seed(seed, step), dropout_threshold: threshold, keep, ..self }
+    }
+}
+
+impl JobRow {
+    /// The micro-batch is one of `accumulated` of a step.
+    pub fn accumulated(self, accumulated: usize) -> Self {
+        Self { aux_weight: 1.0 / accumulated.max(1) as f32, ..self }
     }
 }
 
@@ -280,11 +297,8 @@ impl LowrankSite {
 /// # Panics
 /// If a tensor is smaller than its shape: a bug in a recording.
 pub fn forward(rec: &mut Recorder, label: &str, site: &LowrankSite, x: Tensor, h: Tensor, y: Tensor) {
-    site.check(&[("x", x, site.k), ("h", h, site.stride()), ("y", y, site.n)]);
-    let down = Product { factor: Factor::A, scaled: false, dropout: site.dropout };
-    let up = Product { factor: Factor::Bt, scaled: true, dropout: false };
-    site.down(rec, format!("{label}.lowrank_down"), down, x, h);
-    site.up(rec, format!("{label}.lowrank_up"), up, h, y);
+    site.inner(rec, label, x, h);
+    site.outer(rec, label, h, y);
 }
 
 /// Records the gradients of [`forward`]: `dh` `[rows, stride]` is scratch that is written wholly, `grads` and `dx` `[rows, k]` are added to.
@@ -294,16 +308,59 @@ pub fn forward(rec: &mut Recorder, label: &str, site: &LowrankSite, x: Tensor, h
 /// # Panics
 /// If a tensor is smaller than its shape: a bug in a recording.
 pub fn backward(rec: &mut Recorder, label: &str, site: &LowrankSite, x: Tensor, dy: Tensor, h: Tensor, dh: Tensor, dx: Option<Tensor>) {
-    site.check(&[("x", x, site.k), ("h", h, site.stride()), ("dh", dh, site.stride()), ("dy", dy, site.n)]);
-    let out = Product { factor: Factor::Bt, scaled: true, dropout: false };
-    let into = Product { factor: Factor::A, scaled: false, dropout: site.dropout };
-    site.grad(rec, format!("{label}.lowrank_db"), out, h, dy);
-    site.down(rec, format!("{label}.lowrank_dh"), out, dy, dh);
+    site.gradient_b(rec, label, h, dy);
+    site.inner_gradient(rec, label, dy, dh);
     if let Some(dx) = dx {
-        site.check(&[("dx", dx, site.k)]);
-        site.up(rec, format!("{label}.lowrank_dx"), into, dh, dx);
+        site.input_gradient(rec, label, dh, dx);
     }
-    site.grad(rec, format!("{label}.lowrank_da"), into, dh, x);
+    site.gradient_a(rec, label, dh, x);
+}
+
+/// `drop(x) Aᵀ`, its gradients, and what has to do with the input.
+const fn into(site: &LowrankSite) -> Product {
+    Product { factor: Factor::A, scaled: false, dropout: site.dropout }
+}
+
+/// `scale · h Bt` and its gradients.
+const OUT: Product = Product { factor: Factor::Bt, scaled: true, dropout: false };
+
+/// The products of [`forward`] and [`backward`] one by one, for what does something between them.
+impl LowrankSite {
+    /// Records `h = drop(x) Aᵀ`.
+    pub fn inner(&self, rec: &mut Recorder, label: &str, x: Tensor, h: Tensor) {
+        self.check(&[("x", x, self.k), ("h", h, self.stride())]);
+        self.down(rec, format!("{label}.lowrank_down"), into(self), x, h);
+    }
+
+    /// Records `y += scale · h Bt`.
+    pub fn outer(&self, rec: &mut Recorder, label: &str, h: Tensor, y: Tensor) {
+        self.check(&[("h", h, self.stride()), ("y", y, self.n)]);
+        self.up(rec, format!("{label}.lowrank_up"), OUT, h, y);
+    }
+
+    /// Records `dh = scale · dy Btᵀ`.
+    pub fn inner_gradient(&self, rec: &mut Recorder, label: &str, dy: Tensor, dh: Tensor) {
+        self.check(&[("dy", dy, self.n), ("dh", dh, self.stride())]);
+        self.down(rec, format!("{label}.lowrank_dh"), OUT, dy, dh);
+    }
+
+    /// Records `dx += mask ⊙ (dh A)`.
+    pub fn input_gradient(&self, rec: &mut Recorder, label: &str, dh: Tensor, dx: Tensor) {
+        self.check(&[("dh", dh, self.stride()), ("dx", dx, self.k)]);
+        self.up(rec, format!("{label}.lowrank_dx"), into(self), dh, dx);
+    }
+
+    /// Records `dBt += scale · hᵀ dy`.
+    pub fn gradient_b(&self, rec: &mut Recorder, label: &str, h: Tensor, dy: Tensor) {
+        self.check(&[("h", h, self.stride()), ("dy", dy, self.n)]);
+        self.grad(rec, format!("{label}.lowrank_db"), OUT, h, dy);
+    }
+
+    /// Records `dA += dhᵀ drop(x)`.
+    pub fn gradient_a(&self, rec: &mut Recorder, label: &str, dh: Tensor, x: Tensor) {
+        self.check(&[("dh", dh, self.stride()), ("x", x, self.k)]);
+        self.grad(rec, format!("{label}.lowrank_da"), into(self), dh, x);
+    }
 }
 
 impl LowrankSite {

@@ -12,6 +12,7 @@ pub mod lowrank_twin;
 pub mod matmul;
 pub mod matrix;
 pub mod matvec;
+pub mod moe;
 pub mod multilora;
 pub mod norm;
 pub mod optimizer;
@@ -48,6 +49,20 @@ pub const KERNELS: &[&KernelSpec] = &[
     &multilora::EXPAND,
     &multilora::GRADIENT,
     &multilora::GRADIENT_SCALAR,
+    &moe::ROUTE,
+    &moe::COUNT,
+    &moe::SCAN,
+    &moe::SCATTER,
+    &moe::ROUTE_BACKWARD,
+    &moe::GATHER,
+    &moe::COMBINE,
+    &moe::WEIGH,
+    &moe::SPREAD,
+    &moe::JITTER,
+    &moe::OVERFLOW,
+    &moe::OVERFLOW_BACKWARD,
+    &moe::BALANCE,
+    &moe::ROUTER_NORM,
     &norm::FORWARD,
     &norm::BACKWARD,
     &rope::ROPE,

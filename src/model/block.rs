@@ -1,10 +1,12 @@
 //! One LLaMA block: `h = x + o(attention(norm(x)))`, `out = h + down(silu(gate(norm(h))) · up(norm(h)))`.
 //!
 //! The backward pass mirrors the forward pass line by line. Products are kept for it, what is cheap (norms, SwiGLU) is computed again;
-//! under recompute nothing is kept but the block's input, and the forward pass is recorded once more.
+//! under recompute nothing is kept but the block's input, and the forward pass is recorded once more. The
+//! feed-forward half is in `ffn.rs`.
 
 use super::Inputs;
 use super::decoder::LayerCache;
+use super::ffn::{self, FeedForward, Routing};
 use super::linear::{Adapter, Kept, Linear, LinearSiblings, Outputs};
 use super::weights::LayerWeights;
 use crate::adapters::AdapterPool;
@@ -30,6 +32,8 @@ pub struct Block<'a> {
     pub inputs: &'a Inputs,
     /// (cos, sin) table.
     pub rope: Tensor,
+    /// Recorded for training: experts may be full and their inputs random then.
+    pub training: bool,
 }
 
 /// What the backward pass needs of the forward pass. Tensors that are never used again cost nothing: the plan ends their lives.
@@ -42,9 +46,7 @@ pub struct Saved {
     lse: Tensor,
     kept_o: Kept,
     h: Tensor,
-    gate_up: Outputs,
-    kept_gate_up: [Kept; MOST_MEMBERS],
-    kept_down: Kept,
+    mlp: ffn::Saved,
 }
 
 impl<'a> Block<'a> {
@@ -61,13 +63,16 @@ impl<'a> Block<'a> {
         Linear { weight: &self.weights.o, adapter: self.adapter(Projection::O) }
     }
 
-    fn gate_up(&self) -> LinearSiblings<'a> {
+    fn mlp(&self) -> FeedForward<'a> {
         let adapters = [Projection::Gate, Projection::Up].map(|which| self.adapter(which)).into();
-        LinearSiblings { weights: &self.weights.gate_up, adapters, name: "mlp.gate_up_proj" }
-    }
-
-    fn down(&self) -> Linear<'a> {
-        Linear { weight: &self.weights.down, adapter: self.adapter(Projection::Down) }
+        let (rows, documents) = (self.inputs.rows, self.inputs.documents);
+        FeedForward {
+            gate_up: LinearSiblings { weights: &self.weights.gate_up, adapters, name: "mlp.gate_up_proj" },
+            down: Linear { weight: &self.weights.down, adapter: self.adapter(Projection::Down) },
+            experts: self.adapters.and_then(|a| a.experts(self.layer, rows, documents, self.training)),
+            rows,
+            widths: (self.config.hidden_size, self.config.intermediate_size),
+        }
     }
 
     fn attention(&self) -> AttentionShape {
@@ -111,17 +116,12 @@ impl<'a> Block<'a> {
         elementwise::add(rec, "self_attn.residual", x, y, h);
 
         let (n, _) = self.normed(rec, "post_attention_layernorm", h, self.weights.post_attention_layernorm);
-        let gate_up = self.gate_up().outputs(rec, "gate_up", t);
-        let kept_gate_up = self.gate_up().forward(rec, t, n, gate_up);
-        let [gate, up, _] = gate_up.each;
-        // The adapter's inner activation of `down` is needed again even where its output is not.
-        let (a, y) = (new(rec, "act", c.intermediate_size), new(rec, "mlp.y", c.hidden_size));
-        elementwise::swiglu(rec, "mlp.act", gate, up, a);
-        let kept_down = self.down().forward(rec, t, a, y);
+        let y = new(rec, "mlp.y", c.hidden_size);
+        let mlp = self.mlp().forward(rec, n, y, if out.is_some() { Routing::New } else { Routing::Again });
         if let Some(out) = out {
             elementwise::add(rec, "mlp.residual", h, y, out);
         }
-        Saved { x, qkv, kept_qkv, o, lse, kept_o, h, gate_up, kept_gate_up, kept_down }
+        Saved { x, qkv, kept_qkv, o, lse, kept_o, h, mlp }
     }
 
     /// Records the block on a few new rows against the cache, to which their keys and values are appended.
@@ -144,12 +144,8 @@ impl<'a> Block<'a> {
         elementwise::add(rec, "self_attn.residual", x, y, h);
 
         let (n, _) = self.normed(rec, "post_attention_layernorm", h, self.weights.post_attention_layernorm);
-        let gate_up = self.gate_up().outputs(rec, "gate_up", t);
-        self.gate_up().forward(rec, t, n, gate_up);
-        let [gate, up, _] = gate_up.each;
-        let (a, y) = (new(rec, "act", c.intermediate_size), new(rec, "mlp.y", c.hidden_size));
-        elementwise::swiglu(rec, "mlp.act", gate, up, a);
-        self.down().forward(rec, t, a, y);
+        let y = new(rec, "mlp.y", c.hidden_size);
+        self.mlp().forward(rec, n, y, Routing::New);
         elementwise::add(rec, "mlp.residual", h, y, out);
     }
 
@@ -160,16 +156,9 @@ impl<'a> Block<'a> {
         let t = self.inputs.rows;
         let new = |rec: &mut Recorder, name: &str, width: usize| rec.transient(name, t * width);
 
-        let [gate, up, _] = s.gate_up.each;
-        let da = new(rec, "dact", c.intermediate_size);
-        let a = new(rec, "act_again", c.intermediate_size);
-        elementwise::swiglu(rec, "mlp.act_again", gate, up, a);
-        self.down().backward(rec, t, a, s.kept_down, dout, Some(da));
-        // In their place are their gradients now.
-        elementwise::swiglu_backward(rec, "mlp.act_backward", gate, up, da);
         let (n, rstd) = self.normed(rec, "post_attention_layernorm_again", s.h, self.weights.post_attention_layernorm);
         let dn = new(rec, "mlp.dn", c.hidden_size);
-        self.gate_up().backward(rec, t, n, s.kept_gate_up, s.gate_up, Some(dn));
+        self.mlp().backward(rec, s.mlp, n, dout, dn);
         norm::backward(rec, "post_attention_layernorm_backward", s.h, self.weights.post_attention_layernorm, rstd, dn, dout, true);
 
         let d_o = new(rec, "do", c.q_width());

@@ -56,6 +56,10 @@ impl Llama {
         self.block_turned_by(self.rope, layer, adapters, inputs)
     }
 
+    fn training_block<'a>(&'a self, layer: usize, adapters: &'a AdapterPool, inputs: &'a Inputs) -> Block<'a> {
+        Block { training: true, ..self.block(layer, Some(adapters), inputs) }
+    }
+
     pub(super) fn block_turned_by<'a>(
         &'a self,
         rope: Tensor,
@@ -63,7 +67,7 @@ impl Llama {
         adapters: Option<&'a AdapterPool>,
         inputs: &'a Inputs,
     ) -> Block<'a> {
-        Block { layer, config: &self.config, weights: &self.weights.layers[layer], adapters, inputs, rope }
+        Block { layer, config: &self.config, weights: &self.weights.layers[layer], adapters, inputs, rope, training: false }
     }
 
     pub(super) fn embed(&self, rec: &mut Recorder, inputs: &Inputs) -> Tensor {
@@ -100,17 +104,18 @@ impl Llama {
         for layer in 0..self.config.num_hidden_layers {
             let saved = rec.scoped(format!("layers.{layer}"), |rec| {
                 let out = rec.transient("out", inputs.rows * d);
-                let saved = self.block(layer, Some(adapters), inputs).forward(rec, x, Some(out));
+                let saved = self.training_block(layer, adapters, inputs).forward(rec, x, Some(out));
                 kept.push((x, (recompute == Recompute::Off && layer >= lowest).then_some(saved)));
                 out
             });
             x = saved;
         }
+        adapters.record_balance(rec, inputs.rows);
         let dx = rec.transient("dx", inputs.rows * d);
         rec.scoped("head", |rec| head::loss(rec, &self.weights, inputs, self.config.rms_norm_eps, x, Some(dx)));
         for layer in (lowest..self.config.num_hidden_layers).rev() {
             rec.scoped(format!("layers.{layer}"), |rec| {
-                let block = self.block(layer, Some(adapters), inputs);
+                let block = self.training_block(layer, adapters, inputs);
                 let (x, saved) = kept[layer];
                 let saved = saved.unwrap_or_else(|| rec.scoped("again", |rec| block.forward(rec, x, None)));
                 block.backward(rec, saved, dx, layer > lowest);

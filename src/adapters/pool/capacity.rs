@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use super::super::layout::{ALIGN, AdapterLayout};
 use super::super::site::Site;
+use super::experts::ExpertCapacity;
 use super::modules::{ModuleCapacity, effective_words};
 use super::slots::groups;
 use crate::kernels::optimizer;
@@ -21,8 +22,14 @@ pub struct Ranks {
 }
 
 impl Ranks {
-    fn max(self, other: Ranks) -> Ranks {
+    pub(super) fn max(self, other: Ranks) -> Ranks {
         Ranks { rank: self.rank.max(other.rank), trained: self.trained.max(other.trained) }
+    }
+
+    /// The next of few sizes: 8, 16, 32 and so on.
+    pub(super) fn rounded(self) -> Ranks {
+        let size = |rank: usize| rank.max(8).next_power_of_two();
+        Ranks { rank: size(self.rank), trained: size(self.trained) }
     }
 }
 
@@ -41,6 +48,8 @@ pub struct Capacity {
     pub blocks: usize,
     /// Sites with learnable scales.
     pub modules: ModuleCapacity,
+    /// Routers and experts.
+    pub experts: ExpertCapacity,
     /// Whether a job may drop inputs.
     pub dropout: bool,
     /// Whether a job may store factors as f16.
@@ -61,6 +70,7 @@ impl Capacity {
             grads,
             blocks,
             modules: ModuleCapacity::of(layout),
+            experts: ExpertCapacity::of(layout),
             dropout: layout.dropout > 0.0,
             half: layout.half,
         }
@@ -85,6 +95,7 @@ impl Capacity {
             grads: self.grads + other.grads,
             blocks: self.blocks + other.blocks,
             modules: self.modules.and(other.modules),
+            experts: self.experts.and(other.experts),
             dropout: self.dropout || other.dropout,
             half: self.half || other.half,
         }
@@ -99,10 +110,9 @@ impl Capacity {
         }
         self.jobs = JOBS.into_iter().find(|size| *size >= self.jobs).unwrap_or(self.jobs);
         let most = self.sites.values().fold(Ranks::default(), |most, ranks| most.max(*ranks));
-        let size = |rank: usize| rank.max(8).next_power_of_two();
-        let (rank, trained) = (size(most.rank), size(most.trained));
-        self.sites.values_mut().for_each(|ranks| *ranks = Ranks { rank, trained });
+        self.sites.values_mut().for_each(|ranks| *ranks = most.rounded());
         self.modules = self.modules.rounded();
+        self.experts = self.experts.rounded();
         self
     }
 
@@ -114,6 +124,7 @@ impl Capacity {
             && need.grads <= self.grads
             && need.blocks <= self.blocks
             && self.modules.holds(need.modules)
+            && self.experts.holds(&need.experts)
             && (self.dropout || !need.dropout)
             && (self.half || !need.half)
     }

@@ -2,6 +2,7 @@
 //! whose. A job that joins or leaves within the pool's [`Capacity`] changes tables only.
 
 mod capacity;
+mod experts;
 mod modules;
 mod slots;
 mod spans;
@@ -10,8 +11,10 @@ use std::collections::BTreeMap;
 use std::ops::Range;
 
 pub use capacity::{Capacity, Ranks};
+pub use experts::{BlockStats, ExpertBlock, ExpertCapacity, RouterStats};
 pub use modules::ModuleCapacity;
 
+use self::experts::ExpertTables;
 use self::modules::{Base, ModuleTables};
 use self::slots::{groups, not_one, site_row};
 use self::spans::Spans;
@@ -32,6 +35,7 @@ pub struct AdapterPool {
     pub jobs: Tensor,
     tables: LowrankTables,
     modules: ModuleTables,
+    experts: Option<ExpertTables>,
     sites: BTreeMap<Site, SiteInfo>,
     rows: Vec<SiteRow>,
     placed: Vec<Option<Allocation>>,
@@ -68,6 +72,7 @@ impl AdapterPool {
     /// [`Error::Limit`] past 32-bit addressing.
     pub fn declare(capacity: Capacity, model: &ModelConfig, store: &mut Store, row_job: Tensor) -> Result<AdapterPool> {
         let modules = ModuleTables::declare(capacity.modules, store)?;
+        let experts = ExpertTables::declare(&capacity.experts, capacity.jobs, row_job.len as usize, store)?;
         let jobs = capacity.jobs;
         let mut tensor = |label: &str, class: Class, len: usize| store.declare(format!("adapter.{label}"), class, len);
         let state = State {
@@ -89,6 +94,7 @@ impl AdapterPool {
             jobs: job_table,
             tables,
             modules,
+            experts,
             sites,
             rows,
             placed: vec![None; jobs],
@@ -155,6 +161,9 @@ impl AdapterPool {
             assert!(row.rank as usize <= info.ranks.rank && row.train_end as usize <= info.ranks.rank, "ranks within the capacity");
             self.rows[info.index * self.capacity.jobs + job] = row;
         }
+        if let Some(experts) = &mut self.experts {
+            experts.describe(job, layout, values.start, (&offsets, grads.start))?;
+        }
         Ok(())
     }
 
@@ -165,6 +174,9 @@ impl AdapterPool {
             self.grads.give_back(placed.grads);
         }
         self.modules.remove(job);
+        if let Some(experts) = &mut self.experts {
+            experts.remove(job);
+        }
         self.rows.iter_mut().skip(job).step_by(self.capacity.jobs.max(1)).for_each(|row| *row = SiteRow::default());
     }
 
@@ -197,6 +209,7 @@ impl AdapterPool {
         other.jobs = store.declare("adapter.jobs", Class::Io, self.jobs.len as usize)?;
         other.tables.row_job = row_job;
         other.tables.jobs = other.jobs;
+        other.experts = self.experts.as_ref().map(|experts| experts.for_inference(row_job.len as usize, store)).transpose()?;
         other.capacity.dropout = false;
         Ok(other)
     }
@@ -211,6 +224,9 @@ impl AdapterPool {
     /// made, norms, clipping, AdamW; their gradients are zero then.
     pub fn record_update(&self, rec: &mut Recorder) {
         self.modules.gradient(rec, self.state);
+        if let Some(experts) = &self.experts {
+            experts.router_norms(rec, self.state.grads, &self.model);
+        }
         optimizer::step(rec, self.state);
     }
 
@@ -267,6 +283,9 @@ impl AdapterPool {
     /// [`Error::Gpu`] if the buffers were not allocated.
     pub fn upload(&self, gpu: &Gpu, store: &Store) -> Result<()> {
         self.modules.upload(gpu, store)?;
+        if let Some(experts) = &self.experts {
+            experts.upload(gpu, store)?;
+        }
         let placed = self.placed.iter().enumerate().filter_map(|(job, placed)| Some((job, placed.as_ref()?)));
         let mut blocks: Vec<Block> = placed.flat_map(|(job, placed)| optimizer::blocks(job, &placed.groups)).collect();
         blocks.resize(self.capacity.blocks.max(1), Block::default());
@@ -294,6 +313,34 @@ impl AdapterPool {
         })
     }
 
+    /// Router and experts of one block on batches of `rows` rows, `None` where no job may have them. While `training`, capacities, jitter
+    /// and dropout hold.
+    pub fn experts(&self, layer: usize, rows: usize, documents: Tensor, training: bool) -> Option<ExpertBlock> {
+        self.experts.as_ref()?.block(layer, rows, documents, training, self.tables, &self.model)
+    }
+
+    /// Records what lies between the forward passes of all blocks and their backward passes: the balance of experts.
+    pub fn record_balance(&self, rec: &mut Recorder, rows: usize) {
+        if let Some(experts) = &self.experts {
+            experts.balance(rec, rows, self.jobs);
+        }
+    }
+
+    /// Where the statistics of a micro-batch and the norms of an update are, to be read with [`Self::router_stats`] and [`Self::router_norm`].
+    pub fn router_outputs(&self) -> Option<(Tensor, Tensor)> {
+        self.experts.as_ref().map(ExpertTables::outputs)
+    }
+
+    /// What a job's routers did, out of the statistics of a micro-batch.
+    pub fn router_stats(&self, job: usize, stats: &[f32]) -> Option<RouterStats> {
+        self.experts.as_ref()?.job_stats(job, stats)
+    }
+
+    /// The norm of the gradient of a job's routers, out of the norms of an update.
+    pub fn router_norm(&self, job: usize, norms: &[f32]) -> Option<f32> {
+        self.experts.as_ref()?.job_norm(job, norms)
+    }
+
     /// Jobs at once.
     pub fn job_count(&self) -> usize {
         self.capacity.jobs
@@ -301,6 +348,7 @@ impl AdapterPool {
 
     /// The lowest block that may have an adapter: nothing below it needs a gradient.
     pub fn lowest_layer(&self) -> Option<usize> {
-        self.sites.keys().map(|s| s.layer).min()
+        let routers = self.capacity.experts.layers.first().copied();
+        self.sites.keys().map(|s| s.layer).min().into_iter().chain(routers).min()
     }
 }

@@ -1,0 +1,26 @@
+// y[s, :] = x[row of slot s, :]. x [rows, width], y [slots, width]; slots of nobody keep what they have.
+#import index
+#import moe
+
+#ifdef VEC4
+alias Lane = vec4<f32>;
+const WIDE: u32 = 4u;
+#else
+alias Lane = f32;
+const WIDE: u32 = 1u;
+#endif
+
+@group(0) @binding(1) var<storage, read> slot_row: array<u32>;
+@group(0) @binding(2) var<storage, read_write> x: array<Lane>;
+@group(0) @binding(3) var<storage, read_write> y: array<Lane>;
+
+@compute @workgroup_size(64)
+fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) groups: vec3<u32>,
+        @builtin(local_invocation_index) lane: u32) {
+    let i = flat_workgroup(group, groups) * 64u + lane;
+    let width = p.width / WIDE;
+    let slot = i / width;
+    if (slot < p.slots && slot_row[slot] != NONE) {
+        y[i] = x[slot_row[slot] / p.choices * width + i % width];
+    }
+}
