@@ -5,6 +5,7 @@ use super::attention::{self, AttentionShape, documents};
 use super::cross_entropy::{self, Targets};
 use super::lowrank::{self, LowrankSite, LowrankTables};
 use super::matrix::{Matrix, Part};
+use super::moe::{Combine, Moe, MoeShape, Routed, RouterRow, Stats};
 use super::multilora::{ModuleGrid, ModuleRow, Modules};
 use super::optimizer::{self, Block, Hyper, State};
 use super::rope::Turn;
@@ -54,6 +55,7 @@ fn record_all(rec: &mut Recorder) {
     }
     record_adapters(rec, store);
     record_modules(rec, store);
+    record_experts(rec, store);
     record_attention(rec, store);
     record_small(rec, store);
 }
@@ -104,6 +106,44 @@ fn record_modules(rec: &mut Recorder, store: &mut Store) {
         modules.expand(rec, values);
         modules.gradient(rec, values, grads, hyper);
     }
+}
+
+fn record_experts(rec: &mut Recorder, store: &mut Store) {
+    let (t, segments, experts, choices) = (64, 8, 8, 2);
+    let shape = MoeShape { rows: t, jobs: 1, segments, choices, experts, layers: 1, layer_probs: 16 * t, training: true };
+    let slots = shape.slots();
+    let mut words = |len: usize| tensor(store, len);
+    let routed = Routed {
+        probs: words(t * shape.prob_stride()),
+        places: words(2 * t * choices),
+        weight: words(t * choices),
+        slot_row: words(slots),
+        slot_segment: words(slots),
+        segments: words(8 * segments),
+        chosen: words(segments),
+        aux: words(segments + 1),
+    };
+    let (jobs, routers) = (words(8), words(size_of::<RouterRow>() / 4));
+    let moe = Moe { shape, layer: 0, row_job: words(t), jobs, routers, documents: words(documents::table_words(t)), routed };
+    let (logits, dweight) = (words(t * experts), words(slots + t));
+    moe.route(rec, "sample", logits);
+    let stats = Stats { probs: routed.probs, chosen: routed.chosen, aux: routed.aux, stats: words(shape.stat_words()) };
+    shape.balance(rec, jobs, routers, stats);
+    moe.route_backward(rec, "sample", dweight, logits);
+    for d in [64, 63] {
+        let (x, y, of_slots, other) = (words(t * d), words(t * d), words(slots * d), words(slots * d));
+        moe.gather(rec, "sample", d, x, of_slots);
+        for how in [Combine::Weighted, Combine::AddWeighted, Combine::Plain, Combine::Add] {
+            moe.combine(rec, "sample", how, d, of_slots, y);
+        }
+        moe.spread(rec, "sample", d, x, of_slots, other, dweight, false);
+        moe.spread(rec, "sample", d, x, of_slots, other, dweight, true);
+        moe.weigh(rec, "sample", d, of_slots, other, dweight);
+        moe.jitter(rec, "sample", d, x);
+        moe.overflow(rec, "sample", d, x, y);
+        moe.overflow_backward(rec, "sample", d, x, y, words(t * d), dweight);
+    }
+    shape.router_norms(rec, 64, words(8), words(512), words(1));
 }
 
 fn record_attention(rec: &mut Recorder, store: &mut Store) {

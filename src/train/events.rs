@@ -6,6 +6,7 @@ use serde::{Serialize, Serializer};
 
 use super::chain::KnotReport;
 use super::passes::Passes;
+use super::routing::RouterReport;
 use crate::Error;
 use crate::settings::Map;
 
@@ -147,8 +148,17 @@ pub struct StepReport {
     pub job: String,
     /// Which step, from 1.
     pub step: u64,
-    /// Mean loss in nats over the step's targets, before the update.
+    /// What is minimised, before the update: the mean loss in nats over the step's targets, and for MixLoRA what balances its experts.
     pub loss: f64,
+    /// The mean loss in nats over the step's targets, where more than that is minimised.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub ce: Option<f64>,
+    /// The balance loss of MixLoRA's experts, before its coefficient.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub balance_loss: Option<f64>,
+    /// What MixLoRA's routers did.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub router: Option<RouterReport>,
     /// Learning rate of the update, without the multipliers of single parameters.
     pub lr: f64,
     /// Norm of all gradients together, before clipping.

@@ -71,16 +71,22 @@ pub async fn micro_step(session: &mut Session, gpu: &Gpu, jobs: &mut [&mut Job])
     for job in jobs.iter_mut() {
         let (slot, dropout) = (job.slot, job.dropout());
         let (batch, weight) = job.next_micro();
-        fused.push(slot, batch, weight, |rows| JobRow::new(rows).with_dropout(dropout.p, dropout.seed, dropout.counter));
+        fused.push(slot, batch, weight, |rows| {
+            JobRow::new(rows).with_dropout(dropout.p, dropout.seed, dropout.counter).accumulated(dropout.accumulated)
+        });
     }
     let (batch, rows) = fused.finish();
     let losses = session.accumulate(gpu, &batch, &rows).await.inspect_err(|_| jobs.iter_mut().for_each(|job| job.abandon_step()))?;
+    let routers = session.read_routers(gpu).await.inspect_err(|_| jobs.iter_mut().for_each(|job| job.abandon_step()))?;
     let mut losses = losses.as_slice();
     let mut outcomes = Vec::with_capacity(jobs.len());
     let mut steps = Vec::new();
     for job in jobs.iter_mut() {
         let (own, rest) = losses.split_at(job.micro_targets());
         losses = rest;
+        if let Some(stats) = routers.as_deref().and_then(|all| session.router_stats(job.slot, all)) {
+            job.add_routing(stats);
+        }
         let complete = job.add_losses(own);
         let loss = job.step_loss();
         if !loss.is_finite() {
@@ -98,11 +104,12 @@ pub async fn micro_step(session: &mut Session, gpu: &Gpu, jobs: &mut [&mut Job])
         return Ok(outcomes);
     }
     let norms = session.update(gpu, &steps).await.inspect_err(|_| jobs.iter_mut().for_each(|job| job.abandon_step()))?;
+    let router_norms = session.read_router_norms(gpu).await.inspect_err(|_| jobs.iter_mut().for_each(|job| job.abandon_step()))?;
     for ((slot, _), norm) in steps.iter().zip(norms) {
         let Some(at) = jobs.iter().position(|job| job.slot == *slot) else { continue };
         let job = &mut jobs[at];
         outcomes[at] = if norm.is_finite() {
-            Ok(Some(job.finish_step(norm)))
+            Ok(Some(job.finish_step(norm, router_norms.as_deref().and_then(|all| session.router_norm(*slot, all)))))
         } else {
             let error = not_finite(job, "gradient norm", norm);
             job.abandon_step();

@@ -11,10 +11,12 @@ use super::events::StepReport;
 use super::passes::Passes;
 use super::progress::Progress;
 use super::resume;
+use super::routing::RouterSums;
 use super::schedule::Schedule;
 use super::score::{self, HeldOut, Score};
 use super::session::{Hyper, Session};
 use crate::adapters::AdapterLayout;
+use crate::adapters::pool::RouterStats;
 use crate::config::ModelConfig;
 use crate::export::chain::Chain;
 use crate::export::peft::{File, Note, PeftAdapter};
@@ -74,6 +76,8 @@ struct Accumulating {
     targets: usize,
     sum: f64,
     by_task: Vec<Score>,
+    /// Where the job has routers.
+    routing: Option<RouterSums>,
     before: Cursor,
     /// By the device's clock.
     began: Duration,
@@ -85,6 +89,8 @@ pub(super) struct Dropout {
     pub p: f32,
     pub seed: u32,
     pub counter: u32,
+    /// Micro-batches of the step.
+    pub accumulated: usize,
 }
 
 /// A job with the device it is on.
@@ -176,7 +182,7 @@ impl Job {
             let batches: Vec<Batch> = (0..accum).map(|_| packer.next_batch(&data.train)).collect();
             let targets = batches.iter().map(|batch| batch.n_targets).sum();
             let by_task = vec![Score::default(); data.tasks.len()];
-            Accumulating { batches, next: 0, targets, sum: 0.0, by_task, before, began: clock::now() }
+            Accumulating { batches, next: 0, targets, sum: 0.0, by_task, routing: None, before, began: clock::now() }
         });
         (&step.batches[step.next], 1.0 / step.targets.max(1) as f32)
     }
@@ -191,7 +197,7 @@ impl Job {
         let next = self.accumulating.as_ref().map_or(0, |step| step.next) as u64;
         // Only its lower half is used.
         let counter = self.step.wrapping_mul(self.config.grad_accum as u64).wrapping_add(next) as u32;
-        Dropout { p: self.layout.dropout, seed: job_seed(self.config.seed), counter }
+        Dropout { p: self.layout.dropout, seed: job_seed(self.config.seed), counter, accumulated: self.config.grad_accum }
     }
 
     /// Takes the losses of the micro-batch's targets; true if the step is complete.
@@ -212,9 +218,20 @@ impl Job {
         step.next == step.batches.len()
     }
 
-    /// Mean loss of the step so far.
+    /// Takes what its routers did in the micro-batch.
+    pub(super) fn add_routing(&mut self, stats: RouterStats) {
+        if let (Some(step), Some(experts)) = (&mut self.accumulating, &self.layout.experts) {
+            step.routing.get_or_insert_default().add(&experts.routing, stats);
+        }
+    }
+
+    /// Mean loss of the step so far, and what is minimised beside it.
     pub(super) fn step_loss(&self) -> f64 {
-        self.accumulating.as_ref().map_or(f64::NAN, |step| step.sum / step.targets.max(1) as f64)
+        self.accumulating.as_ref().map_or(f64::NAN, |step| step.sum / step.targets.max(1) as f64 + self.router_loss(step))
+    }
+
+    fn router_loss(&self, step: &Accumulating) -> f64 {
+        step.routing.as_ref().zip(self.layout.experts.as_ref()).map_or(0.0, |(sums, experts)| sums.loss(&experts.routing))
     }
 
     /// What the update of the present step needs.
@@ -229,9 +246,10 @@ impl Job {
     }
 
     /// The step is done.
-    pub(super) fn finish_step(&mut self, norm: f32) -> StepReport {
+    pub(super) fn finish_step(&mut self, norm: f32, router_norm: Option<f32>) -> StepReport {
         let (loss, lr) = (self.step_loss(), self.hyper().lr);
-        let step = self.accumulating.take();
+        let mut step = self.accumulating.take();
+        let routing = step.as_mut().and_then(|step| step.routing.take());
         let tokens: u64 = step.iter().flat_map(|step| &step.batches).map(|batch| batch.n_tokens as u64).sum();
         let seconds = step.as_ref().map_or(0.0, |step| (clock::now() - step.began).as_secs_f64());
         self.step += 1;
@@ -240,6 +258,9 @@ impl Job {
             job: self.config.name.clone(),
             step: self.step,
             loss,
+            ce: routing.as_ref().and(step.as_ref()).map(|step| step.sum / step.targets.max(1) as f64),
+            balance_loss: routing.as_ref().map(RouterSums::balance),
+            router: routing.map(|sums| sums.report(f64::from(router_norm.unwrap_or(f32::NAN)))),
             lr,
             grad_norm: f64::from(norm),
             tokens,

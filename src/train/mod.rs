@@ -19,6 +19,7 @@ pub mod progress;
 pub mod proof;
 pub mod read;
 mod resume;
+pub mod routing;
 pub mod run;
 pub mod schedule;
 

@@ -6,6 +6,7 @@ use super::config::TrainConfig;
 use super::events::{Event, StepReport};
 use super::job::Seat;
 use super::progress::Progress;
+use super::routing::CollapseWatch;
 use super::score::HeldOut;
 use super::trainer::Trainer;
 use crate::gpu::Gpu;
@@ -83,6 +84,7 @@ pub struct Run {
     pub held_out: bool,
     ended: bool,
     last: Option<f64>,
+    collapse: CollapseWatch,
 }
 
 /// What is to be kept after a step.
@@ -99,7 +101,7 @@ pub struct After {
 impl Run {
     /// A run of `total` steps of which `done` are done.
     pub fn new(config: TrainConfig, total: u64, done: u64, progress: Progress, held_out: bool) -> Self {
-        Self { config, total, done, progress, held_out, ended: false, last: None }
+        Self { config, total, done, progress, held_out, ended: false, last: None, collapse: CollapseWatch::default() }
     }
 
     /// The run of a trainer, fresh or resumed.
@@ -138,7 +140,11 @@ impl Run {
     ) -> Result<After> {
         let report_loss = report.loss;
         (self.done, self.last) = (report.step, Some(report_loss));
+        let collapsed = report.router.as_ref().and_then(|router| self.collapse.step(router));
         tell(Event::Step(report))?;
+        if let Some(message) = collapsed {
+            tell(Event::Warning { job: Some(self.config.name.clone()), message })?;
+        }
         let diverged = self.progress.diverges();
         self.progress.stepped(report_loss);
         let diverges = self.progress.diverges();

@@ -7,6 +7,7 @@ use std::ops::Range;
 
 pub use plan::{Planned, Shape};
 
+use crate::adapters::pool::RouterStats;
 use crate::adapters::{AdapterLayout, AdapterPool, Capacity};
 use crate::gpu::plan::Footprint;
 use crate::gpu::timing::Timing;
@@ -284,6 +285,38 @@ impl Session {
         self.update.run(gpu).await?;
         let norms: Vec<f32> = gpu.read(&self.store, self.adapters.state.norms).await?;
         Ok(steps.iter().map(|(job, _)| norms[2 * job]).collect())
+    }
+
+    /// Statistics of the routers of the last micro-batch that was accumulated; `None` where no job can have a router.
+    ///
+    /// # Errors
+    /// A lost device.
+    pub async fn read_routers(&self, gpu: &Gpu) -> Result<Option<Vec<f32>>> {
+        match self.adapters.router_outputs() {
+            Some((stats, _)) => Ok(Some(gpu.read(&self.store, stats).await?)),
+            None => Ok(None),
+        }
+    }
+
+    /// Norms of the routers' gradients at the last update.
+    ///
+    /// # Errors
+    /// A lost device.
+    pub async fn read_router_norms(&self, gpu: &Gpu) -> Result<Option<Vec<f32>>> {
+        match self.adapters.router_outputs() {
+            Some((_, norms)) => Ok(Some(gpu.read(&self.store, norms).await?)),
+            None => Ok(None),
+        }
+    }
+
+    /// A job's part of [`Self::read_routers`].
+    pub fn router_stats(&self, job: usize, stats: &[f32]) -> Option<RouterStats> {
+        self.adapters.router_stats(job, stats)
+    }
+
+    /// A job's part of [`Self::read_router_norms`].
+    pub fn router_norm(&self, job: usize, norms: &[f32]) -> Option<f32> {
+        self.adapters.router_norm(job, norms)
     }
 
     /// GPU time of every dispatch of one largest micro-batch.
