@@ -27,6 +27,7 @@ mod large_models;
 mod lowrank;
 mod matmul;
 mod merge;
+mod mixlora;
 mod mixture;
 mod multilora;
 mod packing;
