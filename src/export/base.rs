@@ -1,15 +1,13 @@
 //! Whether an adapter belongs to a base, and whether it does anything.
 
-use super::peft::PeftAdapter;
+use super::peft::{Note, PeftAdapter};
 use crate::formats::{BaseId, file_name};
 use crate::{Error, Result};
 
 impl PeftAdapter {
     /// The base that it was trained on, as far as it says.
     pub fn base(&self) -> Option<BaseId> {
-        let note = self.note.as_ref()?;
-        let name = self.base_name.as_deref().map(file_name).unwrap_or_default();
-        Some(BaseId { hash: note.base_hash.clone(), name: name.to_owned(), format: note.base_format.clone() })
+        noted(self.note.as_ref(), self.base_name.as_deref())
     }
 
     /// One sentence where it was trained on another file than `base`. Its shapes have been checked when it was read, so that it can be used all the
@@ -18,18 +16,7 @@ impl PeftAdapter {
     /// # Errors
     /// When both are known and differ, and `strict` says that this is no warning.
     pub fn check_base(&self, name: &str, base: &BaseId, strict: bool) -> Result<Option<String>> {
-        let Some(own) = self.base().filter(|own| own.hash != base.hash) else { return Ok(None) };
-        if strict {
-            return Err(Error::Adapter {
-                adapter: name.to_owned(),
-                problem: format!("it was trained on the base {own}, this one is {base}"),
-                hint: "use the model file that it was trained on",
-            });
-        }
-        Ok(Some(format!(
-            "adapter {name} was trained on the base {own}, this one is {base}: the shapes are the same, so it is used; that is right for two \
-             files of one model and wrong for two models"
-        )))
+        check(self.base(), name, base, strict)
     }
 
     /// How far the factors of `other` are from these: the largest difference at a site as a share of the largest number there, with scales in B;
@@ -56,9 +43,37 @@ impl PeftAdapter {
 
     /// What to say of an adapter that [is zero](Self::is_zero).
     pub fn zero_problem(&self) -> Option<String> {
-        let steps = self.note.as_ref().map(|note| format!(" after {} steps", note.steps)).unwrap_or_default();
-        self.is_zero().then(|| format!("its B is all zero{steps}: it changes nothing"))
+        self.is_zero().then(|| all_zero(self.note.as_ref()))
     }
+}
+
+/// The base that a note names.
+pub(super) fn noted(note: Option<&Note>, base_name: Option<&str>) -> Option<BaseId> {
+    let note = note?;
+    let name = base_name.map(file_name).unwrap_or_default();
+    Some(BaseId { hash: note.base_hash.clone(), name: name.to_owned(), format: note.base_format.clone() })
+}
+
+/// What [`PeftAdapter::check_base`] says of an adapter that was trained on `own`.
+pub(super) fn check(own: Option<BaseId>, name: &str, base: &BaseId, strict: bool) -> Result<Option<String>> {
+    let Some(own) = own.filter(|own| own.hash != base.hash) else { return Ok(None) };
+    if strict {
+        return Err(Error::Adapter {
+            adapter: name.to_owned(),
+            problem: format!("it was trained on the base {own}, this one is {base}"),
+            hint: "use the model file that it was trained on",
+        });
+    }
+    Ok(Some(format!(
+        "adapter {name} was trained on the base {own}, this one is {base}: the shapes are the same, so it is used; that is right for two \
+         files of one model and wrong for two models"
+    )))
+}
+
+/// What to say of an adapter that changes nothing.
+pub(super) fn all_zero(note: Option<&Note>) -> String {
+    let steps = note.map(|note| format!(" after {} steps", note.steps)).unwrap_or_default();
+    format!("its B is all zero{steps}: it changes nothing")
 }
 
 /// The largest difference of two lists as a share of the largest number of the first.

@@ -7,7 +7,7 @@ use crate::settings::shorten;
 pub const CARD_FILE: &str = "README.md";
 
 /// Text for one line of Markdown, whatever stands in the files that it comes from.
-fn plain(text: &str) -> String {
+pub(super) fn plain(text: &str) -> String {
     text.chars().filter(|c| !c.is_control() && !"`|<>".contains(*c)).collect()
 }
 
@@ -73,7 +73,7 @@ printf 'FROM ./{file}\\nADAPTER ./adapter.gguf\\n' > Modelfile && ollama create 
     )
 }
 
-fn of_base(format: &str, hash: &str) -> String {
+pub(super) fn of_base(format: &str, hash: &str) -> String {
     let format = if format.is_empty() { String::new() } else { format!("{}, ", plain(format)) };
     format!(" ({format}hash {})", plain(hash))
 }

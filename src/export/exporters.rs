@@ -2,7 +2,10 @@
 
 use serde::Serialize;
 
-use super::peft::PeftAdapter;
+use super::adapter::Subject;
+use super::mixlora::MixLoraAdapter;
+use super::mixlora::write::Container;
+use super::peft::{File, PeftAdapter};
 use super::retention::TensorExport;
 use super::{gguf_lora, merged};
 use crate::formats::{LocalFuture, ModelFile};
@@ -35,7 +38,7 @@ pub struct Request<'a> {
     /// What errors call the adapter.
     pub name: &'a str,
     /// The adapter, read against the model where there is one.
-    pub adapter: &'a PeftAdapter,
+    pub adapter: Subject<'a>,
     /// The base, for exporters that need it.
     pub model: Option<&'a ModelFile>,
     /// How the weights are to be stored; `None` leaves it to the exporter.
@@ -43,6 +46,14 @@ pub struct Request<'a> {
 }
 
 impl<'a> Request<'a> {
+    /// The plain adapter that `what` is made of.
+    ///
+    /// # Errors
+    /// When it has routed experts.
+    pub fn plain(&self, what: &str) -> Result<&'a PeftAdapter> {
+        self.adapter.plain(self.name, what)
+    }
+
     /// The base.
     ///
     /// # Errors
@@ -68,6 +79,8 @@ pub struct Exported {
 pub enum Made {
     /// A folder with an adapter.
     PeftFolder,
+    /// A folder with routers and experts.
+    MixLoraFolder,
     /// A file with an adapter.
     GgufAdapter,
     /// A folder with a model.
@@ -105,6 +118,20 @@ pub static EXPORTERS: &[Exporter] = &[
         needs_model: false,
         makes: Made::PeftFolder,
         run: |request, sink| Box::pin(async move { peft(request, sink) }),
+    },
+    Exporter {
+        name: "mixlora",
+        help: "routers and experts alone, with the names of MixLoRA's authors, as safetensors",
+        needs_model: false,
+        makes: Made::MixLoraFolder,
+        run: |request, sink| Box::pin(async move { mixlora(request, Container::Safetensors, sink) }),
+    },
+    Exporter {
+        name: "mixlora-bin",
+        help: "the same with adapter_model.bin, the PyTorch file that the authors' programs read",
+        needs_model: false,
+        makes: Made::MixLoraFolder,
+        run: |request, sink| Box::pin(async move { mixlora(request, Container::Pickle, sink) }),
     },
     Exporter {
         name: "gguf",
@@ -151,20 +178,54 @@ pub fn check_same(request: &Request<'_>, written: &PeftAdapter) -> Result<()> {
         Some("BF16") => 8e-3,
         _ => 1e-6,
     });
-    let distance = request.adapter.distance(written);
+    let distance = request.plain("a comparison")?.distance(written);
     if distance <= allowed {
         return Ok(());
     }
-    let problem = format!("what was written holds other numbers: off by {distance:.1e} of the largest at a layer");
-    Err(Error::Adapter { adapter: request.name.to_owned(), problem, hint: "report it; nothing was left" })
+    Err(other_numbers(request.name, &format!("off by {distance:.1e} of the largest at a layer")))
+}
+
+/// As [`check_same`] for routers and experts, whose numbers are written as they are.
+///
+/// # Errors
+/// When one is another.
+pub fn check_same_experts(request: &Request<'_>, written: &MixLoraAdapter) -> Result<()> {
+    let own = request.adapter.routed(request.name, "a comparison")?;
+    let same = own
+        .pairs()
+        .map(|pair| (pair.site, pair.rank, &pair.a, &pair.b))
+        .eq(written.pairs().map(|pair| (pair.site, pair.rank, &pair.a, &pair.b)));
+    if same && own.gates == written.gates {
+        return Ok(());
+    }
+    Err(other_numbers(request.name, "not the same"))
+}
+
+fn other_numbers(name: &str, how: &str) -> Error {
+    let problem = format!("what was written holds other numbers: {how}");
+    Error::Adapter { adapter: name.to_owned(), problem, hint: "report it; nothing was left" }
 }
 
 fn peft(request: &Request<'_>, sink: &mut dyn Sink) -> Result<Exported> {
-    if let Some(format) = request.format {
-        return Err(Error::config("format", format!("{} for a PEFT folder, whose factors are f32", format.name), "leave --format out"));
+    no_format(request, "a PEFT folder")?;
+    folder(request.plain("a PEFT folder")?.to_files(request.name)?, sink)
+}
+
+fn mixlora(request: &Request<'_>, container: Container, sink: &mut dyn Sink) -> Result<Exported> {
+    no_format(request, "a MixLoRA folder")?;
+    folder(request.adapter.routed(request.name, "a MixLoRA folder")?.to_files(request.name, container)?, sink)
+}
+
+fn no_format(request: &Request<'_>, what: &str) -> Result<()> {
+    match request.format {
+        Some(format) => Err(Error::config("format", format!("{} for {what}, whose factors are f32", format.name), "leave --format out")),
+        None => Ok(()),
     }
+}
+
+fn folder(files: Vec<File>, sink: &mut dyn Sink) -> Result<Exported> {
     let mut done = Exported::default();
-    for (name, bytes) in request.adapter.to_files(request.name)? {
+    for (name, bytes) in files {
         write_whole(sink, &mut done, name, &bytes)?;
     }
     Ok(done)

@@ -37,7 +37,7 @@ pub async fn export(request: &Request<'_>, sink: &mut dyn Sink) -> Result<Export
     if format.block != 1 || format.ggml_id.is_none() {
         return Err(Error::config("format", format!("{} for the factors of an adapter", format.name), "use f32, f16 or bf16"));
     }
-    let adapter = request.adapter;
+    let adapter = request.plain("a GGUF adapter")?;
     let alpha = common_alpha(adapter);
     let mut tensors = Vec::with_capacity(2 * adapter.sites.len());
     let mut data = Vec::with_capacity(2 * adapter.sites.len());

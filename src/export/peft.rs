@@ -6,7 +6,7 @@
 
 use std::collections::{BTreeMap, HashMap};
 
-use safetensors::tensor::{Dtype, SafeTensors, TensorView};
+use safetensors::tensor::{Dtype, TensorView};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
@@ -15,12 +15,13 @@ use super::chain::CHAIN_FILE;
 use super::foreign;
 use super::handed_out::{base_name, without_folders};
 use super::peft_config::{CONFIG_FILE, PeftConfig};
+use super::weights::{self, PICKLE_FILE, Weight};
 use crate::adapters::patterns::json_number;
 use crate::adapters::{AdapterLayout, Patterns, Projection, Site, Slice};
 use crate::config::ModelConfig;
 use crate::settings::Map;
 use crate::text::templates;
-use crate::{Error, Result, quant};
+use crate::{Error, Result};
 
 /// File name of the tensors.
 pub const WEIGHTS_FILE: &str = "adapter_model.safetensors";
@@ -31,9 +32,9 @@ pub const TEMPLATE_FILE: &str = "chat_template.jinja";
 
 const PREFIX: &str = "base_model.model.";
 /// Blocks that an adapter may count where its model is not at hand, far above any model.
-const MAX_BLOCKS: usize = 1024;
-const HINT_FIT: &str = "use an adapter that was trained for this model";
-const HINT_FILE: &str = "save or download the adapter again";
+pub(super) const MAX_BLOCKS: usize = 1024;
+pub(super) const HINT_FIT: &str = "use an adapter that was trained for this model";
+pub(super) const HINT_FILE: &str = "save or download the adapter again";
 
 /// A named file and its bytes.
 pub type File = (&'static str, Vec<u8>);
@@ -104,7 +105,7 @@ pub struct Folder<'a> {
     pub name: &'a str,
     /// `adapter_config.json`.
     pub config: &'a [u8],
-    /// `adapter_model.safetensors`.
+    /// `adapter_model.safetensors`, or `adapter_model.bin` as PyTorch writes it.
     pub weights: &'a [u8],
     /// `weblora.json`, where there is one.
     pub note: Option<&'a [u8]>,
@@ -124,7 +125,8 @@ impl<'a> Folder<'a> {
             let hint = "pass the files of a folder that PEFT or weblora saved";
             find(wanted).ok_or_else(|| Error::Adapter { adapter: name.to_owned(), problem: problem(), hint })
         };
-        Ok(Self { name, config: need(CONFIG_FILE)?, weights: need(WEIGHTS_FILE)?, note: find(NOTE_FILE), chain: find(CHAIN_FILE) })
+        let weights = find(WEIGHTS_FILE).or_else(|| find(PICKLE_FILE)).map_or_else(|| need(WEIGHTS_FILE), Ok)?;
+        Ok(Self { name, config: need(CONFIG_FILE)?, weights, note: find(NOTE_FILE), chain: find(CHAIN_FILE) })
     }
 }
 
@@ -183,6 +185,13 @@ impl PeftAdapter {
                 hint: "go on from the checkpoint of its run with --resume, or from this adapter with --method lora",
             });
         }
+        if layout.experts.is_some() {
+            return Err(Error::Adapter {
+                adapter: name.to_owned(),
+                problem: "it is plain LoRA, and the run trains routed experts".to_owned(),
+                hint: "start them anew without --init-adapter, or train the adapter on with --method lora",
+            });
+        }
         let mut buffer = vec![0.0; layout.params.words];
         if self.sites.len() != layout.sites.len() {
             return Err(differs(format!("it has {} sites, the run has {}", self.sites.len(), layout.sites.len())));
@@ -225,11 +234,16 @@ impl PeftAdapter {
             lora_alpha,
             lora_dropout: self.dropout,
             use_rslora: self.rslora,
-            rank_pattern: by_pattern(&self.sites, r as f64, |site| site.rank as f64),
-            alpha_pattern: by_pattern(&self.sites, lora_alpha, |site| site.alpha),
+            rank_pattern: by_pattern(&self.numbers(r as f64, |site| site.rank as f64)),
+            alpha_pattern: by_pattern(&self.numbers(lora_alpha, |site| site.alpha)),
             target_modules: target_modules(&sites, self.blocks),
             base_model_name_or_path: self.base_name.as_deref().map(base_name),
         }
+    }
+
+    /// Its sites with a number of each and the general one.
+    fn numbers(&self, general: f64, number: impl Fn(&PeftSite) -> f64) -> Vec<(Site, f64, f64)> {
+        self.sites.iter().map(|site| (site.site, number(site), general)).collect()
     }
 
     /// The files of the folder, without paths of this machine. `adapter_config.json` is last: a folder that has it is whole.
@@ -253,10 +267,7 @@ impl PeftAdapter {
         let weights = safetensors::serialize(views, Some(metadata)).map_err(|e| failed(e.to_string()))?;
         let mut files = vec![(WEIGHTS_FILE, weights), (CARD_FILE, card(self).into_bytes())];
         if let Some(note) = &self.note {
-            let note = Note { config: without_folders(&note.config), ..note.clone() };
-            let mut text = serde_json::to_string_pretty(&note).map_err(|e| failed(e.to_string()))?;
-            text.push('\n');
-            files.push((NOTE_FILE, text.into_bytes()));
+            files.push((NOTE_FILE, note_bytes(note).map_err(failed)?));
         }
         if let Some(template) = self.chat_template()? {
             files.push((TEMPLATE_FILE, template.as_bytes().to_vec()));
@@ -270,8 +281,7 @@ impl PeftAdapter {
     /// # Errors
     /// When its note names a template that there is not.
     pub fn chat_template(&self) -> Result<Option<&str>> {
-        let given = self.note.as_ref().and_then(|note| note.config.get("chat-template")).and_then(Value::as_str);
-        given.map(templates::source).transpose()
+        template_of(self.note.as_ref())
     }
 
     /// The same adapter with other sites.
@@ -313,20 +323,18 @@ impl PeftAdapter {
             problem: format!("{file}: {problem}"),
             hint: HINT_FILE,
         };
-        let tensors =
-            SafeTensors::deserialize(folder.weights).map_err(|e| damaged(WEIGHTS_FILE, format!("not a whole safetensors file: {e}")))?;
-        let mut pairs: BTreeMap<Site, [Option<TensorView<'_>>; 2]> = BTreeMap::new();
-        // In a fixed order, so that of several mistakes it is always the same one that is named.
-        let mut named = tensors.tensors();
-        named.sort_by(|a, b| a.0.cmp(&b.0));
+        let weights_file = weights::file_of(folder.weights);
+        let named = weights::read(folder.name, folder.weights, HINT_FILE)?;
+        let mut pairs: BTreeMap<Site, [Option<Weight<'_>>; 2]> = BTreeMap::new();
         if let Some(refusal) =
-            foreign::refusal(folder.name, named.iter().map(|(key, _)| key.as_str()).filter(|key| parse_key(key).is_none()))
+            foreign::refusal(folder.name, named.iter().map(|weight| weight.name.as_str()).filter(|key| parse_key(key).is_none()))
         {
             return Err(refusal);
         }
         let blocks = model.map_or(MAX_BLOCKS, |model| model.num_hidden_layers);
-        for (key, view) in named {
-            let Some((site, half)) = parse_key(&key).filter(|(site, _)| site.layer < blocks) else {
+        for weight in named {
+            let key = &weight.name;
+            let Some((site, half)) = parse_key(key).filter(|(site, _)| site.layer < blocks) else {
                 let of = if model.is_some() {
                     format!(" of this model ({blocks} blocks)")
                 } else {
@@ -335,35 +343,35 @@ impl PeftAdapter {
                 let problem = format!("tensor `{key}` is no lora_A or lora_B of a linear layer{of}");
                 return Err(Error::Adapter { adapter: folder.name.to_owned(), problem, hint: HINT_FIT });
             };
-            pairs.entry(site).or_default()[half] = Some(view);
+            pairs.entry(site).or_default()[half] = Some(weight);
         }
         if pairs.is_empty() {
-            return Err(damaged(WEIGHTS_FILE, "it holds no tensor".to_owned()));
+            return Err(damaged(weights_file, "it holds no tensor".to_owned()));
         }
         let (ranks, alphas) = (config.rank_pattern.compile("rank_pattern")?, config.alpha_pattern.compile("alpha_pattern")?);
         let mut sites = Vec::with_capacity(pairs.len());
         for (site, pair) in pairs {
             let [Some(a), Some(b)] = pair else {
                 let half = if pair[0].is_none() { "lora_A" } else { "lora_B" };
-                return Err(damaged(WEIGHTS_FILE, format!("{site} has no {half}")));
+                return Err(damaged(weights_file, format!("{site} has no {half}")));
             };
             let module = site.module();
             let rank = ranks.find(&module)?.unwrap_or(config.r as f64);
             let (out, inputs) = match model {
                 Some(model) => site.projection.shape(model),
-                None => (b.shape().first().copied().unwrap_or(0), a.shape().last().copied().unwrap_or(0)),
+                None => (b.shape.first().copied().unwrap_or(0), a.shape.last().copied().unwrap_or(0)),
             };
             if out == 0 || inputs == 0 {
-                return Err(damaged(WEIGHTS_FILE, format!("{site} has tensors {:?} and {:?}, which hold no number", a.shape(), b.shape())));
+                return Err(damaged(weights_file, format!("{site} has tensors {:?} and {:?}, which hold no number", a.shape, b.shape)));
             }
             // A rank is compared as it stands in the file: one that is no whole number fits no tensor.
-            let values = |which: &str, view: &TensorView<'_>, shape: [f64; 2]| {
-                if view.shape().iter().map(|&n| n as f64).ne(shape) {
+            let values = |which: &str, weight: &Weight<'_>, shape: [f64; 2]| {
+                if weight.shape.iter().map(|&n| n as f64).ne(shape) {
                     let problem =
-                        format!("{site}.{which} is {:?}; rank {rank} and a weight of {out} x {inputs} were expected", view.shape());
+                        format!("{site}.{which} is {:?}; rank {rank} and a weight of {out} x {inputs} were expected", weight.shape);
                     return Err(Error::Adapter { adapter: folder.name.to_owned(), problem, hint: HINT_FIT });
                 }
-                floats(view).map_err(|problem| damaged(WEIGHTS_FILE, format!("{site}.{which} {problem}")))
+                weight.values().map_err(|problem| damaged(weights_file, format!("{site}.{which} {problem}")))
             };
             let (a, b) = (values("lora_A", &a, [rank, inputs as f64])?, values("lora_B", &b, [out as f64, rank])?);
             sites.push(PeftSite { site, rank: rank as usize, alpha: alphas.find(&module)?.unwrap_or(config.lora_alpha), a, b });
@@ -383,22 +391,26 @@ impl PeftAdapter {
     }
 }
 
+/// The file of a note, without paths of this machine.
+pub(super) fn note_bytes(note: &Note) -> std::result::Result<Vec<u8>, String> {
+    let note = Note { config: without_folders(&note.config), ..note.clone() };
+    let mut text = serde_json::to_string_pretty(&note).map_err(|e| e.to_string())?;
+    text.push('\n');
+    Ok(text.into_bytes())
+}
+
+/// The Jinja source of the chat template that a note names.
+pub(super) fn template_of(note: Option<&Note>) -> Result<Option<&str>> {
+    let given = note.and_then(|note| note.config.get("chat-template")).and_then(Value::as_str);
+    given.map(templates::source).transpose()
+}
+
 /// The site of a tensor, and 0 for its A, 1 for its B.
 fn parse_key(key: &str) -> Option<(Site, usize)> {
     let module = key.strip_prefix(PREFIX)?.strip_prefix("model.")?.strip_suffix(".weight")?;
     let (site, half) = module.rsplit_once('.')?;
     let half = ["lora_A", "lora_B"].iter().position(|name| *name == half)?;
     Some((Site::parse(site)?, half))
-}
-
-/// The values of a float tensor, or what is wrong with it.
-fn floats(view: &TensorView<'_>) -> std::result::Result<Vec<f32>, String> {
-    let dtype = format!("{:?}", view.dtype());
-    let format = quant::by_safetensors_dtype(&dtype).ok_or_else(|| format!("is {dtype}; F32, F16 or BF16 was expected"))?;
-    match format.first_non_finite(view.data()) {
-        Some(at) => Err(format!("is NaN or infinite at element {at}")),
-        None => Ok(format.decode_vec(view.data())),
-    }
 }
 
 /// The number that occurs most; the smallest of those.
@@ -409,24 +421,25 @@ pub(super) fn most(numbers: impl Iterator<Item = f64>) -> f64 {
     runs.fold((0, 0.0), |best, run| if run.len() > best.0 { (run.len(), run[0]) } else { best }).1
 }
 
-/// A pattern for every site whose number is not the general one: the projection's name where all its sites agree, else the path.
-fn by_pattern(sites: &[PeftSite], general: f64, number: impl Fn(&PeftSite) -> f64) -> Patterns {
+/// A pattern for every site whose number is not the general one: the projection's name where all its sites agree, else the path. `sites` have
+/// their number and the general one.
+pub(super) fn by_pattern(sites: &[(Site, f64, f64)]) -> Patterns {
     let mut patterns = Vec::new();
     for projection in Projection::ALL {
-        let mut own = sites.iter().filter(|site| site.site.projection == projection);
-        let Some(first) = own.next().map(&number) else { continue };
-        if own.all(|site| number(site) == first) {
-            patterns.extend((first != general).then(|| (projection.hf_name().to_owned(), first)));
+        let own: Vec<&(Site, f64, f64)> = sites.iter().filter(|(site, ..)| site.projection == projection).collect();
+        let Some((_, first, general)) = own.first() else { continue };
+        if own.iter().all(|(_, number, _)| number == first) {
+            patterns.extend((first != general).then(|| (projection.hf_name().to_owned(), *first)));
         } else {
-            let different = sites.iter().filter(|site| site.site.projection == projection && number(site) != general);
-            patterns.extend(different.map(|site| (site.site.module(), number(site))));
+            let different = own.into_iter().filter(|(_, number, general)| number != general);
+            patterns.extend(different.map(|(site, number, _)| (site.module(), *number)));
         }
     }
     Patterns(patterns)
 }
 
 /// Names of projections when each of them has an adapter in all blocks; else whole paths.
-fn target_modules(sites: &[Site], blocks: usize) -> Vec<String> {
+pub(super) fn target_modules(sites: &[Site], blocks: usize) -> Vec<String> {
     let projections: Vec<Projection> = Projection::ALL.into_iter().filter(|p| sites.iter().any(|site| site.projection == *p)).collect();
     if blocks.checked_mul(projections.len()) == Some(sites.len()) {
         return projections.into_iter().map(|p| p.hf_name().to_owned()).collect();

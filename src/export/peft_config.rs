@@ -2,6 +2,7 @@
 
 use serde_json::{Map, Value, json};
 
+use super::mixlora;
 use crate::adapters::Patterns;
 use crate::adapters::patterns::json_number;
 use crate::settings::{shorten, whole};
@@ -144,7 +145,7 @@ impl PeftConfig {
     }
 }
 
-fn strings(value: &Value) -> Vec<String> {
+pub(super) fn strings(value: &Value) -> Vec<String> {
     match value {
         Value::String(one) => vec![one.clone()],
         Value::Array(all) => all.iter().filter_map(Value::as_str).map(str::to_owned).collect(),
@@ -158,6 +159,14 @@ fn check_switched_on(adapter: &str, map: &Map<String, Value>) -> Result<()> {
         what: format!("adapter {adapter}: {CONFIG_FILE} with `{key}` = {}", shorten(value)),
         hint: format!("{HINT}: one low-rank pair per linear layer, without biases or extra weights"),
     };
+    if map.get("peft_type").is_some_and(|kind| kind == mixlora::config::PEFT_TYPE) {
+        return Err(Error::Unsupported {
+            what: format!("adapter {adapter} is MixLoRA: its routers choose experts for every token, so it is no update of the weights, and this"),
+            hint: "generate, eval, inspect, --init-adapter and export --to mixlora or mixlora-bin take it; no merging, joining, chains, plain PEFT \
+                   or GGUF"
+                .to_owned(),
+        });
+    }
     for (key, value) in map {
         let fine = match (key.as_str(), value) {
             ("peft_type", value) => value == PEFT_TYPE,
@@ -176,7 +185,7 @@ fn check_switched_on(adapter: &str, map: &Map<String, Value>) -> Result<()> {
     Err(Error::Adapter { adapter: adapter.to_owned(), problem: format!("{CONFIG_FILE}: `peft_type` is missing"), hint: HINT })
 }
 
-fn is_off(value: &Value) -> bool {
+pub(super) fn is_off(value: &Value) -> bool {
     match value {
         Value::Null | Value::Bool(false) => true,
         Value::String(text) => text.is_empty(),

@@ -18,9 +18,11 @@ mod model_file;
 mod names;
 #[cfg(not(target_arch = "wasm32"))]
 mod open;
+pub mod pickle;
 mod rows;
 pub mod safetensors;
 mod source;
+pub mod zip;
 
 pub use gguf::{Gguf, GgufTensor};
 pub use gguf_value::{Array, MAX_ARRAY_DEPTH, MAX_ARRAY_LEN, MAX_KEY_BYTES, MAX_STRING_BYTES, Metadata, Value};

@@ -19,6 +19,8 @@ use crate::adapters::AdapterLayout;
 use crate::adapters::pool::RouterStats;
 use crate::config::ModelConfig;
 use crate::export::chain::Chain;
+use crate::export::mixlora::MixLoraAdapter;
+use crate::export::mixlora::write::Container;
 use crate::export::peft::{File, Note, PeftAdapter};
 use crate::formats::{BaseId, ModelFile};
 use crate::gpu::{Gpu, clock};
@@ -337,7 +339,7 @@ impl Job {
         Ok(buffers)
     }
 
-    /// The files of the adapter in PEFT layout.
+    /// The files of the adapter in PEFT layout, or as MixLoRA's authors have them where it has routed experts.
     ///
     /// # Errors
     /// A parameter that is not finite.
@@ -354,7 +356,10 @@ impl Job {
         if self.chain.is_some() {
             return Chain::from_layout(&self.layout, values, &self.links(), base_name, Some(note)).to_files(&self.config.out);
         }
-        PeftAdapter::from_layout(&self.layout, values, base_name, Some(note)).to_files(&self.config.out)
+        match MixLoraAdapter::from_layout(&self.layout, values, base_name.clone(), Some(note.clone())) {
+            Some(routed) => routed.to_files(&self.config.out, Container::Safetensors),
+            None => PeftAdapter::from_layout(&self.layout, values, base_name, Some(note)).to_files(&self.config.out),
+        }
     }
 }
 

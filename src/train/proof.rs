@@ -130,7 +130,7 @@ impl Noise {
     /// Of an adapter's factors in `format`, or of a model whose weights the exporter has measured.
     pub fn of(made: Made, format: Option<&QuantFormat>, exported: &Exported) -> Self {
         match made {
-            Made::PeftFolder => Self { floor: FLOOR_OF_ADAPTERS, ..Self::default() },
+            Made::PeftFolder | Made::MixLoraFolder => Self { floor: FLOOR_OF_ADAPTERS, ..Self::default() },
             Made::GgufAdapter => Self { floor: FLOOR_OF_ADAPTERS, of_factors: format.map_or(0.0, |_| SHARE), ..Self::default() },
             Made::ModelFolder | Made::ModelFile => {
                 let mut all = Retention::default();

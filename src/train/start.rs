@@ -7,7 +7,9 @@ use crate::adapters::chain::ChainConfig;
 use crate::adapters::layout::Storage;
 use crate::adapters::{AdapterConfig, AdapterLayout};
 use crate::config::ModelConfig;
+use crate::export::adapter::Adapter;
 use crate::export::chain::{Chain, Link};
+use crate::export::mixlora::MixLoraAdapter;
 use crate::export::peft::{Folder, NOTE_FILE, Note, PeftAdapter};
 use crate::formats::BaseId;
 use crate::settings::{Map, Settings};
@@ -62,10 +64,14 @@ impl From<Vec<f32>> for Start {
 /// # Errors
 /// A damaged adapter, one of another model, with `strict-base` one of another base, or settings that it does not fit.
 pub fn from_adapter(mut map: Map, folder: Folder<'_>, model: &ModelConfig, base: &BaseId) -> Result<(TrainConfig, Start)> {
-    let adapter = PeftAdapter::read(folder, model)?;
+    let adapter = Adapter::read(folder, Some(model))?;
     if let (Some(template), false) = (chat_of(folder)?.template, map.contains_key("chat-template")) {
         map.insert("chat-template".into(), template.into());
     }
+    let adapter = match adapter {
+        Adapter::Plain(adapter) => adapter,
+        Adapter::Routed(adapter) => return from_routed(map, folder.name, &adapter, model, base),
+    };
     let asked = TrainConfig::from_map(&map)?;
     let warning = adapter.check_base(folder.name, base, asked.strict_base)?;
     let is_chain = asked.adapter.chain()?.is_some();
@@ -96,6 +102,26 @@ pub fn from_adapter(mut map: Map, folder: Folder<'_>, model: &ModelConfig, base:
     Ok((config, Start { values, links: chain.manifest().links, unrounded, warning }))
 }
 
+/// As [`from_adapter`], for routers and experts: the run has the adapter's method and trains it on.
+fn from_routed(mut map: Map, name: &str, adapter: &MixLoraAdapter, model: &ModelConfig, base: &BaseId) -> Result<(TrainConfig, Start)> {
+    let settings = adapter.settings();
+    let method = map.entry("method").or_insert_with(|| settings["method"].clone());
+    if *method != settings["method"] {
+        return Err(Error::Adapter {
+            adapter: name.to_owned(),
+            problem: format!("it has routed experts of the method {}, the run is to have the method {method}", settings["method"]),
+            hint: "leave out --method to train it on",
+        });
+    }
+    for (key, value) in settings {
+        map.entry(key).or_insert(value);
+    }
+    let config = TrainConfig::from_map(&map)?;
+    let warning = adapter.check_base(name, base, config.strict_base)?;
+    let values = adapter.to_buffer(name, &config.adapter.layout(model)?)?;
+    Ok((config, Start { warning, ..values.into() }))
+}
+
 /// The chat template and date with which the adapter in `folder` was trained, as far as it says so.
 ///
 /// # Errors
@@ -120,9 +146,17 @@ pub type LaidOut = (AdapterLayout, Vec<f32>);
 /// # Errors
 /// A damaged adapter, one of another model, or with `strict` one of another base.
 pub fn open_adapter(folder: Folder<'_>, model: &ModelConfig, base: &BaseId, strict: bool) -> Result<(LaidOut, Option<String>)> {
-    let adapter = PeftAdapter::read(folder, model)?;
+    let adapter = Adapter::read(folder, Some(model))?;
     let warning = adapter.check_base(folder.name, base, strict)?;
-    Ok((lay_out(folder.name, &adapter, model)?, warning))
+    let laid_out = match &adapter {
+        Adapter::Plain(adapter) => lay_out(folder.name, adapter, model)?,
+        Adapter::Routed(adapter) => {
+            let layout = AdapterConfig::read(&mut Settings::new(&adapter.settings()))?.layout(model)?;
+            let values = adapter.to_buffer(folder.name, &layout)?;
+            (layout, values)
+        }
+    };
+    Ok((laid_out, warning))
 }
 
 /// Lays an adapter out for a model.

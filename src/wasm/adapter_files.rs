@@ -55,7 +55,7 @@ impl State {
     pub async fn adapter_gguf(&self, files: &AdapterFiles) -> Result<File> {
         let base = loaded(&self.base)?;
         let adapter = read(files, base)?;
-        let request = Request { name: ADAPTER, adapter: &adapter, model: Some(&base.file), format: None };
+        let request = Request { name: ADAPTER, adapter: (&adapter).into(), model: Some(&base.file), format: None };
         let mut memory = Memory::default();
         gguf_lora::export(&request, &mut memory).await?;
         let written = gguf_lora::read(Box::new(Bytes::new(gguf_lora::FILE, memory.0.clone())), &base.file.config).await?;

@@ -69,7 +69,8 @@ fn random(key: &str, model: &ModelFile, rank: usize, alpha: f64, size: f64) -> P
 }
 
 fn export(to: &str, adapter: &PeftAdapter, model: &ModelFile, format: Option<&str>) -> weblora::Result<(Vec<u8>, Exported)> {
-    let request = Request { name: "test", adapter, model: Some(model), format: format.map(|name| quant::by_name(name).unwrap()) };
+    let request =
+        Request { name: "test", adapter: adapter.into(), model: Some(model), format: format.map(|name| quant::by_name(name).unwrap()) };
     let mut memory = Memory::default();
     let done = pollster::block_on((exporters::by_name(to)?.run)(&request, &mut memory))?;
     Ok((memory.0, done))
@@ -102,7 +103,7 @@ fn sixteen_bits_are_near_and_mistakes_are_far() {
         let distance = adapter.distance(&read);
         assert!(distance > 1e-6 && distance < allowed, "{format}: {distance}");
     }
-    let request = Request { name: "test", adapter: &adapter, model: Some(&model), format: None };
+    let request = Request { name: "test", adapter: (&adapter).into(), model: Some(&model), format: None };
     let refused = |change: &dyn Fn(&mut PeftAdapter)| {
         let mut wrong = adapter.clone();
         change(&mut wrong);

@@ -174,7 +174,7 @@ impl Memory {
 
 fn export(to: &str, adapter: &PeftAdapter, model: &ModelFile, format: Option<&'static QuantFormat>) -> weblora::Result<(Memory, Exported)> {
     let mut memory = Memory::default();
-    let request = Request { name: "test", adapter, model: Some(model), format };
+    let request = Request { name: "test", adapter: adapter.into(), model: Some(model), format };
     let done = pollster::block_on((exporters::by_name(to)?.run)(&request, &mut memory))?;
     assert_eq!(done.bytes, memory.0.iter().map(|(_, bytes, _)| bytes).sum::<u64>());
     Ok((memory, done))
@@ -308,7 +308,7 @@ fn what_cannot_be_exported_is_named() {
     fails("merged-safetensors", &huge, Some("f16"), "too large for f16");
     huge.sites[0].b[3] = f32::NAN;
     fails("merged-safetensors", &huge, Some("f16"), "layers.0.self_attn.q_proj");
-    let request = Request { name: "test", adapter: &small, model: None, format: None };
+    let request = Request { name: "test", adapter: (&small).into(), model: None, format: None };
     let done = pollster::block_on((exporters::by_name("merged-gguf").unwrap().run)(&request, &mut Memory::default()));
     assert!(done.unwrap_err().to_string().contains("`model`"));
 }

@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use clap::Args;
 use serde_json::json;
 use weblora::analysis::report::median;
+use weblora::export::adapter::Adapter;
 use weblora::export::exporters::{self, EXPORTERS, Exported, Exporter, Made, Request};
 use weblora::export::gguf_lora;
 use weblora::export::peft::PeftAdapter;
@@ -24,7 +25,7 @@ use super::sink::DiskSink;
 /// Arguments of `export`.
 #[derive(Debug, Args)]
 pub struct ExportArgs {
-    /// A PEFT folder.
+    /// A PEFT or MixLoRA folder.
     #[arg(long, value_name = "DIR")]
     pub adapter: PathBuf,
     /// What to make.
@@ -73,7 +74,7 @@ pub fn run(args: &ExportArgs, output: &mut Output) -> Result<()> {
         ));
     }
     let adapter = read(args, &name, model.as_ref(), output)?;
-    let request = Request { name: &name, adapter: &adapter, model: model.as_ref(), format };
+    let request = Request { name: &name, adapter: adapter.subject(), model: model.as_ref(), format };
     let mut sink = DiskSink::new(&args.out, !output.is_json() && std::io::stderr().is_terminal())?;
     let exported = pollster::block_on((exporter.run)(&request, &mut sink))?;
     let single_file = exporter.makes.is_file();
@@ -83,17 +84,13 @@ pub fn run(args: &ExportArgs, output: &mut Output) -> Result<()> {
 }
 
 /// The adapter, read against the base where there is one.
-fn read(args: &ExportArgs, name: &str, model: Option<&ModelFile>, output: &mut Output) -> Result<PeftAdapter> {
+fn read(args: &ExportArgs, name: &str, model: Option<&ModelFile>, output: &mut Output) -> Result<Adapter> {
     let files = AdapterFiles::read(&args.adapter)?;
-    let adapter = match model {
-        Some(model) => {
-            let adapter = PeftAdapter::read(files.folder(), &model.config)?;
-            let base = pollster::block_on(model.identity())?;
-            output.other_base(adapter.check_base(name, &base, args.strict_base)?);
-            adapter
-        }
-        None => PeftAdapter::read_alone(files.folder())?,
-    };
+    let adapter = Adapter::read(files.folder(), model.map(|model| &model.config))?;
+    if let Some(model) = model {
+        let base = pollster::block_on(model.identity())?;
+        output.other_base(adapter.check_base(name, &base, args.strict_base)?);
+    }
     match adapter.zero_problem() {
         Some(problem) if args.no_check => output.warn(format!("adapter {name}: {problem}")),
         Some(problem) => {
@@ -118,6 +115,13 @@ fn check(
         return Ok(None);
     }
     let config = request.model.map(|model| &model.config);
+    if makes == Made::MixLoraFolder {
+        // The same numbers are the same model: there is nothing to score.
+        let files = AdapterFiles::read(written)?;
+        let again = Adapter::read(files.folder(), config)?;
+        exporters::check_same_experts(request, again.subject().routed(request.name, "a comparison")?)?;
+        return Ok(None);
+    }
     let adapter = match (makes, config) {
         (Made::PeftFolder, Some(config)) => Some(PeftAdapter::read(AdapterFiles::read(written)?.folder(), config)?),
         (Made::PeftFolder, None) => Some(PeftAdapter::read_alone(AdapterFiles::read(written)?.folder())?),
@@ -146,7 +150,7 @@ fn check(
         Err(error) => return Err(error),
     };
     let noise = Noise::of(makes, request.format, exported);
-    let proving = prove(&device.gpu, base, request.adapter, again, noise, &mut device.tuner, output.loading());
+    let proving = prove(&device.gpu, base, request.plain("a comparison")?, again, noise, &mut device.tuner, output.loading());
     let proof = pollster::block_on(proving)?;
     if let Some(message) = proof.check(request.name)? {
         output.warn(message);

@@ -7,7 +7,9 @@ use std::path::{Path, PathBuf};
 use weblora::export::chain::CHAIN_FILE;
 use weblora::export::peft::{self, NOTE_FILE, TEMPLATE_FILE, WEIGHTS_FILE};
 use weblora::export::peft_config::CONFIG_FILE;
+use weblora::export::weights::PICKLE_FILE;
 use weblora::formats::foreign::instead_of_text;
+use weblora::formats::pickle;
 use weblora::{Error, Result};
 
 use super::lock::Lock;
@@ -304,18 +306,18 @@ impl AdapterFiles {
         if !path.is_dir() {
             return Err(error("it is no folder".into(), "pass the folder with adapter_config.json"));
         }
-        for needed in [CONFIG_FILE, WEIGHTS_FILE] {
-            if path.join(needed).is_file() {
-                continue;
-            }
-            if needed == WEIGHTS_FILE && path.join("adapter_model.bin").is_file() {
-                return Err(error("its weights are a PyTorch pickle (adapter_model.bin)".into(), "save it again as safetensors"));
-            }
+        let weights = [WEIGHTS_FILE, PICKLE_FILE].into_iter().find(|file| path.join(file).is_file()).unwrap_or(WEIGHTS_FILE);
+        if let Some(needed) = [CONFIG_FILE, weights].into_iter().find(|file| !path.join(file).is_file()) {
             return Err(error(format!("it has no {needed}"), "pass a folder that PEFT or weblora saved"));
+        }
+        let weights = read(&path.join(weights))?;
+        if !path.join(WEIGHTS_FILE).is_file() && !pickle::is_archive(&weights) {
+            let problem = format!("{PICKLE_FILE} is no archive that torch.save has written since PyTorch 1.6; other pickles are not read");
+            return Err(error(problem, "save it again with torch.save or as safetensors"));
         }
         let optional = |file: &str| Some(path.join(file)).filter(|path| path.is_file()).map(|path| read(&path)).transpose();
         let (note, chain) = (optional(NOTE_FILE)?, optional(CHAIN_FILE)?);
-        Ok(Self { config: read(&path.join(CONFIG_FILE))?, weights: read(&path.join(WEIGHTS_FILE))?, note, chain, name })
+        Ok(Self { config: read(&path.join(CONFIG_FILE))?, weights, note, chain, name })
     }
 
     /// `chain.json`, where there is one.

@@ -5,8 +5,10 @@ use std::path::Path;
 
 use serde_json::{Value, json};
 use weblora::Result;
+use weblora::export::adapter::Adapter;
 use weblora::export::chain::Chain;
-use weblora::export::peft::PeftAdapter;
+use weblora::export::mixlora::MixLoraAdapter;
+use weblora::export::mixlora::config::{Lora, strategy_name};
 use weblora::formats::{ModelFile, TensorInfo};
 use weblora::text::inspect::RowView;
 use weblora::text::{ChatOptions, Dataset, Tokenizer, read_rows};
@@ -110,16 +112,17 @@ fn on_one_line(text: &str) -> String {
 fn show_adapter(args: &InspectArgs, path: &Path, model: Option<&ModelFile>, output: &mut Output) -> Result<()> {
     let files = AdapterFiles::read(path)?;
     let name = path.display().to_string();
-    let adapter = match model {
-        Some(model) => PeftAdapter::read(files.folder(), &model.config)?,
-        None => PeftAdapter::read_alone(files.folder())?,
-    };
-    if let Some(model) = model.filter(|_| adapter.note.is_some()) {
+    let adapter = Adapter::read(files.folder(), model.map(|model| &model.config))?;
+    if let Some(model) = model.filter(|_| adapter.note().is_some()) {
         output.other_base(adapter.check_base(&name, &pollster::block_on(model.identity())?, args.strict_base)?);
     }
     if let Some(problem) = adapter.zero_problem() {
         output.warn(format!("adapter {name}: {problem}"));
     }
+    let adapter = match adapter {
+        Adapter::Plain(adapter) => adapter,
+        Adapter::Routed(adapter) => return show_experts(&name, &adapter, model.is_some(), output),
+    };
     let links = match files.chain() {
         Some(_) => Chain::read_chain(&name, adapter.clone(), files.chain())?.facts(),
         None => Vec::new(),
@@ -162,6 +165,43 @@ fn show_adapter(args: &InspectArgs, path: &Path, model: Option<&ModelFile>, outp
         output.print(&facts.line(i))?;
     }
     Ok(())
+}
+
+/// Routers and experts.
+fn show_experts(name: &str, adapter: &MixLoraAdapter, fits: bool, output: &mut Output) -> Result<()> {
+    let (config, base, note) = (adapter.config(), adapter.base(), adapter.note.as_ref());
+    let (routing, [attention, experts, routers]) = (&adapter.routing, adapter.parameters());
+    let strategy = strategy_name(routing.strategy);
+    if output.is_json() {
+        let lora = |lora: Lora| json!({"rank": lora.r, "alpha": lora.alpha, "dropout": lora.dropout});
+        let event = json!({
+            "event": "adapter", "name": name, "method": strategy, "experts": routing.experts, "top_k": routing.top_k,
+            "parameters": attention + experts + routers,
+            "parameters_by_part": {"attention": attention, "experts": experts, "routers": routers},
+            "attention": lora(config.attention), "each_expert": lora(config.experts), "rslora": adapter.rslora, "targets": config.target_modules,
+            "base_name": config.base_name, "base_hash": base.as_ref().map(|base| &base.hash),
+            "base_format": base.as_ref().map(|base| &base.format), "steps": note.map(|note| note.steps), "rows": note.and_then(|note| note.rows),
+            "settings": note.map(|note| &note.config), "zero": adapter.is_zero(), "fits": fits.then_some(true),
+        });
+        return output.print(&event.to_string());
+    }
+    let (kind, fits) = (if adapter.rslora { "rsLoRA" } else { "LoRA" }, if fits { "; it fits this model" } else { "" });
+    output.print(&format!(
+        "{name}: MixLoRA ({strategy}), {} {kind} experts in each of {} blocks, {} parameters{fits}",
+        routing.experts,
+        adapter.gates.len(),
+        attention + experts + routers
+    ))?;
+    output.print(&format!("  {experts} parameters of the experts, {attention} of attention, {routers} of the routers"))?;
+    let rank = |lora: Lora| format!("rank {}, alpha {}", lora.r, lora.alpha);
+    output.print(&format!("  experts: {}; attention: {}", rank(config.experts), rank(config.attention)))?;
+    let on = base.map(|base| base.to_string()).or(config.base_name).unwrap_or_else(|| "not said".to_owned());
+    output.print(&format!("  base {on}"))?;
+    if let Some(note) = note {
+        let rows = note.rows.map(|rows| format!(" on {rows} rows")).unwrap_or_default();
+        output.print(&format!("  trained for {} steps{rows}, by weblora {}", note.steps, note.weblora))?;
+    }
+    output.print(&format!("  targets {}", super::output::name(&config.target_modules.join(", "))))
 }
 
 fn show_rows(args: &InspectArgs, path: &std::path::Path, model: &ModelFile, output: &mut Output) -> Result<()> {

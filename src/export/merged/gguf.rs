@@ -51,7 +51,7 @@ pub async fn export(request: &Request<'_>, sink: &mut dyn Sink) -> Result<Export
     // The file type names the format of most weights; a split file becomes one.
     let stale = |key: &str| key.starts_with("split.") || key == "general.file_type" && request.format.is_some();
     // The chat template that the adapter was trained with takes the place of the base's.
-    let template = request.adapter.chat_template()?.map(|source| Value::String(source.to_owned()));
+    let template = request.plain("a merged model")?.chat_template()?.map(|source| Value::String(source.to_owned()));
     let kept = |key: &str| !stale(key) && (template.is_none() || key != TEMPLATE_KEY);
     let mut metadata: Vec<(&str, &Value)> = model.metadata().iter().filter(|(key, _)| kept(key)).collect();
     metadata.extend(template.as_ref().map(|template| (TEMPLATE_KEY, template)));

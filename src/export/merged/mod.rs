@@ -26,7 +26,7 @@ struct Updates<'a> {
 
 impl<'a> Updates<'a> {
     fn new(request: &Request<'a>) -> Result<Self> {
-        let adapter = request.adapter;
+        let adapter = request.plain("a merged model")?;
         let of = |site: &'a super::peft::PeftSite| {
             Ok((format!("{}.weight", site.site.module()), (site.site.projection, site.factors(adapter.rslora)?)))
         };

@@ -233,7 +233,7 @@ fn merge(input: &Input) -> Result<()> {
     let edited = edit.apply(&edit::read(&folders, Some(Against { model: &model.config, base: &base(), strict: false }))?)?;
     let format = value["format"].as_str().and_then(quant::by_name);
     for exporter in EXPORTERS {
-        let request = Request { name: "merged", adapter: &edited.adapter, model: Some(&model), format };
+        let request = Request { name: "merged", adapter: (&edited.adapter).into(), model: Some(&model), format };
         block_on((exporter.run)(&request, &mut Nowhere(0))).ok();
     }
     alone.map(drop_files)
