@@ -179,17 +179,17 @@ impl MixLoraAdapter {
         match r.strategy {
             Strategy::TopK => drop(set("top-k", r.top_k.into())),
             Strategy::TopP => {
-                set("top-p", r.top_p.into());
-                set("router-temperature", r.temperature.into());
+                set("top-p", json_number(r.top_p));
+                set("router-temperature", json_number(r.temperature));
                 set("renormalize", r.renormalize.into());
             }
             Strategy::Switch => {
                 set("expert-capacity", r.capacity.into());
-                set("z-coef", r.z_coef.into());
+                set("z-coef", json_number(r.z_coef));
             }
         }
-        set("aux-coef", r.aux_coef.into());
-        set("jitter", r.jitter.into());
+        set("aux-coef", json_number(r.aux_coef));
+        set("jitter", json_number(r.jitter));
         set("balance", if r.balance == Balance::Concatenated { "concatenated" } else { "per-layer" }.into());
         set("rank", config.attention.r.into());
         set("alpha", json_number(config.attention.alpha));

@@ -126,7 +126,8 @@ impl<'p> Machine<'p> {
         loop {
             let opcode = self.byte()?;
             if opcode == STOP {
-                return self.pop();
+                let root = self.pop()?;
+                return if self.stack.is_empty() { Ok(root) } else { Err(self.bad("it ends with objects that nothing uses")) };
             }
             if (opcode == PROTO) == self.protocol {
                 return Err(self.bad("it does not begin with its protocol, as pickles of torch.save do"));
