@@ -161,6 +161,36 @@ fn fused_jobs_are_bit_for_bit_what_they_are_alone() {
     assert_eq!(knots, 1, "the chain's knot");
 }
 
+/// Jobs with routers beside each other and beside one without.
+#[test]
+fn experts_of_fused_jobs_are_bit_for_bit_what_they_are_alone() {
+    let Some(gpu) = gpu() else { return };
+    let specs = || {
+        [
+            ("plain", json!({ "rank": 4, "dropout": 0.1 })),
+            ("experts", json!({ "method": "mixlora", "experts": 3, "rank": 2, "expert-dropout": 0.2, "lr": 2e-2 })),
+            ("switch", json!({ "method": "mixlora-switch", "expert-capacity": 2, "experts": 2, "rank": 3, "jitter": 0.1, "lr": 2e-2 })),
+            ("dynamic", json!({ "method": "mixlora-dynamic", "targets": ["q", "up"], "renormalize": true, "grad-accum": 2, "steps": 4 })),
+        ]
+    };
+    let entries = || specs().into_iter().enumerate().map(|(i, (name, more))| entry(name, i as u32, more)).collect::<Vec<_>>();
+    let (mut fleet, mut together) = (open(gpu, entries(), Options::default()), Kept::default());
+    run(gpu, &mut fleet, &mut together);
+    assert!(together.failed().is_empty(), "{:?}", together.failed());
+    for (i, (name, more)) in specs().into_iter().enumerate() {
+        let (mut fleet, mut own) = (open(gpu, entries(), Options::default()), Kept::default());
+        specs().iter().filter(|(other, _)| *other != name).for_each(|(other, _)| fleet.request(other, Request::Stop).unwrap());
+        run(gpu, &mut fleet, &mut own);
+        assert_eq!(together.losses(name), own.losses(name), "{name}: losses");
+        assert!(together.adapter(name) == own.adapter(name), "{name}: the adapter's bytes");
+        let single = single(gpu, name, i as u32, more);
+        for (a, b) in single.iter().zip(together.losses(name)) {
+            assert!((a - b).abs() <= 1e-5 * a.abs(), "{name}: {a} alone, {b} fused");
+        }
+    }
+    assert_ne!(together.losses("experts"), together.losses("switch"), "the comparison can fail");
+}
+
 /// Losses of a plain run.
 fn single(gpu: &Gpu, name: &str, seed: u32, more: Value) -> Vec<f64> {
     let (file, config) = (model(), TrainConfig::from_map(&settings(name, more)).unwrap());

@@ -30,6 +30,7 @@ mod merge;
 mod mixlora;
 mod mixlora_files;
 mod mixture;
+mod moe;
 mod multilora;
 mod packing;
 mod pickle;
