@@ -65,6 +65,13 @@ impl HostBatch {
 }
 
 impl HostBatch {
+    /// The batch with shifted sparse attention in groups of `group` rows, or with full attention.
+    #[must_use]
+    pub fn grouped(mut self, group: Option<u32>) -> HostBatch {
+        self.documents.iter_mut().for_each(|doc| doc.group = group);
+        self
+    }
+
     /// The batch with rows of nobody after it, `rows` in all: each a document of its own, so that it costs attention nothing.
     fn padded(&self, rows: usize) -> HostBatch {
         let own = self.tokens.len();

@@ -65,6 +65,8 @@ pub struct Job {
     data_hash: String,
     lr_changes: Vec<LrChange>,
     accumulating: Option<Accumulating>,
+    /// Rows of a group of shifted sparse attention.
+    group: Option<u32>,
 }
 
 /// A step that is not complete: its micro-batches, and where the job would be without it.
@@ -108,6 +110,7 @@ impl Job {
         let total = passes.steps;
         let chain = Job::begin_chain(&config, &packer, &data.train, total)?;
         Ok(Job {
+            group: config.context.group(config.seq)?,
             passes,
             schedule: config.schedule(total),
             layout,
@@ -126,6 +129,11 @@ impl Job {
             lr_changes: Vec::new(),
             accumulating: None,
         })
+    }
+
+    /// Rows of a group of shifted sparse attention in its training; `None` is full attention.
+    pub fn group(&self) -> Option<u32> {
+        self.group
     }
 
     /// Optimizer steps of the whole run.
@@ -380,7 +388,12 @@ impl Seat<'_> {
     /// # Errors
     /// A lost device.
     pub async fn evaluate(&mut self) -> Result<Option<HeldOut>> {
-        let found = score::held_out(self.session, self.gpu, &self.job.data, Some(self.job.slot)).await?;
+        let slot = Some(self.job.slot);
+        let mut found = score::held_out(self.session, self.gpu, &self.job.data, slot).await?;
+        if let (Some(found), true) = (&mut found, self.job.config.context.eval_group) {
+            let grouped = score::mean_in_groups(self.session, self.gpu, &self.job.data.held_out, slot, self.job.group).await?;
+            found.grouped_loss = grouped.map(|grouped| grouped.loss);
+        }
         if let (Some(chain), Some(found)) = (&mut self.job.chain, &found) {
             chain.evaluated(found.loss);
         }

@@ -4,6 +4,7 @@ pub mod batch;
 pub mod chain;
 pub mod checkpoint;
 pub mod config;
+pub mod context;
 pub mod data;
 pub mod evaluate;
 pub mod events;

@@ -38,6 +38,7 @@ mod rope;
 mod rows;
 mod runs;
 mod shaders;
+mod shifted_attention;
 mod smollm2;
 mod text;
 mod text_smollm2;

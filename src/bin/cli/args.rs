@@ -206,6 +206,12 @@ pub struct EvalArgs {
     /// Longest row or window in tokens.
     #[arg(long, default_value_t = 512, value_name = "N", value_parser = clap::value_parser!(u32).range(2..))]
     pub seq: u32,
+    /// Also measure under shifted sparse attention (LongLoRA) in groups of this many rows.
+    #[arg(long, value_name = "N", conflicts_with = "group_ratio")]
+    pub group: Option<usize>,
+    /// Also measure under shifted sparse attention in groups of this share of --seq.
+    #[arg(long, value_name = "SHARE", value_parser = finite)]
+    pub group_ratio: Option<f64>,
     /// Sequences that go through the model together.
     #[arg(long, default_value_t = 1, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
     pub batch: u32,
