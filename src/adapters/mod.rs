@@ -11,6 +11,7 @@ pub mod layout;
 pub mod lora;
 pub mod method;
 pub mod multilora;
+pub mod norms;
 pub mod patterns;
 pub mod pool;
 pub mod site;

@@ -5,7 +5,9 @@ use serde::Serialize;
 use super::peft::PeftAdapter;
 use super::retention::TensorExport;
 use super::{gguf_lora, merged};
+use crate::config::ModelConfig;
 use crate::formats::{LocalFuture, ModelFile};
+use crate::model::stretch;
 use crate::quant::QuantFormat;
 use crate::{Error, Result};
 
@@ -43,6 +45,15 @@ pub struct Request<'a> {
 }
 
 impl<'a> Request<'a> {
+    /// The base's shape as the adapter was trained for it: with stretched angles where its run had a longer context.
+    ///
+    /// # Errors
+    /// When no base was given, or its angles cannot be stretched so.
+    pub fn trained_config(&self) -> Result<ModelConfig> {
+        let config = &self.need_model()?.config;
+        self.adapter.note.as_ref().map_or_else(|| Ok(config.clone()), |note| stretch::of_settings(config, &note.config))
+    }
+
     /// The base.
     ///
     /// # Errors
@@ -61,6 +72,9 @@ pub struct Exported {
     pub bytes: u64,
     /// The weights that the adapter changed, and how much of each change is in the file.
     pub tensors: Vec<TensorExport>,
+    /// What is not in the files and was in the adapter, a sentence each.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub warnings: Vec<String>,
 }
 
 /// What an exporter makes.
@@ -164,6 +178,17 @@ fn peft(request: &Request<'_>, sink: &mut dyn Sink) -> Result<Exported> {
         return Err(Error::config("format", format!("{} for a PEFT folder, whose factors are f32", format.name), "leave --format out"));
     }
     let mut done = Exported::default();
+    if !request.adapter.norms.is_empty() {
+        let text =
+            "the adapter's norms are in modules_to_save, which PEFT loads and llama.cpp, vLLM and others leave out: merge them for those";
+        done.warnings.push(text.to_owned());
+    }
+    if let Some(context) = request.adapter.note.as_ref().and_then(|note| note.config.get("context")) {
+        let text = format!(
+            "the adapter was trained for {context} tokens: other programs must be told the rope scaling, where that is longer than the base's context"
+        );
+        done.warnings.push(text);
+    }
     for (name, bytes) in request.adapter.to_files(request.name)? {
         write_whole(sink, &mut done, name, &bytes)?;
     }

@@ -18,6 +18,7 @@ const LIBRARY: &[(&str, &str)] = &[
     ("lowrank", include_str!("../../shaders/lib/lowrank.wgsl")),
     ("lowrank_factor", include_str!("../../shaders/lib/lowrank_factor.wgsl")),
     ("modules", include_str!("../../shaders/lib/modules.wgsl")),
+    ("own_norm", include_str!("../../shaders/lib/own_norm.wgsl")),
     ("optimizer", include_str!("../../shaders/lib/optimizer.wgsl")),
 ];
 

@@ -216,11 +216,7 @@ impl TrainConfig {
             let problem = format!("batch {} x seq {} is more than {MAX_ROWS} tokens", self.batch, self.seq);
             return Err(Error::config("batch", problem, "use a smaller --batch or --batch-rows and more --grad-accum"));
         }
-        if let Some(context) = self.context.context.filter(|context| *context < self.seq) {
-            let problem = format!("rows of {} tokens are longer than the context of {context}", self.seq);
-            return Err(Error::config("seq", problem, "leave --seq out, or give a longer --context"));
-        }
-        self.context.group(self.seq)?;
+        self.context.check(self.seq)?;
         if self.data_weights.is_some() && self.data_temperature.is_some() {
             return Err(Error::config("data-temperature", "given together with `data-weights`", "give one of the two"));
         }

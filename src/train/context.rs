@@ -1,8 +1,10 @@
-//! The settings of long contexts: how far a run looks, and in what groups (LongLoRA's shifted sparse attention).
+//! The settings of long contexts: how far a run looks, in what groups (LongLoRA's shifted sparse attention), and with what positions.
 
 use serde::Serialize;
 
 use super::config::MAX_ROWS;
+use crate::config::ModelConfig;
+use crate::model::stretch::{self, Stretch};
 use crate::settings::Settings;
 use crate::{Error, Result};
 
@@ -21,6 +23,33 @@ pub struct ContextConfig {
     pub group_ratio: Option<f64>,
     /// Evaluations tell the loss under the groups, too; default false.
     pub eval_group: bool,
+    /// How rotary angles are stretched where the context is longer than the model's; default: as the model's are, else linearly.
+    #[serde(skip_serializing_if = "Option::is_none", serialize_with = "by_name")]
+    pub rope_scaling: Option<Stretch>,
+    /// Positions of training rows.
+    pub positions: Positions,
+}
+
+/// Positions of training rows.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Positions {
+    /// A token's place in its row.
+    #[default]
+    Row,
+    /// Skipped positions: [`super::pose`].
+    Pose,
+}
+
+impl Positions {
+    /// Names in settings.
+    pub const TABLE: &'static [(&'static str, Self)] = &[("row", Self::Row), ("pose", Self::Pose)];
+}
+
+// serde's signature for `serialize_with`.
+#[expect(clippy::ref_option)]
+fn by_name<S: serde::Serializer>(method: &Option<Stretch>, serializer: S) -> std::result::Result<S::Ok, S::Error> {
+    method.map(Stretch::name).serialize(serializer)
 }
 
 impl ContextConfig {
@@ -35,6 +64,12 @@ impl ContextConfig {
             group: s.count_or_none("group", 2..=MAX_ROWS as u64)?.map(|n| n as usize),
             group_ratio: ratio.map(|ratio| ratio[0]),
             eval_group: s.flag("eval-group", false)?,
+            rope_scaling: s.choice(
+                "rope-scaling",
+                None,
+                &Stretch::TABLE.iter().map(|(name, one)| (*name, Some(*one))).collect::<Vec<_>>(),
+            )?,
+            positions: s.choice("positions", Positions::default(), Positions::TABLE)?,
         })
     }
 
@@ -75,6 +110,43 @@ impl ContextConfig {
     }
 }
 
+impl ContextConfig {
+    /// Refuses what is fine alone and not together, for rows of up to `seq` tokens.
+    ///
+    /// # Errors
+    /// As [`Self::group`]; rows longer than the context, a stretch without one, skipped positions with nothing to skip.
+    pub fn check(&self, seq: usize) -> Result<()> {
+        self.group(seq)?;
+        match self.context {
+            Some(context) if context < seq => {
+                let problem = format!("rows of {seq} tokens are longer than the context of {context}");
+                Err(Error::config("seq", problem, "leave --seq out, or give a longer --context"))
+            }
+            None if self.rope_scaling.is_some() => {
+                Err(Error::config("rope-scaling", "there is no length to stretch to", "give --context, too"))
+            }
+            context if self.positions == Positions::Pose && context.is_none_or(|context| context == seq) => {
+                let problem = format!("is pose, and the context is no longer than the rows of {seq} tokens");
+                Err(Error::config("positions", problem, "give a longer --context and the --seq that the model reads now"))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// The model as this run trains it: with stretched angles where its context is longer than the model's.
+    ///
+    /// # Errors
+    /// As [`stretch::stretched`].
+    pub fn stretch(&self, model: &ModelConfig) -> Result<ModelConfig> {
+        self.context.map_or_else(|| Ok(model.clone()), |context| stretch::stretched(model, context, self.rope_scaling))
+    }
+
+    /// Longest position plus one of a run with rows of up to `seq` tokens.
+    pub fn reach(&self, seq: usize) -> usize {
+        if self.positions == Positions::Pose { self.context.unwrap_or(seq) } else { seq }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -110,5 +182,9 @@ mod tests {
         assert!(refused(json!({"eval-group": true})).contains("--group"));
         assert!(refused(json!({"group-ratio": 1.5})).contains("`group-ratio`"));
         assert!(refused(json!({"context": 64, "seq": 128})).contains("`seq`"));
+        assert!(refused(json!({"rope-scaling": "yarn"})).contains("--context"));
+        assert!(refused(json!({"positions": "pose"})).contains("longer --context"));
+        assert!(refused(json!({"positions": "pose", "context": 128})).contains("`positions`"));
+        assert!(refused(json!({"rope-scaling": "cubic", "context": 128})).contains("linear, dynamic, llama3 or yarn"));
     }
 }

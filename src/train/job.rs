@@ -6,9 +6,11 @@ use super::batch::{Batch, Cursor, Packer};
 use super::chain::{ChainRun, Rounding};
 use super::checkpoint::{self, Buffers, Checkpoint, LrChange, State, VERSION};
 use super::config::TrainConfig;
+use super::context::Positions;
 use super::data::{Task, TrainData};
 use super::events::StepReport;
 use super::passes::Passes;
+use super::pose;
 use super::progress::Progress;
 use super::resume;
 use super::schedule::Schedule;
@@ -28,6 +30,8 @@ use crate::{Result, rng};
 pub struct BaseIdentity {
     /// Shape of the model.
     pub model: ModelConfig,
+    /// The same as its file has it, before its angles are stretched.
+    pub trained: ModelConfig,
     /// What the adapter remembers of it.
     pub id: BaseId,
 }
@@ -35,7 +39,7 @@ pub struct BaseIdentity {
 impl BaseIdentity {
     /// Of the model in `file`.
     pub fn new(file: &ModelFile, id: BaseId) -> Self {
-        Self { model: file.config.clone(), id }
+        Self { model: file.config.clone(), trained: file.config.clone(), id }
     }
 }
 
@@ -178,10 +182,17 @@ impl Job {
     /// The next micro-batch and what each of its targets counts in the loss. A step's micro-batches are drawn when it begins.
     pub(super) fn next_micro(&mut self) -> (&Batch, f32) {
         let accum = self.config.grad_accum;
-        let (packer, data) = (&mut self.packer, &self.data);
+        let (packer, data, config) = (&mut self.packer, &self.data, &self.config);
+        let first = self.step.wrapping_mul(accum as u64);
         let step = self.accumulating.get_or_insert_with(|| {
             let before = packer.cursor().clone();
-            let batches: Vec<Batch> = (0..accum).map(|_| packer.next_batch(&data.train)).collect();
+            let mut batches: Vec<Batch> = (0..accum).map(|_| packer.next_batch(&data.train)).collect();
+            if let (Positions::Pose, Some(context)) = (config.context.positions, config.context.context) {
+                for (number, batch) in (first..).zip(&mut batches) {
+                    let lengths: Vec<usize> = batch.examples.iter().map(|id| data.train[*id as usize].tokens.len()).collect();
+                    pose::spread(batch, &lengths, config.seed, number, context);
+                }
+            }
             let targets = batches.iter().map(|batch| batch.n_targets).sum();
             let by_task = vec![Score::default(); data.tasks.len()];
             Accumulating { batches, next: 0, targets, sum: 0.0, by_task, before, began: clock::now() }

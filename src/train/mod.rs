@@ -16,6 +16,7 @@ pub mod mixture;
 mod modules;
 pub mod passes;
 pub mod plan;
+mod pose;
 pub mod progress;
 pub mod proof;
 pub mod read;

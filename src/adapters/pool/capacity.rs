@@ -41,6 +41,8 @@ pub struct Capacity {
     pub blocks: usize,
     /// Sites with learnable scales.
     pub modules: ModuleCapacity,
+    /// Norms of the model, where a job may train its own weights of them; else 0.
+    pub norms: usize,
     /// Whether a job may drop inputs.
     pub dropout: bool,
     /// Whether a job may store factors as f16.
@@ -61,6 +63,7 @@ impl Capacity {
             grads,
             blocks,
             modules: ModuleCapacity::of(layout),
+            norms: layout.norms.len(),
             dropout: layout.dropout > 0.0,
             half: layout.half,
         }
@@ -85,6 +88,7 @@ impl Capacity {
             grads: self.grads + other.grads,
             blocks: self.blocks + other.blocks,
             modules: self.modules.and(other.modules),
+            norms: self.norms.max(other.norms),
             dropout: self.dropout || other.dropout,
             half: self.half || other.half,
         }
@@ -114,6 +118,7 @@ impl Capacity {
             && need.grads <= self.grads
             && need.blocks <= self.blocks
             && self.modules.holds(need.modules)
+            && need.norms <= self.norms
             && (self.dropout || !need.dropout)
             && (self.half || !need.half)
     }

@@ -3,6 +3,7 @@
 
 mod capacity;
 mod modules;
+mod norms;
 mod slots;
 mod spans;
 
@@ -13,6 +14,7 @@ pub use capacity::{Capacity, Ranks};
 pub use modules::ModuleCapacity;
 
 use self::modules::{Base, ModuleTables};
+use self::norms::NormTables;
 use self::slots::{groups, not_one, site_row};
 use self::spans::Spans;
 use super::layout::AdapterLayout;
@@ -20,6 +22,7 @@ use super::site::{Projection, Site};
 use crate::config::ModelConfig;
 use crate::gpu::{Class, Gpu, Recorder, Store, Tensor};
 use crate::kernels::lowrank::{JobRow, LowrankSite, LowrankTables, SiteRow};
+use crate::kernels::norm::OwnWeights;
 use crate::kernels::optimizer::{self, Block, Group, Hyper, State};
 use crate::{Error, Result};
 
@@ -32,6 +35,7 @@ pub struct AdapterPool {
     pub jobs: Tensor,
     tables: LowrankTables,
     modules: ModuleTables,
+    norms: NormTables,
     sites: BTreeMap<Site, SiteInfo>,
     rows: Vec<SiteRow>,
     placed: Vec<Option<Allocation>>,
@@ -68,6 +72,7 @@ impl AdapterPool {
     /// [`Error::Limit`] past 32-bit addressing.
     pub fn declare(capacity: Capacity, model: &ModelConfig, store: &mut Store, row_job: Tensor) -> Result<AdapterPool> {
         let modules = ModuleTables::declare(capacity.modules, store)?;
+        let norms = NormTables::declare(capacity.norms, capacity.jobs, store)?;
         let jobs = capacity.jobs;
         let mut tensor = |label: &str, class: Class, len: usize| store.declare(format!("adapter.{label}"), class, len);
         let state = State {
@@ -89,6 +94,7 @@ impl AdapterPool {
             jobs: job_table,
             tables,
             modules,
+            norms,
             sites,
             rows,
             placed: vec![None; jobs],
@@ -155,6 +161,7 @@ impl AdapterPool {
             assert!(row.rank as usize <= info.ranks.rank && row.train_end as usize <= info.ranks.rank, "ranks within the capacity");
             self.rows[info.index * self.capacity.jobs + job] = row;
         }
+        self.norms.set(job, layout, values.start, (&offsets, grads.start));
         Ok(())
     }
 
@@ -165,6 +172,7 @@ impl AdapterPool {
             self.grads.give_back(placed.grads);
         }
         self.modules.remove(job);
+        self.norms.remove(job);
         self.rows.iter_mut().skip(job).step_by(self.capacity.jobs.max(1)).for_each(|row| *row = SiteRow::default());
     }
 
@@ -267,6 +275,7 @@ impl AdapterPool {
     /// [`Error::Gpu`] if the buffers were not allocated.
     pub fn upload(&self, gpu: &Gpu, store: &Store) -> Result<()> {
         self.modules.upload(gpu, store)?;
+        self.norms.upload(gpu, store)?;
         let placed = self.placed.iter().enumerate().filter_map(|(job, placed)| Some((job, placed.as_ref()?)));
         let mut blocks: Vec<Block> = placed.flat_map(|(job, placed)| optimizer::blocks(job, &placed.groups)).collect();
         blocks.resize(self.capacity.blocks.max(1), Block::default());
@@ -294,6 +303,14 @@ impl AdapterPool {
         })
     }
 
+    /// The weights of norm `norm` ([`super::norms`]) that jobs have instead of the base's, for the rows of `row_job`, or of the whole batch; `None`
+    /// where no job may have any.
+    pub fn own_norm(&self, norm: usize, row_job: Option<Tensor>) -> Option<OwnWeights> {
+        let table = self.norms.table?;
+        let LowrankTables { jobs, adapter: values, grads, .. } = self.tables;
+        Some(OwnWeights { row_job: row_job.unwrap_or(self.tables.row_job), jobs, table, values, grads, norm, count: self.capacity.jobs })
+    }
+
     /// Jobs at once.
     pub fn job_count(&self) -> usize {
         self.capacity.jobs
@@ -301,6 +318,6 @@ impl AdapterPool {
 
     /// The lowest block that may have an adapter: nothing below it needs a gradient.
     pub fn lowest_layer(&self) -> Option<usize> {
-        self.sites.keys().map(|s| s.layer).min()
+        if self.capacity.norms > 0 { Some(0) } else { self.sites.keys().map(|s| s.layer).min() }
     }
 }

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use clap::{Args, Parser, Subcommand};
 
 use super::analyze::AnalyzeArgs;
+use super::base::AngleArgs;
 use super::bench::BenchArgs;
 use super::device::DeviceArgs;
 use super::export::ExportArgs;
@@ -177,6 +178,9 @@ pub struct GenerateArgs {
     /// Seed of the draws.
     #[arg(long, value_name = "N", default_value_t = 0, help_heading = "Sampling")]
     pub seed: u64,
+    /// The rotary angles.
+    #[command(flatten)]
+    pub angles: AngleArgs,
     /// The GPU.
     #[command(flatten)]
     pub device: DeviceArgs,
@@ -221,6 +225,9 @@ pub struct EvalArgs {
     /// Quantise float weights when loading: nf4, q4_0, q8_0 or none.
     #[arg(long, value_name = "FORMAT", default_value = "none")]
     pub quantize: String,
+    /// The rotary angles.
+    #[command(flatten)]
+    pub angles: AngleArgs,
     /// The GPU.
     #[command(flatten)]
     pub device: DeviceArgs,

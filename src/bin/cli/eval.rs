@@ -16,7 +16,7 @@ use super::output::Output;
 
 /// Runs the verb.
 pub fn run(args: &EvalArgs, output: &mut Output) -> Result<()> {
-    let base = Base::open(&args.model, args.tokenizer.as_deref(), &args.adapter, args.strict_base)?;
+    let base = Base::open(&args.model, args.tokenizer.as_deref(), &args.adapter, args.strict_base, &args.angles)?;
     base.warn(output);
     let context = ContextConfig { group: args.group, group_ratio: args.group_ratio, ..ContextConfig::default() };
     let group = context.group(args.seq as usize)?;
