@@ -34,6 +34,13 @@ pub struct ModelConfig {
 }
 
 impl ModelConfig {
+    /// Tokens that the model reads: beyond the trained context where its angles grow with the length.
+    pub fn context_length(&self) -> usize {
+        match self.rope_scaling {
+            RopeScaling::Dynamic { factor } => (self.max_position_embeddings as f64 * factor.max(1.0)) as usize,
+            _ => self.max_position_embeddings,
+        }
+    }
     /// Width of all query heads together, the input of `o_proj`; the largest number where a lying file makes it overflow.
     pub fn q_width(&self) -> usize {
         self.num_attention_heads.saturating_mul(self.head_dim)

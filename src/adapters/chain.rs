@@ -14,6 +14,7 @@ use super::config::AdapterConfig;
 use super::init::initial_values;
 use super::layout::{ALIGN, AdapterLayout, Init, ParamLayout, ParamSpec, SiteAdapter, Slice, Storage};
 use super::lora::Rank;
+use super::norms;
 use super::patterns::select_sites;
 use super::site::Site;
 use crate::config::ModelConfig;
@@ -213,15 +214,20 @@ impl ChainConfig {
                 .collect();
             sites.push(SiteAdapter { site, slices, scalings: Vec::new(), max_rank: slot + most_frozen, max_trained: slot });
         }
-        Ok(AdapterLayout {
+        let mut layout = AdapterLayout {
             sites,
             params,
+            norms: Vec::new(),
             dropout: config.dropout as f32,
             half: self.storage == Storage::F16,
             rslora: self.rslora,
             blocks: model.num_hidden_layers,
             experts: None,
-        })
+        };
+        if config.train_norms {
+            norms::append(&mut layout, model);
+        }
+        Ok(layout)
     }
 
     /// One factor of one link; with `slot` it is the one that trains, else it is frozen and follows the link before it.
@@ -279,6 +285,9 @@ pub fn carry(old: &AdapterLayout, new: &AdapterLayout, values: &[f32], seed: u64
                 spec.put_hf(&moved, &mut buffer);
             }
         }
+    }
+    for (was, now) in old.norms.iter().zip(&new.norms) {
+        new.params.specs[*now].put_hf(&old.params.specs[*was].to_hf(values), &mut buffer);
     }
     Ok(buffer)
 }

@@ -6,6 +6,7 @@ use serde_json::Value;
 use super::chain::ChainConfig;
 use super::layout::AdapterLayout;
 use super::method::Method;
+use super::norms;
 use super::patterns::{Patterns, json_number};
 use crate::config::ModelConfig;
 use crate::settings::{Map, Settings, whole};
@@ -35,6 +36,8 @@ pub struct AdapterConfig {
     pub alpha_pattern: Patterns,
     /// Probability that an element of an adapter's input is dropped in training; default 0.
     pub dropout: f64,
+    /// Train the weights of all norms, too; default false.
+    pub train_norms: bool,
     /// The method's own settings, defaults included.
     #[serde(flatten)]
     pub options: Map,
@@ -62,8 +65,9 @@ impl AdapterConfig {
         let mut patterns = |key: &'static str| settings.value(key).map_or(Ok(Patterns::default()), |value| Patterns::from_json(key, value));
         let (rank_pattern, alpha_pattern) = (patterns("rank-pattern")?, patterns("alpha-pattern")?);
         let dropout = settings.number("dropout", 0.0, "a probability below 1", |x| (0.0..1.0).contains(&x))?;
+        let train_norms = settings.flag("train-norms", false)?;
         let options = Method::by_name(&method)?.options(settings.rest(), settings.known())?;
-        Ok(Self { method, rank, alpha, targets, rank_pattern, alpha_pattern, dropout, options })
+        Ok(Self { method, rank, alpha, targets, rank_pattern, alpha_pattern, dropout, train_norms, options })
     }
 
     /// Lays the adapter out for a model.
@@ -71,7 +75,12 @@ impl AdapterConfig {
     /// # Errors
     /// When a target or pattern matches nothing, or a rank does not fit its layer.
     pub fn layout(&self, model: &ModelConfig) -> Result<AdapterLayout> {
-        (Method::by_name(&self.method)?.build)(self, model)
+        let mut layout = (Method::by_name(&self.method)?.build)(self, model)?;
+        // A chain has them at every stage.
+        if self.train_norms && layout.norms.is_empty() {
+            norms::append(&mut layout, model);
+        }
+        Ok(layout)
     }
 
     /// One of the method's own switches.

@@ -288,6 +288,8 @@ pub struct AdapterLayout {
     pub sites: Vec<SiteAdapter>,
     /// The parameters of all sites.
     pub params: ParamLayout,
+    /// The weights of all norms, in the model's order, as indices into the layout; empty where they stay the base's.
+    pub norms: Vec<usize>,
     /// Probability that an element of an adapter's input is dropped in training.
     pub dropout: f32,
     /// Factors may be stored as f16, now or at a later stage of a chain.
@@ -302,7 +304,7 @@ pub struct AdapterLayout {
 
 impl AdapterLayout {
     /// Whether every product of an adapter with these values is zero, so that it changes nothing: B is where a run begins, and A, B or the
-    /// learnable scale of a slice where something went wrong.
+    /// learnable scale of a slice where something went wrong. Norms of its own are never nothing.
     ///
     /// # Panics
     /// When the buffer is shorter than the layout.
@@ -310,7 +312,8 @@ impl AdapterLayout {
         let zero = |index: usize| self.params.specs[index].to_rows(values).iter().all(|x| *x == 0.0);
         let zero_product = |slice: &Slice| slice.scale == 0.0 || zero(slice.b) || zero(slice.a);
         let experts = self.experts.iter().flat_map(|experts| &experts.sites).flat_map(|site| &site.experts);
-        experts.into_iter().all(zero_product)
+        self.norms.is_empty()
+            && experts.into_iter().all(zero_product)
             && self.sites.iter().all(|site| {
                 let scaled_away = |i: usize| site.scalings.get(i).is_some_and(|scale| zero(*scale));
                 site.slices.iter().enumerate().all(|(i, slice)| zero_product(slice) || scaled_away(i))

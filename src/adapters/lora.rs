@@ -38,7 +38,16 @@ fn build(config: &AdapterConfig, model: &ModelConfig) -> Result<AdapterLayout> {
         let slice = push_pair(&mut params, &site.to_string(), site, model, Rank { rank, alpha, rslora }, ratio);
         sites.push(SiteAdapter::new(site, vec![slice]));
     }
-    Ok(AdapterLayout { sites, params, dropout: config.dropout as f32, half: false, rslora, blocks: model.num_hidden_layers, experts: None })
+    Ok(AdapterLayout {
+        sites,
+        params,
+        norms: Vec::new(),
+        dropout: config.dropout as f32,
+        half: false,
+        rslora,
+        blocks: model.num_hidden_layers,
+        experts: None,
+    })
 }
 
 /// A site's rank, alpha and how they make the scale.

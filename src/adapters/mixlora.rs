@@ -169,6 +169,10 @@ pub(crate) fn routed(projection: Projection) -> bool {
 }
 
 fn build(config: &AdapterConfig, model: &ModelConfig, routing: Routing) -> Result<AdapterLayout> {
+    if config.train_norms {
+        let problem = format!("is on, and method `{}` trains no norms: its files have no place for them", config.method);
+        return Err(Error::config("train-norms", problem, "leave it out, or use another method"));
+    }
     let (rslora, ratio) = (config.switch(RSLORA.key)?, config.number(LORA_PLUS.key)?);
     let or = |key: &'static str, none: f64, other: f64| config.number(key).map(|own| if own == none { other } else { own });
     let own = AdapterConfig {
@@ -203,7 +207,16 @@ fn build(config: &AdapterConfig, model: &ModelConfig, routing: Routing) -> Resul
     // After the factors, so that the optimizer meets few groups.
     experts.routers = layers.into_iter().map(|layer| Router { layer, param: params.push(gate(layer, routing.experts, model)) }).collect();
     let dropout = config.dropout as f32;
-    Ok(AdapterLayout { sites, params, dropout, half: false, rslora, blocks: model.num_hidden_layers, experts: Some(experts) })
+    Ok(AdapterLayout {
+        sites,
+        params,
+        norms: Vec::new(),
+        dropout,
+        half: false,
+        rslora,
+        blocks: model.num_hidden_layers,
+        experts: Some(experts),
+    })
 }
 
 /// `layers.0.mlp.experts.3.gate_proj`.

@@ -13,6 +13,7 @@ pub mod lora;
 pub mod method;
 pub mod mixlora;
 pub mod multilora;
+pub mod norms;
 pub mod patterns;
 pub mod pool;
 pub mod site;

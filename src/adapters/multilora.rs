@@ -143,5 +143,14 @@ fn build(config: &AdapterConfig, model: &ModelConfig) -> Result<AdapterLayout> {
     for adapter in &mut sites {
         adapter.scalings = (0..plan.modules).map(|module| params.push(plan.scale(adapter.site, model, module))).collect();
     }
-    Ok(AdapterLayout { sites, params, dropout: config.dropout as f32, half: false, rslora, blocks: model.num_hidden_layers, experts: None })
+    Ok(AdapterLayout {
+        sites,
+        params,
+        norms: Vec::new(),
+        dropout: config.dropout as f32,
+        half: false,
+        rslora,
+        blocks: model.num_hidden_layers,
+        experts: None,
+    })
 }

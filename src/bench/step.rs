@@ -107,7 +107,8 @@ fn layout(model: &ModelConfig) -> Result<AdapterLayout> {
     let options = Method::by_name(&method)?.options(std::iter::empty(), &[])?;
     let targets = Projection::ALL.map(|p| p.short_name().to_owned()).to_vec();
     let (rank_pattern, alpha_pattern) = (Patterns::default(), Patterns::default());
-    AdapterConfig { method, rank: 8, alpha: 16.0, targets, rank_pattern, alpha_pattern, dropout: 0.0, options }.layout(model)
+    AdapterConfig { method, rank: 8, alpha: 16.0, targets, rank_pattern, alpha_pattern, dropout: 0.0, train_norms: false, options }
+        .layout(model)
 }
 
 /// Timed steps, given the time of one.

@@ -152,7 +152,10 @@ impl Chain {
                 return Err(error("a link has rank 0 everywhere".to_owned()));
             }
             let note = adapter.note.as_ref().map(|note| Note { steps: about.steps, ..note.clone() });
-            links.push(ChainLink { about: about.clone(), adapter: adapter.with(sites, note) });
+            links.push(ChainLink { about: about.clone(), adapter: PeftAdapter { norms: Vec::new(), ..adapter.with(sites, note) } });
+        }
+        if let Some(newest) = links.last_mut() {
+            newest.adapter.norms.clone_from(&adapter.norms);
         }
         Ok(Self { links, base_hash: manifest.base_hash.clone().or_else(|| noted.cloned()) })
     }
@@ -320,7 +323,10 @@ impl Chain {
                 let rank = about.rank_at(site.site);
                 (rank > 0).then(|| if rank == whole.rank { whole } else { cut(&whole, rslora, 0, rank) })
             });
-            let adapter = PeftAdapter { sites: sites.collect(), rslora, blocks, dropout, base_name: base_name.clone(), note: note.clone() };
+            // What trains beside the links belongs to the newest.
+            let norms = if j + 1 == links.len() { layout.norms.iter().map(|param| hf(*param)).collect() } else { Vec::new() };
+            let adapter =
+                PeftAdapter { sites: sites.collect(), norms, rslora, blocks, dropout, base_name: base_name.clone(), note: note.clone() };
             ChainLink { about: about.clone(), adapter }
         };
         let base_hash = note.as_ref().map(|note| note.base_hash.clone());
@@ -335,6 +341,9 @@ impl Chain {
         map.insert("inherited-ranks".into(), self.links.iter().map(largest).collect());
         map.insert("targets".into(), self.merged().config().target_modules.into());
         map.insert("rslora".into(), newest.rslora.into());
+        if self.links.iter().any(|link| !link.adapter.norms.is_empty()) {
+            map.insert("train-norms".into(), true.into());
+        }
         map
     }
 
@@ -346,6 +355,9 @@ impl Chain {
     pub fn to_buffer(&self, name: &str, layout: &AdapterLayout, seed: u64) -> Result<Vec<f32>> {
         let error = |problem: String, hint| Error::Adapter { adapter: name.to_owned(), problem, hint };
         let mut buffer = initial_buffer(&layout.params, seed);
+        if let Some(newest) = self.links.last() {
+            newest.adapter.put_norms(name, layout, &mut buffer)?;
+        }
         let places: BTreeMap<Site, &SiteAdapter> = layout.sites.iter().map(|site| (site.site, site)).collect();
         for (j, link) in self.links.iter().enumerate() {
             for theirs in &link.adapter.sites {

@@ -8,7 +8,9 @@ use super::mixlora::write::Container;
 use super::peft::{File, PeftAdapter};
 use super::retention::TensorExport;
 use super::{gguf_lora, merged};
+use crate::config::ModelConfig;
 use crate::formats::{LocalFuture, ModelFile};
+use crate::model::stretch;
 use crate::quant::QuantFormat;
 use crate::{Error, Result};
 
@@ -54,6 +56,16 @@ impl<'a> Request<'a> {
         self.adapter.plain(self.name, what)
     }
 
+    /// The base's shape as the adapter was trained for it: with stretched angles where its run had a longer context.
+    ///
+    /// # Errors
+    /// When no base was given, or its angles cannot be stretched so.
+    pub fn trained_config(&self) -> Result<ModelConfig> {
+        let config = &self.need_model()?.config;
+        let note = self.plain("a merged model")?.note.as_ref();
+        note.map_or_else(|| Ok(config.clone()), |note| stretch::of_settings(config, &note.config))
+    }
+
     /// The base.
     ///
     /// # Errors
@@ -72,6 +84,9 @@ pub struct Exported {
     pub bytes: u64,
     /// The weights that the adapter changed, and how much of each change is in the file.
     pub tensors: Vec<TensorExport>,
+    /// What is not in the files and was in the adapter, a sentence each.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub warnings: Vec<String>,
 }
 
 /// What an exporter makes.
@@ -208,7 +223,20 @@ fn other_numbers(name: &str, how: &str) -> Error {
 
 fn peft(request: &Request<'_>, sink: &mut dyn Sink) -> Result<Exported> {
     no_format(request, "a PEFT folder")?;
-    folder(request.plain("a PEFT folder")?.to_files(request.name)?, sink)
+    let adapter = request.plain("a PEFT folder")?;
+    let mut done = folder(adapter.to_files(request.name)?, sink)?;
+    if !adapter.norms.is_empty() {
+        let text =
+            "the adapter's norms are in modules_to_save, which PEFT loads and llama.cpp, vLLM and others leave out: merge them for those";
+        done.warnings.push(text.to_owned());
+    }
+    if let Some(context) = adapter.note.as_ref().and_then(|note| note.config.get("context")) {
+        let text = format!(
+            "the adapter was trained for {context} tokens: other programs must be told the rope scaling, where that is longer than the base's context"
+        );
+        done.warnings.push(text);
+    }
+    Ok(done)
 }
 
 fn mixlora(request: &Request<'_>, container: Container, sink: &mut dyn Sink) -> Result<Exported> {

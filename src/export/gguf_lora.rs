@@ -59,7 +59,9 @@ pub async fn export(request: &Request<'_>, sink: &mut dyn Sink) -> Result<Export
         sink.write(&vec![0; *padding])?;
     }
     sink.end()?;
-    Ok(Exported { files: vec![FILE.into()], bytes: header.total, tensors: Vec::new() })
+    let norms = "the adapter's trained norms are left out, because no GGUF adapter can hold them: answers will differ; export with --to merged-gguf";
+    let warnings = if adapter.norms.is_empty() { Vec::new() } else { vec![norms.to_owned()] };
+    Ok(Exported { files: vec![FILE.into()], bytes: header.total, warnings, ..Exported::default() })
 }
 
 /// The alpha that most sites have in terms of alpha / rank, as the file can hold it. The others' B make up for the rest.
@@ -166,7 +168,7 @@ pub async fn read(source: Box<dyn ByteSource>, model: &ModelConfig) -> Result<Pe
     let steps = gguf.metadata.u64(KEY_STEPS)?.unwrap_or(0);
     let note = base_hash.map(|base_hash| Note { base_hash, steps, config: Map::new(), ..Note::default() });
     let base_name = gguf.metadata.str("general.base_model.0.name")?.map(str::to_owned);
-    Ok(PeftAdapter { sites, rslora: false, blocks: model.num_hidden_layers, dropout: 0.0, base_name, note })
+    Ok(PeftAdapter { sites, norms: Vec::new(), rslora: false, blocks: model.num_hidden_layers, dropout: 0.0, base_name, note })
 }
 
 /// The site of a tensor, and 0 for its A, 1 for its B.

@@ -17,7 +17,7 @@ use super::handed_out::{base_name, without_folders};
 use super::peft_config::{CONFIG_FILE, PeftConfig};
 use super::weights::{self, PICKLE_FILE, Weight};
 use crate::adapters::patterns::json_number;
-use crate::adapters::{AdapterLayout, Patterns, Projection, Site, Slice};
+use crate::adapters::{AdapterLayout, Patterns, Projection, Site, Slice, norms};
 use crate::config::ModelConfig;
 use crate::settings::Map;
 use crate::text::templates;
@@ -67,6 +67,8 @@ impl PeftSite {
 pub struct PeftAdapter {
     /// Its sites, in the model's order; at least one.
     pub sites: Vec<PeftSite>,
+    /// Weights of all norms, in the model's order; empty where they are the base's.
+    pub norms: Vec<Vec<f32>>,
     /// Scales are alpha / sqrt(rank).
     pub rslora: bool,
     /// Blocks of the model, with an adapter or without.
@@ -165,7 +167,8 @@ impl PeftAdapter {
         let sites = layout.sites.iter().map(site).collect();
         // f32 to f64 would write 0.05 as 0.05000000074505806.
         let dropout = layout.dropout.to_string().parse().unwrap_or_default();
-        Self { sites, rslora: layout.rslora, blocks: layout.blocks, dropout, base_name, note }
+        let norms = layout.norms.iter().map(|param| hf(*param)).collect();
+        Self { sites, norms, rslora: layout.rslora, blocks: layout.blocks, dropout, base_name, note }
     }
 
     /// The adapter's values in the flat buffer of a run that continues from it.
@@ -193,6 +196,7 @@ impl PeftAdapter {
             });
         }
         let mut buffer = vec![0.0; layout.params.words];
+        self.put_norms(name, layout, &mut buffer)?;
         if self.sites.len() != layout.sites.len() {
             return Err(differs(format!("it has {} sites, the run has {}", self.sites.len(), layout.sites.len())));
         }
@@ -210,6 +214,22 @@ impl PeftAdapter {
         Ok(buffer)
     }
 
+    /// Puts its norms into the buffer of a run that goes on from them; a run may train norms where the adapter has none.
+    ///
+    /// # Errors
+    /// When the adapter has norms and the run none.
+    pub(super) fn put_norms(&self, name: &str, layout: &AdapterLayout, buffer: &mut [f32]) -> Result<()> {
+        if layout.norms.is_empty() && !self.norms.is_empty() {
+            return Err(Error::Adapter {
+                adapter: name.to_owned(),
+                problem: "it has norms of its own, the run trains none".to_owned(),
+                hint: "leave out train-norms = false to take the adapter's own",
+            });
+        }
+        norms::fill(layout, &self.norms, buffer);
+        Ok(())
+    }
+
     /// The settings of a run that continues from this adapter: its ranks, alphas and sites.
     pub fn settings(&self) -> Map {
         let config = self.config();
@@ -219,6 +239,9 @@ impl PeftAdapter {
         map.insert("alpha".into(), json_number(config.lora_alpha));
         map.insert("targets".into(), config.target_modules.into());
         map.insert("rslora".into(), config.use_rslora.into());
+        if !self.norms.is_empty() {
+            map.insert("train-norms".into(), true.into());
+        }
         map.insert("rank-pattern".into(), patterns(&config.rank_pattern));
         map.insert("alpha-pattern".into(), patterns(&config.alpha_pattern));
         map
@@ -237,6 +260,7 @@ impl PeftAdapter {
             rank_pattern: by_pattern(&self.numbers(r as f64, |site| site.rank as f64)),
             alpha_pattern: by_pattern(&self.numbers(lora_alpha, |site| site.alpha)),
             target_modules: target_modules(&sites, self.blocks),
+            modules_to_save: if self.norms.is_empty() { Vec::new() } else { norms::MODULES.map(str::to_owned).to_vec() },
             base_model_name_or_path: self.base_name.as_deref().map(base_name),
         }
     }
@@ -263,6 +287,13 @@ impl PeftAdapter {
                 views.push((format!("{PREFIX}{}.{which}.weight", site.site.module()), view));
             }
         }
+        for (name, values) in norms::names(self.norms.len() / 2).zip(&self.norms) {
+            if let Some(bad) = values.iter().find(|x| !x.is_finite()) {
+                return Err(failed(format!("{name} holds {bad}")));
+            }
+            let view = TensorView::new(Dtype::F32, vec![values.len()], bytemuck::cast_slice(values));
+            views.push((format!("{PREFIX}model.{name}.weight"), view.map_err(|e| failed(format!("{name}: {e}")))?));
+        }
         let metadata = HashMap::from([("format".to_owned(), "pt".to_owned())]);
         let weights = safetensors::serialize(views, Some(metadata)).map_err(|e| failed(e.to_string()))?;
         let mut files = vec![(WEIGHTS_FILE, weights), (CARD_FILE, card(self).into_bytes())];
@@ -286,7 +317,7 @@ impl PeftAdapter {
 
     /// The same adapter with other sites.
     pub(super) fn with(&self, sites: Vec<PeftSite>, note: Option<Note>) -> Self {
-        Self { sites, rslora: self.rslora, blocks: self.blocks, dropout: self.dropout, base_name: self.base_name.clone(), note }
+        Self { sites, norms: self.norms.clone(), base_name: self.base_name.clone(), note, ..*self }
     }
 
     /// The largest rank of a site.
@@ -326,14 +357,19 @@ impl PeftAdapter {
         let weights_file = weights::file_of(folder.weights);
         let named = weights::read(folder.name, folder.weights, HINT_FILE)?;
         let mut pairs: BTreeMap<Site, [Option<Weight<'_>>; 2]> = BTreeMap::new();
-        if let Some(refusal) =
-            foreign::refusal(folder.name, named.iter().map(|weight| weight.name.as_str()).filter(|key| parse_key(key).is_none()))
-        {
+        let mut saved = OwnNorms::default();
+        let unknown = |key: &&str| parse_key(key).is_none() && parse_norm(key).is_none();
+        if let Some(refusal) = foreign::refusal(folder.name, named.iter().map(|weight| weight.name.as_str()).filter(unknown)) {
             return Err(refusal);
         }
         let blocks = model.map_or(MAX_BLOCKS, |model| model.num_hidden_layers);
         for weight in named {
             let key = &weight.name;
+            if let Some(norm) = parse_norm(key) {
+                let values = weight.values().map_err(|problem| damaged(weights_file, format!("{key} {problem}")))?;
+                saved.add(norm, key, values);
+                continue;
+            }
             let Some((site, half)) = parse_key(key).filter(|(site, _)| site.layer < blocks) else {
                 let of = if model.is_some() {
                     format!(" of this model ({blocks} blocks)")
@@ -386,8 +422,12 @@ impl PeftAdapter {
             }
             None => usize::MAX,
         };
+        let norms = saved.finish(model).map_err(|problem| Error::Adapter { adapter: folder.name.to_owned(), problem, hint: HINT_FIT })?;
+        if norms.is_empty() && !config.modules_to_save.is_empty() {
+            return Err(damaged(WEIGHTS_FILE, "it holds none of the norms that modules_to_save lists".to_owned()));
+        }
         let base_name = config.base_model_name_or_path;
-        Ok(Self { sites, rslora: config.use_rslora, blocks, dropout: config.lora_dropout, base_name, note })
+        Ok(Self { sites, norms, rslora: config.use_rslora, blocks, dropout: config.lora_dropout, base_name, note })
     }
 }
 
@@ -403,6 +443,45 @@ pub(super) fn note_bytes(note: &Note) -> std::result::Result<Vec<u8>, String> {
 pub(super) fn template_of(note: Option<&Note>) -> Result<Option<&str>> {
     let given = note.and_then(|note| note.config.get("chat-template")).and_then(Value::as_str);
     given.map(templates::source).transpose()
+}
+
+/// The norms of a file as they are found.
+#[derive(Debug, Default)]
+struct OwnNorms {
+    of_blocks: BTreeMap<usize, (String, Vec<f32>)>,
+    last: Option<(String, Vec<f32>)>,
+}
+
+impl OwnNorms {
+    fn add(&mut self, norm: Option<usize>, key: &str, values: Vec<f32>) {
+        match norm {
+            Some(number) => drop(self.of_blocks.insert(number, (key.to_owned(), values))),
+            None => self.last = Some((key.to_owned(), values)),
+        }
+    }
+
+    /// All of them in the model's order, none where there is none; else what is wrong with them.
+    fn finish(self, model: Option<&ModelConfig>) -> std::result::Result<Vec<Vec<f32>>, String> {
+        if self.of_blocks.is_empty() && self.last.is_none() {
+            return Ok(Vec::new());
+        }
+        let found = self.of_blocks.len() + usize::from(self.last.is_some());
+        let blocks = model.map_or(self.of_blocks.len() / 2, |model| model.num_hidden_layers);
+        if !self.of_blocks.keys().copied().eq(0..norms::last(blocks)) || self.last.is_none() {
+            return Err(format!("it has {found} trained norms, all {} of the model or none are possible", norms::last(blocks) + 1));
+        }
+        let all: Vec<(String, Vec<f32>)> = self.of_blocks.into_values().chain(self.last).collect();
+        let width = model.map_or(all[0].1.len(), |model| model.hidden_size);
+        match all.iter().find(|(_, values)| values.len() != width) {
+            Some((key, values)) => Err(format!("tensor `{key}` has {} elements, {width} were expected", values.len())),
+            None => Ok(all.into_iter().map(|(_, values)| values).collect()),
+        }
+    }
+}
+
+/// The norm that a tensor is the weights of, as [`norms::parse`] numbers it.
+fn parse_norm(key: &str) -> Option<Option<usize>> {
+    norms::parse(key.strip_prefix(PREFIX)?.strip_suffix(".weight")?)
 }
 
 /// The site of a tensor, and 0 for its A, 1 for its B.

@@ -3,8 +3,8 @@
 use serde_json::{Map, Value, json};
 
 use super::mixlora;
-use crate::adapters::Patterns;
 use crate::adapters::patterns::json_number;
+use crate::adapters::{Patterns, norms};
 use crate::settings::{shorten, whole};
 use crate::{Error, Result};
 
@@ -33,6 +33,8 @@ pub struct PeftConfig {
     pub alpha_pattern: Patterns,
     /// Projections (`q_proj`) or whole module paths that have an adapter.
     pub target_modules: Vec<String>,
+    /// Modules that are saved whole: the norms, or nothing.
+    pub modules_to_save: Vec<String>,
     /// What the base was called.
     pub base_model_name_or_path: Option<String>,
 }
@@ -92,7 +94,7 @@ impl PeftConfig {
             "layers_to_transform": null,
             "lora_alpha": json_number(self.lora_alpha),
             "lora_dropout": self.lora_dropout,
-            "modules_to_save": null,
+            "modules_to_save": if self.modules_to_save.is_empty() { Value::Null } else { json!(self.modules_to_save) },
             "peft_type": PEFT_TYPE,
             "r": self.r,
             "rank_pattern": patterns(&self.rank_pattern),
@@ -140,6 +142,7 @@ impl PeftConfig {
             rank_pattern: patterns("rank_pattern")?,
             alpha_pattern: patterns("alpha_pattern")?,
             target_modules: get("target_modules").map(strings).unwrap_or_default(),
+            modules_to_save: get("modules_to_save").map(strings).unwrap_or_default(),
             base_model_name_or_path: get("base_model_name_or_path").and_then(Value::as_str).map(str::to_owned),
         })
     }
@@ -170,6 +173,7 @@ fn check_switched_on(adapter: &str, map: &Map<String, Value>) -> Result<()> {
     for (key, value) in map {
         let fine = match (key.as_str(), value) {
             ("peft_type", value) => value == PEFT_TYPE,
+            ("modules_to_save", Value::Array(names)) => names.iter().all(|name| name.as_str().is_some_and(is_norm)),
             ("bias", Value::String(bias)) => bias == "none",
             ("task_type", Value::String(task)) => task == "CAUSAL_LM",
             ("init_lora_weights", Value::String(init)) => KEEPS_BASE.contains(&init.to_lowercase().as_str()),
@@ -183,6 +187,11 @@ fn check_switched_on(adapter: &str, map: &Map<String, Value>) -> Result<()> {
         return Ok(());
     }
     Err(Error::Adapter { adapter: adapter.to_owned(), problem: format!("{CONFIG_FILE}: `peft_type` is missing"), hint: HINT })
+}
+
+/// Whether a name or path under `modules_to_save` is that of norms, whose weights stand among the tensors.
+fn is_norm(name: &str) -> bool {
+    norms::MODULES.contains(&name) || norms::parse(name).is_some()
 }
 
 pub(super) fn is_off(value: &Value) -> bool {

@@ -51,6 +51,13 @@ pub fn rank_sum(parts: &[Weighted<'_>]) -> Result<PeftAdapter> {
     if let [Weighted { adapter, weight: 1.0, .. }] = parts {
         return Ok(PeftAdapter { note: adapter.note.clone().or(note), ..(*adapter).clone() });
     }
+    if let Some(part) = parts.iter().find(|part| !part.adapter.norms.is_empty()) {
+        return Err(Error::Adapter {
+            adapter: part.name.to_owned(),
+            problem: "it has norms of its own, and norms of several adapters do not add up".to_owned(),
+            hint: "merge adapters that were trained without --train-norms",
+        });
+    }
     let mut sites: BTreeMap<Site, Vec<(&Weighted<'_>, &PeftSite)>> = BTreeMap::new();
     for part in parts {
         for site in &part.adapter.sites {
@@ -59,6 +66,7 @@ pub fn rank_sum(parts: &[Weighted<'_>]) -> Result<PeftAdapter> {
     }
     Ok(PeftAdapter {
         sites: sites.values().map(|own| join(own)).collect::<Result<_>>()?,
+        norms: Vec::new(),
         rslora: false,
         blocks: parts.iter().map(|part| part.adapter.blocks).max().unwrap_or(0),
         dropout: first.adapter.dropout,

@@ -19,6 +19,7 @@ const LIBRARY: &[(&str, &str)] = &[
     ("lowrank_factor", include_str!("../../shaders/lib/lowrank_factor.wgsl")),
     ("moe", include_str!("../../shaders/lib/moe.wgsl")),
     ("modules", include_str!("../../shaders/lib/modules.wgsl")),
+    ("own_norm", include_str!("../../shaders/lib/own_norm.wgsl")),
     ("optimizer", include_str!("../../shaders/lib/optimizer.wgsl")),
 ];
 

@@ -176,6 +176,12 @@ fn record_rows(rec: &mut Recorder, store: &mut Store, d: usize) {
     norm::forward(rec, "sample", x, w, y, column, 1e-5);
     norm::backward(rec, "sample", x, w, column, y, z, false);
     norm::backward(rec, "sample", x, w, column, y, z, true);
+    let (jobs, table, values, grads) = (tensor(store, 8), tensor(store, 2), tensor(store, d), tensor(store, d));
+    let own = norm::Weight { base: w, own: Some(norm::OwnWeights { row_job: list, jobs, table, values, grads, norm: 0, count: 1 }) };
+    norm::forward(rec, "sample", x, own, y, column, 1e-5);
+    norm::backward(rec, "sample", x, own, column, y, z, false);
+    norm::backward(rec, "sample", x, own, column, y, z, true);
+    norm::own_gradient(rec, "sample", x, own, column, y);
     let table = tensor(store, t * d);
     rope::rotate(rec, "sample", table, list, x, 2, 32, Turn::Forward);
     elementwise::swiglu(rec, "sample", x, y, z);

@@ -68,6 +68,12 @@ impl Base {
         Ok(Base { store: shared(store), resident: true, ..self.clone() })
     }
 
+    /// The same weights under another configuration of the same shape: other rotary angles.
+    #[must_use]
+    pub fn with_config(self, config: ModelConfig) -> Base {
+        Base { config, ..self }
+    }
+
     /// Whether the weights are on a device.
     pub fn is_resident(&self) -> bool {
         self.resident

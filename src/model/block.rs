@@ -10,13 +10,15 @@ use super::ffn::{self, FeedForward, Routing};
 use super::linear::{Adapter, Kept, Linear, LinearSiblings, Outputs};
 use super::weights::LayerWeights;
 use crate::adapters::AdapterPool;
+use crate::adapters::norms;
 use crate::adapters::site::Projection;
 use crate::config::ModelConfig;
 use crate::gpu::{Recorder, Tensor};
 use crate::kernels::attention::{self, AttentionShape};
 use crate::kernels::matrix::MOST_MEMBERS;
+use crate::kernels::norm::{self, Weight};
 use crate::kernels::rope::{self, Turn};
-use crate::kernels::{elementwise, norm, rows};
+use crate::kernels::{elementwise, rows};
 
 /// One block within a recording.
 pub struct Block<'a> {
@@ -89,7 +91,13 @@ impl<'a> Block<'a> {
         rope::rotate(rec, label, self.rope, self.inputs.positions, x, heads, self.config.head_dim, turn);
     }
 
-    fn normed(&self, rec: &mut Recorder, name: &str, x: Tensor, w: Tensor) -> (Tensor, Tensor) {
+    /// The weights of the norm before attention (0) or before the feed-forward layer (1).
+    fn norm(&self, which: usize) -> Weight {
+        let base = [self.weights.input_layernorm, self.weights.post_attention_layernorm][which];
+        Weight { base, own: self.adapters.and_then(|a| a.own_norm(norms::of_layer(self.layer) + which, None)) }
+    }
+
+    fn normed(&self, rec: &mut Recorder, name: &str, x: Tensor, w: Weight) -> (Tensor, Tensor) {
         let y = rec.transient(name, x.len as usize);
         let rstd = rec.transient(&format!("{name}.rstd"), self.inputs.rows);
         norm::forward(rec, name, x, w, y, rstd, self.config.rms_norm_eps);
@@ -103,7 +111,7 @@ impl<'a> Block<'a> {
         let t = self.inputs.rows;
         let new = |rec: &mut Recorder, name: &str, width: usize| rec.transient(name, t * width);
 
-        let (n, _) = self.normed(rec, "input_layernorm", x, self.weights.input_layernorm);
+        let (n, _) = self.normed(rec, "input_layernorm", x, self.norm(0));
         let qkv = self.qkv().outputs(rec, "qkv", t);
         let kept_qkv = self.qkv().forward(rec, t, n, qkv);
         let [q, k, v] = qkv.each;
@@ -115,7 +123,7 @@ impl<'a> Block<'a> {
         let kept_o = self.o().forward(rec, t, o, y);
         elementwise::add(rec, "self_attn.residual", x, y, h);
 
-        let (n, _) = self.normed(rec, "post_attention_layernorm", h, self.weights.post_attention_layernorm);
+        let (n, _) = self.normed(rec, "post_attention_layernorm", h, self.norm(1));
         let y = new(rec, "mlp.y", c.hidden_size);
         let mlp = self.mlp().forward(rec, n, y, if out.is_some() { Routing::New } else { Routing::Again });
         if let Some(out) = out {
@@ -129,7 +137,7 @@ impl<'a> Block<'a> {
         let c = self.config;
         let t = self.inputs.rows;
         let new = |rec: &mut Recorder, name: &str, width: usize| rec.transient(name, t * width);
-        let (n, _) = self.normed(rec, "input_layernorm", x, self.weights.input_layernorm);
+        let (n, _) = self.normed(rec, "input_layernorm", x, self.norm(0));
         let qkv = self.qkv().outputs(rec, "qkv", t);
         self.qkv().forward(rec, t, n, qkv);
         let [q, k, v] = qkv.each;
@@ -143,7 +151,7 @@ impl<'a> Block<'a> {
         self.o().forward(rec, t, o, y);
         elementwise::add(rec, "self_attn.residual", x, y, h);
 
-        let (n, _) = self.normed(rec, "post_attention_layernorm", h, self.weights.post_attention_layernorm);
+        let (n, _) = self.normed(rec, "post_attention_layernorm", h, self.norm(1));
         let y = new(rec, "mlp.y", c.hidden_size);
         self.mlp().forward(rec, n, y, Routing::New);
         elementwise::add(rec, "mlp.residual", h, y, out);
@@ -156,10 +164,11 @@ impl<'a> Block<'a> {
         let t = self.inputs.rows;
         let new = |rec: &mut Recorder, name: &str, width: usize| rec.transient(name, t * width);
 
-        let (n, rstd) = self.normed(rec, "post_attention_layernorm_again", s.h, self.weights.post_attention_layernorm);
+        let (n, rstd) = self.normed(rec, "post_attention_layernorm_again", s.h, self.norm(1));
         let dn = new(rec, "mlp.dn", c.hidden_size);
         self.mlp().backward(rec, s.mlp, n, dout, dn);
-        norm::backward(rec, "post_attention_layernorm_backward", s.h, self.weights.post_attention_layernorm, rstd, dn, dout, true);
+        norm::backward(rec, "post_attention_layernorm_backward", s.h, self.norm(1), rstd, dn, dout, true);
+        norm::own_gradient(rec, "post_attention_layernorm_gradient", s.h, self.norm(1), rstd, dn);
 
         let d_o = new(rec, "do", c.q_width());
         self.o().backward(rec, t, s.o, s.kept_o, dout, Some(d_o));
@@ -168,11 +177,15 @@ impl<'a> Block<'a> {
         attention::backward(rec, "self_attn", &self.attention(), q, k, v, self.inputs.documents, s.o, s.lse, d_o, dq, dk, dv);
         self.rotate(rec, "self_attn.rope_q_back", dq, c.num_attention_heads, Turn::Back);
         self.rotate(rec, "self_attn.rope_k_back", dk, c.num_key_value_heads, Turn::Back);
-        let (n, rstd) = self.normed(rec, "input_layernorm_again", s.x, self.weights.input_layernorm);
-        let dn = input_gradient.then(|| new(rec, "self_attn.dn", c.hidden_size));
+        let (n, rstd) = self.normed(rec, "input_layernorm_again", s.x, self.norm(0));
+        let own = self.norm(0);
+        let dn = (input_gradient || own.own.is_some()).then(|| new(rec, "self_attn.dn", c.hidden_size));
         self.qkv().backward(rec, t, n, s.kept_qkv, dqkv, dn);
         if let Some(dn) = dn {
-            norm::backward(rec, "input_layernorm_backward", s.x, self.weights.input_layernorm, rstd, dn, dout, true);
+            norm::own_gradient(rec, "input_layernorm_gradient", s.x, own, rstd, dn);
+        }
+        if let Some(dn) = dn.filter(|_| input_gradient) {
+            norm::backward(rec, "input_layernorm_backward", s.x, own, rstd, dn, dout, true);
         }
     }
 }

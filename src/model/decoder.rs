@@ -2,7 +2,7 @@
 
 use super::block::Block;
 use super::llama::check_tokens;
-use super::{Inputs, Llama, rope};
+use super::{Inputs, Llama, head, rope};
 use crate::adapters::AdapterPool;
 use crate::config::ModelConfig;
 use crate::gpu::device::PlanLimits;
@@ -173,6 +173,7 @@ impl Decoder {
             store.write(gpu, stage.inputs.positions, &positions)?;
             store.write(gpu, stage.inputs.row_job, &vec![job.map_or(u32::MAX, |j| j as u32); count])?;
             store.write(gpu, stage.inputs.loss_rows, &[(count - 1) as u32])?;
+            store.write(gpu, stage.inputs.loss_jobs, &[job.map_or(u32::MAX, |j| j as u32)])?;
             if let Some((table, jobs)) = stage.jobs {
                 store.write(gpu, table, &vec![JobRow::new(0..count); jobs])?;
             }
@@ -205,7 +206,8 @@ fn record(rec: &mut Recorder, model: &Llama, adapters: Option<&AdapterPool>, inp
         let (picked, n, rstd) = (rec.transient("picked", d), rec.transient("norm", d), rec.transient("norm.rstd", 1));
         let (list, ids) = (inputs.loss_rows.slice(0..1), inputs.targets.slice(0..1));
         rows::gather(rec, "gather", list, ids, x, picked);
-        norm::forward(rec, "norm", picked, model.weights.norm, n, rstd, model.config.rms_norm_eps);
+        let w = head::final_norm(&model.weights, adapters, Some(inputs.loss_jobs.slice(0..1)));
+        norm::forward(rec, "norm", picked, w, n, rstd, model.config.rms_norm_eps);
         matmul::forward(rec, "lm_head.matmul", n, 1, &model.weights.lm_head, logits, false);
     });
 }

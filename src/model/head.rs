@@ -2,10 +2,12 @@
 
 use super::Inputs;
 use super::weights::Weights;
+use crate::adapters::{AdapterPool, norms};
 use crate::gpu::{Recorder, Tensor};
 use crate::kernels::cross_entropy::{self, Targets};
 use crate::kernels::matmul::{self, Rows};
-use crate::kernels::{norm, rows};
+use crate::kernels::norm::{self, Weight};
+use crate::kernels::rows;
 
 /// Bytes that the logits of one chunk may take; a chunk has at least one and at most [`MAX_CHUNK`] rows.
 const LOGIT_BYTES: usize = 32 << 20;
@@ -28,12 +30,32 @@ pub fn active_chunks(vocab: usize, rows: usize, targets: usize) -> u32 {
     targets.div_ceil(chunk_rows(vocab, rows)) as u32
 }
 
-/// Records the loss of every chunk from `x` `[t, d]`; with `dx` (cleared first) also its gradient. Chunk i is optional group i.
-pub fn loss(rec: &mut Recorder, weights: &Weights, inputs: &Inputs, eps: f32, x: Tensor, dx: Option<Tensor>) {
+/// The final norm's weights for the rows of `row_job`, or of the whole batch.
+pub(super) fn final_norm(weights: &Weights, adapters: Option<&AdapterPool>, row_job: Option<Tensor>) -> Weight {
+    Weight { base: weights.norm, own: adapters.and_then(|a| a.own_norm(norms::last(weights.layers.len()), row_job)) }
+}
+
+/// Records the loss of every chunk from `x` `[t, d]`; with `dx` (cleared first) also its gradient, and that of jobs' own norms. Chunk i is
+/// optional group i.
+pub fn loss(
+    rec: &mut Recorder,
+    weights: &Weights,
+    adapters: Option<&AdapterPool>,
+    inputs: &Inputs,
+    eps: f32,
+    x: Tensor,
+    dx: Option<Tensor>,
+) {
     let (vocab, d) = (weights.lm_head.rows, weights.lm_head.cols);
     let chunk = chunk_rows(vocab, inputs.rows);
     if let Some(dx) = dx {
         rec.clear(dx);
+    }
+    // The gradient of the norm's weights is summed over whole rows, not chunk by chunk: its order must not depend on where chunks begin.
+    let whole = final_norm(weights, adapters, None);
+    let all_dn = dx.filter(|_| whole.own.is_some()).map(|dx| rec.transient("all_dnorm", dx.len as usize));
+    if let Some(all) = all_dn {
+        rec.clear(all);
     }
     let targets = Targets { ids: inputs.targets, weight: inputs.weights, loss: inputs.losses };
     for (i, first) in (0..inputs.rows).step_by(chunk).enumerate() {
@@ -44,16 +66,25 @@ pub fn loss(rec: &mut Recorder, weights: &Weights, inputs: &Inputs, eps: f32, x:
             let (picked, n) = (rec.transient("picked", count * d), rec.transient("norm", count * d));
             let rstd = rec.transient("norm.rstd", count);
             rows::gather(rec, "gather", list, ids, x, picked);
-            norm::forward(rec, "norm", picked, weights.norm, n, rstd, eps);
+            let w = final_norm(weights, adapters, Some(slice(inputs.loss_jobs)));
+            norm::forward(rec, "norm", picked, w, n, rstd, eps);
             let logits = Rows { tensor: rec.transient("logits", count * (vocab + GAP)), stride: vocab + GAP };
             matmul::forward_rows(rec, "lm_head.matmul", n, count, &weights.lm_head, logits, false);
             cross_entropy::cross_entropy(rec, "loss", targets, logits, vocab, (first, count), dx.is_some());
             if let Some(dx) = dx {
                 let (dn, dpicked) = (rec.transient("dnorm", count * d), rec.transient("dpicked", count * d));
                 matmul::backward_rows(rec, "lm_head.matmul_backward", logits, count, &weights.lm_head, dn, false);
-                norm::backward(rec, "norm_backward", picked, weights.norm, rstd, dn, dpicked, false);
+                norm::backward(rec, "norm_backward", picked, w, rstd, dn, dpicked, false);
                 rows::scatter(rec, "scatter", list, ids, dpicked, dx);
+                if let Some(all) = all_dn {
+                    rows::scatter(rec, "scatter_dnorm", list, ids, dn, all);
+                }
             }
         });
+    }
+    if let Some(all) = all_dn {
+        let (n, rstd) = (rec.transient("norm_again", all.len as usize), rec.transient("norm_again.rstd", inputs.rows));
+        norm::forward(rec, "norm_again", x, weights.norm, n, rstd, eps);
+        norm::own_gradient(rec, "norm_gradient", x, whole, rstd, all);
     }
 }

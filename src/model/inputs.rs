@@ -21,6 +21,8 @@ pub struct Inputs {
     pub loss_rows: Tensor,
     /// `[T]` i32: what each of `loss_rows` must predict, −1 in the padding.
     pub targets: Tensor,
+    /// `[T]` u32: job of each of `loss_rows`.
+    pub loss_jobs: Tensor,
     /// `[T]` f32: what each of `loss_rows` counts in the loss.
     pub weights: Tensor,
     /// `[T]` f32 out: loss of each of `loss_rows` in nats.
@@ -65,6 +67,13 @@ impl HostBatch {
 }
 
 impl HostBatch {
+    /// The batch with shifted sparse attention in groups of `group` rows, or with full attention.
+    #[must_use]
+    pub fn grouped(mut self, group: Option<u32>) -> HostBatch {
+        self.documents.iter_mut().for_each(|doc| doc.group = group);
+        self
+    }
+
     /// The batch with rows of nobody after it, `rows` in all: each a document of its own, so that it costs attention nothing.
     fn padded(&self, rows: usize) -> HostBatch {
         let own = self.tokens.len();
@@ -109,6 +118,7 @@ impl Inputs {
             row_job: tensor("row_job", rows)?,
             loss_rows: tensor("loss_rows", rows)?,
             targets: tensor("targets", rows)?,
+            loss_jobs: tensor("loss_jobs", rows)?,
             weights: tensor("weights", rows)?,
             losses: tensor("losses", rows)?,
         })
@@ -125,6 +135,7 @@ impl Inputs {
             row_job: of(self.row_job),
             loss_rows: of(self.loss_rows),
             targets: of(self.targets),
+            loss_jobs: of(self.loss_jobs),
             weights: of(self.weights),
             losses: of(self.losses),
         }
@@ -149,6 +160,8 @@ impl Inputs {
         store.write(gpu, self.documents, &documents::table(&batch.documents))?;
         store.write(gpu, self.row_job, &batch.row_job)?;
         store.write(gpu, self.loss_rows, &padded(&batch.loss_rows))?;
+        let jobs: Vec<u32> = batch.loss_rows.iter().map(|row| batch.row_job[*row as usize]).collect();
+        store.write(gpu, self.loss_jobs, &padded(&jobs))?;
         let targets: Vec<i32> = batch.targets.iter().copied().chain(std::iter::repeat(-1)).take(self.rows).collect();
         store.write(gpu, self.targets, &targets)?;
         let weights: Vec<f32> = batch.weights.iter().copied().chain(std::iter::repeat(0.0)).take(self.rows).collect();

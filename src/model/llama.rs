@@ -79,7 +79,7 @@ impl Llama {
     /// Records the loss of every target row, without gradients.
     pub fn record_eval(&self, rec: &mut Recorder, adapters: Option<&AdapterPool>, inputs: &Inputs) {
         let x = self.hidden(rec, adapters, inputs);
-        rec.scoped("head", |rec| head::loss(rec, &self.weights, inputs, self.config.rms_norm_eps, x, None));
+        rec.scoped("head", |rec| head::loss(rec, &self.weights, adapters, inputs, self.config.rms_norm_eps, x, None));
     }
 
     /// Records the blocks and returns what enters the final norm, `[t, d]`.
@@ -112,7 +112,7 @@ impl Llama {
         }
         adapters.record_balance(rec, inputs.rows);
         let dx = rec.transient("dx", inputs.rows * d);
-        rec.scoped("head", |rec| head::loss(rec, &self.weights, inputs, self.config.rms_norm_eps, x, Some(dx)));
+        rec.scoped("head", |rec| head::loss(rec, &self.weights, Some(adapters), inputs, self.config.rms_norm_eps, x, Some(dx)));
         for layer in (lowest..self.config.num_hidden_layers).rev() {
             rec.scoped(format!("layers.{layer}"), |rec| {
                 let block = self.training_block(layer, adapters, inputs);

@@ -9,6 +9,7 @@ pub mod inputs;
 pub mod linear;
 pub mod llama;
 pub mod rope;
+pub mod stretch;
 pub mod weights;
 
 pub use base::Base;

@@ -4,6 +4,7 @@ use serde::{Serialize, Serializer};
 use serde_json::Value;
 
 use super::chain::check_steps;
+use super::context::ContextConfig;
 use super::mixture::Shares;
 use super::schedule::{Decay, Schedule, Warmup};
 use crate::adapters::AdapterConfig;
@@ -60,8 +61,11 @@ pub struct TrainConfig {
     /// Most rows (documents) in a micro-batch; without it as many as fit.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub batch_rows: Option<usize>,
-    /// Longest row in tokens; default 512.
+    /// Longest row in tokens; default `context`, or 512.
     pub seq: usize,
+    /// How far the run looks, and in what groups.
+    #[serde(flatten)]
+    pub context: ContextConfig,
     /// Micro-batches of one optimizer step; default 1.
     pub grad_accum: usize,
     /// Peak learning rate; default 5e-4: between the 2e-4 that QLoRA takes for 7B models and the 1e-3 that 0.1B ones like.
@@ -154,6 +158,7 @@ impl TrainConfig {
         // What every adapter has is read by AdapterConfig, last, because the keys that are then left are the method's own.
         let (steps, epochs) = (s.count_or_none("steps", 1..=u64::MAX)?, s.count_or_none("epochs", 1..=u64::MAX)?);
         let batch_rows = s.count_or_none("batch-rows", 1..=MAX_ROWS as u64)?.map(|rows| rows as usize);
+        let context = ContextConfig::read(s)?;
         let mut config = Self {
             name: s.text("name")?.unwrap_or_else(|| "main".to_owned()),
             model: s.text("model")?,
@@ -170,7 +175,8 @@ impl TrainConfig {
             epochs,
             batch: s.size("batch", batch_rows.unwrap_or(4), 1..=MAX_ROWS)?,
             batch_rows,
-            seq: s.size("seq", 512, 2..=MAX_ROWS)?,
+            seq: s.size("seq", context.context.unwrap_or(512), 2..=MAX_ROWS)?,
+            context,
             grad_accum: s.size("grad-accum", 1, 1..=1 << 16)?,
             lr: s.number("lr", 5e-4, "a positive number, such as 5e-4", positive)?,
             schedule: s.choice("schedule", Decay::default(), Decay::TABLE)?,
@@ -210,6 +216,7 @@ impl TrainConfig {
             let problem = format!("batch {} x seq {} is more than {MAX_ROWS} tokens", self.batch, self.seq);
             return Err(Error::config("batch", problem, "use a smaller --batch or --batch-rows and more --grad-accum"));
         }
+        self.context.check(self.seq)?;
         if self.data_weights.is_some() && self.data_temperature.is_some() {
             return Err(Error::config("data-temperature", "given together with `data-weights`", "give one of the two"));
         }

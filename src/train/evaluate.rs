@@ -3,6 +3,7 @@
 use super::score::{self, Accuracy, Evaluation};
 use super::session::{Planned, Session, Shape};
 use crate::adapters::AdapterLayout;
+use crate::config::ModelConfig;
 use crate::formats::ModelFile;
 use crate::gpu::{Gpu, Tuner};
 use crate::model::Base;
@@ -61,10 +62,28 @@ pub fn plan(
     how: EvalShape,
     tuner: &Tuner,
 ) -> Result<Planned> {
-    let (longest, context) = (rows.longest(), file.config.max_position_embeddings);
+    plan_as(gpu, file, &file.config, resident, adapters, rows, how, tuner)
+}
+
+/// As [`plan`], with the rotary angles of `model` instead of the file's.
+///
+/// # Errors
+/// As [`plan`].
+pub fn plan_as(
+    gpu: &Gpu,
+    file: &ModelFile,
+    model: &ModelConfig,
+    resident: Option<&Base>,
+    adapters: &[(AdapterLayout, Vec<f32>)],
+    rows: &EvalRows,
+    how: EvalShape,
+    tuner: &Tuner,
+) -> Result<Planned> {
+    let (longest, context) = (rows.longest(), model.context_length());
     if longest > context {
         let problem = format!("a row of {longest} tokens exceeds the model's context of {context}");
-        return Err(Error::config("seq", problem, format!("use --seq {context} or less")));
+        let hint = format!("use --seq {context} or less, or --context {longest} to stretch its angles");
+        return Err(Error::config("seq", problem, hint));
     }
     let all: usize = rows.examples.iter().map(|e| e.tokens.len()).sum();
     let mut layouts: Vec<AdapterLayout> = adapters.iter().map(|(layout, _)| layout.clone()).collect();
@@ -77,7 +96,7 @@ pub fn plan(
         training: false,
     };
     let limits = gpu.plan_limits();
-    let base = Base::suiting(resident, file, limits, how.quantize, shape.rows)?;
+    let base = Base::suiting(resident, file, limits, how.quantize, shape.rows)?.with_config(model.clone());
     Planned::on(base, &layouts.iter().collect::<Vec<_>>(), shape, limits, tuner)
 }
 

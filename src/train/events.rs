@@ -49,6 +49,9 @@ pub enum Event {
         loss: f64,
         /// Targets it is the mean of.
         tokens: u64,
+        /// Mean loss under the run's shifted sparse attention, where `eval-group` asks for it.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        grouped_loss: Option<f64>,
         /// Share of labelled rows answered right, where there are any.
         #[serde(skip_serializing_if = "Option::is_none")]
         accuracy: Option<f64>,

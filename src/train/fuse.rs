@@ -26,11 +26,13 @@ struct Fused {
     weights: Vec<f32>,
     /// By number of the job.
     rows: Vec<JobRow>,
+    /// Rows of a group of shifted sparse attention, by number of the job.
+    groups: Vec<Option<u32>>,
 }
 
 impl Fused {
-    /// Appends the rows of one job that hold a token; every target counts `weight`. `row` says the job's dropout.
-    fn push(&mut self, slot: usize, batch: &Batch, weight: f32, row: impl FnOnce(std::ops::Range<usize>) -> JobRow) {
+    /// Appends the rows of one job that hold a token, seen in groups of `group` rows; every target counts `weight`. `row` says the job's dropout.
+    fn push(&mut self, slot: usize, batch: &Batch, weight: f32, group: Option<u32>, row: impl FnOnce(std::ops::Range<usize>) -> JobRow) {
         let (begin, own) = (self.tokens.len(), batch.n_tokens);
         self.tokens.extend(&batch.tokens[..own]);
         self.targets.extend(&batch.targets[..own]);
@@ -40,13 +42,18 @@ impl Fused {
         self.weights.resize(self.weights.len() + batch.n_targets, weight);
         if self.rows.len() <= slot {
             self.rows.resize(slot + 1, JobRow::new(0..0));
+            self.groups.resize(slot + 1, None);
         }
+        self.groups[slot] = group;
         self.rows[slot] = row(begin..begin + own);
     }
 
     fn finish(self) -> (HostBatch, Vec<JobRow>) {
         let mut batch = HostBatch::new(&self.tokens, &self.targets, &self.doc_start, &self.positions, 0.0);
         (batch.row_job, batch.weights) = (self.row_job, self.weights);
+        for doc in &mut batch.documents {
+            doc.group = self.groups[batch.row_job[doc.first as usize] as usize];
+        }
         (batch, self.rows)
     }
 }
@@ -69,9 +76,9 @@ pub fn of_one_job(batch: &HostBatch, slot: usize) -> (HostBatch, Vec<JobRow>) {
 pub async fn micro_step(session: &mut Session, gpu: &Gpu, jobs: &mut [&mut Job]) -> Result<Vec<Outcome>> {
     let mut fused = Fused::default();
     for job in jobs.iter_mut() {
-        let (slot, dropout) = (job.slot, job.dropout());
+        let (slot, dropout, group) = (job.slot, job.dropout(), job.group());
         let (batch, weight) = job.next_micro();
-        fused.push(slot, batch, weight, |rows| {
+        fused.push(slot, batch, weight, group, |rows| {
             JobRow::new(rows).with_dropout(dropout.p, dropout.seed, dropout.counter).accumulated(dropout.accumulated)
         });
     }

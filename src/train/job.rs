@@ -6,9 +6,11 @@ use super::batch::{Batch, Cursor, Packer};
 use super::chain::{ChainRun, Rounding};
 use super::checkpoint::{self, Buffers, Checkpoint, LrChange, State, VERSION};
 use super::config::TrainConfig;
+use super::context::Positions;
 use super::data::{Task, TrainData};
 use super::events::StepReport;
 use super::passes::Passes;
+use super::pose;
 use super::progress::Progress;
 use super::resume;
 use super::routing::RouterSums;
@@ -32,6 +34,8 @@ use crate::{Result, rng};
 pub struct BaseIdentity {
     /// Shape of the model.
     pub model: ModelConfig,
+    /// The same as its file has it, before its angles are stretched.
+    pub trained: ModelConfig,
     /// What the adapter remembers of it.
     pub id: BaseId,
 }
@@ -39,7 +43,7 @@ pub struct BaseIdentity {
 impl BaseIdentity {
     /// Of the model in `file`.
     pub fn new(file: &ModelFile, id: BaseId) -> Self {
-        Self { model: file.config.clone(), id }
+        Self { model: file.config.clone(), trained: file.config.clone(), id }
     }
 }
 
@@ -69,6 +73,8 @@ pub struct Job {
     data_hash: String,
     lr_changes: Vec<LrChange>,
     accumulating: Option<Accumulating>,
+    /// Rows of a group of shifted sparse attention.
+    group: Option<u32>,
 }
 
 /// A step that is not complete: its micro-batches, and where the job would be without it.
@@ -116,6 +122,7 @@ impl Job {
         let total = passes.steps;
         let chain = Job::begin_chain(&config, &packer, &data.train, total)?;
         Ok(Job {
+            group: config.context.group(config.seq)?,
             passes,
             schedule: config.schedule(total),
             layout,
@@ -134,6 +141,11 @@ impl Job {
             lr_changes: Vec::new(),
             accumulating: None,
         })
+    }
+
+    /// Rows of a group of shifted sparse attention in its training; `None` is full attention.
+    pub fn group(&self) -> Option<u32> {
+        self.group
     }
 
     /// Optimizer steps of the whole run.
@@ -178,10 +190,17 @@ impl Job {
     /// The next micro-batch and what each of its targets counts in the loss. A step's micro-batches are drawn when it begins.
     pub(super) fn next_micro(&mut self) -> (&Batch, f32) {
         let accum = self.config.grad_accum;
-        let (packer, data) = (&mut self.packer, &self.data);
+        let (packer, data, config) = (&mut self.packer, &self.data, &self.config);
+        let first = self.step.wrapping_mul(accum as u64);
         let step = self.accumulating.get_or_insert_with(|| {
             let before = packer.cursor().clone();
-            let batches: Vec<Batch> = (0..accum).map(|_| packer.next_batch(&data.train)).collect();
+            let mut batches: Vec<Batch> = (0..accum).map(|_| packer.next_batch(&data.train)).collect();
+            if let (Positions::Pose, Some(context)) = (config.context.positions, config.context.context) {
+                for (number, batch) in (first..).zip(&mut batches) {
+                    let lengths: Vec<usize> = batch.examples.iter().map(|id| data.train[*id as usize].tokens.len()).collect();
+                    pose::spread(batch, &lengths, config.seed, number, context);
+                }
+            }
             let targets = batches.iter().map(|batch| batch.n_targets).sum();
             let by_task = vec![Score::default(); data.tasks.len()];
             Accumulating { batches, next: 0, targets, sum: 0.0, by_task, routing: None, before, began: clock::now() }
@@ -406,7 +425,12 @@ impl Seat<'_> {
     /// # Errors
     /// A lost device.
     pub async fn evaluate(&mut self) -> Result<Option<HeldOut>> {
-        let found = score::held_out(self.session, self.gpu, &self.job.data, Some(self.job.slot)).await?;
+        let slot = Some(self.job.slot);
+        let mut found = score::held_out(self.session, self.gpu, &self.job.data, slot).await?;
+        if let (Some(found), true) = (&mut found, self.job.config.context.eval_group) {
+            let grouped = score::mean_in_groups(self.session, self.gpu, &self.job.data.held_out, slot, self.job.group).await?;
+            found.grouped_loss = grouped.map(|grouped| grouped.loss);
+        }
         if let (Some(chain), Some(found)) = (&mut self.job.chain, &found) {
             chain.evaluated(found.loss);
         }

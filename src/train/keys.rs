@@ -60,11 +60,18 @@ pub const KEYS: &[Key] = &[
     Key { key: "rank-pattern", kind: Kind::Patterns, default: "null", help: "Another rank for the layers that a name or regular expression covers" },
     Key { key: "alpha-pattern", kind: Kind::Patterns, default: "null", help: "Another alpha for the layers that a name or regular expression covers" },
     number("dropout", 0.0, 1.0, "0", "Probability that an element of an adapter's input is dropped"),
+    switch("train-norms", "false", "Train the weights of all norms too, as LongLoRA does; without weight decay"),
     count("steps", 1, MANY, "null", "Optimizer steps; excludes epochs"),
     count("epochs", 1, MANY, "null", "Passes over the rows; without it and without steps one, or more where the rows are few: at least 60 steps"),
     count("batch", 1, ROWS, "4", "Sequences in a micro-batch: batch x seq tokens, which short rows share; batch-rows where that is given"),
     count("batch-rows", 1, ROWS, "null", "Most rows in a micro-batch: what other trainers call the batch size; without it as many as fit"),
-    count("seq", 2, ROWS, "512", "Longest row in tokens"),
+    count("seq", 2, ROWS, "512", "Longest row in tokens; context where that is given"),
+    count("context", 2, ROWS, "null", "Tokens that the model is to read after the run; seq where that is not given"),
+    count("group", 2, ROWS, "null", "Shifted sparse attention: rows of a group, an even number; full attention when not given"),
+    number("group-ratio", 0.0, 1.0, "null", "Shifted sparse attention: rows of a group as a share of seq"),
+    choice("rope-scaling", &["linear", "dynamic", "llama3", "yarn"], "null", "How rotary angles are stretched where the context is longer than the model's; as the model's are, else linearly, when not given"),
+    choice("positions", &["row", "pose"], r#""row""#, "Positions of training rows: their own, or skipped ones that spread short rows over the context (PoSE)"),
+    switch("eval-group", "false", "Evaluations tell the loss under the groups, too; without it only that of full attention"),
     count("grad-accum", 1, 1 << 16, "1", "Micro-batches of one optimizer step"),
     number("lr", 0.0, f64::MAX, "0.0005", "Peak learning rate"),
     choice("schedule", &["constant", "linear", "cosine"], r#""linear""#, "What the learning rate does after the warm-up"),
@@ -167,6 +174,12 @@ mod tests {
         let mut map = Map::from_iter([(key.to_owned(), value)]);
         if key == "patience" {
             map.insert("eval-every".into(), 1.into());
+        }
+        if key == "eval-group" {
+            map.insert("group".into(), 32.into());
+        }
+        if key == "rope-scaling" || key == "positions" {
+            map.extend([("context".into(), 4096.into()), ("seq".into(), 256.into())]);
         }
         TrainConfig::from_map(&map)
     }

@@ -7,6 +7,7 @@ use super::data::TrainData;
 use super::passes::Passes;
 use super::session::{Planned, Shape};
 use crate::adapters::AdapterLayout;
+use crate::config::ModelConfig;
 use crate::formats::ModelFile;
 use crate::gpu::Tuner;
 use crate::gpu::device::PlanLimits;
@@ -38,6 +39,17 @@ pub(super) fn micro_rows(config: &TrainConfig, data: Option<&TrainData>) -> usiz
     asked.min(together.next_multiple_of(8)).max(data.longest_held_out())
 }
 
+/// Refuses rows that the model does not read.
+pub(super) fn check_length(config: &TrainConfig, model: &ModelConfig) -> Result<()> {
+    let context = model.context_length();
+    if config.seq > context {
+        let problem = format!("rows of {} tokens exceed the model's context of {context}", config.seq);
+        let hint = format!("use --seq {context} or less, or --context {} to stretch its angles", config.seq);
+        return Err(Error::config("seq", problem, hint));
+    }
+    Ok(())
+}
+
 impl TrainPlan {
     /// Plans a run of `config` on the model in `file` within `limits`. Without data the full `batch · seq` is planned.
     ///
@@ -59,12 +71,9 @@ impl TrainPlan {
         limits: PlanLimits,
         tuner: &Tuner,
     ) -> Result<TrainPlan> {
-        let context = file.config.max_position_embeddings;
-        if config.seq > context {
-            let problem = format!("rows of {} tokens exceed the model's context of {context}", config.seq);
-            return Err(Error::config("seq", problem, format!("use --seq {context} or less")));
-        }
-        let layout = config.adapter.layout(&file.config)?;
+        let model = config.context.stretch(&file.config)?;
+        check_length(config, &model)?;
+        let layout = config.adapter.layout(&model)?;
         let rows = micro_rows(config, data);
         let mut passes = None;
         if let Some(data) = data {
@@ -77,12 +86,12 @@ impl TrainPlan {
         }
         let shape = Shape {
             rows,
-            positions: data.map_or(0, TrainData::longest_held_out).max(config.seq),
+            positions: data.map_or(0, TrainData::longest_held_out).max(config.context.reach(config.seq)),
             recompute: if config.recompute { Recompute::Blocks } else { Recompute::Off },
             quantize: quant::by_name(&config.quantize),
             training: true,
         };
-        let base = Base::suiting(resident, file, limits, shape.quantize, rows)?;
+        let base = Base::suiting(resident, file, limits, shape.quantize, rows)?.with_config(model);
         let planned = Planned::on(base, &[&layout], shape, limits, tuner)?;
         Ok(TrainPlan { planned, layout, rows, passes })
     }

@@ -10,6 +10,7 @@ use crate::export::peft::PeftAdapter;
 use crate::export::retention::Retention;
 use crate::formats::ModelFile;
 use crate::gpu::{Gpu, Tuner};
+use crate::model::stretch;
 use crate::quant::QuantFormat;
 use crate::text::{Example, Tokenizer};
 use crate::{Error, Result};
@@ -154,7 +155,7 @@ fn probe(file: &ModelFile) -> Example {
     Example { tokens, targets, row: 1 }
 }
 
-/// Scores the probe three times. `progress` gets bytes of weights done and in all.
+/// Scores the probe three times, with the angles that the adapter was trained with. `progress` gets bytes of weights done and in all.
 ///
 /// # Errors
 /// What the device makes impossible; damaged weights.
@@ -174,7 +175,9 @@ pub async fn prove(
     if let Written::Adapter(written) = written {
         adapters.push(lay_out("what was written", written, &base.config)?);
     }
-    let planned = evaluate::plan(gpu, base, None, &adapters, &rows, how, tuner)?;
+    // As it was trained; what was written as a model has these angles itself.
+    let trained = adapter.note.as_ref().map_or_else(|| Ok(base.config.clone()), |note| stretch::of_settings(&base.config, &note.config))?;
+    let planned = evaluate::plan_as(gpu, base, &trained, None, &adapters, &rows, how, tuner)?;
     let mut session = evaluate::open(gpu, base, planned, &adapters, how, tuner, &mut progress).await?;
     let alone = score::by_token(&mut session, gpu, &example, None).await?;
     let with = score::by_token(&mut session, gpu, &example, Some(0)).await?;

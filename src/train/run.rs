@@ -158,10 +158,10 @@ impl Run {
             && let Some(found) = engine.evaluate().await?
         {
             let worst = found.worst().map(|task| task.name.clone());
-            let HeldOut { loss, targets, accuracy, tasks } = found;
+            let HeldOut { loss, targets, grouped_loss, accuracy, tasks } = found;
             let verdict = self.progress.evaluated(&self.config, self.done, loss);
             let (job, step) = (self.config.name.clone(), self.done);
-            tell(Event::Eval { job, step, loss, tokens: targets, accuracy, best: verdict.best, tasks, worst })?;
+            tell(Event::Eval { job, step, loss, tokens: targets, grouped_loss, accuracy, best: verdict.best, tasks, worst })?;
             after.best = verdict.best && self.config.eval_every > 0;
             stop = verdict.stop.filter(|_| self.done < self.total);
         }

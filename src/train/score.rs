@@ -26,6 +26,8 @@ pub struct HeldOut {
     pub loss: f64,
     /// Number of targets.
     pub targets: u64,
+    /// Mean loss under the run's shifted sparse attention, where that was asked for.
+    pub grouped_loss: Option<f64>,
     /// Share of all labelled rows answered right, where there are any.
     pub accuracy: Option<f64>,
     /// The same by task, where there is more than one.
@@ -71,12 +73,26 @@ impl Accuracy {
 /// # Errors
 /// An example longer than a micro-batch; a lost device.
 pub async fn score(session: &mut Session, gpu: &Gpu, examples: &[Example], job: Option<usize>) -> Result<Vec<Score>> {
+    score_in_groups(session, gpu, examples, job, None).await
+}
+
+/// As [`score`], with shifted sparse attention in groups of `group` rows where that is given.
+///
+/// # Errors
+/// As [`score`].
+pub async fn score_in_groups(
+    session: &mut Session,
+    gpu: &Gpu,
+    examples: &[Example],
+    job: Option<usize>,
+    group: Option<u32>,
+) -> Result<Vec<Score>> {
     let rows = session.rows();
     let mut packer = Packer::new(examples, rows, 0, false)?;
     let mut scores = vec![Score::default(); examples.len()];
     for _ in 0..packer.steps_in(1)? {
         let batch = packer.next_batch(examples);
-        let mut host = host_batch(&batch, 0.0);
+        let mut host = host_batch(&batch, 0.0).grouped(group);
         host.row_job = vec![job.map_or(u32::MAX, |j| j as u32); rows];
         let losses = session.evaluate(gpu, &host, &vec![JobRow::new(0..rows); session.jobs()]).await?;
         let mut losses = losses.into_iter();
@@ -109,10 +125,24 @@ pub async fn by_token(session: &mut Session, gpu: &Gpu, example: &Example, job: 
 /// # Errors
 /// As [`score`].
 pub async fn mean(session: &mut Session, gpu: &Gpu, examples: &[Example], job: Option<usize>) -> Result<Option<Evaluation>> {
+    mean_in_groups(session, gpu, examples, job, None).await
+}
+
+/// As [`mean`], with shifted sparse attention in groups of `group` rows where that is given.
+///
+/// # Errors
+/// As [`score`].
+pub async fn mean_in_groups(
+    session: &mut Session,
+    gpu: &Gpu,
+    examples: &[Example],
+    job: Option<usize>,
+    group: Option<u32>,
+) -> Result<Option<Evaluation>> {
     if examples.is_empty() {
         return Ok(None);
     }
-    Ok(Some(Evaluation::of(&score(session, gpu, examples, job).await?)))
+    Ok(Some(Evaluation::of(&score_in_groups(session, gpu, examples, job, group).await?)))
 }
 
 impl Evaluation {
@@ -145,7 +175,7 @@ pub async fn held_out(session: &mut Session, gpu: &Gpu, data: &TrainData, job: O
     if !data.is_mixture() {
         tasks.clear();
     }
-    Ok(Some(HeldOut { loss, targets, accuracy: all.share(), tasks }))
+    Ok(Some(HeldOut { loss, targets, grouped_loss: None, accuracy: all.share(), tasks }))
 }
 
 /// Answers labelled rows with the choice of the highest log-likelihood.

@@ -41,6 +41,8 @@ pub struct Start {
     pub unrounded: Option<Unrounded>,
     /// One sentence where the adapter was trained on another file than the run's base.
     pub warning: Option<String>,
+    /// The values have the norms that the run goes on from; else it begins with the base's.
+    pub has_norms: bool,
 }
 
 /// An adapter that is only looked at.
@@ -54,7 +56,7 @@ pub struct Unrounded {
 
 impl From<Vec<f32>> for Start {
     fn from(values: Vec<f32>) -> Self {
-        Self { values, links: Vec::new(), unrounded: None, warning: None }
+        Self { values, links: Vec::new(), unrounded: None, warning: None, has_norms: false }
     }
 }
 
@@ -74,6 +76,7 @@ pub fn from_adapter(mut map: Map, folder: Folder<'_>, model: &ModelConfig, base:
     };
     let asked = TrainConfig::from_map(&map)?;
     let warning = adapter.check_base(folder.name, base, asked.strict_base)?;
+    let has_norms = !adapter.norms.is_empty();
     let is_chain = asked.adapter.chain()?.is_some();
     let mut config_with = |settings: Map| {
         for (key, value) in settings {
@@ -86,7 +89,7 @@ pub fn from_adapter(mut map: Map, folder: Folder<'_>, model: &ModelConfig, base:
     if !is_chain {
         let config = config_with(adapter.settings())?;
         let values = adapter.to_buffer(folder.name, &config.adapter.layout(model)?)?;
-        return Ok((config, Start { warning, ..values.into() }));
+        return Ok((config, Start { warning, has_norms, ..values.into() }));
     }
     let chain = Chain::read(folder.name, adapter, folder.chain)?;
     let config = config_with(chain.settings())?;
@@ -99,7 +102,7 @@ pub fn from_adapter(mut map: Map, folder: Folder<'_>, model: &ModelConfig, base:
         }
         _ => None,
     };
-    Ok((config, Start { values, links: chain.manifest().links, unrounded, warning }))
+    Ok((config, Start { values, links: chain.manifest().links, unrounded, warning, has_norms }))
 }
 
 /// As [`from_adapter`], for routers and experts: the run has the adapter's method and trains it on.

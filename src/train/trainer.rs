@@ -11,7 +11,7 @@ pub use super::plan::TrainPlan;
 use super::score::HeldOut;
 use super::session::Session;
 use super::start::Start;
-use crate::adapters::{AdapterLayout, initial_buffer};
+use crate::adapters::{AdapterLayout, initial_buffer, norms};
 use crate::export::peft::File;
 use crate::formats::ModelFile;
 use crate::gpu::{Gpu, Tuner};
@@ -45,13 +45,17 @@ impl Trainer {
         if measure {
             plan.planned.tune(gpu, tuner).await?;
         }
-        let Start { values, links, unrounded, .. } = start.unwrap_or_else(|| initial_buffer(&job.layout.params, job.config.seed).into());
+        let Start { mut values, links, unrounded, has_norms, .. } =
+            start.unwrap_or_else(|| initial_buffer(&job.layout.params, job.config.seed).into());
         plan.planned.load_base(gpu, file, progress).await?;
         let exact = match (&unrounded, &job.chain) {
             (Some(links), Some(chain)) => Some(unrounded_losses(gpu, file, &plan.planned, links, &chain.batch, tuner).await?),
             _ => None,
         };
         let session = plan.planned.realize(gpu, file, |_, _| {}).await?;
+        if !job.layout.norms.is_empty() && !has_norms {
+            norms::fill(&job.layout, &session.base_norms(gpu).await?, &mut values);
+        }
         session.write_values(gpu, job.slot, &values)?;
         if let Some(chain) = job.chain.as_mut().filter(|_| !links.is_empty()) {
             chain.inherit(links)?;

@@ -65,7 +65,7 @@ fn random(key: &str, model: &ModelFile, rank: usize, alpha: f64, size: f64) -> P
         PeftSite { site, rank, alpha, a: fill("a", rank * inputs, 0.1), b: fill("b", out * rank, size) }
     };
     let (sites, blocks) = (Site::all(&model.config).map(site).collect(), model.config.num_hidden_layers);
-    PeftAdapter { sites, rslora: false, blocks, dropout: 0.0, base_name: Some("demo.gguf".into()), note: None }
+    PeftAdapter { sites, norms: Vec::new(), rslora: false, blocks, dropout: 0.0, base_name: Some("demo.gguf".into()), note: None }
 }
 
 fn export(to: &str, adapter: &PeftAdapter, model: &ModelFile, format: Option<&str>) -> weblora::Result<(Vec<u8>, Exported)> {
@@ -303,7 +303,7 @@ fn what_other_adapters_hold_is_said() {
         ),
         (&["lm_head.lora_A.weight", "lm_head.lora_B.weight"], &["a LoRA of the output head (lm_head)", "not supported"]),
         (&["model.embed_tokens.lora_embedding_A", "model.embed_tokens.lora_embedding_B"], &["a LoRA of the token embedding"]),
-        (&["model.layers.0.input_layernorm.weight"], &["trained norms"]),
+        (&["model.layers.0.input_layernorm.weight"], &["1 trained norms"]),
         (&["model.layers.0.self_attn.q_proj.lora_magnitude_vector"], &["DoRA"]),
         (&["model.layers.0.self_attn.q_proj.lora_B.bias"], &["biases"]),
     ] {

@@ -61,12 +61,12 @@ fn specs() -> Vec<(&'static str, Value)> {
 }
 
 fn entries() -> Vec<Entry> {
-    specs().into_iter().enumerate().map(|(i, (name, more))| entry(name, i as u32, more)).collect()
+    entries_of(&specs())
 }
 
 /// What jobs leave behind.
 #[derive(Default)]
-struct Kept {
+pub struct Kept {
     events: Vec<Event>,
     adapters: Vec<(String, Vec<u8>)>,
     /// A job whose adapter cannot be kept.
@@ -74,14 +74,22 @@ struct Kept {
 }
 
 impl Kept {
-    fn losses(&self, name: &str) -> Vec<f64> {
+    pub fn losses(&self, name: &str) -> Vec<f64> {
         let of = |event: &Event| match event {
             Event::Step(step) if step.job == name => Some(step.loss),
             _ => None,
         };
         self.events.iter().filter_map(of).collect()
     }
-    fn adapter(&self, name: &str) -> &[u8] {
+    /// (held-out loss, the same in groups) of every evaluation.
+    pub fn evaluations(&self, name: &str) -> Vec<(f64, Option<f64>)> {
+        let of = |event: &Event| match event {
+            Event::Eval { job, loss, grouped_loss, .. } if job == name => Some((*loss, *grouped_loss)),
+            _ => None,
+        };
+        self.events.iter().filter_map(of).collect()
+    }
+    pub fn adapter(&self, name: &str) -> &[u8] {
         &self.adapters.iter().find(|(job, _)| job == name).unwrap_or_else(|| panic!("an adapter of {name}")).1
     }
     fn failed(&self) -> Vec<(&str, &str)> {
@@ -130,10 +138,24 @@ fn run(gpu: &Gpu, fleet: &mut Fleet, kept: &mut Kept) {
     }
 }
 
-/// The fleet with every job but one stopped before its first step: that job alone, in recordings of the same sizes.
-fn alone(gpu: &Gpu, name: &str) -> Kept {
-    let (mut fleet, mut kept) = (open(gpu, entries(), Options::default()), Kept::default());
-    specs().iter().filter(|(other, _)| *other != name).for_each(|(other, _)| fleet.request(other, Request::Stop).unwrap());
+/// A job's name and what its settings have beside those of all.
+pub type Spec = (&'static str, Value);
+
+fn entries_of(specs: &[Spec]) -> Vec<Entry> {
+    specs.iter().enumerate().map(|(i, (name, more))| entry(name, i as u32, more.clone())).collect()
+}
+
+/// Runs these jobs together.
+pub fn run_all(gpu: &Gpu, specs: &[Spec]) -> Kept {
+    let (mut fleet, mut kept) = (open(gpu, entries_of(specs), Options::default()), Kept::default());
+    run(gpu, &mut fleet, &mut kept);
+    kept
+}
+
+/// Runs one of these jobs, in the recordings of all.
+pub fn run_one(gpu: &Gpu, specs: &[Spec], name: &str) -> Kept {
+    let (mut fleet, mut kept) = (open(gpu, entries_of(specs), Options::default()), Kept::default());
+    specs.iter().filter(|(other, _)| *other != name).for_each(|(other, _)| fleet.request(other, Request::Stop).unwrap());
     run(gpu, &mut fleet, &mut kept);
     kept
 }
@@ -144,7 +166,7 @@ fn fused_jobs_are_bit_for_bit_what_they_are_alone() {
     let (mut fleet, mut together) = (open(gpu, entries(), Options::default()), Kept::default());
     run(gpu, &mut fleet, &mut together);
     for (i, (name, more)) in specs().into_iter().enumerate() {
-        let own = alone(gpu, name);
+        let own = run_one(gpu, &specs(), name);
         assert_eq!(together.losses(name), own.losses(name), "{name}: losses");
         assert!(together.adapter(name) == own.adapter(name), "{name}: the adapter's bytes");
         assert!(own.losses(name).last() < own.losses(name).first(), "{name} learns");

@@ -129,7 +129,7 @@ fn the_worst_task_is_named_by_accuracy_where_all_have_one() {
             tokens: 1,
             accuracy: *accuracy,
         };
-        let found = score::HeldOut { loss: 1.0, targets: 1, accuracy: None, tasks: tasks.iter().map(report).collect() };
+        let found = score::HeldOut { grouped_loss: None, loss: 1.0, targets: 1, accuracy: None, tasks: tasks.iter().map(report).collect() };
         found.worst().map(|t| t.name.clone())
     };
     assert_eq!(of(&[("a", 2.0, Some(0.9)), ("b", 1.0, Some(0.5))]).as_deref(), Some("b"));

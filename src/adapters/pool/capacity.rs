@@ -50,6 +50,8 @@ pub struct Capacity {
     pub modules: ModuleCapacity,
     /// Routers and experts.
     pub experts: ExpertCapacity,
+    /// Norms of the model, where a job may train its own weights of them; else 0.
+    pub norms: usize,
     /// Whether a job may drop inputs.
     pub dropout: bool,
     /// Whether a job may store factors as f16.
@@ -71,6 +73,7 @@ impl Capacity {
             blocks,
             modules: ModuleCapacity::of(layout),
             experts: ExpertCapacity::of(layout),
+            norms: layout.norms.len(),
             dropout: layout.dropout > 0.0,
             half: layout.half,
         }
@@ -96,6 +99,7 @@ impl Capacity {
             blocks: self.blocks + other.blocks,
             modules: self.modules.and(other.modules),
             experts: self.experts.and(other.experts),
+            norms: self.norms.max(other.norms),
             dropout: self.dropout || other.dropout,
             half: self.half || other.half,
         }
@@ -125,6 +129,7 @@ impl Capacity {
             && need.blocks <= self.blocks
             && self.modules.holds(need.modules)
             && self.experts.holds(&need.experts)
+            && need.norms <= self.norms
             && (self.dropout || !need.dropout)
             && (self.half || !need.half)
     }

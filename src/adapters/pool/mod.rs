@@ -4,6 +4,7 @@
 mod capacity;
 mod experts;
 mod modules;
+mod norms;
 mod slots;
 mod spans;
 
@@ -16,6 +17,7 @@ pub use modules::ModuleCapacity;
 
 use self::experts::ExpertTables;
 use self::modules::{Base, ModuleTables};
+use self::norms::NormTables;
 use self::slots::{groups, not_one, site_row};
 use self::spans::Spans;
 use super::layout::AdapterLayout;
@@ -23,6 +25,7 @@ use super::site::{Projection, Site};
 use crate::config::ModelConfig;
 use crate::gpu::{Class, Gpu, Recorder, Store, Tensor};
 use crate::kernels::lowrank::{JobRow, LowrankSite, LowrankTables, SiteRow};
+use crate::kernels::norm::OwnWeights;
 use crate::kernels::optimizer::{self, Block, Group, Hyper, State};
 use crate::{Error, Result};
 
@@ -36,6 +39,7 @@ pub struct AdapterPool {
     tables: LowrankTables,
     modules: ModuleTables,
     experts: Option<ExpertTables>,
+    norms: NormTables,
     sites: BTreeMap<Site, SiteInfo>,
     rows: Vec<SiteRow>,
     placed: Vec<Option<Allocation>>,
@@ -73,6 +77,7 @@ impl AdapterPool {
     pub fn declare(capacity: Capacity, model: &ModelConfig, store: &mut Store, row_job: Tensor) -> Result<AdapterPool> {
         let modules = ModuleTables::declare(capacity.modules, store)?;
         let experts = ExpertTables::declare(&capacity.experts, capacity.jobs, row_job.len as usize, store)?;
+        let norms = NormTables::declare(capacity.norms, capacity.jobs, store)?;
         let jobs = capacity.jobs;
         let mut tensor = |label: &str, class: Class, len: usize| store.declare(format!("adapter.{label}"), class, len);
         let state = State {
@@ -95,6 +100,7 @@ impl AdapterPool {
             tables,
             modules,
             experts,
+            norms,
             sites,
             rows,
             placed: vec![None; jobs],
@@ -164,6 +170,7 @@ impl AdapterPool {
         if let Some(experts) = &mut self.experts {
             experts.describe(job, layout, values.start, (&offsets, grads.start))?;
         }
+        self.norms.set(job, layout, values.start, (&offsets, grads.start));
         Ok(())
     }
 
@@ -177,6 +184,7 @@ impl AdapterPool {
         if let Some(experts) = &mut self.experts {
             experts.remove(job);
         }
+        self.norms.remove(job);
         self.rows.iter_mut().skip(job).step_by(self.capacity.jobs.max(1)).for_each(|row| *row = SiteRow::default());
     }
 
@@ -286,6 +294,7 @@ impl AdapterPool {
         if let Some(experts) = &self.experts {
             experts.upload(gpu, store)?;
         }
+        self.norms.upload(gpu, store)?;
         let placed = self.placed.iter().enumerate().filter_map(|(job, placed)| Some((job, placed.as_ref()?)));
         let mut blocks: Vec<Block> = placed.flat_map(|(job, placed)| optimizer::blocks(job, &placed.groups)).collect();
         blocks.resize(self.capacity.blocks.max(1), Block::default());
@@ -341,6 +350,14 @@ impl AdapterPool {
         self.experts.as_ref()?.job_norm(job, norms)
     }
 
+    /// The weights of norm `norm` ([`super::norms`]) that jobs have instead of the base's, for the rows of `row_job`, or of the whole batch; `None`
+    /// where no job may have any.
+    pub fn own_norm(&self, norm: usize, row_job: Option<Tensor>) -> Option<OwnWeights> {
+        let table = self.norms.table?;
+        let LowrankTables { jobs, adapter: values, grads, .. } = self.tables;
+        Some(OwnWeights { row_job: row_job.unwrap_or(self.tables.row_job), jobs, table, values, grads, norm, count: self.capacity.jobs })
+    }
+
     /// Jobs at once.
     pub fn job_count(&self) -> usize {
         self.capacity.jobs
@@ -349,6 +366,7 @@ impl AdapterPool {
     /// The lowest block that may have an adapter: nothing below it needs a gradient.
     pub fn lowest_layer(&self) -> Option<usize> {
         let routers = self.capacity.experts.layers.first().copied();
-        self.sites.keys().map(|s| s.layer).min().into_iter().chain(routers).min()
+        let norms = (self.capacity.norms > 0).then_some(0);
+        self.sites.keys().map(|s| s.layer).min().into_iter().chain(routers).chain(norms).min()
     }
 }

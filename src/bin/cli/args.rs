@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use clap::{Args, Parser, Subcommand};
 
 use super::analyze::AnalyzeArgs;
+use super::base::AngleArgs;
 use super::bench::BenchArgs;
 use super::device::DeviceArgs;
 use super::export::ExportArgs;
@@ -177,6 +178,9 @@ pub struct GenerateArgs {
     /// Seed of the draws.
     #[arg(long, value_name = "N", default_value_t = 0, help_heading = "Sampling")]
     pub seed: u64,
+    /// The rotary angles.
+    #[command(flatten)]
+    pub angles: AngleArgs,
     /// The GPU.
     #[command(flatten)]
     pub device: DeviceArgs,
@@ -206,6 +210,12 @@ pub struct EvalArgs {
     /// Longest row or window in tokens.
     #[arg(long, default_value_t = 512, value_name = "N", value_parser = clap::value_parser!(u32).range(2..))]
     pub seq: u32,
+    /// Also measure under shifted sparse attention (LongLoRA) in groups of this many rows.
+    #[arg(long, value_name = "N", conflicts_with = "group_ratio")]
+    pub group: Option<usize>,
+    /// Also measure under shifted sparse attention in groups of this share of --seq.
+    #[arg(long, value_name = "SHARE", value_parser = finite)]
+    pub group_ratio: Option<f64>,
     /// Sequences that go through the model together.
     #[arg(long, default_value_t = 1, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
     pub batch: u32,
@@ -215,6 +225,9 @@ pub struct EvalArgs {
     /// Quantise float weights when loading: nf4, q4_0, q8_0 or none.
     #[arg(long, value_name = "FORMAT", default_value = "none")]
     pub quantize: String,
+    /// The rotary angles.
+    #[command(flatten)]
+    pub angles: AngleArgs,
     /// The GPU.
     #[command(flatten)]
     pub device: DeviceArgs,

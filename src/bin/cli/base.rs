@@ -2,11 +2,16 @@
 
 use std::path::{Path, PathBuf};
 
-use weblora::Result;
+use clap::Args;
 use weblora::adapters::AdapterLayout;
+use weblora::config::ModelConfig;
+use weblora::export::peft::Note;
 use weblora::formats::ModelFile;
+use weblora::model::stretch;
 use weblora::text::{ChatOptions, Tokenizer};
+use weblora::train::context::ContextConfig;
 use weblora::train::start::{chat_of, open_adapter};
+use weblora::{Error, Result};
 
 use super::files::AdapterFiles;
 use super::output::Output;
@@ -18,6 +23,39 @@ pub fn open_model(model: &Path, tokenizer: Option<&Path>) -> Result<ModelFile> {
         file.use_tokenizer(path)?;
     }
     Ok(file)
+}
+
+/// For how long sequences the model's rotary angles are.
+#[derive(Debug, Clone, Default, Args)]
+pub struct AngleArgs {
+    /// Stretch the model's rotary angles for sequences of this many tokens [default: as the adapter was trained].
+    #[arg(long, value_name = "N")]
+    pub context: Option<usize>,
+    /// How they are stretched: linear, dynamic, llama3 or yarn [default: as the model's are, else linear].
+    #[arg(long, value_name = "NAME", requires = "context")]
+    pub rope_scaling: Option<String>,
+}
+
+impl AngleArgs {
+    /// The model with the angles that were asked for, or those that all of the adapters were trained with.
+    fn stretch(&self, model: &ModelConfig, adapters: &[AdapterFiles]) -> Result<ModelConfig> {
+        if self.context.is_some() {
+            let rope_scaling = self.rope_scaling.as_deref().map(stretch::Stretch::by_name).transpose()?;
+            return ContextConfig { context: self.context, rope_scaling, ..ContextConfig::default() }.stretch(model);
+        }
+        let mut found: Option<ModelConfig> = None;
+        for files in adapters {
+            // A note that cannot be read is told when the adapter itself is.
+            let note = files.folder().note.and_then(|bytes| serde_json::from_slice::<Note>(bytes).ok());
+            let own = note.map_or_else(|| Ok(model.clone()), |note| stretch::of_settings(model, &note.config))?;
+            if found.as_ref().is_some_and(|first| *first != own) {
+                let problem = "the adapters were trained with different ones";
+                return Err(Error::config("context", problem, "use them one after the other, or give --context"));
+            }
+            found = Some(own);
+        }
+        Ok(found.unwrap_or_else(|| model.clone()))
+    }
 }
 
 /// A model, its tokenizer and adapters that fit it.
@@ -38,15 +76,16 @@ pub struct Base {
 
 impl Base {
     /// Opens everything; no device yet.
-    pub fn open(model: &Path, tokenizer: Option<&Path>, adapters: &[PathBuf], strict_base: bool) -> Result<Self> {
-        let file = open_model(model, tokenizer)?;
+    pub fn open(model: &Path, tokenizer: Option<&Path>, adapters: &[PathBuf], strict_base: bool, angles: &AngleArgs) -> Result<Self> {
+        let mut file = open_model(model, tokenizer)?;
+        let folders = adapters.iter().map(|path| AdapterFiles::read(path)).collect::<Result<Vec<_>>>()?;
+        file.config = angles.stretch(&file.config, &folders)?;
         let tokenizer = Tokenizer::of_model(&file)?;
         let id = pollster::block_on(file.identity())?;
         let warnings = file.warnings().to_vec();
         let mut base = Self { file, tokenizer, adapters: Vec::new(), chats: Vec::new(), warnings, names: vec!["base".into()] };
-        for path in adapters {
+        for (path, files) in adapters.iter().zip(folders) {
             let name = path.display().to_string();
-            let files = AdapterFiles::read(path)?;
             let (adapter, warning) = open_adapter(files.folder(), &base.file.config, &id, strict_base)?;
             if adapter.0.changes_nothing(&adapter.1) {
                 base.warnings.push(format!("{name} CHANGES NOTHING: every product B A of it is zero"));

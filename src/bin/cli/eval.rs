@@ -3,6 +3,7 @@
 use serde_json::json;
 use weblora::text::ChatOptions;
 use weblora::train::TrainConfig;
+use weblora::train::context::ContextConfig;
 use weblora::train::evaluate::{self, EvalRows, EvalShape};
 use weblora::train::score;
 use weblora::{Error, Result};
@@ -15,8 +16,10 @@ use super::output::Output;
 
 /// Runs the verb.
 pub fn run(args: &EvalArgs, output: &mut Output) -> Result<()> {
-    let base = Base::open(&args.model, args.tokenizer.as_deref(), &args.adapter, args.strict_base)?;
+    let base = Base::open(&args.model, args.tokenizer.as_deref(), &args.adapter, args.strict_base, &args.angles)?;
     base.warn(output);
+    let context = ContextConfig { group: args.group, group_ratio: args.group_ratio, ..ContextConfig::default() };
+    let group = context.group(args.seq as usize)?;
     let rows = read(args, &base)?;
     let mut device = Device::open(&args.device)?;
     let how = EvalShape {
@@ -32,18 +35,30 @@ pub fn run(args: &EvalArgs, output: &mut Output) -> Result<()> {
     let gpu = &device.gpu;
     for (i, name) in base.names.iter().enumerate() {
         let (loss, accuracy) = pollster::block_on(evaluate::evaluate(&mut session, gpu, &rows, i.checked_sub(1)))?;
+        let grouped = match group {
+            Some(_) => {
+                pollster::block_on(score::mean_in_groups(&mut session, gpu, &rows.examples, i.checked_sub(1), group))?.map(|l| l.loss)
+            }
+            None => None,
+        };
         let share = accuracy.map(|a| a.right as f64 / a.rows.max(1) as f64);
         let (loss, targets) = loss.map_or((None, 0), |l| (Some(l.loss), l.targets));
         if output.is_json() {
             let perplexity = loss.map(f64::exp);
-            let event =
+            let mut event =
                 json!({"event": "eval", "adapter": name, "loss": loss, "perplexity": perplexity, "tokens": targets, "accuracy": share});
+            if let Some(grouped) = grouped {
+                event["grouped_loss"] = json!(grouped);
+            }
             output.print(&event.to_string())?;
             continue;
         }
         let mut line = format!("{name}:");
         if let Some(loss) = loss {
             line += &format!(" loss {loss:.6}, perplexity {:.4} over {targets} tokens", loss.exp());
+        }
+        if let Some(grouped) = grouped {
+            line += &format!("; in groups loss {grouped:.6}, perplexity {:.4}", grouped.exp());
         }
         if let (Some(share), Some(a)) = (share, accuracy) {
             line += &format!(" accuracy {:.1} % ({} of {})", 100.0 * share, a.right, a.rows);

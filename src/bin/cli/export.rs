@@ -150,7 +150,11 @@ fn check(
         Err(error) => return Err(error),
     };
     let noise = Noise::of(makes, request.format, exported);
-    let proving = prove(&device.gpu, base, request.plain("a comparison")?, again, noise, &mut device.tuner, output.loading());
+    let plain = request.plain("a comparison")?;
+    // No GGUF adapter holds norms, which is told: what it does hold is compared.
+    let norms = if makes == Made::GgufAdapter { Vec::new() } else { plain.norms.clone() };
+    let expected = PeftAdapter { norms, ..plain.clone() };
+    let proving = prove(&device.gpu, base, &expected, again, noise, &mut device.tuner, output.loading());
     let proof = pollster::block_on(proving)?;
     if let Some(message) = proof.check(request.name)? {
         output.warn(message);
@@ -160,6 +164,7 @@ fn check(
 
 /// Says what was written, and how much of the update is in it.
 fn tell(exported: &Exported, proof: Option<&Proof>, out: &Path, output: &mut Output) -> Result<()> {
+    exported.warnings.iter().for_each(|warning| output.warn(warning.clone()));
     let mut all = Retention::default();
     exported.tensors.iter().for_each(|t| all.merge(&t.sums));
     let formats: BTreeMap<&str, ()> = exported.tensors.iter().map(|t| (t.format, ())).collect();

@@ -13,7 +13,7 @@ use super::output::Output;
 
 /// Runs the verb.
 pub fn run(args: &GenerateArgs, output: &mut Output) -> Result<()> {
-    let base = Base::open(&args.model, args.tokenizer.as_deref(), &args.adapter, args.strict_base)?;
+    let base = Base::open(&args.model, args.tokenizer.as_deref(), &args.adapter, args.strict_base, &args.angles)?;
     base.warn(output);
     let format = TrainConfig::quantize_format(&args.quantize)?;
     // One prompt for the base, then one for each adapter, which may have been trained with a chat template of its own.
@@ -23,7 +23,7 @@ pub fn run(args: &GenerateArgs, output: &mut Output) -> Result<()> {
     let prompts = std::iter::once(Ok(of_base)).chain(of_adapters).collect::<Result<Vec<_>>>()?;
     let longest = prompts.iter().map(Vec::len).max().unwrap_or(0);
     let max_len = longest + args.max_tokens as usize;
-    let context = base.file.config.max_position_embeddings;
+    let context = base.file.config.context_length();
     if max_len > context {
         let problem = format!("{longest} prompt tokens and {} new ones exceed the context of {context}", args.max_tokens);
         return Err(Error::config("max-tokens", problem, "generate fewer tokens or shorten the prompt"));

@@ -200,9 +200,11 @@ fn words(event: &Event) -> String {
             let tasks: String = s.tasks.iter().map(|(name, loss)| format!(" {name} {loss:.3}")).collect();
             format!("step {} loss {:.4}{tasks} lr {:.2e} norm {:.3} {:.0} tokens/s", s.step, s.loss, s.lr, s.grad_norm, s.tokens_per_s)
         }
-        Event::Eval { step, loss, accuracy, best, tasks, worst, .. } => {
+        Event::Eval { step, loss, grouped_loss, accuracy, best, tasks, worst, .. } => {
             let share = |accuracy: &Option<f64>| accuracy.map(|x| format!(", accuracy {:.1} %", 100.0 * x)).unwrap_or_default();
-            let mut text = format!("step {step}: held-out loss {loss:.4}{}{}", share(accuracy), if *best { " (best)" } else { "" });
+            let grouped = grouped_loss.map(|loss| format!(" ({loss:.4} in groups)")).unwrap_or_default();
+            let mut text =
+                format!("step {step}: held-out loss {loss:.4}{grouped}{}{}", share(accuracy), if *best { " (best)" } else { "" });
             for task in tasks {
                 let mark = if worst.as_ref() == Some(&task.name) { " (worst)" } else { "" };
                 text += &format!("\n  {}: loss {:.4} over {} tokens{}{mark}", task.name, task.loss, task.tokens, share(&task.accuracy));

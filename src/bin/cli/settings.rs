@@ -86,6 +86,9 @@ pub struct TrainArgs {
     /// Probability that an element of an adapter's input is dropped [default: 0].
     #[arg(long, help_heading = "Adapter", value_name = "P", value_parser = finite)]
     dropout: Option<f64>,
+    /// Train the weights of all norms, too, as LongLoRA does; they have no weight decay.
+    #[arg(long, help_heading = "Adapter", num_args = 0, default_missing_value = "true")]
+    train_norms: Option<bool>,
     #[command(flatten)]
     #[serde(flatten)]
     method_options: MethodArgs,
@@ -102,9 +105,28 @@ pub struct TrainArgs {
     /// Sequences in a micro-batch: N x --seq tokens, which short rows share [default: --batch-rows, or 4].
     #[arg(long, help_heading = "Run", value_name = "N")]
     batch: Option<u64>,
-    /// Longest row in tokens [default: 512].
+    /// Longest row in tokens [default: --context, or 512].
     #[arg(long, help_heading = "Run", value_name = "N")]
     seq: Option<u64>,
+    /// Tokens that the model is to read after the run; --seq where that is not given.
+    #[arg(long, help_heading = "Long context", value_name = "N")]
+    context: Option<u64>,
+    /// Shifted sparse attention in training: rows of a group, an even number.
+    #[arg(long, help_heading = "Long context", value_name = "N", conflicts_with = "group_ratio")]
+    group: Option<u64>,
+    /// Shifted sparse attention in training: rows of a group as a share of --seq.
+    #[arg(long, help_heading = "Long context", value_name = "SHARE", value_parser = finite)]
+    group_ratio: Option<f64>,
+    /// How rotary angles are stretched where --context is longer than the model's: linear, dynamic, llama3 or yarn [default: as
+    /// the model's are, else linear].
+    #[arg(long, help_heading = "Long context", value_name = "NAME")]
+    rope_scaling: Option<String>,
+    /// Positions of training rows: row, or pose to spread short rows over the --context (PoSE) [default: row].
+    #[arg(long, help_heading = "Long context", value_name = "NAME")]
+    positions: Option<String>,
+    /// Evaluate under the groups, too; without it only with full attention.
+    #[arg(long, help_heading = "Long context", num_args = 0, default_missing_value = "true")]
+    eval_group: Option<bool>,
     /// Micro-batches of one optimizer step [default: 1].
     #[arg(long, help_heading = "Run", value_name = "N")]
     grad_accum: Option<u64>,
@@ -230,6 +252,8 @@ impl TrainArgs {
             match key.as_str() {
                 "steps" => drop(map.shift_remove("epochs")),
                 "epochs" => drop(map.shift_remove("steps")),
+                "group" => drop(map.shift_remove("group-ratio")),
+                "group-ratio" => drop(map.shift_remove("group")),
                 "data-weights" => drop(map.shift_remove("data-temperature")),
                 "data-temperature" => drop(map.shift_remove("data-weights")),
                 _ => {}
@@ -299,6 +323,8 @@ mod tests {
         let mut config = TrainConfig::from_map(all.as_object().expect("an object")).expect("settings");
         (config.eval_data, config.epochs) = (vec!["e".into()], Some(1));
         (config.data_weights, config.data_temperature) = (Some(vec![1.0]), Some(2.0));
+        (config.context.context, config.context.group, config.context.group_ratio) = (Some(512), Some(32), Some(0.25));
+        config.context.rope_scaling = weblora::model::stretch::Stretch::by_name("yarn").ok();
         (config.chat_template, config.date) = (Some("chatml".into()), "2024-07-26".parse().ok());
         let keys = config.to_map();
         for key in keys.keys() {

@@ -155,7 +155,7 @@ mod tests {
 
     impl AfterStep for Script {
         async fn evaluate(&mut self) -> Result<Option<HeldOut>> {
-            Ok(Some(HeldOut { loss: self.held_out.remove(0), targets: 5, accuracy: None, tasks: vec![] }))
+            Ok(Some(HeldOut { loss: self.held_out.remove(0), targets: 5, grouped_loss: None, accuracy: None, tasks: vec![] }))
         }
         async fn changes_nothing(&mut self) -> Result<bool> {
             Ok(false)

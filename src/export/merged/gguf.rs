@@ -1,6 +1,7 @@
 //! Base and adapter as one GGUF file: the base's metadata and tensors as they are, but for the weights that the adapter changes.
 
 use super::Updates;
+use crate::config::{ModelConfig, RopeScaling};
 use crate::export::exporters::{Exported, Request, Sink};
 use crate::export::retention::check_writable;
 use crate::formats::gguf_write::{NewTensor, header};
@@ -15,6 +16,38 @@ const DEFAULT_ALIGNMENT: u64 = 32;
 
 /// Where a GGUF file has its chat template.
 const TEMPLATE_KEY: &str = "tokenizer.chat_template";
+
+/// Where a GGUF file has the length that the model reads, and how its angles are stretched.
+const CONTEXT_KEY: &str = "llama.context_length";
+const ROPE_KEYS: &str = "llama.rope.scaling.";
+
+/// The metadata of stretched angles; none where they are the base's. A method that GGUF has no words for is a warning.
+fn angles(trained: &ModelConfig, base: &ModelConfig, warnings: &mut Vec<String>) -> Vec<(&'static str, Value)> {
+    let known = |kind: &str, factor: f64, original: usize| {
+        vec![
+            (CONTEXT_KEY, Value::U32(trained.max_position_embeddings as u32)),
+            ("llama.rope.scaling.type", Value::String(kind.to_owned())),
+            ("llama.rope.scaling.factor", Value::F32(factor as f32)),
+            ("llama.rope.scaling.original_context_length", Value::U32(original as u32)),
+        ]
+    };
+    match &trained.rope_scaling {
+        same if *same == base.rope_scaling => Vec::new(),
+        RopeScaling::Linear { factor } => known("linear", *factor, (trained.max_position_embeddings as f64 / factor).round() as usize),
+        RopeScaling::Yarn { factor, original_max_position_embeddings: original, attention_factor: None, beta_fast, beta_slow }
+            if (*beta_fast, *beta_slow) == (32.0, 1.0) =>
+        {
+            known("yarn", *factor, *original)
+        }
+        _ => {
+            let context = trained.context_length();
+            warnings.push(format!(
+                "GGUF has no words for how the angles are stretched to {context} tokens: use linear or yarn, or safetensors"
+            ));
+            Vec::new()
+        }
+    }
+}
 
 /// Writes it. Changed weights keep their format, or take the request's; everything else keeps its bytes.
 ///
@@ -52,12 +85,19 @@ pub async fn export(request: &Request<'_>, sink: &mut dyn Sink) -> Result<Export
     let stale = |key: &str| key.starts_with("split.") || key == "general.file_type" && request.format.is_some();
     // The chat template that the adapter was trained with takes the place of the base's.
     let template = request.plain("a merged model")?.chat_template()?.map(|source| Value::String(source.to_owned()));
-    let kept = |key: &str| !stale(key) && (template.is_none() || key != TEMPLATE_KEY);
+    let mut done = Exported::default();
+    let angles = angles(&request.trained_config()?, &model.config, &mut done.warnings);
+    let kept = |key: &str| {
+        !stale(key)
+            && (template.is_none() || key != TEMPLATE_KEY)
+            && (angles.is_empty() || key != CONTEXT_KEY && !key.starts_with(ROPE_KEYS))
+    };
     let mut metadata: Vec<(&str, &Value)> = model.metadata().iter().filter(|(key, _)| kept(key)).collect();
     metadata.extend(template.as_ref().map(|template| (TEMPLATE_KEY, template)));
+    metadata.extend(angles.iter().map(|(key, value)| (*key, value)));
     let alignment = model.metadata().u64("general.alignment")?.unwrap_or(DEFAULT_ALIGNMENT);
     let header = header(&metadata, &table, alignment);
-    let mut done = Exported { files: vec![FILE.into()], bytes: header.total, tensors: Vec::new() };
+    (done.files, done.bytes) = (vec![FILE.into()], header.total);
     sink.begin(FILE, header.total)?;
     sink.write(&header.bytes)?;
     let mut padding = header.padding.iter().map(|&n| vec![0; n]);

@@ -12,10 +12,15 @@ use crate::{Error, Result};
 pub(super) type TextFile = (&'static str, Vec<u8>);
 
 /// Everything but the weights, whose matrices are of `dtype`. `template` is a chat template in place of the base's.
-pub(super) fn side_files(model: &ModelFile, dtype: &'static QuantFormat, template: Option<&str>) -> Result<Vec<TextFile>> {
+pub(super) fn side_files(
+    model: &ModelFile,
+    trained: &ModelConfig,
+    dtype: &'static QuantFormat,
+    template: Option<&str>,
+) -> Result<Vec<TextFile>> {
     let side = model.side_files();
     if let Some(config) = &side.config_json {
-        let mut files = vec![("config.json", with_dtype(config, dtype)?)];
+        let mut files = vec![("config.json", own_config(config, &model.config, trained, dtype)?)];
         let template = template.map(str::to_owned).or_else(|| side.chat_template.clone());
         let others = [
             ("tokenizer.json", &side.tokenizer_json),
@@ -28,12 +33,12 @@ pub(super) fn side_files(model: &ModelFile, dtype: &'static QuantFormat, templat
     }
     // A GGUF without a tokenizer still has weights worth exporting.
     let tokenizer = if model.metadata().get("tokenizer.ggml.model").is_some() { Some(Tokenizer::of_model(model)?) } else { None };
-    let mut files = vec![("config.json", pretty(&config(&model.config, tokenizer.as_ref(), dtype)))];
+    let mut files = vec![("config.json", pretty(&config(trained, tokenizer.as_ref(), dtype)))];
     if let Some(mut tokenizer) = tokenizer {
         if let Some(template) = template {
             tokenizer = tokenizer.with_chat_template(template);
         }
-        files.extend(tokenizer.to_hf_files(model.config.max_position_embeddings)?);
+        files.extend(tokenizer.to_hf_files(trained.max_position_embeddings)?);
     }
     Ok(files)
 }
@@ -51,13 +56,25 @@ fn torch_dtype(dtype: &QuantFormat) -> &'static str {
     }
 }
 
-/// The base's own configuration, with the type of the new weights.
-fn with_dtype(config: &str, dtype: &QuantFormat) -> Result<Vec<u8>> {
+/// The base's own configuration, with the type of the new weights, and the angles that the adapter was trained with.
+fn own_config(config: &str, base: &ModelConfig, trained: &ModelConfig, dtype: &QuantFormat) -> Result<Vec<u8>> {
     let parsed: std::result::Result<Map<String, Value>, _> = serde_json::from_str(config);
     let mut map = parsed.map_err(|e| Error::format("config.json", format!("not a JSON object: {e}"), "download it again"))?;
     // transformers 5 calls it dtype.
     let key = if map.contains_key("dtype") { "dtype" } else { "torch_dtype" };
     map.insert(key.into(), torch_dtype(dtype).into());
+    if trained.rope_scaling != base.rope_scaling {
+        map.insert("max_position_embeddings".into(), trained.max_position_embeddings.into());
+        // transformers 5 has all of it in one object.
+        match map.get_mut("rope_parameters").and_then(Value::as_object_mut) {
+            Some(parameters) => {
+                let theta = parameters.get("rope_theta").cloned();
+                *parameters = rope_scaling(trained).as_object().cloned().unwrap_or_default();
+                parameters.extend(theta.map(|theta| ("rope_theta".to_owned(), theta)));
+            }
+            None => drop(map.insert("rope_scaling".into(), rope_scaling(trained))),
+        }
+    }
     Ok(pretty(&Value::Object(map)))
 }
 

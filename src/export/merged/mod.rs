@@ -10,7 +10,7 @@ use std::ops::Range;
 use super::exporters::Request;
 use super::retention::{Retention, TensorExport, encode};
 use crate::Result;
-use crate::adapters::Projection;
+use crate::adapters::{Projection, norms};
 use crate::analysis::Factors;
 use crate::formats::{ModelFile, RowOrder, TensorInfo};
 use crate::quant::QuantFormat;
@@ -22,6 +22,8 @@ const PIECE: usize = 1 << 20;
 struct Updates<'a> {
     model: &'a ModelFile,
     by_tensor: BTreeMap<String, (Projection, Factors<'a>)>,
+    /// Norms that take the place of the base's.
+    norms: BTreeMap<String, &'a [f32]>,
 }
 
 impl<'a> Updates<'a> {
@@ -30,7 +32,9 @@ impl<'a> Updates<'a> {
         let of = |site: &'a super::peft::PeftSite| {
             Ok((format!("{}.weight", site.site.module()), (site.site.projection, site.factors(adapter.rslora)?)))
         };
-        Ok(Self { model: request.need_model()?, by_tensor: adapter.sites.iter().map(of).collect::<Result<_>>()? })
+        let names = norms::names(adapter.norms.len() / 2).map(|name| format!("model.{name}.weight"));
+        let norms = names.zip(adapter.norms.iter().map(Vec::as_slice)).collect();
+        Ok(Self { model: request.need_model()?, norms, by_tensor: adapter.sites.iter().map(of).collect::<Result<_>>()? })
     }
 
     fn changes(&self, tensor: &TensorInfo) -> bool {
@@ -46,6 +50,10 @@ impl<'a> Updates<'a> {
         order: RowOrder,
         mut put: impl FnMut(&[u8]) -> Result<()>,
     ) -> Result<Option<TensorExport>> {
+        if let Some(norm) = self.norms.get(&tensor.name) {
+            put(&encode(&tensor.name, norm, tensor.cols(), format)?)?;
+            return Ok(None);
+        }
         let update = self.by_tensor.get(&tensor.name);
         let mut sums = Retention::default();
         let unit = match order {

@@ -47,7 +47,8 @@ pub async fn export(request: &Request<'_>, sink: &mut dyn Sink) -> Result<Export
     let mut done = Exported::default();
     // Most weights decide what the configuration says.
     let dtype = tensors.iter().filter(|t| t.shape.len() > 1).map(|t| format(t)).next().unwrap_or(&F16);
-    for (name, bytes) in hf_config::side_files(model, dtype, request.plain("a merged model")?.chat_template()?)? {
+    let config = request.trained_config()?;
+    for (name, bytes) in hf_config::side_files(model, &config, dtype, request.plain("a merged model")?.chat_template()?)? {
         write_whole(sink, &mut done, name, &bytes)?;
     }
     let total = 8 + header.len() as u64 + offset;

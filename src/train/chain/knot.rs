@@ -72,7 +72,7 @@ impl Job {
         let unknown = |&rank: &usize| Link { rank, ranks: Default::default(), alpha: 2.0 * rank as f64, rslora: false, steps: 0 };
         let links = chain.inherited.iter().map(unknown).collect();
         let state = ChainState { stage: 0, begun: 0, ends, first_gap: None, best: None, stale: 0, links };
-        let host = host_batch(&batch, 1.0 / batch.n_targets.max(1) as f32);
+        let host = host_batch(&batch, 1.0 / batch.n_targets.max(1) as f32).grouped(config.context.group(config.seq)?);
         Ok(Some(ChainRun { config: chain, state, batch: host }))
     }
 

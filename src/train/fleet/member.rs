@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use crate::Result;
-use crate::adapters::Capacity;
+use crate::adapters::{Capacity, norms};
 use crate::gpu::{Gpu, clock};
 use crate::jobs::curve::Curve;
 use crate::jobs::{JobId, JobSpec, MicroBatch, Scheduler};
@@ -25,6 +25,8 @@ pub struct Member {
     pub(super) need: Capacity,
     /// Parameters and moments while it is not on the device.
     held: Option<Buffers>,
+    /// Its norms are still to be the base's.
+    needs_norms: bool,
     /// When it came onto the device first, by the device's clock.
     begun: Option<Duration>,
     /// Its losses before it came here; the scheduler's once it is known there.
@@ -34,9 +36,26 @@ pub struct Member {
 }
 
 impl Member {
-    pub(super) fn new(job: Job, rows: usize, need: Capacity, buffers: Buffers, curve: Curve, priority: i64, group: Option<String>) -> Self {
+    pub(super) fn new(
+        job: Job,
+        rows: usize,
+        need: Capacity,
+        buffers: Buffers,
+        has_norms: bool,
+        curve: Curve,
+        priority: i64,
+        group: Option<String>,
+    ) -> Self {
         let run = Run::new(job.config.clone(), job.total_steps(), job.step, job.progress, job.has_held_out());
-        Self { job, run, id: None, rows, need, held: Some(buffers), begun: None, curve, priority, group }
+        let needs_norms = !job.layout.norms.is_empty() && !has_norms;
+        Self { job, run, id: None, rows, need, held: Some(buffers), needs_norms, begun: None, curve, priority, group }
+    }
+
+    /// Begins with the base's norms where it trains its own and has none yet.
+    pub(super) fn take_norms(&mut self, base: &[Vec<f32>]) {
+        if let (true, Some(held)) = (std::mem::take(&mut self.needs_norms), &mut self.held) {
+            norms::fill(&self.job.layout, base, &mut held.values);
+        }
     }
 
     /// Makes it known to the scheduler.
@@ -48,7 +67,8 @@ impl Member {
 
     /// Tokens of its longest row, held-out rows included.
     pub(super) fn longest(&self) -> usize {
-        self.job.data().longest_held_out().max(self.job.config.seq)
+        let config = &self.job.config;
+        self.job.data().longest_held_out().max(config.context.reach(config.seq))
     }
 
     /// Whether its parameters are on the device.

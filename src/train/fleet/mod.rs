@@ -72,6 +72,8 @@ pub struct Fleet {
     /// Longest row that the rotary table reaches.
     positions: usize,
     base: BaseIdentity,
+    /// The base's norms, where a job may train its own.
+    norms: Vec<Vec<f32>>,
     /// What the scheduler has not heard of yet.
     told: Vec<jobs::Event>,
 }
@@ -123,6 +125,7 @@ impl Fleet {
                 hint: "start it in a run of its own, or put it into the jobs file from the beginning",
             });
         }
+        member.take_norms(&self.norms);
         member.join(&mut self.scheduler)?;
         self.members.push(member);
         Ok(())

@@ -12,7 +12,7 @@ use crate::model::llama::Recompute;
 use crate::quant;
 use crate::train::checkpoint::Buffers;
 use crate::train::job::{BaseIdentity, Job};
-use crate::train::plan::micro_rows;
+use crate::train::plan::{check_length, micro_rows};
 use crate::train::session::{Planned, Shape};
 use crate::train::start::Start;
 use crate::{Error, Result};
@@ -59,7 +59,8 @@ impl FleetPlan {
         if entries.iter().any(|entry| (&entry.config.quantize, entry.config.recompute) != (&shared.0, shared.1)) {
             return Err(Error::config("quantize", "differs between jobs", "all jobs share one base and its recordings: write it once"));
         }
-        let identity = BaseIdentity::new(file, file.identity_of(hash.to_owned()));
+        let mut identity = BaseIdentity::new(file, file.identity_of(hash.to_owned()));
+        identity.model = first.config.context.stretch(&file.config)?;
         let mut members = Vec::with_capacity(entries.len());
         for entry in entries {
             let name = entry.config.name.clone();
@@ -76,7 +77,7 @@ impl FleetPlan {
             quantize: quant::by_name(&shared.0),
             training: true,
         };
-        let base = Base::suiting(resident, file, limits, shape.quantize, rows)?;
+        let base = Base::suiting(resident, file, limits, shape.quantize, rows)?.with_config(identity.model.clone());
         let plan = |capacity: Capacity| Planned::within(base.clone(), capacity, shape, &smaller, limits, tuner);
         let mut capacity = capacity(&members, &options, limits);
         let mut planned = plan(capacity.clone())?;
@@ -110,9 +111,11 @@ impl FleetPlan {
         if measure {
             self.planned.tune(gpu, tuner).await?;
         }
-        let FleetPlan { planned, members, scheduler, fixed, positions, base } = self;
+        let FleetPlan { planned, mut members, scheduler, fixed, positions, base } = self;
         let session = planned.realize(gpu, file, progress).await?;
-        Ok(Fleet { session, members, scheduler, fixed, positions, base, told: Vec::new() })
+        let norms = if session.capacity().norms > 0 { session.base_norms(gpu).await? } else { Vec::new() };
+        members.iter_mut().for_each(|member| member.take_norms(&norms));
+        Ok(Fleet { session, norms, members, scheduler, fixed, positions, base, told: Vec::new() })
     }
 }
 
@@ -146,25 +149,27 @@ pub(super) fn job_bytes(layout: &AdapterLayout) -> u64 {
 
 pub(super) fn member(entry: Entry, base: &BaseIdentity) -> Result<Member> {
     let Entry { config, data, start, priority, group, saved } = entry;
-    let context = base.model.max_position_embeddings;
-    if config.seq > context {
-        let problem = format!("rows of {} tokens exceed the model's context of {context}", config.seq);
-        return Err(Error::config("seq", problem, format!("use {context} or less")));
+    // All jobs share one table of angles.
+    if config.context.stretch(&base.trained)? != base.model {
+        let hint = "give all jobs one --context and one --rope-scaling, or train them one after the other";
+        return Err(Error::config("context", "stretches the model's angles in another way than the first job's", hint));
     }
+    check_length(&config, &base.model)?;
     let layout = config.adapter.layout(&base.model)?;
     let (rows, need) = (micro_rows(&config, Some(&data)), Capacity::of(&layout));
     let mut job = Job::new(config, data, layout, rows, base.clone())?;
-    let Start { values, links, .. } = start.unwrap_or_else(|| initial_buffer(&job.layout.params, job.config.seed).into());
+    let Start { values, links, has_norms, .. } = start.unwrap_or_else(|| initial_buffer(&job.layout.params, job.config.seed).into());
     if let Some(chain) = job.chain.as_mut().filter(|_| !links.is_empty()) {
         chain.inherit(links)?;
     }
+    let has_norms = has_norms || saved.is_some();
     let (_, moments) = job.layout.params.gradient_offsets();
     let new = Buffers { values, m: vec![0.0; moments], v: vec![0.0; moments] };
     let (buffers, curve) = match saved {
         Some(Saved { checkpoint, curve }) => (job.restore(&job.config.name.clone(), &checkpoint)?, curve),
         None => (new, Curve::default()),
     };
-    Ok(Member::new(job, rows, need, buffers, curve, priority, group))
+    Ok(Member::new(job, rows, need, buffers, has_norms, curve, priority, group))
 }
 
 /// Names the job in what is wrong with its settings.

@@ -187,6 +187,20 @@ impl Session {
         self.store.write(gpu, self.adapters.state.v.slice(range), v)
     }
 
+    /// The base's weights of every norm, in the model's order.
+    ///
+    /// # Errors
+    /// A lost device.
+    pub async fn base_norms(&self, gpu: &Gpu) -> Result<Vec<Vec<f32>>> {
+        let weights = &self.model.weights;
+        let of_blocks = weights.layers.iter().flat_map(|layer| [layer.input_layernorm, layer.post_attention_layernorm]);
+        let mut all = Vec::new();
+        for norm in of_blocks.chain([weights.norm]) {
+            all.push(gpu.read(&self.store, norm).await?);
+        }
+        Ok(all)
+    }
+
     /// Reads a job's parameters.
     ///
     /// # Errors

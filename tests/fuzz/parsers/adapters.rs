@@ -112,7 +112,15 @@ fn adapter(key: &str, rank: usize, model: &ModelConfig) -> PeftAdapter {
     let note =
         Note { weblora: "0.1.0".into(), base_hash: "ab".into(), base_format: String::new(), rows: None, steps: 3, config: Map::new() };
     let sites = Site::all(model).filter(wanted).map(site).collect();
-    PeftAdapter { sites, rslora: false, blocks: model.num_hidden_layers, dropout: 0.1, base_name: Some("base".into()), note: Some(note) }
+    PeftAdapter {
+        sites,
+        norms: Vec::new(),
+        rslora: false,
+        blocks: model.num_hidden_layers,
+        dropout: 0.1,
+        base_name: Some("base".into()),
+        note: Some(note),
+    }
 }
 
 const FILES: [&str; 4] = ["adapter_config.json", "adapter_model.safetensors", "weblora.json", CHAIN_FILE];
