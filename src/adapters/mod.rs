@@ -25,7 +25,7 @@ pub use init::initial_buffer;
 pub use layout::{AdapterLayout, Init, ParamLayout, ParamSpec, SiteAdapter, Slice, Storage};
 pub use method::{Method, OptionKind, OptionSpec};
 pub use patterns::Patterns;
-pub use pool::{AdapterPool, Capacity};
+pub use pool::{AdapterPool, Capacity, ModuleCapacity};
 pub use site::{Projection, Site};
 
 /// Every method that an adapter can be trained with.

@@ -9,6 +9,9 @@ use super::job::{Job, JobId};
 use super::scheduler::{Round, Scheduler};
 use super::state::{Pause, State};
 
+/// Jobs that are told at a step boundary why they wait.
+const EXPLAINED: usize = 64;
+
 impl Scheduler {
     /// Early stopping: of jobs that stepped or were evaluated, and of those that wait at a rung where something changed.
     pub(super) fn judge(&mut self, round: &mut Round) {
@@ -133,6 +136,28 @@ impl Scheduler {
             self.change(i, State::Running, action, format!("with it {bytes}{of} are planned"), round);
             let (job, now) = (&mut self.jobs[i], self.boundary);
             (job.started, job.last_taken, job.served) = (true, now, job.served.max(least.unwrap_or(0)));
+        }
+        self.explain_waiting(&chosen.resident, budget, planned, round);
+    }
+
+    /// Why the first jobs that wait do so: in their status, and for those that came while others trained once as a decision.
+    fn explain_waiting(&mut self, resident: &[usize], budget: u64, planned: &PlannedBytes<'_>, round: &mut Round) {
+        const WAITS: &str = "it waits: ";
+        let waiting = (0..self.jobs.len()).filter(|i| self.jobs[*i].status.state == State::Waiting);
+        for i in waiting.take(EXPLAINED).collect::<Vec<_>>() {
+            let beside: Vec<&Job> = resident.iter().chain([&i]).map(|i| &self.jobs[*i]).collect();
+            let why = match planned(&beside) {
+                u64::MAX => "there is no room beside the jobs on the device".to_owned(),
+                bytes if bytes > budget => {
+                    format!("beside the jobs on the device {} would be planned, and {} may be", mib(bytes), mib(budget))
+                }
+                _ => "those before it come first".to_owned(),
+            };
+            let is_news = self.jobs[i].arrived > 0 && !self.jobs[i].status.reason.starts_with(WAITS);
+            self.jobs[i].status.reason = format!("{WAITS}{why}");
+            if is_news {
+                self.tell(i, Action::Note, self.jobs[i].status.reason.clone(), round);
+            }
         }
     }
 

@@ -2,16 +2,18 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::exact;
 use super::job::{JobId, MicroBatch};
 
 /// A job's part of a fused step that was taken.
-#[derive(Debug, Clone, Copy, PartialEq)]
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 pub struct Pass {
     /// The job.
     pub job: JobId,
     /// Rows it had in the step.
     pub rows: u64,
     /// Its mean loss.
+    #[serde(with = "exact::number")]
     pub loss: f64,
     /// Whether its optimizer made a step, which with accumulation is every few passes.
     pub stepped: bool,
@@ -22,11 +24,13 @@ pub struct Pass {
 }
 
 /// What happened since the last step boundary.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum Event {
     /// A fused step was taken.
     Stepped {
         /// How long it took.
+        #[serde(with = "exact::number")]
         seconds: f64,
         /// Who took part.
         passes: Vec<Pass>,
@@ -36,6 +40,7 @@ pub enum Event {
         /// The job.
         job: JobId,
         /// Mean loss in nats.
+        #[serde(with = "exact::number")]
         loss: f64,
     },
     /// A job's sizes changed: because it was told to shrink, or its settings changed.
@@ -65,6 +70,17 @@ pub enum Event {
         /// What.
         what: Request,
     },
+}
+
+impl Event {
+    /// The jobs that it is about.
+    pub(crate) fn jobs(&self) -> Vec<JobId> {
+        match self {
+            Self::Stepped { passes, .. } => passes.iter().map(|pass| pass.job).collect(),
+            Self::Evaluated { job, .. } | Self::Resized { job, .. } | Self::Failed { job, .. } | Self::Request { job, .. } => vec![*job],
+            Self::OutOfMemory => Vec::new(),
+        }
+    }
 }
 
 /// What can be asked for.

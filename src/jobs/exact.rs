@@ -16,6 +16,22 @@ pub(super) mod number {
     }
 }
 
+/// A number that may be missing, for `#[serde(with)]`.
+pub(crate) mod optional {
+    use super::{Deserialize, Deserializer, Error, Serializer};
+
+    pub(crate) fn serialize<S: Serializer>(x: &Option<f64>, serializer: S) -> Result<S::Ok, S::Error> {
+        match x {
+            Some(x) => serializer.collect_str(x),
+            None => serializer.serialize_none(),
+        }
+    }
+
+    pub(crate) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<f64>, D::Error> {
+        Option::<String>::deserialize(deserializer)?.map(|x| x.parse().map_err(D::Error::custom)).transpose()
+    }
+}
+
 /// A list of numbers, for `#[serde(with)]`.
 pub(super) mod list {
     use super::{Deserialize, Deserializer, Error, Serializer};

@@ -55,7 +55,7 @@ pub mod curve;
 pub mod early_stop;
 pub mod estimate;
 pub mod event;
-mod exact;
+pub(crate) mod exact;
 pub mod job;
 pub mod jobs_file;
 pub mod names;

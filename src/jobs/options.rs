@@ -20,6 +20,9 @@ pub struct Options {
     pub step_tokens: u64,
     /// Most jobs of a fused step.
     pub step_jobs: usize,
+    /// Places that the pool keeps for jobs that are added later, each for one as large as the largest there is; `None` keeps one where the
+    /// recordings have a place left.
+    pub spare_jobs: Option<usize>,
     /// Step boundaries after which a waiting job counts one priority higher.
     pub ageing: u64,
     /// Fused steps that a job on the device may be left out of before it goes first.
@@ -30,12 +33,21 @@ pub struct Options {
 
 impl Default for Options {
     fn default() -> Self {
-        Self { policy: &POLICIES[0], memory: None, step_tokens: 4096, step_jobs: 64, ageing: 100, gap: 8, early_stop: EarlyStop::default() }
+        Self {
+            policy: &POLICIES[0],
+            memory: None,
+            step_tokens: 4096,
+            step_jobs: 64,
+            spare_jobs: None,
+            ageing: 100,
+            gap: 8,
+            early_stop: EarlyStop::default(),
+        }
     }
 }
 
 /// Keys of a jobs file that [`Options::read`] reads.
-pub(super) const KEYS: &[&str] = &["policy", "memory", "step-tokens", "step-jobs", "ageing", "gap", "early-stop"];
+pub(super) const KEYS: &[&str] = &["policy", "memory", "step-tokens", "step-jobs", "spare-jobs", "ageing", "gap", "early-stop"];
 
 impl Options {
     /// Reads them among the top-level keys of a jobs file.
@@ -55,6 +67,7 @@ impl Options {
             memory: s.value("memory").map(read_bytes).transpose()?,
             step_tokens: s.count("step-tokens", default.step_tokens, 1..=1 << 24)?,
             step_jobs: s.size("step-jobs", default.step_jobs, 1..=1 << 16)?,
+            spare_jobs: s.count_or_none("spare-jobs", 0..=1 << 16)?.map(|n| n as usize),
             ageing: s.count("ageing", default.ageing, 1..=1 << 40)?,
             gap: s.count("gap", default.gap, 0..=1 << 40)?,
             early_stop,

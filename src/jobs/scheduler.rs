@@ -100,6 +100,13 @@ impl Scheduler {
         Ok(id)
     }
 
+    /// Whether what was read can have been written: places and names are those of the jobs.
+    pub(crate) fn is_sound(&self) -> bool {
+        let in_order = self.jobs.iter().enumerate().all(|(i, job)| job.id.0 as usize == i);
+        let named = |job: &Job| names::check(&job.spec.name).is_ok() && self.names.get(&names::folded(&job.spec.name)) == Some(&job.id);
+        in_order && self.names.len() == self.jobs.len() && self.jobs.iter().all(named)
+    }
+
     /// The settings.
     pub fn options(&self) -> &Options {
         &self.options

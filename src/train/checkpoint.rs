@@ -1,7 +1,7 @@
 //! Everything that a run needs to go on bit for bit, in one safetensors file.
 //!
 //! Tensors, F32, in Hugging Face's shapes: `param.{name}` for every parameter, `exp_avg.{name}` and `exp_avg_sq.{name}` (AdamW's
-//! moments) for the trainable ones. The metadata key `weblora` holds JSON: `state`, itself JSON text (see [`State`]), and `checksum`, FNV-1a 64
+//! moments) for the trainable ones, and `grad.{name}` where a step was under way. The metadata key `weblora` holds JSON: `state`, itself JSON text (see [`State`]), and `checksum`, FNV-1a 64
 //! over that text and all tensors. The random numbers need no state: they are functions of the seed, the step and a name.
 
 use std::collections::HashMap;
@@ -12,6 +12,7 @@ use serde::{Deserialize, Serialize};
 use super::batch::Cursor;
 use super::chain::ChainState;
 use super::progress::Progress;
+use super::score::Score;
 use crate::adapters::{ParamLayout, ParamSpec};
 use crate::rng::{FNV_OFFSET, fnv1a_bytes};
 use crate::settings::Map;
@@ -23,6 +24,7 @@ pub const VERSION: u32 = 2;
 
 const META: &str = "weblora";
 const KINDS: [&str; 3] = ["param", "exp_avg", "exp_avg_sq"];
+const GRAD: &str = "grad";
 const HINT_DAMAGED: &str = "use an undamaged checkpoint, or start anew without --resume";
 const HINT_OTHER: &str = "resume with the weblora version and settings that wrote it, or start anew without --resume";
 
@@ -53,6 +55,21 @@ pub struct State {
     /// Where the run went on with a smaller learning rate than before, in order.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub lr_changes: Vec<LrChange>,
+    /// The optimizer step that was under way, if some of its micro-batches were done.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub partial: Option<Partial>,
+}
+
+/// An optimizer step of which some micro-batches are done. `cursor` is where the step began: its micro-batches are drawn again from there.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Partial {
+    /// Micro-batches done; at least 1.
+    pub micro_batches: usize,
+    /// Sum of the losses of their targets.
+    pub sum: f64,
+    /// The same by task.
+    pub by_task: Vec<Score>,
 }
 
 /// A run was resumed with a smaller learning rate.
@@ -76,6 +93,8 @@ pub struct Buffers {
     pub m: Vec<f32>,
     /// Second moments, likewise.
     pub v: Vec<f32>,
+    /// Gradients added up so far, likewise; `None` between steps, where they are zero.
+    pub grads: Option<Vec<f32>>,
 }
 
 /// Identity of a data set as the model sees it: FNV-1a 64 over every example's length, tokens and targets, as hex digits.
@@ -106,8 +125,10 @@ struct Meta {
 /// When a buffer has not the layout's length.
 pub fn write(state: &State, layout: &ParamLayout, buffers: &Buffers) -> Result<Vec<u8>> {
     let failed = |e: &dyn std::fmt::Display| Error::format("checkpoint", format!("cannot be written: {e}"), "report this");
+    assert_eq!(state.partial.is_some(), buffers.grads.is_some(), "gradients of a step that is under way");
     let mut tensors: Vec<(String, &[usize], Vec<f32>)> = Vec::new();
-    for (kind, buffer) in KINDS.into_iter().zip([&buffers.values, &buffers.m, &buffers.v]) {
+    let grads = buffers.grads.iter().map(|grads| (GRAD, grads));
+    for (kind, buffer) in KINDS.into_iter().zip([&buffers.values, &buffers.m, &buffers.v]).chain(grads) {
         let (places, words) = places(kind, layout);
         assert_eq!(buffer.len(), words, "words of the {kind} buffer");
         for (spec, offset) in places {
@@ -244,7 +265,11 @@ impl<'a> Checkpoint<'a> {
             }
             Ok(buffer)
         };
-        let buffers = Buffers { values: read(KINDS[0])?, m: read(KINDS[1])?, v: read(KINDS[2])? };
+        let grads = self.state.partial.is_some();
+        let mut buffers = Buffers { values: read(KINDS[0])?, m: read(KINDS[1])?, v: read(KINDS[2])?, grads: None };
+        if grads {
+            buffers.grads = Some(read(GRAD)?);
+        }
         if taken != self.tensors.len() {
             return Err(wrong(format!("it has {} tensors, {taken} were expected", self.tensors.len())));
         }

@@ -92,8 +92,28 @@ pub enum Event {
         rows: u64,
         /// Bytes on the GPU, as planned and then allocated.
         planned_bytes: u64,
+        /// Places for jobs at once.
+        places: u64,
+        /// Bytes among the planned ones that are free for jobs which are added later.
+        spare_bytes: u64,
         /// The GPU adapter's name.
         adapter: String,
+    },
+    /// One of several jobs goes on where it was when the run was saved.
+    Resumed {
+        /// The job's name.
+        job: String,
+        /// Optimizer steps done.
+        step: u64,
+        /// Optimizer steps in all.
+        steps: u64,
+        /// `waiting`, `running`, `paused`.
+        state: String,
+    },
+    /// All jobs of a run were saved.
+    Saved {
+        /// Where.
+        path: String,
     },
     /// The scheduler of several jobs decided something.
     Schedule {

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use super::batch::{Batch, Cursor, Packer};
 use super::chain::{ChainRun, Rounding};
-use super::checkpoint::{self, Buffers, Checkpoint, LrChange, State, VERSION};
+use super::checkpoint::{self, Buffers, Checkpoint, LrChange, Partial, State, VERSION};
 use super::config::TrainConfig;
 use super::context::Positions;
 use super::data::{Task, TrainData};
@@ -306,8 +306,12 @@ impl Job {
         self.data.tasks.iter().zip(scores).filter_map(of).collect()
     }
 
-    /// The bytes of a checkpoint with these tensors: all that [`Seat::resume`] needs. Between steps only: micro-batches of a step that is
-    /// not complete are drawn again.
+    /// Whether some micro-batches of a step are done, so that gradients are worth keeping.
+    pub fn is_mid_step(&self) -> bool {
+        self.accumulating.as_ref().is_some_and(|step| step.next > 0)
+    }
+
+    /// The bytes of a checkpoint with these tensors: all that [`Seat::resume`] needs.
     ///
     /// # Errors
     /// A progress that JSON cannot hold.
@@ -325,6 +329,11 @@ impl Job {
             progress: self.progress,
             chain: self.chain.as_ref().map(|chain| chain.state.clone()),
             lr_changes: self.lr_changes.clone(),
+            partial: self.accumulating.as_ref().filter(|step| step.next > 0).map(|step| Partial {
+                micro_batches: step.next,
+                sum: step.sum,
+                by_task: step.by_task.clone(),
+            }),
         };
         checkpoint::write(&state, &self.layout.params, buffers)
     }
@@ -341,20 +350,28 @@ impl Job {
         let packer = self.data.packer(&self.config, self.packer.rows())?;
         resume::check(file, &saved.state, self, &packer)?;
         let packer = packer.resume(saved.state.cursor.clone())?;
-        let layout = match (&saved.state.chain, &self.chain) {
-            (Some(saved), Some(chain)) => chain.config.layout(&self.config.adapter, &self.model, saved.stage)?,
-            _ => self.layout.clone(),
+        let layout = match &saved.state.chain {
+            Some(chain) => self.stage_layout(chain.stage)?,
+            None => self.layout.clone(),
         };
         let buffers = saved.buffers(&layout.params)?;
-        if let (Some(chain), Some(saved)) = (&mut self.chain, &saved.state.chain) {
-            chain.state = saved.clone();
+        // Nothing of the job has changed so far; from here on nothing can fail.
+        let State { step, tokens, progress, chain, lr_changes, partial, config, .. } = saved.state;
+        if let (Some(run), Some(saved)) = (&mut self.chain, chain) {
+            run.state = saved;
         }
         (self.layout, self.packer, self.accumulating) = (layout, packer, None);
-        (self.step, self.tokens, self.progress) = (saved.state.step, saved.state.tokens, saved.state.progress);
+        (self.step, self.tokens, self.progress) = (step, tokens, progress);
         self.rounding = Rounding::Exact; // of the first link, told when it began
-        let changed = self.config.smaller_lr(&saved.state.config);
-        self.lr_changes = saved.state.lr_changes;
-        self.lr_changes.extend(changed.map(|from| LrChange { step: self.step, from, to: self.config.lr }));
+        let changed = self.config.smaller_lr(&config);
+        self.lr_changes = lr_changes;
+        self.lr_changes.extend(changed.map(|from| LrChange { step, from, to: self.config.lr }));
+        if let Some(Partial { micro_batches, sum, by_task }) = partial {
+            self.next_micro();
+            if let Some(step) = &mut self.accumulating {
+                (step.next, step.sum, step.by_task) = (micro_batches, sum, by_task);
+            }
+        }
         Ok(buffers)
     }
 
@@ -393,23 +410,27 @@ impl Seat<'_> {
         self.write_buffers(&buffers)
     }
 
-    /// Writes parameters and moments; gradients are forgotten.
+    /// Writes parameters, moments, and the gradients of a step that is under way; without one they are zero.
     ///
     /// # Errors
     /// [`crate::Error::Gpu`] if the buffers were not allocated.
     pub fn write_buffers(&self, buffers: &Buffers) -> Result<()> {
         self.session.write_values(self.gpu, self.job.slot, &buffers.values)?;
-        self.session.clear_grads(self.gpu, self.job.slot)?;
+        match &buffers.grads {
+            Some(grads) => self.session.write_grads(self.gpu, self.job.slot, grads)?,
+            None => self.session.clear_grads(self.gpu, self.job.slot)?,
+        }
         self.session.write_moments(self.gpu, self.job.slot, &buffers.m, &buffers.v)
     }
 
-    /// Reads parameters and moments.
+    /// Reads parameters, moments, and the gradients of a step that is under way.
     ///
     /// # Errors
     /// A lost device.
     pub async fn read_buffers(&self) -> Result<Buffers> {
         let (m, v) = self.session.read_moments(self.gpu, self.job.slot).await?;
-        Ok(Buffers { values: self.session.read_values(self.gpu, self.job.slot).await?, m, v })
+        let grads = if self.job.is_mid_step() { Some(self.session.read_grads(self.gpu, self.job.slot).await?) } else { None };
+        Ok(Buffers { values: self.session.read_values(self.gpu, self.job.slot).await?, m, v, grads })
     }
 
     /// Whether the model answers with the adapter as it does without: every product of it is zero.

@@ -36,6 +36,12 @@ pub(super) fn check(file: &str, state: &State, job: &Job, packer: &Packer) -> Re
     if state.tokens < micro || u128::from(state.tokens) > u128::from(micro) * MAX_ROWS as u128 {
         return Err(refused(format!("{micro} micro-batches cannot have had {} tokens", state.tokens)));
     }
+    if let Some(partial) = &state.partial {
+        let known = (1..config.grad_accum).contains(&partial.micro_batches) && partial.by_task.len() == job.data().tasks.len();
+        if !known || !partial.sum.is_finite() || step >= total {
+            return Err(refused(format!("after step {step} of {total} the next cannot be {partial:?}")));
+        }
+    }
     let progress = &state.progress;
     if progress.best.is_some_and(|best| best.step > step) || progress.stale > step || progress.trend.is_some_and(|t| t.steps > step) {
         return Err(refused(format!("after step {step} its losses cannot be {progress:?}")));

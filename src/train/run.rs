@@ -104,6 +104,11 @@ impl Run {
         Self { config, total, done, progress, held_out, ended: false, last: None, collapse: CollapseWatch::default() }
     }
 
+    /// The same with the loss of its last step.
+    pub(super) fn with_last(self, last: Option<f64>) -> Self {
+        Self { last, ..self }
+    }
+
     /// The run of a trainer, fresh or resumed.
     pub fn of(trainer: &Trainer) -> Self {
         Self::new(trainer.config().clone(), trainer.total_steps(), trainer.step_number(), trainer.job().progress, trainer.has_held_out())

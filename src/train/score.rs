@@ -1,5 +1,7 @@
 //! Losses of rows under a session's present parameters: held-out loss, perplexity of text, choices by likelihood.
 
+use serde::{Deserialize, Serialize};
+
 use super::batch::Packer;
 use super::data::TrainData;
 use super::events::TaskReport;
@@ -44,7 +46,8 @@ impl HeldOut {
 }
 
 /// What one row scored.
-#[derive(Debug, Clone, Copy, PartialEq, Default)]
+#[derive(Debug, Clone, Copy, PartialEq, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct Score {
     /// Sum of the losses of its targets in nats: minus its log-likelihood.
     pub nll: f64,

@@ -5,7 +5,7 @@ use serde_json::json;
 use weblora::adapters::{Init, ParamLayout, ParamSpec, Storage};
 use weblora::text::Example;
 use weblora::train::batch::Cursor;
-use weblora::train::checkpoint::{Buffers, LrChange, State, data_hash, write};
+use weblora::train::checkpoint::{Buffers, LrChange, Partial, State, data_hash, write};
 use weblora::train::progress::{Best, Progress, Trend};
 use weblora::train::{Checkpoint, TrainConfig};
 
@@ -49,6 +49,7 @@ fn state() -> State {
         },
         chain: None,
         lr_changes: vec![LrChange { step: 2, from: 2e-4, to: 1e-4 }],
+        partial: Some(Partial { micro_batches: 1, sum: 0.1 + 0.2, by_task: Vec::new() }),
     }
 }
 
@@ -64,7 +65,7 @@ fn buffers(layout: &ParamLayout) -> Buffers {
         }
         buffer
     };
-    Buffers { values: fill(false), m: fill(true), v: fill(true) }
+    Buffers { values: fill(false), m: fill(true), v: fill(true), grads: Some(fill(true)) }
 }
 
 fn bits(buffers: &Buffers) -> Vec<u32> {
@@ -117,7 +118,7 @@ fn another_layout_is_refused() {
     refused(changed(|l| l.specs[0].shape = vec![5, 3]), &["param.x.lora_A", "[3, 5]", "[5, 3]"]);
     refused(changed(|l| l.specs[0].name = "z".into()), &["`param.z` is missing"]);
     refused(changed(|l| l.specs[1].trainable = true), &["`exp_avg.y.lora_A` is missing"]);
-    refused(changed(|l| l.specs.truncate(2)), &["7 tensors, 4 were expected"]);
+    refused(changed(|l| l.specs.truncate(2)), &["9 tensors, 5 were expected"]);
 }
 
 #[test]

@@ -1,5 +1,7 @@
 //! Several jobs over one base: fused equals alone, joining and leaving writes tables only, a failure stays where it is.
 
+mod resume;
+
 use serde_json::{Value, json};
 use weblora::Result;
 use weblora::export::peft::File;
@@ -285,12 +287,12 @@ fn a_budget_lets_in_what_fits_and_says_what_never_will() {
     let file = model();
     let hash = block(file.content_hash()).unwrap();
     let plan = |memory: Option<u64>| {
-        let options = Options { memory, ..Options::default() };
+        let options = Options { memory, spare_jobs: Some(0), ..Options::default() };
         FleetPlan::new(&file, &hash, None, entries(), options, gpu.plan_limits(), &Tuner::for_device(gpu)).unwrap()
     };
     let all = plan(None).planned.footprint().total();
     // Not all at once: some wait until others are done, and all of them get there.
-    let options = Options { memory: Some(all - 100_000), ..Options::default() };
+    let options = Options { memory: Some(all - 100_000), spare_jobs: Some(0), ..Options::default() };
     let (mut fleet, mut kept) = (open(gpu, entries(), options), Kept::default());
     assert!(fleet.session().allocated_bytes() <= all - 100_000, "within the budget");
     block(fleet.advance(gpu, &mut kept)).unwrap();
@@ -332,4 +334,40 @@ fn saved_jobs_go_on_in_another_fleet_bit_for_bit() {
     let hash = block(file.content_hash()).unwrap();
     let plan = FleetPlan::new(&file, &hash, None, mixed, Options::default(), gpu.plan_limits(), &Tuner::for_device(gpu));
     assert!(plan.is_err(), "a checkpoint of other rows");
+}
+
+#[test]
+fn jobs_that_are_added_find_the_room_that_was_kept_or_wait_with_a_reason() {
+    let Some(gpu) = gpu() else { return };
+    let small = |name: &str, seed| entry(name, seed, json!({ "rank": 4 }));
+    let begin = |spare_jobs| open(gpu, vec![small("a", 1), small("b", 2)], Options { spare_jobs, ..Options::default() });
+    let state = |fleet: &Fleet, name: &str| fleet.scheduler().by_name(name).map(|job| job.status.clone()).unwrap();
+    // One place is kept unless it is said otherwise: the first finds it, the second waits for it.
+    let (mut fleet, mut kept) = (begin(None), Kept::default());
+    block(fleet.advance(gpu, &mut kept)).unwrap();
+    let pipelines = gpu.pipelines();
+    fleet.add(small("c", 3)).unwrap();
+    fleet.add(small("d", 4)).unwrap();
+    block(fleet.advance(gpu, &mut kept)).unwrap();
+    let (c, d) = (state(&fleet, "c"), state(&fleet, "d"));
+    assert_eq!((c.state.name(), d.state.name()), ("running", "waiting"));
+    assert!(d.reason.contains("no room"), "{}", d.reason);
+    let told = kept.events.iter().filter(|e| matches!(e, Event::Schedule { job, action, .. } if job == "d" && action == "note")).count();
+    assert_eq!(told, 1, "said once");
+    block(fleet.advance(gpu, &mut kept)).unwrap();
+    // What it can never have is refused, with what that is.
+    for (more, word) in
+        [(json!({ "rank": 16 }), "rank 16"), (json!({ "dropout": 0.1 }), "dropout"), (json!({ "seq": 64, "batch": 8 }), "rows")]
+    {
+        let error = fleet.add(entry("never", 9, more)).unwrap_err().to_string();
+        assert!(error.contains(word) && error.contains("run of its own"), "{error}");
+    }
+    run(gpu, &mut fleet, &mut kept);
+    assert_eq!((kept.adapters.len(), gpu.pipelines()), (4, pipelines), "nothing is compiled");
+    let (mut fleet, mut kept) = (begin(Some(0)), Kept::default());
+    fleet.add(small("c", 3)).unwrap();
+    block(fleet.advance(gpu, &mut kept)).unwrap();
+    assert_eq!(state(&fleet, "c").state.name(), "waiting");
+    run(gpu, &mut fleet, &mut kept);
+    assert_eq!(kept.adapters.len(), 3);
 }

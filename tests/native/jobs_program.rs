@@ -66,21 +66,21 @@ fn a_run_takes_up_what_is_asked_for() {
     }
     let folder = tempfile::tempdir().unwrap();
     let file = jobs_file(folder.path(), "[[job]]\nname = 'long'\nsteps = 100000\n[[job]]\nname = 'short'\nrank = 4\n");
-    let mut child = std::process::Command::new(env!("CARGO_BIN_EXE_weblora"))
-        .args(["jobs", &file, "--no-tune", "--json"])
-        .stdout(std::process::Stdio::null())
-        .stderr(std::process::Stdio::null())
-        .spawn()
-        .unwrap();
+    let start = |more: &[&str]| {
+        let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_weblora"));
+        command.args(["jobs", &file, "--no-tune", "--json"]).args(more).stdout(std::process::Stdio::null());
+        command.stderr(std::process::Stdio::null()).spawn().unwrap()
+    };
+    let mut child = start(&[]);
     let runs = folder.path().join("runs").display().to_string();
     let began = std::time::Instant::now();
-    let mut wait_for = |what: &str, ready: &dyn Fn() -> bool| {
+    let wait_for = |child: &mut std::process::Child, what: &str, ready: &dyn Fn() -> bool| {
         while !ready() {
             assert!(began.elapsed().as_secs() < 300 && child.try_wait().unwrap().is_none(), "{what}");
             std::thread::sleep(std::time::Duration::from_millis(200));
         }
     };
-    wait_for("the run begins", &|| weblora(&["jobs", "status", "--run", &runs]).status.success());
+    wait_for(&mut child, "the run begins", &|| weblora(&["jobs", "status", "--run", &runs]).status.success());
     let more = folder.path().join("more.toml");
     let base = std::fs::read_to_string(&file).unwrap();
     let base = base.split("[[job]]").next().unwrap().replace("runs'", "others'");
@@ -90,14 +90,44 @@ fn a_run_takes_up_what_is_asked_for() {
         let shown: Value = serde_json::from_str(&succeeds(&["jobs", "status", "--run", &runs, "--json"])).unwrap();
         shown["jobs"].as_array().unwrap().iter().find(|job| job["job"] == name).map(|job| job["state"].as_str().unwrap().to_owned())
     };
-    wait_for("the late job ends", &|| state("late").as_deref() == Some("done"));
+    wait_for(&mut child, "the late job ends", &|| state("late").as_deref() == Some("done"));
+    // Two at once would write over each other; killed, the run goes on with what was added.
+    fails(&["jobs", &file, "--no-tune", "--resume"], &["another weblora"]);
+    child.kill().unwrap();
+    child.wait().unwrap();
+    let mut child = start(&["--resume"]);
     succeeds(&["jobs", "pause", "--run", &runs, "long"]);
-    wait_for("the long job pauses", &|| state("long").as_deref() == Some("paused"));
+    wait_for(&mut child, "the long job pauses", &|| state("long").as_deref() == Some("paused"));
     succeeds(&["jobs", "stop", "--run", &runs, "long"]);
     assert!(child.wait().unwrap().success());
+    assert_eq!(state("late").as_deref(), Some("done"), "it is a job of the run that went on");
     assert_eq!((state("long").as_deref(), state("short").as_deref()), (Some("stopped"), Some("done")));
     assert!(folder.path().join("runs/long/adapter_config.json").is_file(), "a stopped job's adapter is saved");
     assert!(folder.path().join("others/late/adapter_config.json").is_file());
+}
+
+#[test]
+fn a_run_goes_on_only_as_it_was_begun() {
+    if crate::common::gpu().is_none() {
+        return;
+    }
+    let folder = tempfile::tempdir().unwrap();
+    let run = |more: &str| jobs_file(folder.path(), more);
+    let file = run("[[job]]\nname = 'a'\nrank = 4\n");
+    fails(&["jobs", &file, "--no-tune", "--resume"], &["manifest.json", "start anew"]);
+    succeeds(&["jobs", &file, "--no-tune"]);
+    let shown = succeeds(&["jobs", &file, "--no-tune", "--resume"]);
+    assert!(shown.contains("4/4"), "nothing is left to do: {shown}");
+    for (more, word) in [
+        ("[[job]]\nname = 'a'\nrank = 8\n", "job a: rank"),
+        ("policy = 'fifo'\n[[job]]\nname = 'a'\nrank = 4\n", "policy"),
+        ("[[job]]\nname = 'a'\nrank = 4\nseed = 3\n", "job a: seed"),
+    ] {
+        fails(&["jobs", &run(more), "--no-tune", "--resume"], &[word]);
+    }
+    let file = run("[[job]]\nname = 'a'\nrank = 4\n[[job]]\nname = 'b'\n");
+    let output = weblora(&["jobs", &file, "--no-tune", "--resume"]);
+    assert!(output.status.success() && text(&output.stderr).contains("jobs add"), "{}", text(&output.stderr));
 }
 
 #[test]

@@ -28,11 +28,14 @@ impl ModuleCapacity {
         need
     }
 
-    pub(super) fn and(self, other: Self) -> Self {
+    /// Room for both.
+    #[must_use]
+    pub fn and(self, other: Self) -> Self {
         Self { per_output: self.per_output.and(other.per_output), scalar: self.scalar.and(other.scalar) }
     }
 
-    pub(super) fn holds(self, need: Self) -> bool {
+    /// Whether there is room for `need`.
+    pub fn holds(self, need: Self) -> bool {
         self.per_output.holds(need.per_output) && self.scalar.holds(need.scalar)
     }
 

@@ -126,6 +126,8 @@ pub enum Existing {
     Resume,
     /// Replace the files in it that we write; leave others alone.
     Overwrite,
+    /// Write on, whatever is in it; it need not exist.
+    Continue,
 }
 
 /// The folder of a run, or of a result. As long as a run has it, no other process can.
@@ -186,7 +188,7 @@ impl OutFolder {
         match existing {
             Existing::Refuse => Self::create_new(path, || Self::exists(path))?,
             Existing::Resume => Self::check_resumable(path)?,
-            Existing::Overwrite => fs::create_dir_all(path).map_err(|e| io_error("create", path, e))?,
+            Existing::Overwrite | Existing::Continue => fs::create_dir_all(path).map_err(|e| io_error("create", path, e))?,
         }
         let folder = Self { path: path.to_owned(), _lock: Lock::take(path, "out")? };
         let best = path.join(BEST);

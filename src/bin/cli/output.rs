@@ -219,9 +219,13 @@ fn words(event: &Event) -> String {
             format!("done: {step} steps in {seconds:.1} s, loss {loss:.4}, adapter in {out}")
         }
         Event::Done { step, out, .. } => format!("done: all {step} steps were done before, adapter in {out}"),
-        Event::Jobs { jobs, rows, planned_bytes, adapter } => {
-            format!("{jobs} jobs over one base, up to {rows} rows a step, {} on {adapter}", bytes(*planned_bytes))
-        }
+        Event::Jobs { jobs, rows, planned_bytes, places, spare_bytes, adapter } => format!(
+            "{jobs} jobs over one base, {places} at once at most, up to {rows} rows a step, {} on {adapter}, of which {} are free for more jobs",
+            bytes(*planned_bytes),
+            bytes(*spare_bytes)
+        ),
+        Event::Resumed { job, step, steps, state } => format!("{job}: goes on after step {step} of {steps}, {state}"),
+        Event::Saved { path } => format!("saved {path}"),
         Event::Schedule { job, action, reason } => format!("{job}: {action}, because {reason}"),
         Event::JobFailed { job, reason } => format!("{job} failed: {reason}"),
         Event::Error { message, .. } => format!("error: {message}"),

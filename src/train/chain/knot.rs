@@ -82,6 +82,13 @@ impl Job {
         chain.state.links.iter().cloned().chain([self.present_link(chain)]).collect()
     }
 
+    /// The layout of a chain's stage.
+    pub(in crate::train) fn stage_layout(&self, stage: usize) -> Result<AdapterLayout> {
+        let chain = self.chain.as_ref().map(|chain| &chain.config);
+        let chain = chain.ok_or_else(|| Error::config("method", "is no chain", "train with --method cola"))?;
+        chain.layout(&self.config.adapter, &self.model, stage)
+    }
+
     /// The link that trains, as `chain.json` has it.
     fn present_link(&self, chain: &ChainRun) -> Link {
         let stage = if chain.config.restart_only { 0 } else { chain.state.stage };
@@ -140,7 +147,7 @@ impl Seat<'_> {
         let (stage, restart) = (chain.state.stage + 1, chain.config.restart_only);
         let link = self.job.present_link(chain);
         let before = self.fixed_losses().await?;
-        let next = self.stage_layout(stage)?;
+        let next = self.job.stage_layout(stage)?;
         let values = carry(&self.job.layout, &next, &self.session.read_values(self.gpu, self.job.slot).await?, self.job.config.seed)?;
         let (m, v) = self.session.read_moments(self.gpu, self.job.slot).await?;
         self.take_layout(next, &values)?;
@@ -168,12 +175,6 @@ impl Seat<'_> {
             logit_jump,
             diagnostics,
         })
-    }
-
-    pub(in crate::train) fn stage_layout(&self, stage: usize) -> Result<AdapterLayout> {
-        let chain = self.job.chain.as_ref().map(|chain| &chain.config);
-        let chain = chain.ok_or_else(|| Error::config("method", "is no chain", "train with --method cola"))?;
-        chain.layout(&self.job.config.adapter, &self.job.model, stage)
     }
 
     /// Makes a stage's layout and values the run's.
@@ -281,7 +282,7 @@ impl Seat<'_> {
     async fn measure_gap(&mut self) -> Result<f64> {
         let stage = self.job.chain.as_ref().map_or(0, |chain| chain.state.stage);
         let values = self.session.read_values(self.gpu, self.job.slot).await?;
-        let next = self.stage_layout(stage + 1)?;
+        let next = self.job.stage_layout(stage + 1)?;
         let tied = carry(&self.job.layout, &next, &values, self.job.config.seed)?;
         let present = std::mem::replace(&mut self.job.layout, next);
         self.session.relayout(self.gpu, self.job.slot, &self.job.layout)?;

@@ -1,4 +1,4 @@
-//! A job of a fleet: where its parameters are, and how its run is getting on.
+//! A job of a fleet: where its parameters are, how its run is getting on, and what is saved of it.
 
 use std::time::Duration;
 
@@ -14,10 +14,12 @@ use crate::train::session::Session;
 
 /// A job and where it is.
 pub struct Member {
-    /// The job.
-    pub job: Job,
-    /// How its run is getting on.
+    /// How its run is getting on; its settings.
     pub run: Run,
+    /// The job; none where nothing more is asked of it.
+    job: Option<Job>,
+    /// It has ended.
+    over: bool,
     /// Its name among the scheduler's jobs.
     pub(super) id: Option<JobId>,
     /// Rows of its largest micro-batch.
@@ -28,11 +30,23 @@ pub struct Member {
     /// Its norms are still to be the base's.
     needs_norms: bool,
     /// When it came onto the device first, by the device's clock.
-    begun: Option<Duration>,
+    pub(super) begun: Option<Duration>,
+    pub(super) on_disk: OnDisk,
     /// Its losses before it came here; the scheduler's once it is known there.
     curve: Curve,
     priority: i64,
     group: Option<String>,
+}
+
+/// What is saved of a job.
+#[derive(Debug, Default)]
+pub(super) struct OnDisk {
+    /// Its checkpoint's file; `None` while nothing is saved.
+    pub file: Option<String>,
+    /// Steps done in that file.
+    pub step: u64,
+    /// The job is as that file has it.
+    pub is_present: bool,
 }
 
 impl Member {
@@ -48,32 +62,94 @@ impl Member {
     ) -> Self {
         let run = Run::new(job.config.clone(), job.total_steps(), job.step, job.progress, job.has_held_out());
         let needs_norms = !job.layout.norms.is_empty() && !has_norms;
-        Self { job, run, id: None, rows, need, held: Some(buffers), needs_norms, begun: None, curve, priority, group }
+        let held = Some(buffers);
+        Self {
+            job: Some(job),
+            run,
+            over: false,
+            id: None,
+            rows,
+            need,
+            held,
+            needs_norms,
+            begun: None,
+            on_disk: OnDisk::default(),
+            curve,
+            priority,
+            group,
+        }
     }
 
     /// Begins with the base's norms where it trains its own and has none yet.
     pub(super) fn take_norms(&mut self, base: &[Vec<f32>]) {
-        if let (true, Some(held)) = (std::mem::take(&mut self.needs_norms), &mut self.held) {
-            norms::fill(&self.job.layout, base, &mut held.values);
+        if let (true, Some(job), Some(held)) = (std::mem::take(&mut self.needs_norms), &self.job, &mut self.held) {
+            norms::fill(&job.layout, base, &mut held.values);
         }
     }
 
     /// Makes it known to the scheduler.
     pub(super) fn join(&mut self, scheduler: &mut Scheduler) -> Result<()> {
         let curve = std::mem::take(&mut self.curve);
-        self.id = Some(scheduler.add_saved(self.spec(), self.job.step, self.job.tokens(), curve)?);
+        let (step, tokens) = (self.job_mut().step, self.job_mut().tokens());
+        self.id = Some(scheduler.add_saved(self.spec(), step, tokens, curve)?);
         Ok(())
+    }
+
+    /// One that has ended, or cannot go on: only its run is left.
+    pub(super) fn ended(run: Run, need: Capacity) -> Self {
+        let on_disk = OnDisk { is_present: true, ..OnDisk::default() };
+        Self {
+            job: None,
+            run,
+            over: true,
+            id: None,
+            rows: 0,
+            need,
+            held: None,
+            needs_norms: false,
+            begun: None,
+            on_disk,
+            curve: Curve::default(),
+            priority: 0,
+            group: None,
+        }
+    }
+
+    /// One that goes on as it was saved, in host memory.
+    pub(super) fn restored(mut self, run: Run, held: Buffers, file: String, begun: bool) -> Self {
+        self.on_disk = OnDisk { file: Some(file), step: run.done, is_present: true };
+        (self.run, self.held, self.begun, self.needs_norms) = (run, Some(held), begun.then(clock::now), false);
+        self
+    }
+
+    /// The job; `None` of one that had ended before the run was resumed, and of one that failed.
+    pub fn job(&self) -> Option<&Job> {
+        self.job.as_ref()
+    }
+
+    pub(super) fn job_mut(&mut self) -> &mut Job {
+        self.job.as_mut().expect("a job that has not ended")
+    }
+
+    /// The job and its run.
+    pub(super) fn parts(&mut self) -> Option<(&mut Job, &mut Run)> {
+        Some((self.job.as_mut()?, &mut self.run))
+    }
+
+    /// Whether its job has ended.
+    pub(super) fn is_over(&self) -> bool {
+        self.over
     }
 
     /// Tokens of its longest row, held-out rows included.
     pub(super) fn longest(&self) -> usize {
-        let config = &self.job.config;
-        self.job.data().longest_held_out().max(config.context.reach(config.seq))
+        let config = &self.run.config;
+        self.job.as_ref().map_or(0, |job| job.data().longest_held_out()).max(config.context.reach(config.seq))
     }
 
     /// Whether its parameters are on the device.
     pub fn is_on_device(&self) -> bool {
-        self.held.is_none()
+        !self.over && self.held.is_none()
     }
 
     /// Seconds since it came onto the device first.
@@ -83,34 +159,36 @@ impl Member {
 
     /// Its next micro-batch.
     pub(super) fn next(&mut self) -> MicroBatch {
-        let (rows, documents, longest) = self.job.peek_micro();
+        let (rows, documents, longest) = self.job_mut().peek_micro();
         MicroBatch { rows: rows as u64, documents: documents as u64, longest: longest as u64 }
     }
 
     /// What the scheduler knows of it.
     pub(super) fn spec(&mut self) -> JobSpec {
-        let next = self.next();
+        let (next, max_rows) = (self.next(), self.rows as u64);
+        let (priority, group) = (self.priority, self.group.clone());
+        let job = self.job_mut();
         JobSpec {
-            name: self.job.config.name.clone(),
-            priority: self.priority,
-            group: self.group.clone(),
-            left: self.job.micro_batches_left(),
-            max_rows: self.rows as u64,
-            min_rows: self.job.data().train.iter().map(|row| row.tokens.len() as u64).max().unwrap_or(1),
+            name: job.config.name.clone(),
+            priority,
+            group,
+            left: job.micro_batches_left(),
+            max_rows,
+            min_rows: job.data().train.iter().map(|row| row.tokens.len() as u64).max().unwrap_or(1),
             next,
-            evaluates: self.job.has_held_out(),
+            evaluates: job.has_held_out(),
         }
     }
 
     /// The job with its device.
     pub(super) fn seat<'a>(&'a mut self, session: &'a mut Session, gpu: &'a Gpu) -> Seat<'a> {
-        Seat { job: &mut self.job, session, gpu }
+        Seat { job: self.job_mut(), session, gpu }
     }
 
     /// Puts it on the device, as it was when it left.
     pub(super) async fn enter(&mut self, session: &mut Session, gpu: &Gpu) -> Result<()> {
-        let Some(held) = &self.held else { return Ok(()) };
-        self.job.slot = session.add_job(gpu, &self.job.layout, &held.values)?;
+        let (Some(job), Some(held)) = (&mut self.job, &self.held) else { return Ok(()) };
+        job.slot = session.add_job(gpu, &job.layout, &held.values)?;
         let held = self.held.take();
         let first = self.begun.is_none();
         self.begun.get_or_insert_with(clock::now);
@@ -119,17 +197,32 @@ impl Member {
         seat.write_buffers(&held)?;
         if first && seat.job.step == 0 {
             seat.begin_link(&held.values).await?;
+            self.on_disk.is_present = false;
         }
         Ok(())
     }
 
     /// Moves it to host memory and frees its place.
     pub(super) async fn leave(&mut self, session: &mut Session, gpu: &Gpu) -> Result<()> {
-        if self.held.is_none() {
-            let buffers = self.seat(session, gpu).read_buffers().await?;
-            session.remove_job(gpu, self.job.slot)?;
+        if self.is_on_device() {
+            let seat = self.seat(session, gpu);
+            let buffers = seat.read_buffers().await?;
+            seat.session.remove_job(gpu, seat.job.slot)?;
             self.held = Some(buffers);
         }
+        Ok(())
+    }
+
+    /// Ends it: its place is free, and its adapter is at hand. One that failed has none.
+    pub(super) async fn end(&mut self, session: &mut Session, gpu: &Gpu, failed: bool) -> Result<()> {
+        self.leave(session, gpu).await?;
+        if failed {
+            (self.job, self.held) = (None, None);
+        }
+        if let Some(held) = &mut self.held {
+            (held.m, held.v, held.grads) = (Vec::new(), Vec::new(), None);
+        }
+        (self.over, self.on_disk) = (true, OnDisk { is_present: true, ..OnDisk::default() });
         Ok(())
     }
 

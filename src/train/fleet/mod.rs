@@ -5,13 +5,17 @@
 
 mod member;
 mod plan;
+mod restore;
+mod save;
 mod saved;
 
 pub use member::Member;
 pub use plan::FleetPlan;
+pub use restore::Found;
+pub use save::{FleetState, Keeping, MemberState};
 pub use saved::Saved;
 
-use self::plan::job_bytes;
+use self::plan::{Needed, Sizes};
 use super::StepReport;
 use super::config::TrainConfig;
 use super::data::TrainData;
@@ -24,7 +28,7 @@ use super::start::Start;
 use crate::export::peft::File;
 use crate::gpu::{Gpu, clock};
 use crate::jobs::event::{Pass, Request};
-use crate::jobs::{self, Action, Boundary, Decision, JobId, Scheduler};
+use crate::jobs::{self, Action, Boundary, Decision, JobId, Options, Scheduler};
 use crate::{Error, Result};
 
 /// A job as it arrives.
@@ -67,15 +71,18 @@ pub struct Fleet {
     session: Session,
     members: Vec<Member>,
     scheduler: Scheduler,
+    /// The scheduler's settings as they were given.
+    asked: Options,
     /// Bytes of everything but the pool.
     fixed: u64,
-    /// Longest row that the rotary table reaches.
-    positions: usize,
+    sizes: Sizes,
     base: BaseIdentity,
     /// The base's norms, where a job may train its own.
     norms: Vec<Vec<f32>>,
     /// What the scheduler has not heard of yet.
     told: Vec<jobs::Event>,
+    /// How often it was saved.
+    generation: u64,
 }
 
 impl Fleet {
@@ -116,12 +123,11 @@ impl Fleet {
     /// What is wrong with its settings; [`Error::Limit`] where it is larger than what the recordings were made for.
     pub fn add(&mut self, entry: Entry) -> Result<()> {
         let mut member = plan::member(entry, &self.base)?;
-        let fits = self.session.capacity().holds(&member.need) && member.rows <= self.session.rows();
-        if !fits || member.longest() > self.positions {
+        if let Some((needed, allowed)) = self.misfit(&member) {
             return Err(Error::Limit {
-                what: format!("job {}", member.job.config.name),
-                needed: "other sites, more rank, more rows or longer rows than the run has".into(),
-                allowed: format!("{} rows and what its first jobs have", self.session.rows()),
+                what: format!("job {}", member.run.config.name),
+                needed,
+                allowed,
                 hint: "start it in a run of its own, or put it into the jobs file from the beginning",
             });
         }
@@ -129,6 +135,36 @@ impl Fleet {
         member.join(&mut self.scheduler)?;
         self.members.push(member);
         Ok(())
+    }
+
+    /// Why a job can never be in this fleet, whoever leaves: what it needs, and what the recordings were made for.
+    fn misfit(&self, member: &Member) -> Option<(String, String)> {
+        let (room, need) = (self.session.capacity(), &member.need);
+        if member.rows > self.session.rows() {
+            return Some((format!("micro-batches of up to {} rows", member.rows), format!("{} rows", self.session.rows())));
+        }
+        if member.longest() > self.sizes.positions {
+            return Some((format!("rows of {} tokens", member.longest()), format!("{} tokens", self.sizes.positions)));
+        }
+        for (site, ranks) in &need.sites {
+            match room.sites.get(site) {
+                None => return Some((format!("an adapter at {site}"), "the layers that the first jobs adapt".into())),
+                Some(most) if ranks.rank > most.rank => {
+                    return Some((format!("rank {} at {site}", ranks.rank), format!("rank {}", most.rank)));
+                }
+                Some(_) => {}
+            }
+        }
+        let missing = [
+            (need.dropout && !room.dropout, "dropout"),
+            (need.norms > room.norms, "norms of its own"),
+            (need.half && !room.half, "links stored as f16"),
+            (!room.modules.holds(need.modules), "learnable scales"),
+        ];
+        if let Some((_, what)) = missing.into_iter().find(|(is_missing, _)| *is_missing) {
+            return Some((what.to_owned(), "what one of the first jobs has".into()));
+        }
+        (!room.holds(need)).then(|| (format!("{} words of parameters", need.values), format!("{} words", room.values)))
     }
 
     /// Names of the jobs that have not ended.
@@ -143,10 +179,11 @@ impl Fleet {
     /// What concerns all jobs: a lost device, a keeper that cannot tell.
     pub async fn advance(&mut self, gpu: &Gpu, keeper: &mut impl Keeper) -> Result<bool> {
         let Self { members, scheduler, fixed, told, .. } = self;
-        let slots = self.session.jobs();
+        let room = self.session.capacity();
         let planned = |set: &[&jobs::Job]| {
-            let bytes = |job: &&jobs::Job| members.get(job.id.0 as usize).map_or(0, |member| job_bytes(&member.job.layout));
-            if set.len() > slots { u64::MAX } else { *fixed + set.iter().map(bytes).sum::<u64>() }
+            let members = set.iter().filter_map(|job| members.get(job.id.0 as usize)).filter(|member| !member.is_over());
+            let needed = members.fold(Needed::default(), |all, member| all.and(&member.need));
+            if needed.fits(room) || set.len() == 1 { *fixed + needed.bytes() } else { u64::MAX }
         };
         let Boundary { decisions, batch } = scheduler.decide(&std::mem::take(told), &planned);
         let decided = !decisions.is_empty();
@@ -171,15 +208,17 @@ impl Fleet {
             Action::Pause => self.members[at].leave(&mut self.session, gpu).await,
             Action::Done | Action::Stop => {
                 let kept = self.finish(gpu, keeper, at).await;
-                self.members[at].leave(&mut self.session, gpu).await?;
+                self.members[at].end(&mut self.session, gpu, false).await?;
                 kept.or_else(|error| job_error(keeper, &name, error))
             }
             Action::Fail => {
-                self.members[at].leave(&mut self.session, gpu).await?;
+                self.members[at].end(&mut self.session, gpu, true).await?;
                 keeper.tell(Event::JobFailed { job: name, reason })
             }
             Action::Evaluate => {
-                let found = self.members[at].seat(&mut self.session, gpu).evaluate().await?;
+                let member = &mut self.members[at];
+                member.on_disk.is_present = false;
+                let found = member.seat(&mut self.session, gpu).evaluate().await?;
                 self.told.extend(found.map(|found| jobs::Event::Evaluated { job: id, loss: found.loss }));
                 Ok(())
             }
@@ -208,29 +247,31 @@ impl Fleet {
     async fn finish(&mut self, gpu: &Gpu, keeper: &mut impl Keeper, at: usize) -> Result<()> {
         let member = &mut self.members[at];
         let buffers = member.buffers(&mut self.session, gpu).await?;
-        let files = member.job.export(&buffers.values)?;
-        keeper.finish(&member.job.config.out, &files)?;
-        keeper.tell(member.run.done_event(member.seconds(), member.job.config.out.clone()))
+        let files = member.job_mut().export(&buffers.values)?;
+        let out = member.run.config.out.clone();
+        keeper.finish(&out, &files)?;
+        keeper.tell(member.run.done_event(member.seconds(), out))
     }
 
     async fn fused_step(&mut self, gpu: &Gpu, keeper: &mut impl Keeper, batch: &[usize]) -> Result<()> {
         let began = clock::now();
         let rows: Vec<u64> = batch.iter().map(|i| self.members[*i].next().rows).collect();
         let mut jobs: Vec<&mut Job> =
-            self.members.iter_mut().enumerate().filter(|(i, _)| batch.contains(i)).map(|(_, member)| &mut member.job).collect();
+            self.members.iter_mut().enumerate().filter(|(i, _)| batch.contains(i)).map(|(_, member)| member.job_mut()).collect();
         let outcomes = micro_step(&mut self.session, gpu, &mut jobs).await?;
         let seconds = (clock::now() - began).as_secs_f64();
         let (mut passes, mut after) = (Vec::with_capacity(batch.len()), Vec::new());
         for ((at, outcome), rows) in batch.iter().zip(outcomes).zip(rows) {
             let member = &mut self.members[*at];
+            member.on_disk.is_present = false;
             let job = JobId(*at as u32);
             // The scheduler ends a job whose loss is not finite.
             let (loss, stepped) = match &outcome {
                 Ok(Some(report)) => (report.loss, true),
-                Ok(None) => (member.job.step_loss(), false),
+                Ok(None) => (member.job_mut().step_loss(), false),
                 Err(_) => (f64::NAN, false),
             };
-            let left = member.job.micro_batches_left();
+            let left = member.job_mut().micro_batches_left();
             if let Ok(Some(report)) = outcome {
                 after.push((*at, report));
             }
@@ -253,7 +294,7 @@ impl Fleet {
     async fn after_step(&mut self, gpu: &Gpu, keeper: &mut impl Keeper, at: usize, report: StepReport) -> Result<()> {
         let Self { session, members, told, .. } = self;
         let id = JobId(at as u32);
-        let Member { job, run, .. } = &mut members[at];
+        let Some((job, run)) = members[at].parts() else { return Ok(()) };
         let mut seat = Seat { job, session, gpu };
         let tell = |event: Event| {
             if let Event::Eval { loss, .. } = &event {
@@ -267,9 +308,9 @@ impl Fleet {
             told.push(jobs::Event::Request { job: id, what: Request::Stop });
         }
         if best {
-            let out = members[at].job.config.out.clone();
             let buffers = members[at].buffers(session, gpu).await?;
-            keeper.best(&out, &members[at].job.export(&buffers.values)?)?;
+            let job = members[at].job_mut();
+            keeper.best(&job.config.out, &job.export(&buffers.values)?)?;
         }
         Ok(())
     }

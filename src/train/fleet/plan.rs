@@ -1,12 +1,17 @@
 //! A fleet before it is on a device: how many jobs fit at once, in how many rows, in exactly how many bytes.
 
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
 use super::{Entry, Fleet, Member, Saved};
-use crate::adapters::{AdapterLayout, Capacity, initial_buffer};
+use crate::adapters::{Capacity, ModuleCapacity, initial_buffer};
+use crate::config::ModelConfig;
 use crate::formats::ModelFile;
 use crate::gpu::device::PlanLimits;
 use crate::gpu::{Gpu, Tuner};
 use crate::jobs::curve::Curve;
-use crate::jobs::{Options, Scheduler};
+use crate::jobs::{self, Options, Scheduler};
 use crate::model::Base;
 use crate::model::llama::Recompute;
 use crate::quant;
@@ -22,20 +27,90 @@ const SMALLER: usize = 2;
 /// Rows below which no smaller recording is worth its kernels.
 const LEAST_ROWS: usize = 64;
 
+/// What a fleet's recordings are made for. It is saved: a run that goes on has recordings of the same sizes, and so the same bits.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Sizes {
+    /// How many jobs the run began with: the pool is made for them, and has room for more.
+    pub founders: usize,
+    /// Rows of the largest fused batch.
+    pub rows: usize,
+    /// Longest document that the rotary table reaches.
+    pub positions: usize,
+    /// Recompute blocks in the backward pass.
+    pub recompute: bool,
+    /// Kernels that sum in an order of their own: see [`Planned::order_choices`].
+    pub order_choices: BTreeMap<String, String>,
+}
+
+impl Sizes {
+    fn new(members: &[Member], options: &Options, base: &BaseIdentity) -> Self {
+        let most = members.iter().map(|member| member.rows).max().unwrap_or(1);
+        let all: usize = members.iter().map(|member| member.rows).sum();
+        let rows = all.min(options.step_tokens as usize).max(most).next_multiple_of(8);
+        let longest = members.iter().map(Member::longest).max().unwrap_or(1);
+        // Jobs that are added later may have any row that fits into a fused batch.
+        let positions = rows.min(base.model.max_position_embeddings).max(longest);
+        let recompute = members.first().is_some_and(|member| member.run.config.recompute);
+        Self { founders: members.len(), rows, positions, recompute, order_choices: BTreeMap::new() }
+    }
+
+    /// Smaller fused batches that are recorded, too.
+    fn smaller(&self) -> Vec<usize> {
+        (1..=SMALLER).map(|i| (self.rows >> i).next_multiple_of(8)).filter(|rows| *rows >= LEAST_ROWS).collect()
+    }
+}
+
 /// Jobs that share one base, declared and recorded.
 pub struct FleetPlan {
     /// Declared buffers and planned recordings.
     pub planned: Planned,
-    members: Vec<Member>,
-    scheduler: Scheduler,
-    fixed: u64,
-    positions: usize,
-    base: BaseIdentity,
+    pub(super) members: Vec<Member>,
+    pub(super) scheduler: Scheduler,
+    pub(super) asked: Options,
+    pub(super) fixed: u64,
+    pub(super) sizes: Sizes,
+    pub(super) base: BaseIdentity,
+    pub(super) told: Vec<jobs::Event>,
+    pub(super) generation: u64,
 }
 
 /// Bytes of the pool for this capacity: parameters, gradients, two moments.
 fn pool_bytes(capacity: &Capacity) -> u64 {
     4 * capacity.values as u64 + 12 * capacity.grads as u64
+}
+
+/// Where a fleet is planned.
+pub(super) struct Place<'a> {
+    pub file: &'a ModelFile,
+    /// The model's shape, its angles stretched as the jobs want it.
+    pub model: &'a ModelConfig,
+    pub resident: Option<&'a Base>,
+    pub limits: PlanLimits,
+    pub tuner: &'a Tuner,
+}
+
+impl Place<'_> {
+    /// Plans recordings of these sizes, and the bytes of everything but the pool. Within `options.memory` where that is possible.
+    pub fn plan(&self, needs: &[Capacity], options: &Options, sizes: &Sizes, quantize: &str) -> Result<(Planned, u64)> {
+        let shape = Shape {
+            rows: sizes.rows,
+            positions: sizes.positions,
+            recompute: if sizes.recompute { Recompute::Blocks } else { Recompute::Off },
+            quantize: quant::by_name(quantize),
+            training: true,
+        };
+        let base = Base::suiting(self.resident, self.file, self.limits, shape.quantize, shape.rows)?.with_config(self.model.clone());
+        let plan = |capacity: Capacity| Planned::within(base.clone(), capacity, shape, &sizes.smaller(), self.limits, self.tuner);
+        let needs = &needs[..sizes.founders.min(needs.len())];
+        let all = capacity(needs, options, self.limits);
+        let planned = plan(all.clone())?;
+        let fixed = planned.footprint().total() - pool_bytes(&all);
+        match options.memory {
+            Some(memory) if planned.footprint().total() > memory => Ok((plan(shrunk(&all, needs, memory.saturating_sub(fixed)))?, fixed)),
+            _ => Ok((planned, fixed)),
+        }
+    }
 }
 
 impl FleetPlan {
@@ -59,44 +134,40 @@ impl FleetPlan {
         if entries.iter().any(|entry| (&entry.config.quantize, entry.config.recompute) != (&shared.0, shared.1)) {
             return Err(Error::config("quantize", "differs between jobs", "all jobs share one base and its recordings: write it once"));
         }
-        let mut identity = BaseIdentity::new(file, file.identity_of(hash.to_owned()));
-        identity.model = first.config.context.stretch(&file.config)?;
+        let mut base = BaseIdentity::new(file, file.identity_of(hash.to_owned()));
+        base.model = first.config.context.stretch(&file.config)?;
         let mut members = Vec::with_capacity(entries.len());
         for entry in entries {
             let name = entry.config.name.clone();
-            members.push(member(entry, &identity).map_err(|error| of_job(&name, error))?);
+            members.push(member(entry, &base).map_err(|error| of_job(&name, error))?);
         }
-        let most = members.iter().map(|member| member.rows).max().unwrap_or(1);
-        let all: usize = members.iter().map(|member| member.rows).sum();
-        let rows = all.min(options.step_tokens as usize).max(most).next_multiple_of(8);
-        let smaller: Vec<usize> = (1..=SMALLER).map(|i| (rows >> i).next_multiple_of(8)).filter(|rows| *rows >= LEAST_ROWS).collect();
-        let shape = Shape {
-            rows,
-            positions: members.iter().map(Member::longest).max().unwrap_or(1),
-            recompute: if shared.1 { Recompute::Blocks } else { Recompute::Off },
-            quantize: quant::by_name(&shared.0),
-            training: true,
-        };
-        let base = Base::suiting(resident, file, limits, shape.quantize, rows)?.with_config(identity.model.clone());
-        let plan = |capacity: Capacity| Planned::within(base.clone(), capacity, shape, &smaller, limits, tuner);
-        let mut capacity = capacity(&members, &options, limits);
-        let mut planned = plan(capacity.clone())?;
-        let fixed = planned.footprint().total() - pool_bytes(&capacity);
-        if let Some(memory) = options.memory.filter(|memory| planned.footprint().total() > *memory) {
-            capacity = shrunk(&capacity, &members, memory.saturating_sub(fixed));
-            planned = plan(capacity)?;
-        }
+        let sizes = Sizes::new(&members, &options, &base);
+        let needs: Vec<Capacity> = members.iter().map(|member| member.need.clone()).collect();
+        let place = Place { file, model: &base.model, resident, limits, tuner };
+        let (planned, fixed) = place.plan(&needs, &options, &sizes, &shared.0)?;
         // What is allocated is what jobs can have.
         let memory = options.memory.unwrap_or(u64::MAX).min(planned.footprint().total());
-        let mut scheduler = Scheduler::new(Options { memory: Some(memory), step_tokens: rows as u64, ..options });
+        let mut scheduler = Scheduler::new(Options { memory: Some(memory), step_tokens: sizes.rows as u64, ..options.clone() });
         for member in &mut members {
             member.join(&mut scheduler)?;
         }
-        Ok(FleetPlan { planned, members, scheduler, fixed, positions: shape.positions, base: identity })
+        Ok(FleetPlan { planned, members, scheduler, asked: options, fixed, sizes, base, told: Vec::new(), generation: 0 })
+    }
+
+    /// Places for jobs at once, and bytes of parameters, gradients and moments that the jobs there are do not need.
+    pub fn room(&self) -> (usize, u64) {
+        let capacity = self.planned.adapters.capacity();
+        let taken: u64 = self.members.iter().filter(|member| !member.is_over()).map(|member| pool_bytes(&member.need)).sum();
+        (capacity.jobs, pool_bytes(capacity).saturating_sub(taken))
+    }
+
+    /// The jobs as the scheduler has them, beside their runs.
+    pub fn jobs(&self) -> impl Iterator<Item = (&Member, &jobs::Job)> {
+        self.members.iter().zip(self.scheduler.jobs())
     }
 
     /// Measures kernels that `tuner` does not know (unless `measure` is false), allocates and streams the weights. `progress` gets bytes done and in
-    /// all.
+    /// all. Jobs that were on the device when a run was saved are there again.
     ///
     /// # Errors
     /// Damaged weights, a device that is too small or lost.
@@ -111,30 +182,36 @@ impl FleetPlan {
         if measure {
             self.planned.tune(gpu, tuner).await?;
         }
-        let FleetPlan { planned, mut members, scheduler, fixed, positions, base } = self;
+        let FleetPlan { planned, mut members, scheduler, asked, fixed, mut sizes, base, told, generation } = self;
+        sizes.order_choices = planned.order_choices();
         let session = planned.realize(gpu, file, progress).await?;
         let norms = if session.capacity().norms > 0 { session.base_norms(gpu).await? } else { Vec::new() };
         members.iter_mut().for_each(|member| member.take_norms(&norms));
-        Ok(Fleet { session, norms, members, scheduler, fixed, positions, base, told: Vec::new() })
+        let mut fleet = Fleet { session, norms, members, scheduler, asked, fixed, sizes, base, told, generation };
+        fleet.take_places(gpu).await?;
+        Ok(fleet)
     }
 }
 
-/// Room for as many of the jobs at once as a fused step may hold and the device binds.
-fn capacity(members: &[Member], options: &Options, limits: PlanLimits) -> Capacity {
-    let all = Capacity::exact(members.iter().map(|member| &member.job.layout));
-    let jobs = members.len().min(options.step_jobs).max(1);
-    let largest = |of: fn(&Capacity) -> usize| members.iter().map(|member| of(&member.need)).max().unwrap_or(0);
+/// Room for as many of the jobs at once as a fused step may hold and the device binds, and for some that come later.
+fn capacity(needs: &[Capacity], options: &Options, limits: PlanLimits) -> Capacity {
+    let all = needs.iter().cloned().fold(Capacity::default(), Capacity::and);
+    let largest = |of: fn(&Capacity) -> usize| needs.iter().map(of).max().unwrap_or(0);
+    let jobs = needs.len().min(options.step_jobs).max(1);
+    let places = Capacity { jobs: jobs.max(2), ..Capacity::default() }.rounded().jobs;
+    let spare = options.spare_jobs.unwrap_or_else(|| (places - jobs).min(1));
     let bound = (limits.max_binding.min(limits.max_buffer) / 4) as usize / 64 * 64;
-    let values = all.values.min(bound).max(largest(|need| need.values));
-    let grads = all.grads.min(bound).max(largest(|need| need.grads));
-    Capacity { jobs, values, grads, ..all }.rounded()
+    let words = |of: fn(&Capacity) -> usize| (of(&all) + spare * largest(of)).min(bound).max(largest(of));
+    let modules = if spare > 0 { all.modules.and(all.modules) } else { all.modules };
+    let blocks = all.blocks + spare * largest(|need| need.blocks);
+    Capacity { jobs: jobs + spare, values: words(|need| need.values), grads: words(|need| need.grads), blocks, modules, ..all }.rounded()
 }
 
 /// The same with at most `bytes` for the pool, but always room for the largest job alone.
-fn shrunk(capacity: &Capacity, members: &[Member], bytes: u64) -> Capacity {
+fn shrunk(capacity: &Capacity, needs: &[Capacity], bytes: u64) -> Capacity {
     let share = bytes as f64 / pool_bytes(capacity).max(1) as f64;
     let part = |all: usize, least: usize| ((all as f64 * share) as usize / 64 * 64).clamp(least, all.max(least));
-    let largest = |of: fn(&Capacity) -> usize| members.iter().map(|member| of(&member.need)).max().unwrap_or(0);
+    let largest = |of: fn(&Capacity) -> usize| needs.iter().map(of).max().unwrap_or(0);
     Capacity {
         values: part(capacity.values, largest(|need| need.values)),
         grads: part(capacity.grads, largest(|need| need.grads)),
@@ -142,9 +219,39 @@ fn shrunk(capacity: &Capacity, members: &[Member], bytes: u64) -> Capacity {
     }
 }
 
-/// Bytes of one job in the pool.
-pub(super) fn job_bytes(layout: &AdapterLayout) -> u64 {
-    pool_bytes(&Capacity::of(layout))
+/// What jobs need together, against what there is.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct Needed {
+    jobs: usize,
+    values: usize,
+    grads: usize,
+    blocks: usize,
+    modules: ModuleCapacity,
+}
+
+impl Needed {
+    pub fn and(self, need: &Capacity) -> Self {
+        Self {
+            jobs: self.jobs + 1,
+            values: self.values + need.values,
+            grads: self.grads + need.grads,
+            blocks: self.blocks + need.blocks,
+            modules: self.modules.and(need.modules),
+        }
+    }
+
+    pub fn fits(self, room: &Capacity) -> bool {
+        self.jobs <= room.jobs
+            && self.values <= room.values
+            && self.grads <= room.grads
+            && self.blocks <= room.blocks
+            && room.modules.holds(self.modules)
+    }
+
+    /// Bytes in the pool.
+    pub fn bytes(self) -> u64 {
+        4 * self.values as u64 + 12 * self.grads as u64
+    }
 }
 
 pub(super) fn member(entry: Entry, base: &BaseIdentity) -> Result<Member> {
@@ -164,7 +271,7 @@ pub(super) fn member(entry: Entry, base: &BaseIdentity) -> Result<Member> {
     }
     let has_norms = has_norms || saved.is_some();
     let (_, moments) = job.layout.params.gradient_offsets();
-    let new = Buffers { values, m: vec![0.0; moments], v: vec![0.0; moments] };
+    let new = Buffers { values, m: vec![0.0; moments], v: vec![0.0; moments], grads: None };
     let (buffers, curve) = match saved {
         Some(Saved { checkpoint, curve }) => (job.restore(&job.config.name.clone(), &checkpoint)?, curve),
         None => (new, Curve::default()),
@@ -173,7 +280,7 @@ pub(super) fn member(entry: Entry, base: &BaseIdentity) -> Result<Member> {
 }
 
 /// Names the job in what is wrong with its settings.
-fn of_job(name: &str, error: Error) -> Error {
+pub(super) fn of_job(name: &str, error: Error) -> Error {
     match error {
         Error::Config { key, problem, hint } => Error::Config { key: format!("job {name}: {key}"), problem, hint },
         other => other,

@@ -16,16 +16,19 @@ pub struct Saved {
 }
 
 impl Fleet {
-    /// Where a job is, to go on from. Micro-batches of a step that is not complete are done again.
+    /// Where a job is, to go on from. The gradients of a step that is under way are in it.
     ///
     /// # Errors
-    /// No job of that name; a lost device.
+    /// No job of that name, or one that has ended; a lost device.
     pub async fn save(&mut self, gpu: &Gpu, name: &str) -> Result<Saved> {
         let at = self.place(name)?;
         let curve = self.scheduler.by_name(name).map(|job| job.curve.clone()).unwrap_or_default();
         let member = &mut self.members[at];
+        if member.is_over() {
+            return Err(over(name));
+        }
         let buffers = member.buffers(&mut self.session, gpu).await?;
-        Ok(Saved { checkpoint: member.job.checkpoint(&buffers)?, curve })
+        Ok(Saved { checkpoint: member.job_mut().checkpoint(&buffers)?, curve })
     }
 
     /// The files of a job's adapter as it is now.
@@ -35,12 +38,19 @@ impl Fleet {
     pub async fn export(&mut self, gpu: &Gpu, name: &str) -> Result<Vec<File>> {
         let at = self.place(name)?;
         let member = &mut self.members[at];
+        if member.job().is_none() {
+            return Err(over(name));
+        }
         let buffers = member.buffers(&mut self.session, gpu).await?;
-        member.job.export(&buffers.values)
+        member.job_mut().export(&buffers.values)
     }
 
     fn place(&self, name: &str) -> Result<usize> {
         let job = self.scheduler.by_name(name).map(|job| job.id.0 as usize);
         job.ok_or_else(|| Error::config("job", format!("there is none called {name}"), "look at the status of the jobs"))
     }
+}
+
+fn over(name: &str) -> Error {
+    Error::config("job", format!("{name} has ended, and nothing is left of it here"), "use the adapter that it left")
 }

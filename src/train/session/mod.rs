@@ -177,6 +177,14 @@ impl Session {
         self.store.write(gpu, self.adapters.state.grads.slice(range.clone()), &vec![0.0f32; range.len()])
     }
 
+    /// Writes a job's accumulated gradients.
+    ///
+    /// # Errors
+    /// [`Error::Gpu`] if the buffers were not allocated.
+    pub fn write_grads(&self, gpu: &Gpu, job: usize, grads: &[f32]) -> Result<()> {
+        self.store.write(gpu, self.adapters.state.grads.slice(self.adapters.allocation(job).grads.clone()), grads)
+    }
+
     /// Writes a job's moments.
     ///
     /// # Errors

@@ -236,6 +236,7 @@ fn state(config: &TrainConfig) -> State {
         cursor: Cursor { epoch: 0, next: 3, waiting: vec![1] },
         progress: Progress::default(),
         lr_changes: Vec::new(),
+        partial: None,
         chain: chain.map(|chain| serde_json::from_value(chain).unwrap()),
     }
 }
@@ -243,7 +244,7 @@ fn state(config: &TrainConfig) -> State {
 fn file(settings: Value) -> Vec<u8> {
     let (config, layout) = layout(settings);
     let words = layout.params.gradient_offsets().1;
-    let buffers = Buffers { values: vec![0.5; layout.params.words], m: vec![0.0; words], v: vec![0.0; words] };
+    let buffers = Buffers { values: vec![0.5; layout.params.words], m: vec![0.0; words], v: vec![0.0; words], grads: None };
     write(&state(&config), &layout.params, &buffers).unwrap()
 }
 

@@ -1,44 +1,134 @@
-//! The folder of a run of many jobs: status, results, requests. Adapters are in the jobs' own folders.
+//! The folder of a run of many jobs: status, results, requests, and the state to go on from. Adapters are in the jobs' own folders.
 
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use weblora::train::fleet::Fleet;
+use weblora::train::fleet::{Fleet, FleetState, Keeping};
 use weblora::{Error, Result};
 
+use serde::{Deserialize, Serialize};
+
 use super::super::files::{self, io_error, write_atomic};
+use super::super::lock::Lock;
 use super::requests::Request;
 use super::status::{self, JobStatus};
 
 const STATUS: &str = "status.json";
 const RESULTS: (&str, &str) = ("results.json", "results.csv");
 const REQUESTS: &str = "requests";
+/// No job can have a name that begins with a dot.
+const STATE: &str = ".state";
+const MANIFEST: &str = "manifest.json";
 
-/// The folder.
-pub struct RunFolder(PathBuf);
+/// The folder. Whoever runs the jobs has it locked.
+pub struct RunFolder {
+    path: PathBuf,
+    _lock: Option<Lock>,
+}
 
-impl RunFolder {
-    /// Creates the folder of a new run. Requests of an earlier run in it are forgotten.
-    pub fn create(path: &Path) -> Result<Self> {
-        let requests = path.join(REQUESTS);
-        if requests.exists() {
-            fs::remove_dir_all(&requests).map_err(|e| io_error("replace", &requests, e))?;
-        }
-        fs::create_dir_all(&requests).map_err(|e| io_error("create", &requests, e))?;
-        Ok(Self(path.to_owned()))
+/// The manifest as its file has it.
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Manifest {
+    /// Requests that were taken up before, whose files may be there still.
+    taken: Vec<String>,
+    fleet: FleetState,
+}
+
+/// Where the run's state goes: new files, of which the manifest names those that belong together.
+pub struct StateFolder<'a> {
+    folder: &'a RunFolder,
+    taken: &'a [String],
+}
+
+impl Keeping for StateFolder<'_> {
+    fn job(&mut self, file: &str, bytes: &[u8]) -> Result<()> {
+        write_atomic(&self.folder.state().join(file), bytes)
     }
 
-    /// The folder of a run that has begun.
+    fn manifest(&mut self, state: &FleetState) -> Result<()> {
+        let manifest = Manifest { taken: self.taken.to_vec(), fleet: state.clone() };
+        let text = serde_json::to_vec(&manifest).map_err(|e| Error::format(MANIFEST, format!("cannot be written: {e}"), "report this"))?;
+        write_atomic(&self.folder.state().join(MANIFEST), &text)?;
+        self.folder.forget_states(state)
+    }
+}
+
+impl RunFolder {
+    /// Creates the folder of a new run. Requests and the state of an earlier run in it are forgotten.
+    pub fn create(path: &Path) -> Result<Self> {
+        fs::create_dir_all(path).map_err(|e| io_error("create", path, e))?;
+        let lock = Lock::take(path, "out")?;
+        for name in [REQUESTS, STATE] {
+            let inner = path.join(name);
+            if inner.exists() {
+                fs::remove_dir_all(&inner).map_err(|e| io_error("replace", &inner, e))?;
+            }
+            fs::create_dir_all(&inner).map_err(|e| io_error("create", &inner, e))?;
+        }
+        Ok(Self { path: path.to_owned(), _lock: lock })
+    }
+
+    /// The folder of a run that was interrupted, and its state. Requests that the state has in it are gone then; later ones are there.
+    pub fn resume(path: &Path) -> Result<(Self, FleetState)> {
+        let manifest = path.join(STATE).join(MANIFEST);
+        if !manifest.is_file() {
+            let problem = format!("{} is not there", manifest.display());
+            return Err(Error::config("resume", problem, "check `out` in the jobs file, or leave out --resume to start anew"));
+        }
+        let folder = Self { path: path.to_owned(), _lock: Lock::take(path, "out")? };
+        let name = manifest.display().to_string();
+        let read: Manifest = serde_json::from_str(&files::read_text(&manifest)?)
+            .map_err(|e| Error::format(&name, format!("cannot be read: {e}"), "start anew with --overwrite"))?;
+        read.fleet.check(&name)?;
+        folder.forget(&read.taken)?;
+        Ok((folder, read.fleet))
+    }
+
+    /// Where it is.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    fn state(&self) -> PathBuf {
+        self.path.join(STATE)
+    }
+
+    /// A job's checkpoint, with its path for errors.
+    pub fn job_state(&self, file: &str) -> Result<(String, Vec<u8>)> {
+        let path = self.state().join(file);
+        Ok((path.display().to_string(), files::read(&path)?))
+    }
+
+    /// Where the state is saved once the requests of these names have been taken up.
+    pub fn keeping<'a>(&'a self, taken: &'a [String]) -> StateFolder<'a> {
+        StateFolder { folder: self, taken }
+    }
+
+    /// Removes checkpoints that the manifest does not name, and what killed processes left.
+    fn forget_states(&self, state: &FleetState) -> Result<()> {
+        let folder = self.state();
+        let listed = fs::read_dir(&folder).map_err(|e| io_error("read", &folder, e))?;
+        for entry in listed.flatten() {
+            let name = entry.file_name().to_string_lossy().into_owned();
+            if name != MANIFEST && !state.members.iter().any(|member| member.file.as_ref() == Some(&name)) {
+                fs::remove_file(entry.path()).map_err(|e| io_error("remove", &entry.path(), e))?;
+            }
+        }
+        Ok(())
+    }
+
+    /// The folder of a run that has begun, whoever runs it.
     pub fn existing(path: &Path) -> Result<Self> {
         if path.join(STATUS).is_file() {
-            return Ok(Self(path.to_owned()));
+            return Ok(Self { path: path.to_owned(), _lock: None });
         }
         let problem = format!("{} has no {STATUS}", path.display());
         Err(Error::config("run", problem, "give the folder that `weblora jobs FILE.toml` writes to (`out` in the file)"))
     }
 
     fn jobs(&self) -> Result<Vec<JobStatus>> {
-        let path = self.0.join(STATUS);
+        let path = self.path.join(STATUS);
         let text = files::read_text(&path)?;
         serde_json::from_str(&text)
             .map_err(|e| Error::format(path.display().to_string(), format!("cannot be read: {e}"), "wait for the run to write it again"))
@@ -65,27 +155,40 @@ impl RunFolder {
     /// Leaves a request for the run.
     pub fn ask(&self, request: &Request) -> Result<()> {
         let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).map_or(0, |since| since.as_nanos());
-        let path = self.0.join(REQUESTS).join(format!("{now:030}-{}.json", std::process::id()));
+        let path = self.path.join(REQUESTS).join(format!("{now:030}-{}.json", std::process::id()));
         let text = serde_json::to_string(request).map_err(|e| Error::format(REQUESTS, format!("cannot be written: {e}"), "report this"))?;
         write_atomic(&path, text.as_bytes())
     }
 
-    /// The requests that have come in, oldest first; they are gone from the folder then. What is no request is removed and told of.
-    pub fn take_requests(&self) -> Result<Vec<Request>> {
-        let folder = self.0.join(REQUESTS);
+    /// The requests that have come in, oldest first, with their names. What is no request is removed and told of.
+    pub fn requests(&self) -> Result<Vec<(String, Request)>> {
+        let folder = self.path.join(REQUESTS);
         let listed = fs::read_dir(&folder).map_err(|e| io_error("read", &folder, e))?;
         let mut paths: Vec<PathBuf> = listed.filter_map(|entry| Some(entry.ok()?.path())).filter(|path| is_request(path)).collect();
         paths.sort();
         let mut found = Vec::new();
         for path in paths {
-            let text = files::read_text(&path);
-            fs::remove_file(&path).map_err(|e| io_error("remove", &path, e))?;
-            match text.map(|text| serde_json::from_str(&text)) {
-                Ok(Ok(request)) => found.push(request),
-                _ => tracing::warn!("{} is no request", path.display()),
+            match files::read_text(&path).map(|text| serde_json::from_str(&text)) {
+                Ok(Ok(request)) => found.push((path.file_name().unwrap_or_default().to_string_lossy().into_owned(), request)),
+                _ => {
+                    fs::remove_file(&path).map_err(|e| io_error("remove", &path, e))?;
+                    tracing::warn!("{} is no request", path.display());
+                }
             }
         }
         Ok(found)
+    }
+
+    /// Removes the files of requests that are in the state.
+    pub fn forget(&self, requests: &[String]) -> Result<()> {
+        let known = |name: &&String| !name.contains(['/', '\\']);
+        for path in requests.iter().filter(known).map(|name| self.path.join(REQUESTS).join(name)) {
+            match fs::remove_file(&path) {
+                Err(e) if e.kind() != std::io::ErrorKind::NotFound => return Err(io_error("remove", &path, e)),
+                _ => {}
+            }
+        }
+        Ok(())
     }
 
     /// Writes where the jobs stand.
@@ -97,12 +200,12 @@ impl RunFolder {
     pub fn write_results(&self, fleet: &Fleet) -> Result<()> {
         let jobs = status::of(fleet);
         self.write(RESULTS.0, &jobs)?;
-        write_atomic(&self.0.join(RESULTS.1), status::csv(&jobs).as_bytes())
+        write_atomic(&self.path.join(RESULTS.1), status::csv(&jobs).as_bytes())
     }
 
     fn write(&self, name: &str, jobs: &[JobStatus]) -> Result<()> {
         let text = serde_json::to_string_pretty(jobs).map_err(|e| Error::format(name, format!("cannot be written: {e}"), "report this"))?;
-        write_atomic(&self.0.join(name), text.as_bytes())
+        write_atomic(&self.path.join(name), text.as_bytes())
     }
 }
 

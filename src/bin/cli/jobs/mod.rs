@@ -14,7 +14,7 @@ use weblora::formats::ModelFile;
 use weblora::gpu::Gpu;
 use weblora::jobs::{JobEntry, JobsFile};
 use weblora::settings::Map;
-use weblora::train::fleet::{Entry, Fleet, FleetPlan, Keeper};
+use weblora::train::fleet::{Entry, Fleet, FleetPlan, Found, Keeper};
 use weblora::train::start::from_adapter;
 use weblora::train::{Event, TrainConfig};
 use weblora::{Error, Result};
@@ -41,8 +41,11 @@ pub struct JobsArgs {
     #[arg(value_name = "FILE.toml", required = true)]
     file: Option<PathBuf>,
     /// Take over a run folder that exists.
-    #[arg(long)]
+    #[arg(long, conflicts_with = "resume")]
     overwrite: bool,
+    /// Go on with a run that was interrupted, from where it was saved; `save-every` says how often that is.
+    #[arg(long)]
+    resume: bool,
     /// The GPU.
     #[command(flatten)]
     device: DeviceArgs,
@@ -125,8 +128,9 @@ fn read_file(path: &Path) -> Result<JobsFile> {
     JobsFile::read(&map, &keys.iter().map(String::as_str).collect::<Vec<_>>())
 }
 
-/// A job with its rows. `folder` is where it will save.
-fn entry(job: JobEntry, model: &ModelFile, hash: &str) -> Result<(Entry, Vec<String>)> {
+/// A job with its rows.
+fn entry(job: JobEntry, on: On<'_>) -> Result<(Entry, Vec<String>)> {
+    let On { model, hash } = on;
     let JobEntry { priority, group, settings, .. } = job;
     let first = TrainConfig::from_map(&settings)?;
     let (mut config, start) = match &first.init_adapter {
@@ -147,15 +151,48 @@ fn train(args: &JobsArgs, output: &mut Output) -> Result<()> {
     let text = |key: &str| first_text(&file.base, key);
     let model = open_model(needed("model", text("model").as_ref())?, text("tokenizer").as_deref().map(Path::new))?;
     let hash = pollster::block_on(model.content_hash())?;
-    let existing = if args.overwrite { Existing::Overwrite } else { Existing::Refuse };
-    if existing == Existing::Refuse {
-        OutFolder::check_free(Path::new(&file.out))?;
-    }
+    let existing = match (args.resume, args.overwrite) {
+        (true, _) => Existing::Continue,
+        (false, true) => Existing::Overwrite,
+        (false, false) => Existing::Refuse,
+    };
+    let on = On { model: &model, hash: &hash };
+    let mut device = Device::open(&args.device)?;
+    let (plan, folder) = if args.resume { resume(&file, on, &mut device, output)? } else { begin(file, on, existing, &device, output)? };
+    let planned = plan.planned.footprint().total();
+    let (places, spare_bytes) = plan.room();
+    let stop = Stop::listen()?;
+    let Device { gpu, tuner, measure } = &mut device;
+    let fleet = plan.open(gpu, &model, tuner, *measure, output.loading());
+    let mut fleet = pollster::block_on(fleet)?;
+    device.remember();
+    output.event(&Event::Jobs {
+        jobs: fleet.members().len() as u64,
+        rows: fleet.session().rows() as u64,
+        planned_bytes: planned,
+        places: places as u64,
+        spare_bytes,
+        adapter: device.gpu.facts().name.clone(),
+    });
+    let mut keeper = Folders { output, existing, open: BTreeMap::new() };
+    drive(&mut fleet, &device.gpu, on, &folder, &mut keeper, &stop)
+}
+
+/// What jobs train on.
+#[derive(Clone, Copy)]
+struct On<'a> {
+    model: &'a ModelFile,
+    hash: &'a str,
+}
+
+/// Plans a new run. A job with something wrong fails alone.
+fn begin(file: JobsFile, on: On<'_>, existing: Existing, device: &Device, output: &mut Output) -> Result<(FleetPlan, RunFolder)> {
+    let free = |out: &str| if existing == Existing::Overwrite { Ok(()) } else { OutFolder::check_free(Path::new(out)) };
+    free(&file.out)?;
     let (mut entries, mut failed) = (Vec::new(), Vec::new());
     for job in file.jobs {
         let name = job.name.clone();
-        let free = |out: &str| if args.overwrite { Ok(()) } else { OutFolder::check_free(Path::new(out)) };
-        match entry(job, &model, &hash).and_then(|(entry, warnings)| free(&entry.config.out).map(|()| (entry, warnings))) {
+        match entry(job, on).and_then(|(entry, warnings)| free(&entry.config.out).map(|()| (entry, warnings))) {
             Ok((entry, warnings)) => {
                 for message in warnings {
                     output.event(&Event::Warning { job: Some(name.clone()), message });
@@ -168,57 +205,82 @@ fn train(args: &JobsArgs, output: &mut Output) -> Result<()> {
     for (job, reason) in failed {
         output.event(&Event::JobFailed { job, reason });
     }
-    let mut device = Device::open(&args.device)?;
-    let plan = FleetPlan::new(&model, &hash, None, entries, file.options, device.gpu.plan_limits(), &device.tuner)?;
-    let planned = plan.planned.footprint().total();
-    let folder = RunFolder::create(Path::new(&file.out))?;
-    let stop = Stop::listen()?;
-    let Device { gpu, tuner, measure } = &mut device;
-    let fleet = plan.open(gpu, &model, tuner, *measure, output.loading());
-    let mut fleet = pollster::block_on(fleet)?;
-    device.remember();
-    output.event(&Event::Jobs {
-        jobs: fleet.members().len() as u64,
-        rows: fleet.session().rows() as u64,
-        planned_bytes: planned,
-        adapter: device.gpu.facts().name.clone(),
-    });
-    let mut keeper = Folders { output, existing, open: BTreeMap::new() };
-    drive(&mut fleet, &device.gpu, &model, &hash, &folder, &mut keeper, &stop)
+    let limits = device.gpu.plan_limits();
+    let plan = FleetPlan::new(on.model, on.hash, None, entries, file.options, limits, &device.tuner)?;
+    Ok((plan, RunFolder::create(Path::new(&file.out))?))
+}
+
+/// Plans a run that goes on. A job whose rows or checkpoint are gone fails alone.
+fn resume(file: &JobsFile, on: On<'_>, device: &mut Device, output: &mut Output) -> Result<(FleetPlan, RunFolder)> {
+    let (folder, state) = RunFolder::resume(Path::new(&file.out))?;
+    state.check_options(&file.options)?;
+    for job in &file.jobs {
+        let saved = state.members.iter().find(|member| member.config.get("name").and_then(|name| name.as_str()) == Some(&job.name));
+        match saved {
+            // What an adapter brought along is in what was saved, not in the file.
+            Some(saved) if !job.settings.contains_key("init-adapter") => check_same(job, &saved.config)?,
+            Some(_) => {}
+            None => {
+                let message = format!("job {} is not in the run that goes on: take it in with `weblora jobs add`", job.name);
+                output.event(&Event::Warning { job: Some(job.name.clone()), message });
+            }
+        }
+    }
+    let mut found = Vec::with_capacity(state.members.len());
+    for member in &state.members {
+        found.push(member.file.as_ref().map(|file| {
+            let (file, bytes) = folder.job_state(file)?;
+            let (data, _) = data::read(&mut TrainConfig::from_map(&member.config)?, on.model, true)?;
+            Ok(Found { data, file, bytes })
+        }));
+    }
+    let limits = device.gpu.plan_limits();
+    let plan = FleetPlan::resume(on.model, on.hash, None, state, found, limits, &mut device.tuner)?;
+    // Locks and halves of files that the killed process left in folders to which nobody will write again.
+    for out in plan.jobs().filter(|(_, job)| job.status.state.is_over()).map(|(member, _)| Path::new(&member.run.config.out)) {
+        if out.is_dir() {
+            drop(OutFolder::open(out, Existing::Continue)?);
+        }
+    }
+    for (member, job) in plan.jobs().filter(|(_, job)| !job.status.state.is_over()) {
+        let (step, steps, state) = (member.run.done, member.run.total, job.status.state.name().to_owned());
+        output.event(&Event::Resumed { job: job.spec.name.clone(), step, steps, state });
+    }
+    Ok((plan, folder))
+}
+
+/// Refuses settings of a job other than those that it was begun with.
+fn check_same(job: &JobEntry, saved: &Map) -> Result<()> {
+    let mut now = TrainConfig::from_map(&job.settings)?;
+    // The day is the run's own unless the file says it.
+    if now.date.is_none() {
+        now.date = TrainConfig::from_map(saved)?.date;
+    }
+    now.check_resume(saved).map_err(|error| match error {
+        Error::Config { key, problem, hint } => Error::Config { key: format!("job {}: {key}", job.name), problem, hint },
+        other => other,
+    })
 }
 
 fn first_text(map: &Map, key: &str) -> Option<String> {
     map.get(key).and_then(|value| value.as_str()).map(str::to_owned)
 }
 
-/// Steps to the end, taking up what is asked for between steps.
-fn drive(
-    fleet: &mut Fleet,
-    gpu: &Gpu,
-    model: &ModelFile,
-    hash: &str,
-    folder: &RunFolder,
-    keeper: &mut Folders<'_>,
-    stop: &Stop,
-) -> Result<()> {
+/// Steps to the end, taking up what is asked for between steps. All is saved as the run begins, whenever a job's `save-every` says so, when
+/// something is asked for, and at the end.
+fn drive(fleet: &mut Fleet, gpu: &Gpu, on: On<'_>, folder: &RunFolder, keeper: &mut Folders<'_>, stop: &Stop) -> Result<()> {
     let mut written = Instant::now();
     folder.write_status(fleet)?;
+    pollster::block_on(fleet.save_all(gpu, &mut folder.keeping(&[])))?;
     while !fleet.is_over() {
-        for request in folder.take_requests()? {
-            if let Err(error) = take_up(fleet, model, hash, request) {
-                keeper.tell(Event::Warning { job: None, message: error.to_string() })?;
-            }
-        }
+        take_up_all(fleet, gpu, on, folder, keeper)?;
         let went_on = pollster::block_on(fleet.advance(gpu, keeper))?;
         if stop.asked() {
-            // What has trained is kept: every job that has not ended is stopped, which saves its adapter.
-            let names: Vec<String> = fleet.unfinished();
-            names.iter().try_for_each(|name| fleet.request(name, weblora::jobs::event::Request::Stop))?;
-            while !fleet.is_over() {
-                pollster::block_on(fleet.advance(gpu, keeper))?;
-            }
-            folder.write_status(fleet)?;
-            return Err(Error::Stopped);
+            return interrupted(fleet, gpu, folder, keeper);
+        }
+        if fleet.wants_saving() {
+            pollster::block_on(fleet.save_all(gpu, &mut folder.keeping(&[])))?;
+            keeper.tell(Event::Saved { path: folder.path().display().to_string() })?;
         }
         if written.elapsed() >= TICK {
             folder.write_status(fleet)?;
@@ -230,14 +292,43 @@ fn drive(
     }
     folder.write_status(fleet)?;
     folder.write_results(fleet)?;
+    pollster::block_on(fleet.save_all(gpu, &mut folder.keeping(&[])))?;
     keeper.output.print(&folder.status(keeper.output.is_json())?)
 }
 
-fn take_up(fleet: &mut Fleet, model: &ModelFile, hash: &str, request: Request) -> Result<()> {
+/// What is asked for is in the saved state before its file is removed, so that nothing that was asked is lost or done twice.
+fn take_up_all(fleet: &mut Fleet, gpu: &Gpu, on: On<'_>, folder: &RunFolder, keeper: &mut Folders<'_>) -> Result<()> {
+    let (names, requests): (Vec<String>, Vec<Request>) = folder.requests()?.into_iter().unzip();
+    if names.is_empty() {
+        return Ok(());
+    }
+    for request in requests {
+        if let Err(error) = take_up(fleet, on, request) {
+            keeper.tell(Event::Warning { job: None, message: error.to_string() })?;
+        }
+    }
+    pollster::block_on(fleet.save_all(gpu, &mut folder.keeping(&names)))?;
+    folder.forget(&names)
+}
+
+/// Saves the run, then every adapter as it is.
+fn interrupted(fleet: &mut Fleet, gpu: &Gpu, folder: &RunFolder, keeper: &mut Folders<'_>) -> Result<()> {
+    pollster::block_on(fleet.save_all(gpu, &mut folder.keeping(&[])))?;
+    folder.write_status(fleet)?;
+    keeper.tell(Event::Saved { path: folder.path().display().to_string() })?;
+    let names: Vec<String> = fleet.unfinished();
+    names.iter().try_for_each(|name| fleet.request(name, weblora::jobs::event::Request::Stop))?;
+    while !fleet.is_over() {
+        pollster::block_on(fleet.advance(gpu, keeper))?;
+    }
+    Err(Error::Stopped)
+}
+
+fn take_up(fleet: &mut Fleet, on: On<'_>, request: Request) -> Result<()> {
     let Some(what) = request.ask.of_one_job() else {
         for path in &request.names {
             for job in read_file(Path::new(path))?.jobs {
-                let (entry, _) = entry(job, model, hash)?;
+                let (entry, _) = entry(job, on)?;
                 OutFolder::check_free(Path::new(&entry.config.out))?;
                 fleet.add(entry)?;
             }

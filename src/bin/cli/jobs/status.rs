@@ -33,18 +33,20 @@ pub fn of(fleet: &Fleet) -> Vec<JobStatus> {
     let scheduler = fleet.scheduler();
     let best = scheduler.best(None).map(|best| best.job);
     let one = |member: &weblora::train::fleet::Member| {
-        let job = scheduler.by_name(&member.job.config.name);
+        let run = &member.run;
+        let job = scheduler.by_name(&run.config.name);
         JobStatus {
-            job: member.job.config.name.clone(),
+            job: run.config.name.clone(),
             state: job.map_or("waiting", |job| job.status.state.name()).to_owned(),
             reason: job.map_or_else(String::new, |job| job.status.reason.clone()),
-            step: member.job.step,
-            steps: member.job.total_steps(),
-            loss: member.run.last_loss().filter(|loss| loss.is_finite()),
-            best_eval: member.run.progress.best.map(|best| best.loss),
+            step: run.done,
+            steps: run.total,
+            loss: run.last_loss().filter(|loss| loss.is_finite()),
+            // Rungs measure held-out losses that the run itself does not ask for.
+            best_eval: job.and_then(|job| job.curve.best()).map(|best| best.loss).or(run.progress.best.map(|best| best.loss)),
             seconds_left: job.and_then(|job| scheduler.seconds_left(job.id)),
             best: job.is_some_and(|job| best == Some(job.id)),
-            out: member.job.config.out.clone(),
+            out: run.config.out.clone(),
         }
     };
     fleet.members().iter().map(one).collect()

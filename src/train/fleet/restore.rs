@@ -1,0 +1,109 @@
+//! A fleet that goes on from what was saved of it. A job whose rows or checkpoint are gone fails alone.
+
+use super::member::Member;
+use super::plan::{FleetPlan, Place, member, of_job};
+use super::save::{FleetState, MemberState};
+use super::{Entry, Fleet};
+use crate::adapters::Capacity;
+use crate::formats::ModelFile;
+use crate::gpu::device::PlanLimits;
+use crate::gpu::{Gpu, Tuner};
+use crate::jobs::state::State;
+use crate::jobs::{self, Job as Scheduled};
+use crate::model::Base;
+use crate::train::config::TrainConfig;
+use crate::train::data::TrainData;
+use crate::train::job::BaseIdentity;
+use crate::train::run::Run;
+use crate::{Error, Result};
+
+/// What is found of a job that had not ended: its rows, and its checkpoint with the file's name for errors.
+pub struct Found {
+    /// The rows.
+    pub data: TrainData,
+    /// The checkpoint's file.
+    pub file: String,
+    /// What is in it.
+    pub bytes: Vec<u8>,
+}
+
+impl FleetPlan {
+    /// Plans the run that `state` was saved of. `found` has something for each of its members that had not ended, `None` for the others;
+    /// `tuner` sums in the orders of that run from now on.
+    ///
+    /// # Errors
+    /// Another base; what the device's limits make impossible. What is wrong with a job fails that job.
+    pub fn resume(
+        file: &ModelFile,
+        hash: &str,
+        resident: Option<&Base>,
+        state: FleetState,
+        found: Vec<Option<Result<Found>>>,
+        limits: PlanLimits,
+        tuner: &mut Tuner,
+    ) -> Result<FleetPlan> {
+        let FleetState { base_hash, asked, sizes, scheduler, mut told, generation, members: saved, .. } = state;
+        if base_hash != hash {
+            let problem = format!("the run was begun on the base {base_hash}, this is {hash}");
+            return Err(Error::config("model", problem, "resume with the model that the run was started with"));
+        }
+        let mut base = BaseIdentity::new(file, file.identity_of(hash.to_owned()));
+        if let Some(first) = saved.first() {
+            base.model = TrainConfig::from_map(&first.config)?.context.stretch(&file.config)?;
+        }
+        let mut members = Vec::with_capacity(saved.len());
+        let mut quantize = String::new();
+        for ((saved, scheduled), found) in saved.into_iter().zip(scheduler.jobs()).zip(found) {
+            let config = TrainConfig::from_map(&saved.config).map_err(|error| of_job(&scheduled.spec.name, error))?;
+            let need = Capacity::of(&config.adapter.layout(&base.model)?);
+            quantize.clone_from(&config.quantize);
+            let run = Run::new(config, saved.total, saved.done, saved.progress, scheduled.spec.evaluates).with_last(saved.last);
+            let restored = match found {
+                None => None,
+                Some(found) => match found.and_then(|found| restore(&run, &saved, scheduled, found, &base)) {
+                    Ok(member) => Some(member),
+                    Err(error) => {
+                        told.push(jobs::Event::Failed { job: scheduled.id, reason: error.to_string() });
+                        None
+                    }
+                },
+            };
+            let mut member = restored.unwrap_or_else(|| Member::ended(run, need));
+            member.id = Some(scheduled.id);
+            members.push(member);
+        }
+        tuner.pin(&sizes.order_choices);
+        let needs: Vec<Capacity> = members.iter().map(|member| member.need.clone()).collect();
+        let (planned, fixed) = Place { file, model: &base.model, resident, limits, tuner }.plan(&needs, &asked, &sizes, &quantize)?;
+        Ok(FleetPlan { planned, members, scheduler, asked, fixed, sizes, base, told, generation })
+    }
+}
+
+/// A job as it was.
+fn restore(run: &Run, saved: &MemberState, scheduled: &Scheduled, found: Found, base: &BaseIdentity) -> Result<Member> {
+    let Found { data, file, bytes } = found;
+    let (priority, group) = (scheduled.spec.priority, scheduled.spec.group.clone());
+    let mut member = member(Entry { config: run.config.clone(), data, start: None, priority, group, saved: None }, base)?;
+    let held = member.job_mut().restore(&file, &bytes)?;
+    let job = member.job_mut();
+    if (job.step, job.total_steps()) != (saved.done, saved.total) {
+        let problem = format!("it is at step {} of {}, the run was at {} of {}", job.step, job.total_steps(), saved.done, saved.total);
+        return Err(Error::format(file, problem, "use the files that weblora wrote together"));
+    }
+    // What JSON made of the checkpoint's own progress may differ in the last bit where numbers are read loosely.
+    job.progress = run.progress;
+    let name = saved.file.clone().unwrap_or_default();
+    Ok(member.restored(run.clone(), held, name, scheduled.started))
+}
+
+impl Fleet {
+    /// Puts the jobs on the device that the scheduler takes to be there.
+    pub(super) async fn take_places(&mut self, gpu: &Gpu) -> Result<()> {
+        for at in 0..self.members.len() {
+            if self.scheduler.jobs()[at].status.state == State::Running {
+                self.enter(gpu, at).await?;
+            }
+        }
+        Ok(())
+    }
+}
