@@ -4,6 +4,7 @@ use serde_json::{Value, json};
 
 use super::options::AdapterFiles;
 use super::state::{Base, State, loaded};
+use crate::export::adapter::Adapter;
 use crate::export::exporters::{self, Request, Sink};
 use crate::export::gguf_lora;
 use crate::export::peft::{File, Folder, PeftAdapter};
@@ -40,10 +41,23 @@ impl State {
     /// `AdapterFacts` of the package.
     pub fn check_adapter(&self, files: &AdapterFiles, strict: bool) -> Result<Value> {
         let base = loaded(&self.base)?;
-        let adapter = read(files, base)?;
+        let adapter = Adapter::read(Folder::of(ADAPTER, files)?, Some(&base.file.config))?;
         let warning = adapter.check_base(ADAPTER, &base.id, strict)?;
         let warning = warning.or_else(|| adapter.zero_problem().map(|problem| format!("{ADAPTER}: {problem}")));
-        let (config, note) = (adapter.config(), adapter.note.as_ref());
+        let note = adapter.note();
+        let adapter = match &adapter {
+            Adapter::Plain(adapter) => adapter,
+            Adapter::Routed(adapter) => {
+                let config = adapter.config();
+                return Ok(json!({
+                    "rank": config.experts.r, "alpha": config.experts.alpha, "rslora": adapter.rslora,
+                    "sites": adapter.attention.len() + adapter.experts.len(), "parameters": adapter.parameters().iter().sum::<usize>(),
+                    "targets": config.target_modules, "base": config.base_name, "baseHash": note.map(|note| &note.base_hash),
+                    "steps": note.map(|note| note.steps), "zero": adapter.is_zero(), "warning": warning, "experts": adapter.routing.experts,
+                }));
+            }
+        };
+        let config = adapter.config();
         Ok(json!({
             "rank": adapter.max_rank(), "alpha": config.lora_alpha, "rslora": adapter.rslora, "sites": adapter.sites.len(),
             "parameters": adapter.parameters(), "targets": config.target_modules, "base": config.base_model_name_or_path,

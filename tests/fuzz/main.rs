@@ -84,6 +84,8 @@ each!(
     patterns,
     adapter,
     merge,
+    mixlora,
+    torch_file,
     checkpoint,
     forged_checkpoint,
     jobs_file,

@@ -6,6 +6,7 @@ mod jobs;
 pub mod large;
 mod models;
 mod plans;
+mod routed;
 mod runs;
 mod texts;
 
@@ -28,6 +29,8 @@ pub static ALL: &[&Parser] = &[
     &runs::FORGED_CHECKPOINT,
     &adapters::ADAPTER,
     &adapters::MERGE,
+    &routed::MIXLORA,
+    &routed::TORCH_FILE,
     &plans::PLAN,
     &jobs::JOBS_FILE,
     &jobs::WORKLOAD,

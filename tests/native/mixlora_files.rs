@@ -1,5 +1,6 @@
 //! MixLoRA folders: those that a script wrote with PyTorch and the authors' names, our own, and what is refused.
 
+use crate::common::program::{self, succeeds};
 use serde_json::{Value, json};
 use weblora::adapters::{AdapterConfig, AdapterLayout, initial_buffer};
 use weblora::config::ModelConfig;
@@ -363,6 +364,43 @@ fn notes_are_read_and_bases_compared() {
     let (_, warning) = open_adapter(folder, &model(), &base(), false).unwrap();
     assert!(warning.unwrap().contains("hash cd"));
     assert!(open_adapter(folder, &model(), &base(), true).is_err());
+}
+
+#[test]
+fn the_program_shows_and_converts_them_and_merges_none() {
+    let model = program::golden("tiny_llama/model.gguf");
+    for name in ["mixlora/bin", "mixlora/legacy", "mixlora/safetensors"] {
+        let words = succeeds(&["inspect", &program::golden(name)]);
+        for expected in
+            ["MixLoRA (mixlora), 3 LoRA experts in each of 2 blocks", "rank 1, alpha 3; attention: rank 2, alpha 4", "tiny_llama"]
+        {
+            assert!(words.contains(expected), "{name}: {words}");
+        }
+    }
+    let out = succeeds(&["inspect", &model, "--adapter", &program::golden("mixlora/bin"), "--json"]);
+    let event: Value = serde_json::from_str(&out).unwrap();
+    assert_eq!((&event["fits"], &event["experts"], &event["top_k"]), (&true.into(), &3.into(), &2.into()));
+    let parts = &event["parameters_by_part"];
+    assert_eq!((&parts["attention"], &parts["experts"], &parts["routers"]), (&384.into(), &1536.into(), &192.into()));
+    program::fails(&["inspect", &program::golden("odd_llama"), "--adapter", &program::golden("mixlora/bin")], &["mixlora/bin"]);
+    let folder = tempfile::tempdir().unwrap();
+    let path = |name: &str| folder.path().join(name).display().to_string();
+    let bin = path("with-bin");
+    succeeds(&["export", "--adapter", &program::golden("mixlora/safetensors"), "--to", "mixlora-bin", "--out", &bin]);
+    assert!(folder.path().join("with-bin/adapter_model.bin").is_file());
+    succeeds(&["export", "--adapter", &bin, "--model", &model, "--to", "mixlora", "--out", &path("back")]);
+    let files = |name: &str| std::fs::read(folder.path().join("back").join(name)).unwrap();
+    let back = [("adapter_config.json", files("adapter_config.json")), ("adapter_model.safetensors", files("adapter_model.safetensors"))];
+    let back: Vec<(String, Vec<u8>)> = back.into_iter().map(|(name, bytes)| (name.to_owned(), bytes)).collect();
+    assert_eq!(tensors(&read("back", &back).unwrap()), tensors(&read("there", &golden("mixlora/safetensors")).unwrap()));
+    for to in ["peft", "gguf", "merged-gguf", "merged-safetensors"] {
+        let arguments = ["export", "--adapter", &bin, "--model", &model, "--to", to, "--out", &path("no")];
+        program::fails(&arguments, &["routers choose experts for every token"]);
+        assert!(!folder.path().join("no").exists(), "{to} leaves something");
+    }
+    let merge = ["merge", &bin, &program::golden("peft_multilora"), "--out", &path("no")];
+    program::fails(&merge, &["routers choose experts for every token"]);
+    program::fails(&["analyze", &bin], &["routers choose experts for every token"]);
 }
 
 /// Settings of every run that goes on read as settings: no key of another method.

@@ -282,6 +282,8 @@ export interface AdapterFacts {
   zero: boolean;
   /** That it was trained on another file of the base (Q4 for F16), or changes nothing. */
   warning: string | null;
+  /** Experts in a block of a MixLoRA adapter, whose rank and alpha are those above; absent in plain LoRA. It cannot be merged or joined. */
+  experts?: number;
 }
 
 /** Which adapter lies over the base: none, the one being trained, or files in PEFT layout. */
