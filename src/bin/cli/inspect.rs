@@ -8,7 +8,7 @@ use weblora::Result;
 use weblora::export::adapter::Adapter;
 use weblora::export::chain::Chain;
 use weblora::export::mixlora::MixLoraAdapter;
-use weblora::export::mixlora::config::{Lora, strategy_name};
+use weblora::export::mixlora::config::{LoraSettings, strategy_name};
 use weblora::formats::{ModelFile, TensorInfo};
 use weblora::text::inspect::RowView;
 use weblora::text::{ChatOptions, Dataset, Tokenizer, read_rows};
@@ -173,7 +173,7 @@ fn show_experts(name: &str, adapter: &MixLoraAdapter, fits: bool, output: &mut O
     let (routing, [attention, experts, routers]) = (&adapter.routing, adapter.parameters());
     let strategy = strategy_name(routing.strategy);
     if output.is_json() {
-        let lora = |lora: Lora| json!({"rank": lora.r, "alpha": lora.alpha, "dropout": lora.dropout});
+        let lora = |lora: LoraSettings| json!({"rank": lora.r, "alpha": lora.alpha, "dropout": lora.dropout});
         let event = json!({
             "event": "adapter", "name": name, "method": strategy, "experts": routing.experts, "top_k": routing.top_k,
             "parameters": attention + experts + routers,
@@ -193,7 +193,7 @@ fn show_experts(name: &str, adapter: &MixLoraAdapter, fits: bool, output: &mut O
         attention + experts + routers
     ))?;
     output.print(&format!("  {experts} parameters of the experts, {attention} of attention, {routers} of the routers"))?;
-    let rank = |lora: Lora| format!("rank {}, alpha {}", lora.r, lora.alpha);
+    let rank = |lora: LoraSettings| format!("rank {}, alpha {}", lora.r, lora.alpha);
     output.print(&format!("  experts: {}; attention: {}", rank(config.experts), rank(config.attention)))?;
     let on = base.map(|base| base.to_string()).or(config.base_name).unwrap_or_else(|| "not said".to_owned());
     output.print(&format!("  base {on}"))?;

@@ -27,7 +27,7 @@ pub fn strategy_name(strategy: Strategy) -> &'static str {
 
 /// Rank, alpha and dropout of products.
 #[derive(Debug, Clone, Copy, PartialEq)]
-pub struct Lora {
+pub struct LoraSettings {
     /// Rank.
     pub r: usize,
     /// Numerator of the scale.
@@ -42,9 +42,9 @@ pub struct MixLoraConfig {
     /// How rows are routed. What the file does not say has the authors' defaults.
     pub routing: Routing,
     /// Of attention.
-    pub attention: Lora,
+    pub attention: LoraSettings,
     /// Of the experts.
-    pub experts: Lora,
+    pub experts: LoraSettings,
     /// Scales are alpha / sqrt(rank).
     pub rslora: bool,
     /// Projections or whole module paths that have products.
@@ -93,7 +93,7 @@ impl MixLoraConfig {
     /// The file's bytes.
     pub fn to_bytes(&self) -> Vec<u8> {
         let Routing { strategy, experts, top_k, top_p, temperature, renormalize, capacity, .. } = self.routing;
-        let lora = |lora: Lora| json!({ "r": lora.r, "lora_alpha": json_number(lora.alpha), "lora_dropout": lora.dropout });
+        let lora = |lora: LoraSettings| json!({ "r": lora.r, "lora_alpha": json_number(lora.alpha), "lora_dropout": lora.dropout });
         let mut file = json!({
             "bias": "none", "peft_type": PEFT_TYPE, "r": self.attention.r, "lora_alpha": json_number(self.attention.alpha),
             "lora_dropout": self.attention.dropout, "target_modules": self.target_modules, "use_rslora": self.rslora,
@@ -142,7 +142,7 @@ impl MixLoraConfig {
         let map: Map<String, Value> = serde_json::from_slice(bytes).map_err(|e| error(format!("not a JSON object: {e}")))?;
         check_switched_on(adapter, &map)?;
         let keys = Keys { map: &map, error: &error };
-        let attention = Lora {
+        let attention = LoraSettings {
             r: keys.count("r", None, 1..=1 << 20)?,
             alpha: keys.number("lora_alpha", 8.0, |x| x > 0.0)?,
             dropout: keys.number("lora_dropout", 0.0, |x| (0.0..=1.0).contains(&x))?,
@@ -155,7 +155,7 @@ impl MixLoraConfig {
                 if own.switch("use_dora", false)? || own.switch("use_rslora", rslora)? != rslora {
                     return Err(error("`expert_lora` with `use_dora`, or another `use_rslora` than attention".to_owned()));
                 }
-                Lora {
+                LoraSettings {
                     r: own.count("r", Some(attention.r), 1..=1 << 20)?,
                     alpha: own.number("lora_alpha", attention.alpha, |x| x > 0.0)?,
                     dropout: own.number("lora_dropout", attention.dropout, |x| (0.0..=1.0).contains(&x))?,

@@ -10,7 +10,7 @@ pub mod names;
 mod read;
 pub mod write;
 
-use self::config::{Lora, MixLoraConfig};
+use self::config::{LoraSettings, MixLoraConfig};
 use super::base;
 use super::handed_out::base_name;
 use super::peft::{Note, PeftSite, by_pattern, most, target_modules};
@@ -145,12 +145,13 @@ impl MixLoraAdapter {
         let lora = |routed: bool, dropout: f64| {
             let own = || self.sites().filter(|(_, own)| *own == routed).map(|(site, _)| site);
             let r = most(own().map(|site| site.rank as f64)) as usize;
-            Lora { r, alpha: most(own().map(|site| site.alpha)), dropout }
+            LoraSettings { r, alpha: most(own().map(|site| site.alpha)), dropout }
         };
         let experts = lora(true, self.dropout.1);
-        let attention = if self.attention.is_empty() { Lora { dropout: self.dropout.0, ..experts } } else { lora(false, self.dropout.0) };
+        let attention =
+            if self.attention.is_empty() { LoraSettings { dropout: self.dropout.0, ..experts } } else { lora(false, self.dropout.0) };
         let general = |routed: bool| if routed { experts } else { attention };
-        let numbers = |own: fn(&PeftSite) -> f64, of: fn(Lora) -> f64| {
+        let numbers = |own: fn(&PeftSite) -> f64, of: fn(LoraSettings) -> f64| {
             let of_site = |(site, routed): (&PeftSite, bool)| (site.site, own(site), of(general(routed)));
             self.sites().map(of_site).collect::<Vec<_>>()
         };

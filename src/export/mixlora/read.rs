@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use super::config::{Lora, MixLoraConfig, strategy_name};
+use super::config::{LoraSettings, MixLoraConfig, strategy_name};
 use super::names::Part;
 use super::{ExpertSet, Gate, MixLoraAdapter};
 use crate::adapters::experts::{Balance, Routing};
@@ -163,7 +163,7 @@ impl<'a> Reader<'a> {
     fn pair(
         &self,
         site: Site,
-        general: Lora,
+        general: LoraSettings,
         halves: [Option<Weight<'a>>; 2],
         numbers: Numbers<'_>,
         what: &str,
