@@ -11,6 +11,7 @@ pub mod events;
 pub mod fleet;
 pub mod fuse;
 pub mod job;
+pub mod kernels;
 pub mod keys;
 pub mod mixture;
 mod modules;

@@ -8,6 +8,7 @@ use crate::export::peft::{File, Folder};
 use crate::model::decoder::Decoder;
 use crate::text::ChatOptions;
 use crate::train::evaluate::{self, EvalRows, EvalShape};
+use crate::train::kernels::KernelChoices;
 use crate::train::read::RowFile;
 use crate::train::run::{After, OnDevice};
 use crate::train::start::{LaidOut, chat_of, fill_in, from_adapter, open_adapter};
@@ -81,6 +82,7 @@ impl State {
         let held_out = held_out.as_ref().map(row_file).transpose()?;
         let (data, mut warnings) = TrainData::read(&config, &base.tokenizer, &[row_file(&rows)?], held_out.as_slice())?;
         warnings.extend(values.as_ref().and_then(|start| start.warning.clone()));
+        KernelChoices::repeat(saved.as_ref().and_then(|saved| saved.state.kernels.as_ref()), &mut self.tuner);
         let mut plan = TrainPlan::on(base.resident.as_ref(), &base.file, &config, Some(&data), self.gpu.plan_limits(), &self.tuner)?;
         self.check_size(plan.planned.footprint().total())?;
         // Everything that can be wrong with the settings has been found: the earlier run makes room.

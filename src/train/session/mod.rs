@@ -16,6 +16,7 @@ use crate::kernels::optimizer;
 use crate::model::inputs::HostBatch;
 use crate::model::llama::check_tokens;
 use crate::model::{Base, Inputs, Llama, head};
+use crate::train::kernels::KernelChoices;
 use crate::{Error, Result};
 
 /// What one job's update needs from the host.
@@ -60,6 +61,7 @@ pub struct Session {
     footprint: Footprint,
     /// Bytes of arenas and uniform parameters.
     beside: u64,
+    kernels: KernelChoices,
 }
 
 impl Session {
@@ -96,6 +98,11 @@ impl Session {
     /// Submits of the next largest micro-batch and of the next update.
     pub fn submits(&self) -> (usize, usize) {
         (self.sizes[0].micro.submits(), self.update.submits())
+    }
+
+    /// Kernel choices that its bits depend on.
+    pub fn kernels(&self) -> &KernelChoices {
+        &self.kernels
     }
 
     /// What was planned.
