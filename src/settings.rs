@@ -199,10 +199,15 @@ const OTHER_NAMES: &[(&str, &[&str])] = &[
     ("init-adapter", &["adapter_name_or_path", "lora_model_dir"]),
 ];
 
+/// What we call the setting that other trainers call `name`, written with `_` or `-`.
+pub fn our_name(name: &str) -> Option<&'static str> {
+    let plain = name.to_ascii_lowercase().replace('-', "_");
+    OTHER_NAMES.iter().find(|(_, names)| names.contains(&plain.as_str())).map(|(ours, _)| *ours)
+}
+
 /// The error for a key that is no setting, with the known one that other trainers call so, or else the nearest.
 pub fn unknown<'k>(key: &str, known: impl IntoIterator<Item = &'k str>) -> Error {
-    let plain = key.to_ascii_lowercase().replace('-', "_");
-    let theirs = OTHER_NAMES.iter().find(|(_, names)| names.contains(&plain.as_str())).map(|(name, _)| *name);
+    let theirs = our_name(key);
     let nearest = known.into_iter().map(|name| (if Some(name) == theirs { 0 } else { distance(key, name) }, name)).min();
     let hint = match nearest {
         Some((far, name)) if far * 2 <= name.len().max(2) => format!("did you mean `{name}`?"),
