@@ -1,7 +1,5 @@
 //! A fleet before it is on a device: how many jobs fit at once, in how many rows, in exactly how many bytes.
 
-use std::collections::BTreeMap;
-
 use serde::{Deserialize, Serialize};
 
 use super::{Entry, Fleet, Member, Saved};
@@ -17,6 +15,7 @@ use crate::model::llama::Recompute;
 use crate::quant;
 use crate::train::checkpoint::Buffers;
 use crate::train::job::{BaseIdentity, Job};
+use crate::train::kernels::KernelChoices;
 use crate::train::plan::{check_length, micro_rows};
 use crate::train::session::{Planned, Shape};
 use crate::train::start::Start;
@@ -39,8 +38,8 @@ pub(super) struct Sizes {
     pub positions: usize,
     /// Recompute blocks in the backward pass.
     pub recompute: bool,
-    /// Kernels that sum in an order of their own: see [`Planned::order_choices`].
-    pub order_choices: BTreeMap<String, String>,
+    /// Kernels that sum in an order of their own.
+    pub kernels: KernelChoices,
 }
 
 impl Sizes {
@@ -52,7 +51,7 @@ impl Sizes {
         // Jobs that are added later may have any row that fits into a fused batch.
         let positions = rows.min(base.model.max_position_embeddings).max(longest);
         let recompute = members.first().is_some_and(|member| member.run.config.recompute);
-        Self { founders: members.len(), rows, positions, recompute, order_choices: BTreeMap::new() }
+        Self { founders: members.len(), rows, positions, recompute, kernels: KernelChoices::default() }
     }
 
     /// Smaller fused batches that are recorded, too.
@@ -183,8 +182,9 @@ impl FleetPlan {
             self.planned.tune(gpu, tuner).await?;
         }
         let FleetPlan { planned, mut members, scheduler, asked, fixed, mut sizes, base, told, generation } = self;
-        sizes.order_choices = planned.order_choices();
+        sizes.kernels = planned.kernels().clone();
         let session = planned.realize(gpu, file, progress).await?;
+        tuner.unpin();
         let norms = if session.capacity().norms > 0 { session.base_norms(gpu).await? } else { Vec::new() };
         members.iter_mut().for_each(|member| member.take_norms(&norms));
         let mut fleet = Fleet { session, norms, members, scheduler, asked, fixed, sizes, base, told, generation };

@@ -14,6 +14,7 @@ use crate::model::Base;
 use crate::train::config::TrainConfig;
 use crate::train::data::TrainData;
 use crate::train::job::BaseIdentity;
+use crate::train::kernels::KernelChoices;
 use crate::train::run::Run;
 use crate::{Error, Result};
 
@@ -72,7 +73,7 @@ impl FleetPlan {
             member.id = Some(scheduled.id);
             members.push(member);
         }
-        tuner.pin(&sizes.order_choices);
+        KernelChoices::repeat([&sizes.kernels], tuner);
         let needs: Vec<Capacity> = members.iter().map(|member| member.need.clone()).collect();
         let (planned, fixed) = Place { file, model: &base.model, resident, limits, tuner }.plan(&needs, &asked, &sizes, &quantize)?;
         Ok(FleetPlan { planned, members, scheduler, asked, fixed, sizes, base, told, generation })

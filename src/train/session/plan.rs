@@ -1,7 +1,5 @@
 //! A session before it is on a device: everything declared and recorded, all bytes known.
 
-use std::collections::BTreeMap;
-
 use super::{Recorded, Session};
 use crate::adapters::{AdapterLayout, AdapterPool, Capacity};
 use crate::formats::ModelFile;
@@ -139,11 +137,6 @@ impl Planned {
         footprint.arenas = (0..count).map(|i| all.iter().filter_map(|plan| plan.arenas.get(i)).max().copied().unwrap_or(0)).sum();
         footprint.params = all.iter().map(|plan| plan.params_bytes).sum();
         footprint
-    }
-
-    /// What was chosen among kernels that sum in different orders, which changes bits: for [`Tuner::pin`].
-    pub fn order_choices(&self) -> BTreeMap<String, String> {
-        self.recordings.all().into_iter().flat_map(|plan| plan.order_choices.clone()).collect()
     }
 
     /// Kernel launches of one micro-batch and of one update.
