@@ -154,6 +154,14 @@ impl<'a> Settings<'a> {
         Ok(found.unwrap_or(default))
     }
 
+    /// Bytes: a number, or a text with a unit such as "2 GiB"; `None` when absent.
+    ///
+    /// # Errors
+    /// When the value is neither, or 0.
+    pub fn bytes(&mut self, key: &'static str) -> Result<Option<u64>> {
+        self.typed(key, "bytes with a unit, such as \"2 GiB\" or \"800 MB\"", read_bytes)
+    }
+
     /// The keys that were given and not asked for, in the order they were given.
     pub fn rest(&self) -> impl Iterator<Item = (&'a str, &'a Value)> {
         self.map.iter().map(|(key, value)| (key.as_str(), value)).filter(|(key, _)| !self.known.contains(key))
@@ -259,6 +267,19 @@ pub(crate) fn distance(a: &str, b: &str) -> usize {
         }
     }
     row[b.len()]
+}
+
+/// Units of memory, the longest endings first.
+const UNITS: &[(&str, f64)] =
+    &[("kib", 1024.0), ("mib", 1_048_576.0), ("gib", 1_073_741_824.0), ("kb", 1e3), ("mb", 1e6), ("gb", 1e9), ("b", 1.0)];
+
+/// `"1.5 GiB"`, `"800MB"`, or a number of bytes.
+fn read_bytes(value: &Value) -> Option<u64> {
+    let Some(text) = value.as_str() else { return whole(value).filter(|bytes| *bytes > 0) };
+    let text = text.trim().to_lowercase();
+    let (ending, unit) = UNITS.iter().find(|(ending, _)| text.ends_with(ending))?;
+    let number: f64 = text.strip_suffix(ending)?.trim_end().parse().ok()?;
+    Some(number * unit).filter(|bytes| *bytes >= 1.0 && *bytes < 9e15).map(|bytes| bytes as u64)
 }
 
 #[cfg(test)]

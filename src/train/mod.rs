@@ -21,6 +21,7 @@ mod pose;
 pub mod progress;
 pub mod proof;
 pub mod read;
+pub mod recompute;
 mod resume;
 pub mod run;
 pub mod schedule;
