@@ -1,5 +1,7 @@
 //! Text from a model: sampling, stopping, several adapters over one base.
 
+use serde::Serialize;
+
 use crate::adapters::{AdapterLayout, AdapterPool};
 use crate::formats::ModelFile;
 use crate::gpu::{Class, Gpu, Store, Tuner};
@@ -76,8 +78,41 @@ impl Sampling {
     }
 }
 
-/// Continues `prompt` with a decoder whose weights are in `store`, until a token of `stop`, `sampling.max_tokens`, a full cache, or `each`
-/// returning false. `adapter` chooses one of the decoder's adapters, `None` the base alone. Returns the new tokens without the stop token.
+/// Why a text ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Ended {
+    /// The model ended it, with a token of `stop`.
+    End,
+    /// It is as long as was asked for.
+    Length,
+    /// Whoever reads it had enough.
+    Reader,
+}
+
+/// What a model wrote.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Written {
+    /// The new tokens, without the one that ended them.
+    pub tokens: Vec<u32>,
+    /// Why there are no more.
+    pub ended: Ended,
+}
+
+/// Refuses a prompt of no token: there is nothing to continue.
+///
+/// # Errors
+/// [`Error::Config`].
+pub fn check_prompt(prompt: &[u32]) -> Result<()> {
+    if prompt.is_empty() {
+        let hint = "write at least a word: this model has no token that begins a text";
+        return Err(Error::config("prompt", "is empty", hint));
+    }
+    Ok(())
+}
+
+/// Continues `prompt` with a decoder whose weights are in `store`, until a token of `stop`, `sampling.max_tokens`, or `each` returning false.
+/// `adapter` chooses one of the decoder's adapters, `None` the base alone.
 ///
 /// # Errors
 /// [`Error::Config`] for an empty prompt or one longer than the cache; a lost device.
@@ -90,24 +125,30 @@ pub async fn generate(
     stop: &[u32],
     adapter: Option<usize>,
     mut each: impl FnMut(u32) -> bool,
-) -> Result<Vec<u32>> {
+) -> Result<Written> {
+    check_prompt(prompt)?;
     decoder.begin(gpu, store, prompt.len() + sampling.max_tokens)?;
     let mut history = prompt.to_vec();
-    let mut written = Vec::new();
+    let (mut tokens, mut ended) = (Vec::new(), Ended::Length);
     let mut logits = decoder.push(gpu, store, prompt, adapter).await?;
     for index in 0..sampling.max_tokens as u64 {
         let token = sampling.draw(&logits, &history, index);
         if stop.contains(&token) {
+            ended = Ended::End;
             break;
         }
-        written.push(token);
+        tokens.push(token);
         history.push(token);
-        if !each(token) || decoder.len() >= decoder.max_len() {
+        if !each(token) {
+            ended = Ended::Reader;
+            break;
+        }
+        if decoder.len() >= decoder.max_len() {
             break;
         }
         logits = decoder.push(gpu, store, &[token], adapter).await?;
     }
-    Ok(written)
+    Ok(Written { tokens, ended })
 }
 
 /// A model ready to write, with any number of adapters over one base.
@@ -166,8 +207,8 @@ impl Generator {
         Ok(Generator { store, decoder, adapters: adapters.len() })
     }
 
-    /// Continues `prompt` until a token of `stop`, `sampling.max_tokens`, a full cache, or `each` returning false. `adapter` chooses one of the
-    /// opened adapters, `None` the base alone. Returns the new tokens without the stop token.
+    /// Continues `prompt` until a token of `stop`, `sampling.max_tokens`, or `each` returning false. `adapter` chooses one of the opened adapters,
+    /// `None` the base alone.
     ///
     /// # Errors
     /// [`Error::Config`] for an adapter that was not opened, an empty prompt or one longer than the cache.
@@ -179,7 +220,7 @@ impl Generator {
         stop: &[u32],
         adapter: Option<usize>,
         each: impl FnMut(u32) -> bool,
-    ) -> Result<Vec<u32>> {
+    ) -> Result<Written> {
         if adapter.is_some_and(|a| a >= self.adapters) {
             return Err(Error::config("adapter", format!("there are only {}", self.adapters), "open the adapter first"));
         }

@@ -154,6 +154,14 @@ impl<'a> Settings<'a> {
         Ok(found.unwrap_or(default))
     }
 
+    /// Bytes: a number, or a text with a unit such as "2 GiB"; `None` when absent.
+    ///
+    /// # Errors
+    /// When the value is neither, or 0.
+    pub fn bytes(&mut self, key: &'static str) -> Result<Option<u64>> {
+        self.typed(key, "bytes with a unit, such as \"2 GiB\" or \"800 MB\"", read_bytes)
+    }
+
     /// The keys that were given and not asked for, in the order they were given.
     pub fn rest(&self) -> impl Iterator<Item = (&'a str, &'a Value)> {
         self.map.iter().map(|(key, value)| (key.as_str(), value)).filter(|(key, _)| !self.known.contains(key))
@@ -199,10 +207,15 @@ const OTHER_NAMES: &[(&str, &[&str])] = &[
     ("init-adapter", &["adapter_name_or_path", "lora_model_dir"]),
 ];
 
+/// What we call the setting that other trainers call `name`, written with `_` or `-`.
+pub fn our_name(name: &str) -> Option<&'static str> {
+    let plain = name.to_ascii_lowercase().replace('-', "_");
+    OTHER_NAMES.iter().find(|(_, names)| names.contains(&plain.as_str())).map(|(ours, _)| *ours)
+}
+
 /// The error for a key that is no setting, with the known one that other trainers call so, or else the nearest.
 pub fn unknown<'k>(key: &str, known: impl IntoIterator<Item = &'k str>) -> Error {
-    let plain = key.to_ascii_lowercase().replace('-', "_");
-    let theirs = OTHER_NAMES.iter().find(|(_, names)| names.contains(&plain.as_str())).map(|(name, _)| *name);
+    let theirs = our_name(key);
     let nearest = known.into_iter().map(|name| (if Some(name) == theirs { 0 } else { distance(key, name) }, name)).min();
     let hint = match nearest {
         Some((far, name)) if far * 2 <= name.len().max(2) => format!("did you mean `{name}`?"),
@@ -254,6 +267,19 @@ pub(crate) fn distance(a: &str, b: &str) -> usize {
         }
     }
     row[b.len()]
+}
+
+/// Units of memory, the longest endings first.
+const UNITS: &[(&str, f64)] =
+    &[("kib", 1024.0), ("mib", 1_048_576.0), ("gib", 1_073_741_824.0), ("kb", 1e3), ("mb", 1e6), ("gb", 1e9), ("b", 1.0)];
+
+/// `"1.5 GiB"`, `"800MB"`, or a number of bytes.
+fn read_bytes(value: &Value) -> Option<u64> {
+    let Some(text) = value.as_str() else { return whole(value).filter(|bytes| *bytes > 0) };
+    let text = text.trim().to_lowercase();
+    let (ending, unit) = UNITS.iter().find(|(ending, _)| text.ends_with(ending))?;
+    let number: f64 = text.strip_suffix(ending)?.trim_end().parse().ok()?;
+    Some(number * unit).filter(|bytes| *bytes >= 1.0 && *bytes < 9e15).map(|bytes| bytes as u64)
 }
 
 #[cfg(test)]

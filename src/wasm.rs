@@ -261,19 +261,21 @@ impl Engine {
     }
 
     /// Continues a prompt: a text as it is, or messages in the model's chat template. `piece` is called with the text as it comes.
-    /// Returns the whole text.
+    /// Returns the whole text and why it ended.
+    #[wasm_bindgen(unchecked_return_type = "import(\"../src/types.js\").Written")]
     pub async fn generate(
         &self,
         #[wasm_bindgen(unchecked_param_type = "string | ChatMessage[]")] prompt: JsValue,
         #[wasm_bindgen(unchecked_param_type = "WriteOptions")] options: JsValue,
         #[wasm_bindgen(unchecked_param_type = "((text: string) => void) | undefined")] piece: JsValue,
         #[wasm_bindgen(unchecked_param_type = "OnProgress | undefined")] progress: JsValue,
-    ) -> Result<String, JsValue> {
+    ) -> Result<JsValue, JsValue> {
         self.alone("generate", async |state| {
             let adapter = options::Adapter::read(&convert::field(&options, "adapter")?)?;
             let prompt = options::Prompt::read(prompt)?;
             let how: options::Write = from_js(options, "options")?;
-            state.generate(&prompt, adapter, &how, &options::Callback::new(piece), &options::Callback::new(progress)).await
+            let (piece, progress) = (options::Callback::new(piece), options::Callback::new(progress));
+            to_js(&state.generate(&prompt, adapter, &how, &piece, &progress).await?)
         })
         .await
     }

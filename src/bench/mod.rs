@@ -4,6 +4,7 @@
 //! other work, or one that changes its clock, the fraction stands where the bare rate does not. Nothing is timed before its result is
 //! checked.
 
+mod jobs;
 mod methods;
 mod parts;
 mod peak;
@@ -14,7 +15,7 @@ mod record;
 mod scene;
 mod step;
 
-pub use record::{AdapterRecord, CompareRecord, KernelRecord, MatmulRecord, PeakRecord, ProfileRecord, Record, StepRecord};
+pub use record::{AdapterRecord, CompareRecord, JobsRecord, KernelRecord, MatmulRecord, PeakRecord, ProfileRecord, Record, StepRecord};
 pub use step::Workload;
 
 use crate::Result;
@@ -32,6 +33,8 @@ pub struct Options {
     pub profile: bool,
     /// Of every workload not the step, but what methods cost beside plain LoRA of the same size.
     pub methods: bool,
+    /// Of every workload not the step, but eight jobs in one pass beside each of them alone.
+    pub jobs: bool,
     /// Measure which kernel variants are fastest where that is not known yet.
     pub tune: bool,
 }
@@ -78,7 +81,11 @@ pub async fn run(
     for workload in workloads {
         if options.methods {
             methods::run(&mut bench, &workload).await?;
-        } else {
+        }
+        if options.jobs {
+            jobs::run(&mut bench, &workload).await?;
+        }
+        if !options.methods && !options.jobs {
             step::run(&mut bench, workload).await?;
         }
     }

@@ -26,6 +26,9 @@ pub enum Record {
     /// A method's step beside another's.
     #[serde(rename = "bench_compare")]
     Compare(CompareRecord),
+    /// Many jobs in one pass over the base.
+    #[serde(rename = "bench_jobs")]
+    Jobs(JobsRecord),
     /// A row of a step's profile.
     #[serde(rename = "bench_profile")]
     Profile(ProfileRecord),
@@ -182,6 +185,45 @@ pub struct CompareRecord {
     pub ms: f64,
     /// Median time of the other's.
     pub baseline_ms: f64,
+    /// Rounds, after a warm-up.
+    pub rounds: usize,
+}
+
+/// Many jobs of mixed ranks and lengths: one fused step of all of them, a step of each alone, and padded passes, in turns.
+#[derive(Debug, Clone, Serialize)]
+pub struct JobsRecord {
+    /// The workload.
+    pub config: String,
+    /// How many.
+    pub jobs: usize,
+    /// Rows of the fused step.
+    pub rows: usize,
+    /// Rows of the padded passes.
+    pub padded_rows: usize,
+    /// Median time of the fused step in milliseconds.
+    pub fused_ms: f64,
+    /// Median over rounds of the sum of the steps alone.
+    pub alone_ms: f64,
+    /// Median over rounds of the padded passes together.
+    pub padded_ms: f64,
+    /// Median over rounds of the fused step's time divided by that of the steps alone.
+    pub of_alone: f64,
+    /// Smallest such ratio of a round.
+    pub least: f64,
+    /// Largest such ratio of a round.
+    pub most: f64,
+    /// Median over rounds of the fused step's time divided by that of the padded passes.
+    pub of_padded: f64,
+    /// Planned bytes of all jobs together.
+    pub fused_bytes: u64,
+    /// Planned bytes of as many processes with a base each.
+    pub separate_bytes: u64,
+    /// The first over the second.
+    pub of_bytes: f64,
+    /// Kernel launches of the fused step.
+    pub dispatches: usize,
+    /// Kernel launches of the step of one job alone.
+    pub dispatches_one: usize,
     /// Rounds, after a warm-up.
     pub rounds: usize,
 }

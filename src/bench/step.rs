@@ -69,6 +69,14 @@ impl Workload {
         &self.file.config
     }
 
+    pub(super) fn file(&self) -> &ModelFile {
+        &self.file
+    }
+
+    pub(super) fn seq(&self) -> usize {
+        self.seq
+    }
+
     pub(super) fn rows(&self) -> usize {
         self.batch * self.seq
     }
@@ -101,13 +109,13 @@ impl Workload {
     }
 }
 
-/// Rank 8, alpha 16, all seven projections, no dropout.
-fn layout(model: &ModelConfig) -> Result<AdapterLayout> {
+/// LoRA of this rank, alpha 16, all seven projections, no dropout.
+pub(super) fn layout(model: &ModelConfig, rank: usize) -> Result<AdapterLayout> {
     let method = "lora".to_owned();
     let options = Method::by_name(&method)?.options(std::iter::empty(), &[])?;
     let targets = Projection::ALL.map(|p| p.short_name().to_owned()).to_vec();
     let (rank_pattern, alpha_pattern) = (Patterns::default(), Patterns::default());
-    AdapterConfig { method, rank: 8, alpha: 16.0, targets, rank_pattern, alpha_pattern, dropout: 0.0, train_norms: false, options }
+    AdapterConfig { method, rank, alpha: 16.0, targets, rank_pattern, alpha_pattern, dropout: 0.0, train_norms: false, options }
         .layout(model)
 }
 
@@ -166,7 +174,7 @@ impl Running {
 }
 
 pub(super) async fn run(bench: &mut Bench<'_>, workload: Workload) -> Result<()> {
-    let layout = layout(&workload.file.config)?;
+    let layout = layout(&workload.file.config, 8)?;
     let (mut running, opened) = Running::open(bench, &workload, &layout).await?;
     running.session.write_values(bench.gpu, 0, &workload.values(&layout))?;
     let Opened { dispatches: (dispatches, update_dispatches), model_flops, tune_s, load_s } = opened;

@@ -16,6 +16,9 @@ const KINDS: &[(&[u8], &str, &str, &str)] = &[
     ),
     (b"PAR1", "a Parquet table", TABLE, OTHER),
     (b"ARROW1\x00\x00", "an Arrow table", TABLE, OTHER),
+    (b"ORC", "an ORC table", TABLE, OTHER),
+    (b"Obj\x01", "an Avro table", TABLE, OTHER),
+    (b"\x93NUMPY", "a NumPy array", TABLE, "convert it to safetensors or GGUF"),
     (b"\x89HDF", "an HDF5 file", TABLE, "convert it to safetensors or GGUF"),
     (b"SQLite format 3\x00", "an SQLite database", TABLE, OTHER),
     (b"%PDF", "a PDF document", "save its text as a UTF-8 file", OTHER),
@@ -27,17 +30,32 @@ const KINDS: &[(&[u8], &str, &str, &str)] = &[
 const TABLE: &str = "export its rows as JSON lines";
 const OTHER: &str = "give a GGUF file, a .safetensors file or a folder with either";
 
+/// A tar archive says so here, behind the name of its first file.
+const TAR: (usize, &[u8]) = (257, b"ustar");
+
 /// Bytes of a file that tell its kind.
-pub const TELLING: usize = 16;
+pub const TELLING: usize = TAR.0 + TAR.1.len();
 
 /// What a file that should be rows or text is instead, and what to do.
 pub fn instead_of_text(bytes: &[u8]) -> Option<(&'static str, &'static str)> {
-    KINDS.iter().find(|(magic, ..)| bytes.starts_with(magic)).map(|(_, kind, hint, _)| (*kind, *hint))
+    // A safetensors file begins with the length of its header, which is JSON.
+    let length = bytes.first_chunk().map(|length| u64::from_le_bytes(*length));
+    if bytes.get(8) == Some(&b'{') && length.is_some_and(|length| (2..bytes.len() as u64).contains(&length)) {
+        return Some(("a safetensors file", "give a file of rows or text; a model goes to --model, an adapter's folder to --adapter"));
+    }
+    of_kind(bytes).map(|(kind, hint, _)| (kind, hint))
+}
+
+/// The kind, and what to do where text and where a model is wanted.
+fn of_kind(bytes: &[u8]) -> Option<(&'static str, &'static str, &'static str)> {
+    let known = KINDS.iter().find(|(magic, ..)| bytes.starts_with(magic)).map(|(_, kind, text, model)| (*kind, *text, *model));
+    let tar = || bytes.get(TAR.0..)?.starts_with(TAR.1).then_some(("a tar archive", "unpack it", "unpack it"));
+    known.or_else(tar)
 }
 
 /// What a file that should be a model is instead, and what to do.
 pub fn instead_of_model(bytes: &[u8]) -> Option<(&'static str, &'static str)> {
-    KINDS.iter().find(|(magic, .., hint)| !hint.is_empty() && bytes.starts_with(magic)).map(|(_, kind, _, hint)| (*kind, *hint))
+    of_kind(bytes).filter(|(.., hint)| !hint.is_empty()).map(|(kind, _, hint)| (kind, hint))
 }
 
 #[cfg(test)]
@@ -49,6 +67,12 @@ mod tests {
         assert_eq!(instead_of_text(b"\x1f\x8b\x08\x00").expect("gzip").0, "a gzip archive");
         assert!(instead_of_text(b"PAR1\x15").expect("Parquet").1.contains("JSON lines"));
         assert!(instead_of_model(b"PK\x03\x04").expect("zip").1.contains("safetensors"));
+        let mut tar = b"rows.jsonl".to_vec();
+        tar.resize(257, 0);
+        tar.extend(b"ustar  ");
+        assert_eq!((instead_of_text(&tar).expect("tar").0, instead_of_model(&tar).expect("tar").0), ("a tar archive", "a tar archive"));
+        assert_eq!(instead_of_text(b"\x93NUMPY\x01\x00").expect("NumPy").0, "a NumPy array");
+        assert_eq!(instead_of_text(b"\x02\0\0\0\0\0\0\0{}").expect("safetensors").0, "a safetensors file");
         for text in [&b"{\"text\": \"x\"}"[..], b"", b"P", b"\xef\xbb\xbf{}", b"prompt,completion"] {
             assert_eq!(instead_of_text(text), None);
             assert_eq!(instead_of_model(text), None);

@@ -161,6 +161,11 @@ impl Tuner {
         self.pinned.extend(choices.iter().map(|(key, candidate)| (key.clone(), candidate.clone())));
     }
 
+    /// What is pinned.
+    pub fn pinned(&self) -> &BTreeMap<String, String> {
+        &self.pinned
+    }
+
     /// Forgets what was pinned.
     pub fn unpin(&mut self) {
         self.pinned.clear();

@@ -89,7 +89,7 @@ impl JobsFile {
         if let Some(key) = map.keys().find(|key| !known().any(|k| k == key.as_str())) {
             return Err(unknown(key, known()));
         }
-        let is_default = |key: &str| train_keys.contains(&key) && key != "out";
+        let is_default = |key: &str| train_keys.contains(&key) && key != "out" && !options::KEYS.contains(&key);
         let defaults: Map = map.iter().filter(|(key, _)| is_default(key)).map(|(key, value)| (key.clone(), value.clone())).collect();
         let base = BASE_KEYS.iter().filter_map(|key| Some(((*key).to_owned(), map.get(*key)?.clone()))).collect();
         let mut file = Self { base, out, options, jobs: Vec::new() };
@@ -110,6 +110,9 @@ impl JobsFile {
         let known = || JOB_KEYS.iter().chain(train_keys).copied();
         if let Some(key) = table.keys().find(|key| !known().any(|k| k == key.as_str())) {
             return Err(unknown(key, known()));
+        }
+        if let Some(key) = options::KEYS.iter().find(|key| table.contains_key(**key)) {
+            return Err(Error::config(*key, "is said for the whole run, not for a job", "write it at the top"));
         }
         let mut settings = Settings::new(table);
         let s = &mut settings;

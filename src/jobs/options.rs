@@ -5,7 +5,7 @@ use serde_json::Value;
 
 use super::early_stop::EarlyStop;
 use super::policy::{POLICIES, Policy, by_name};
-use crate::settings::{Settings, whole};
+use crate::settings::Settings;
 use crate::{Error, Result};
 
 /// What the scheduler goes by. Part of its serialised state.
@@ -64,7 +64,7 @@ impl Options {
         };
         Ok(Self {
             policy,
-            memory: s.value("memory").map(read_bytes).transpose()?,
+            memory: s.bytes("memory")?,
             step_tokens: s.count("step-tokens", default.step_tokens, 1..=1 << 24)?,
             step_jobs: s.size("step-jobs", default.step_jobs, 1..=1 << 16)?,
             spare_jobs: s.count_or_none("spare-jobs", 0..=1 << 16)?.map(|n| n as usize),
@@ -73,20 +73,4 @@ impl Options {
             early_stop,
         })
     }
-}
-
-/// Units of memory, the longest endings first.
-const UNITS: &[(&str, f64)] =
-    &[("kib", 1024.0), ("mib", 1_048_576.0), ("gib", 1_073_741_824.0), ("kb", 1e3), ("mb", 1e6), ("gb", 1e9), ("b", 1.0)];
-
-/// `"1.5 GiB"`, `"800MB"`, or a number of bytes.
-fn read_bytes(value: &Value) -> Result<u64> {
-    let parse = |text: &str| {
-        let text = text.trim().to_lowercase();
-        let (ending, unit) = UNITS.iter().find(|(ending, _)| text.ends_with(ending))?;
-        let number: f64 = text.strip_suffix(ending)?.trim_end().parse().ok()?;
-        Some(number * unit).filter(|bytes| *bytes >= 1.0 && *bytes < 9e15).map(|bytes| bytes as u64)
-    };
-    let bytes = value.as_str().map_or_else(|| whole(value).filter(|bytes| *bytes > 0), parse);
-    bytes.ok_or_else(|| Error::config("memory", format!("is {value}"), "give bytes with a unit, such as \"2 GiB\" or \"800 MB\""))
 }

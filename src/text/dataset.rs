@@ -147,7 +147,11 @@ impl Dataset {
         }
         if examples.is_empty() {
             let problem = format!("none of the {} rows has a token to train on within {context} tokens", rows.len());
-            return Err(data(file, 0, problem, "raise --seq, shorten the prompts, or check the rows with `weblora inspect --data`"));
+            let hint = match builder.finish().0.excluded_turns {
+                0 => "raise --seq, shorten the prompts, or check the rows with `weblora inspect --data`",
+                _ => "weight, train or loss_mask leaves turns of the assistant out: leave one in, or raise --seq",
+            };
+            return Err(data(file, 0, problem, hint));
         }
         let (report, notes) = builder.finish();
         Ok(Self { examples, report, notes })

@@ -27,6 +27,9 @@ const ROLES: &[&[&str]] = &[
 /// Keys of a message that keep an assistant's turn out of training when they are 0 or false.
 const EXCLUDING: &[&str] = &["weight", "train", "loss_mask"];
 
+/// Keys of a message that may stand instead of a `content`.
+const CALLS: &[&str] = &["tool_calls", "function_call"];
+
 /// Keys of a message in which a model's reasoning may stand beside its `content`.
 pub(super) const REASONING: &[&str] = &["reasoning_content", "reasoning", "thinking"];
 
@@ -206,7 +209,7 @@ impl<'a> Reader<'a> {
         let rest = without_nulls(Value::Object(given));
         let mut message = Map::from_iter([("role".to_owned(), role.into())]);
         let others = rest.as_object().cloned().unwrap_or_default();
-        let speaks_otherwise = others.contains_key("tool_calls") || REASONING.iter().any(|key| others.contains_key(*key));
+        let speaks_otherwise = CALLS.iter().any(|key| others.contains_key(*key)) || REASONING.iter().any(|key| others.contains_key(*key));
         let content = match content {
             Some(value) => self.join(name, value)?,
             None if speaks_otherwise => String::new(),

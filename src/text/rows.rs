@@ -120,7 +120,9 @@ fn not_json(file: &str, number: usize, e: &serde_json::Error) -> Error {
     // serde_json appends "at line 1 column c"; the line is the row, so only the column is told.
     let reason = e.to_string();
     let reason = reason.split(" at line ").next().unwrap_or_default().to_owned();
-    data(file, number, format!("not valid JSON at column {}: {reason}", e.column()), "give one JSON object per line")
+    let hint =
+        if number == 1 { "give one JSON object per line; convert a table (CSV) or YAML to that" } else { "give one JSON object per line" };
+    data(file, number, format!("not valid JSON at column {}: {reason}", e.column()), hint)
 }
 
 /// What is wrong with a `\ud800` that stands alone, where that is the error: programs that cut text in UTF-16 write such halves.

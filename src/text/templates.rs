@@ -74,7 +74,11 @@ pub fn source(template: &str) -> Result<&str> {
         return Ok(template);
     }
     let shown: String = template.chars().take(60).collect();
-    Err(Error::config("chat-template", format!("is {shown:?}"), format!("give {}, or Jinja: a text with {{{{ or {{%", one_of(NAMES))))
+    Err(Error::config(
+        "chat-template",
+        format!("is {shown:?}"),
+        format!("give {}, or Jinja: a file of it, or text with {{{{ or {{%", one_of(NAMES)),
+    ))
 }
 
 /// The control tokens that a template's source spells, such as `<|im_end|>` or `[INST]`.

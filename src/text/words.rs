@@ -25,7 +25,8 @@ pub(super) fn first_lost(text: &str, message: &Value) -> Option<Lost> {
             }
         }
     }
-    let calls = message["tool_calls"].as_array().into_iter().flatten();
+    // `function_call` is what OpenAI called the only call of a turn before there were several.
+    let calls = message["tool_calls"].as_array().into_iter().flatten().chain([&message["function_call"]]);
     let mut names = calls.filter_map(|call| call["function"]["name"].as_str().or_else(|| call["name"].as_str()));
     names.find(|name| !text.contains(*name)).map(|name| Lost::Call(name.to_owned()))
 }
@@ -50,6 +51,8 @@ mod tests {
         assert_eq!(first_lost("It is 4.", &message), Some(Lost::Word("<think>".into())));
         assert_eq!(first_lost("<think> add </think>It is  4.", &message), Some(Lost::Call("sum".into())));
         assert_eq!(first_lost("<think> add </think>It is  4.[sum]", &message), None);
+        let older = json!({"content": "", "function_call": {"name": "sum", "arguments": "{}"}});
+        assert_eq!(first_lost("", &older), Some(Lost::Call("sum".into())));
         assert_eq!(first_lost("b a", &json!({"content": "a b"})), Some(Lost::Word("b".into())), "the order counts");
         assert_eq!(first_lost("a", &json!({"content": "a", "reasoning_content": "why"})), Some(Lost::Word("why".into())));
     }

@@ -11,6 +11,7 @@ use serde::{Deserialize, Serialize};
 
 use super::batch::Cursor;
 use super::chain::ChainState;
+use super::kernels::KernelChoices;
 use super::progress::Progress;
 use super::score::Score;
 use crate::adapters::{ParamLayout, ParamSpec};
@@ -58,6 +59,9 @@ pub struct State {
     /// The optimizer step that was under way, if some of its micro-batches were done.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub partial: Option<Partial>,
+    /// Kernel choices that the run's bits depend on; checkpoints of earlier versions do not have them.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub kernels: Option<KernelChoices>,
 }
 
 /// An optimizer step of which some micro-batches are done. `cursor` is where the step began: its micro-batches are drawn again from there.

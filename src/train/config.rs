@@ -6,6 +6,7 @@ use serde_json::Value;
 use super::chain::check_steps;
 use super::context::ContextConfig;
 use super::mixture::Shares;
+use super::recompute::RecomputeChoice;
 use super::schedule::{Decay, Schedule, Warmup};
 use crate::adapters::AdapterConfig;
 use crate::gpu::clock;
@@ -112,8 +113,11 @@ pub struct TrainConfig {
     pub patience: u64,
     /// Steps between checkpoints; 0 saves at the end and when interrupted only; default 100.
     pub save_every: u64,
-    /// Compute a block's activations again in the backward pass instead of keeping them; default true.
-    pub recompute: bool,
+    /// Compute a block's activations again in the backward pass instead of keeping them; default where keeping them does not fit.
+    pub recompute: RecomputeChoice,
+    /// Most bytes that a run may plan on the GPU.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub memory: Option<u64>,
 }
 
 const FORMATS: &[(&str, Format)] = &[("auto", Format::Auto), ("plain", Format::Plain), ("chat", Format::Chat), ("alpaca", Format::Alpaca)];
@@ -140,6 +144,7 @@ const MAY_CHANGE: &[&str] = &[
     "save-every",
     "patience",
     "recompute",
+    "memory",
 ];
 
 /// The key that a resumed run may make smaller.
@@ -199,7 +204,8 @@ impl TrainConfig {
             eval_every: s.count("eval-every", 0, 0..=u64::MAX)?,
             patience: s.count("patience", 0, 0..=u64::MAX)?,
             save_every: s.count("save-every", 100, 0..=u64::MAX)?,
-            recompute: s.flag("recompute", true)?,
+            recompute: RecomputeChoice::read(s)?,
+            memory: s.bytes("memory")?,
             adapter: AdapterConfig::read(s)?,
         };
         check_steps(&mut config, (steps.is_some(), epochs.is_some()))?;

@@ -9,6 +9,7 @@ use super::config::TrainConfig;
 use super::context::Positions;
 use super::data::{Task, TrainData};
 use super::events::StepReport;
+use super::kernels::KernelChoices;
 use super::passes::Passes;
 use super::pose;
 use super::progress::Progress;
@@ -72,6 +73,7 @@ pub struct Job {
     base: BaseIdentity,
     data_hash: String,
     lr_changes: Vec<LrChange>,
+    resumed_kernels: Option<KernelChoices>,
     accumulating: Option<Accumulating>,
     /// Rows of a group of shifted sparse attention.
     group: Option<u32>,
@@ -139,6 +141,7 @@ impl Job {
             base,
             config,
             lr_changes: Vec::new(),
+            resumed_kernels: None,
             accumulating: None,
         })
     }
@@ -156,6 +159,11 @@ impl Job {
     /// Where the run went on with a smaller learning rate, in order.
     pub fn lr_changes(&self) -> &[LrChange] {
         &self.lr_changes
+    }
+
+    /// Kernel choices of the checkpoint that it was resumed from.
+    pub fn resumed_kernels(&self) -> Option<&KernelChoices> {
+        self.resumed_kernels.as_ref()
     }
 
     /// Tokens that went through the model so far.
@@ -311,11 +319,11 @@ impl Job {
         self.accumulating.as_ref().is_some_and(|step| step.next > 0)
     }
 
-    /// The bytes of a checkpoint with these tensors: all that [`Seat::resume`] needs.
+    /// The bytes of a checkpoint with these tensors, which come from a session with `kernels`: all that [`Seat::resume`] needs.
     ///
     /// # Errors
     /// A progress that JSON cannot hold.
-    pub fn checkpoint(&self, buffers: &Buffers) -> Result<Vec<u8>> {
+    pub fn checkpoint(&self, buffers: &Buffers, kernels: &KernelChoices) -> Result<Vec<u8>> {
         let cursor = self.accumulating.as_ref().map_or(self.packer.cursor(), |step| &step.before);
         let state = State {
             version: VERSION,
@@ -334,6 +342,7 @@ impl Job {
                 sum: step.sum,
                 by_task: step.by_task.clone(),
             }),
+            kernels: Some(kernels.clone()),
         };
         checkpoint::write(&state, &self.layout.params, buffers)
     }
@@ -356,13 +365,14 @@ impl Job {
         };
         let buffers = saved.buffers(&layout.params)?;
         // Nothing of the job has changed so far; from here on nothing can fail.
-        let State { step, tokens, progress, chain, lr_changes, partial, config, .. } = saved.state;
+        let State { step, tokens, progress, chain, lr_changes, partial, kernels, config, .. } = saved.state;
         if let (Some(run), Some(saved)) = (&mut self.chain, chain) {
             run.state = saved;
         }
         (self.layout, self.packer, self.accumulating) = (layout, packer, None);
         (self.step, self.tokens, self.progress) = (step, tokens, progress);
         self.rounding = Rounding::Exact; // of the first link, told when it began
+        self.resumed_kernels = kernels;
         let changed = self.config.smaller_lr(&config);
         self.lr_changes = lr_changes;
         self.lr_changes.extend(changed.map(|from| LrChange { step, from, to: self.config.lr }));

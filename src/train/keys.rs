@@ -95,7 +95,8 @@ pub const KEYS: &[Key] = &[
     count("patience", 0, MANY, "0", "Stop after this many evaluations without a lower loss; 0 never"),
     count("save-every", 0, MANY, "100", "Steps between checkpoints; 0 saves at the end and when interrupted only"),
     switch("strict-base", "false", "Refuse an initial adapter that was trained on another file of the base, instead of warning"),
-    switch("recompute", "true", "Compute activations again in the backward pass instead of keeping them: slower, less memory"),
+    choice("recompute", &["auto", "on", "off"], r#""auto""#, "Compute activations again in the backward pass instead of keeping them: slower, less memory; auto does it where they do not fit"),
+    Key { key: "memory", kind: Kind::Text, default: "null", help: "Most GPU memory that a run may plan, such as 2 GiB; without it activations are kept up to 2 GiB in all" },
 ];
 
 /// A setting as a form needs it.
@@ -222,7 +223,8 @@ mod tests {
                     assert!(error.contains(&one_of(names)), "{error}");
                 }
                 Kind::Option(OptionKind::Switch) => assert!(read(key, json!("?")).is_err() && read(key, json!(true)).is_ok(), "{key}"),
-                Kind::Names | Kind::Patterns | Kind::Text | Kind::Option(OptionKind::Counts | OptionKind::Numbers) => {
+                Kind::Text => assert!(read(key, json!([7])).is_err(), "{key}"),
+                Kind::Names | Kind::Patterns | Kind::Option(OptionKind::Counts | OptionKind::Numbers) => {
                     assert!(read(key, json!(7)).is_err(), "{key}")
                 }
             }

@@ -5,6 +5,7 @@ use super::chain::link_ends;
 use super::config::TrainConfig;
 use super::data::TrainData;
 use super::passes::Passes;
+use super::recompute::{allowed, check_memory};
 use super::session::{Planned, Shape};
 use crate::adapters::AdapterLayout;
 use crate::config::ModelConfig;
@@ -24,6 +25,8 @@ pub struct TrainPlan {
     pub layout: AdapterLayout,
     /// Rows of a micro-batch.
     pub rows: usize,
+    /// Whether activations are computed again.
+    pub recompute: Recompute,
     /// How the run goes through its rows, where they were given.
     pub passes: Option<Passes>,
 }
@@ -87,12 +90,17 @@ impl TrainPlan {
         let shape = Shape {
             rows,
             positions: data.map_or(0, TrainData::longest_held_out).max(config.context.reach(config.seq)),
-            recompute: if config.recompute { Recompute::Blocks } else { Recompute::Off },
+            recompute: Recompute::Off,
             quantize: quant::by_name(&config.quantize),
             training: true,
         };
         let base = Base::suiting(resident, file, limits, shape.quantize, rows)?.with_config(model);
-        let planned = Planned::on(base, &[&layout], shape, limits, tuner)?;
-        Ok(TrainPlan { planned, layout, rows, passes })
+        let most = allowed(config.memory, limits);
+        let (planned, recompute) = config.recompute.choose(
+            |recompute| Planned::on(base.clone(), &[&layout], Shape { recompute, ..shape }, limits, tuner),
+            |planned| planned.footprint().total() <= most,
+        )?;
+        check_memory(&planned, config.memory)?;
+        Ok(TrainPlan { planned, layout, rows, recompute, passes })
     }
 }

@@ -60,7 +60,7 @@ pub struct Trend {
 
 /// Weight of a new loss in the mean.
 const NEW: f32 = 0.1;
-/// Steps until the mean says something.
+/// Steps until the mean says something, unless one loss alone lifts it by [`RISE`]: what an update at a far too high rate does.
 const FIRST: u64 = 10;
 /// Nats above the lowest mean from which a run diverges: far more than the noise of small batches, and on the way to the loss of guessing.
 const RISE: f32 = 1.0;
@@ -71,7 +71,8 @@ impl Trend {
         let before = before.unwrap_or(Self { steps: 0, mean: loss, lowest: loss });
         let mean = before.mean + NEW * (loss - before.mean);
         let steps = before.steps.saturating_add(1);
-        Self { steps, mean, lowest: if steps <= FIRST { mean } else { before.lowest.min(mean) } }
+        let settling = steps <= FIRST && mean <= before.mean + RISE && !before.diverges();
+        Self { steps, mean, lowest: if settling { mean } else { before.lowest.min(mean) } }
     }
 
     /// Whether the loss has risen so far that the run is better taken up from before that.
@@ -155,6 +156,9 @@ mod tests {
         let found = ends(&mut noisy.take(100).chain([10.8; 20]).chain([1.6; 40]));
         assert_eq!(found.iter().position(|diverges| *diverges).map(|at| at / 4), Some(25));
         assert_eq!(found.last(), Some(&false));
+        // A first update that destroys everything is seen at once, whatever comes after; rows of different difficulty are not that.
+        assert_eq!(ends(&mut [1.0, 60.0, 60.0, 60.0].into_iter()), [false, true, true, true]);
+        assert!(!ends(&mut [0.7, 7.8, 0.3, 6.0].into_iter().cycle().take(10)).contains(&true));
     }
 
     #[test]

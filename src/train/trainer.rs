@@ -53,6 +53,7 @@ impl Trainer {
             _ => None,
         };
         let session = plan.planned.realize(gpu, file, |_, _| {}).await?;
+        tuner.unpin();
         if !job.layout.norms.is_empty() && !has_norms {
             norms::fill(&job.layout, &session.base_norms(gpu).await?, &mut values);
         }
@@ -186,7 +187,7 @@ impl Trainer {
     /// A lost device.
     pub async fn checkpoint(&mut self, gpu: &Gpu) -> Result<Vec<u8>> {
         let buffers = self.seat(gpu).read_buffers().await?;
-        self.job.checkpoint(&buffers)
+        self.job.checkpoint(&buffers, self.session.kernels())
     }
 
     /// The files of the adapter in PEFT layout.

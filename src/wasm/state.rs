@@ -17,6 +17,7 @@ use crate::settings::Map;
 use crate::text::inspect::RowView;
 use crate::text::{DataOptions, Dataset, Tokenizer, read_rows};
 use crate::train::TrainConfig;
+use crate::train::recompute::RecomputeChoice;
 use crate::train::trainer::{TrainData, TrainPlan};
 use crate::{Error, Result, demo};
 
@@ -153,7 +154,7 @@ impl State {
             data = Some(TrainData::read(&config, &base.tokenizer, &[(rows.name(), rows.bytes()?)], &[])?.0);
         }
         let config = TrainConfig::from_map(&settings)?;
-        let plan = match TrainPlan::on(base.resident.as_ref(), &base.file, &config, data.as_ref(), self.gpu.plan_limits(), &self.tuner) {
+        let plan = match self.planned(base, &config, data.as_ref()) {
             Ok(plan) => plan,
             // What the device cannot hold is an answer, not a failure.
             Err(error @ Error::Limit { .. }) => {
@@ -185,6 +186,17 @@ impl State {
             answer["warnings"] = passes.warnings().into_iter().chain(config.warnings(passes.steps)).collect::<Vec<_>>().into();
         }
         Ok(answer)
+    }
+
+    /// Plans a run; where nobody chose, activations are kept only within the caller's limit.
+    pub fn planned(&self, base: &Base, config: &TrainConfig, data: Option<&TrainData>) -> Result<TrainPlan> {
+        let plan =
+            |config: &TrainConfig| TrainPlan::on(base.resident.as_ref(), &base.file, config, data, self.gpu.plan_limits(), &self.tuner);
+        let made = plan(config)?;
+        if config.recompute == RecomputeChoice::Auto && self.check_size(made.planned.footprint().total()).is_err() {
+            return plan(&TrainConfig { recompute: RecomputeChoice::On, ..config.clone() });
+        }
+        Ok(made)
     }
 
     /// Refuses plans beyond the caller's limit.

@@ -27,5 +27,5 @@ export interface StartOptions {
   tune: boolean;
 }
 export interface StepResult { events: TrainEvent[]; save: boolean; best: boolean; diverges: boolean; over: boolean; step: number; total: number }
-export type WriteOptions = Omit<GenerateOptions, "signal" | "onProgress" | "onWarning">;
+export type WriteOptions = Omit<GenerateOptions, "signal" | "onProgress" | "onWarning" | "onEnd">;
 "#;

@@ -1,5 +1,7 @@
 //! Text from the base, from the run's adapter, or from an adapter's files.
 
+use serde_json::{Value, json};
+
 use super::jobs::{chat, opened, running};
 use super::options::{Adapter, AdapterFiles, Callback, Prompt, Write};
 use super::state::{Base, State, loaded};
@@ -33,7 +35,7 @@ fn room(needed: usize, context: usize) -> usize {
 }
 
 impl State {
-    /// Continues a prompt; `piece` gets the text as it comes. The whole text.
+    /// Continues a prompt; `piece` gets the text as it comes. `Written` of the package.
     pub async fn generate(
         &mut self,
         prompt: &Prompt,
@@ -41,7 +43,7 @@ impl State {
         how: &Write,
         piece: &Callback,
         progress: &Callback,
-    ) -> Result<String> {
+    ) -> Result<Value> {
         let own = matches!(adapter, Adapter::Current) || (matches!(adapter, Adapter::None) && self.job.is_some());
         if !own {
             self.load_resident(progress).await?;
@@ -75,30 +77,28 @@ impl State {
             !abort.get()
         };
         let stop = base.tokenizer.stop_ids();
-        if own {
+        let written = if own {
             let job = running(&mut self.job)?;
             let choice = matches!(adapter, Adapter::Current).then_some(0);
             let (store, model, tables) = job.trainer.session().parts();
-            if job.decoder.as_ref().is_none_or(|d| d.max_len() < needed) {
-                job.decoder = None;
-                let made = Decoder::new(&self.gpu, store, model, Some(tables), room(needed, context), &mut self.tuner, false).await?;
-                job.decoder = Some(made);
-            }
-            if let Some(decoder) = &mut job.decoder {
-                generate(&self.gpu, store, decoder, &tokens, &sampling, stop, choice, &mut each).await?;
-            }
+            let decoder = match job.decoder.take().filter(|decoder| decoder.max_len() >= needed) {
+                Some(decoder) => decoder,
+                None => Decoder::new(&self.gpu, store, model, Some(tables), room(needed, context), &mut self.tuner, false).await?,
+            };
+            let decoder = job.decoder.insert(decoder);
+            generate(&self.gpu, store, decoder, &tokens, &sampling, stop, choice, &mut each).await?
         } else {
             let writer = writer(&mut self.writer, &self.gpu, base, &mut self.tuner, &adapter, how.strict_base, needed).await?;
             let choice = matches!(adapter, Adapter::Files(_)).then_some(0);
-            writer.generator.generate(&self.gpu, &tokens, &sampling, stop, choice, &mut each).await?;
-        }
+            writer.generator.generate(&self.gpu, &tokens, &sampling, stop, choice, &mut each).await?
+        };
         if abort.get() {
             return Err(Error::Stopped);
         }
         let rest = stream.finish();
         piece.text(&rest);
         text.push_str(&rest);
-        Ok(text)
+        Ok(json!({ "text": text, "tokens": written.tokens.len(), "stopped": written.ended }))
     }
 }
 

@@ -6,6 +6,7 @@ use weblora::adapters::{Init, ParamLayout, ParamSpec, Storage};
 use weblora::text::Example;
 use weblora::train::batch::Cursor;
 use weblora::train::checkpoint::{Buffers, LrChange, Partial, State, data_hash, write};
+use weblora::train::kernels::KernelChoices;
 use weblora::train::progress::{Best, Progress, Trend};
 use weblora::train::{Checkpoint, TrainConfig};
 
@@ -50,6 +51,7 @@ fn state() -> State {
         chain: None,
         lr_changes: vec![LrChange { step: 2, from: 2e-4, to: 1e-4 }],
         partial: Some(Partial { micro_batches: 1, sum: 0.1 + 0.2, by_task: Vec::new() }),
+        kernels: Some(KernelChoices { device: "a GPU".into(), choices: [("case".to_owned(), "kernel A=1".to_owned())].into() }),
     }
 }
 

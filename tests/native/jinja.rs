@@ -93,6 +93,10 @@ fn templates_that_would_never_end_are_stopped_by_name() {
         "{% for i in range(100000) %}{{ range(100000) | sum }}{% endfor %}",
         "{% set s = 'ab' * 5000000 %}{% for i in range(100000) %}{{ 'c' in s }}{{ s.find('c') }}{{ s == s }}{% endfor %}",
         "{{ range(100000) | unique | list | length }}",
+        // Keys are hashed whole, names are copied into what an undefined value says.
+        "{% set s = 'a' * 1000000 %}{% for i in range(100000) %}{% set t = {s: 1} %}{% endfor %}",
+        "{% set s = 'a' * 1000000 %}{% for i in range(100000) %}{% set t = m[0][s] %}{% set t = m[s] %}{% endfor %}",
+        "{% set s = 'a' * 1000000 %}{% for i in range(100000) %}{% set t = m[0] | attr(s) %}{% endfor %}",
     ] {
         limit(loops, &["limit", "steps"]);
     }
@@ -139,6 +143,7 @@ fn templates_that_would_never_end_are_stopped_by_name() {
         refused(Template::new(&format!("{{{{ {}1{} }}}}", open.repeat(100_000), close.repeat(100_000))).map(|_| ()), &["limit"]);
     }
     refused(Template::new(&"{% if 1 %}".repeat(5000)).map(|_| ()), &["limit"]);
+    refused(Template::new(&format!("{{{{ {} }}}}", "a".repeat(2_000))).map(|_| ()), &["name of 2000 bytes", "limit"]);
     refused(Template::new(&"a".repeat(2_000_000)).map(|_| ()), &["2000000", "limit"]);
     // Long chains are not deep.
     assert_eq!(render(&format!("{{{{ 1{} }}}}", "+1".repeat(100_000)), &json!({})).expect("adds").text, "100001");

@@ -21,6 +21,7 @@ mod hostile;
 mod jinja;
 mod jobs;
 mod jobs_program;
+mod kernel_choices;
 mod kernels;
 mod kill;
 mod large_models;

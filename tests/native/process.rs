@@ -6,7 +6,7 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use crate::common::gpu;
 use crate::common::program::{asset, fails, golden, succeeds, text, train};
@@ -155,13 +155,16 @@ fn a_run_that_diverged_takes_a_smaller_rate_and_no_larger_one() {
     for again in [&["--lr", "1e30"][..], &["--resume"]] {
         let (code, said) = run(again);
         assert_eq!(code, Some(1), "{said}");
-        assert!(said.contains("the checkpoint of step 1 in ") && said.contains("--resume --out") && said.contains("--lr 5e29"), "{said}");
-        assert_eq!(state(&out)["step"], 1, "{again:?}: {said}");
+        assert!(said.contains("the checkpoint of step 0 in ") && said.contains("--resume --out") && said.contains("--lr 1e-3"), "{said}");
+        assert_eq!(state(&out)["step"], 0, "{again:?}: the first update destroyed what step 1 saved: {said}");
     }
     let (code, said) = run(&["--resume", "--lr", "1e31"]);
     assert!(code == Some(1) && said.contains("give a smaller one"), "{said}");
-    let (_, said) = run(&["--resume", "--lr", "1e-3"]);
-    assert!(said.contains("the learning rate is 0.001 from here on"), "{said}");
+    let (code, said) = run(&["--resume", "--lr", "1e-3"]);
+    assert!(code == Some(0) && said.contains("the learning rate is 0.001 from here on"), "{said}");
+    let saved = state(&out);
+    assert_eq!((&saved["step"], &saved["lr_changes"]), (&json!(6), &json!([{ "step": 0, "from": 1e30, "to": 1e-3 }])));
+    assert_eq!(names(&out), WHOLE);
 }
 
 /// Fewer steps than were done is no run.

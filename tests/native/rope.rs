@@ -58,7 +58,7 @@ const SEQ: usize = 32;
 fn alone(gpu: &Gpu, file: &ModelFile, prompt: &[u32], how: &Sampling, max_len: usize) -> Vec<u32> {
     let mut tuner = Tuner::for_device(gpu);
     let mut generator = block_on(Generator::open(gpu, file, &[], None, max_len, &mut tuner, false, |_, _| {})).expect("a generator");
-    block_on(generator.generate(gpu, prompt, how, &[], None, |_| true)).expect("text")
+    block_on(generator.generate(gpu, prompt, how, &[], None, |_| true)).expect("text").tokens
 }
 
 #[test]
@@ -99,6 +99,7 @@ fn text_past_the_rows_of_a_run_is_that_of_a_fresh_base() {
         let mut during = |tokens: usize, prompt: &[u32]| {
             block_on(generate(gpu, store, &mut decoder, prompt, &Sampling { max_tokens: tokens, ..how.clone() }, &[], None, |_| true))
                 .expect("text")
+                .tokens
         };
         assert_eq!(during(how.max_tokens, &prompt), fresh, "during a run, {scaling:?}");
         if matches!(scaling, RopeScaling::LongRope { .. }) {

@@ -12,6 +12,7 @@ use weblora::train::trainer::{TrainData, TrainPlan, Trainer};
 use weblora::train::{Event, Run, TrainConfig};
 
 use crate::common::gpu;
+use crate::common::program::{asset, fails, succeeds};
 
 fn config(settings: Value) -> TrainConfig {
     TrainConfig::from_map(settings.as_object().expect("an object")).expect("settings")
@@ -148,4 +149,27 @@ fn what_cannot_be_addressed_is_a_limit_and_no_panic() {
     let tensor = recorder.transient("x", (1 << 30) - 1);
     recorder.clear(tensor);
     assert!(Plan::new(recorder, limits).is_ok());
+}
+
+#[test]
+fn recompute_is_chosen_by_the_memory_that_is_allowed_and_both_are_shown() {
+    let plan = |more: &[&str]| {
+        let model = asset("demo.gguf");
+        let output = succeeds(&[&["plan", "--model", &model, "--batch", "2", "--seq", "64", "--json"], more].concat());
+        serde_json::from_str::<serde_json::Value>(&output).expect("JSON")
+    };
+    let (auto, off, on) = (plan(&[]), plan(&["--no-recompute"]), plan(&["--recompute", "on"]));
+    assert_eq!((&auto, &auto["recompute"]), (&off, &"off".into()));
+    let bytes = |plan: &serde_json::Value, key: &str| plan[key].as_u64().expect("bytes");
+    assert_eq!(bytes(&off, "other_recompute_bytes"), bytes(&on, "planned_bytes"));
+    assert_eq!(bytes(&on, "other_recompute_bytes"), bytes(&off, "planned_bytes"));
+    let kept = bytes(&off, "planned_bytes");
+    assert!(bytes(&on, "planned_bytes") < kept);
+    assert_eq!(plan(&["--memory", &format!("{kept} b")])["recompute"], "off");
+    assert_eq!(plan(&["--memory", &format!("{} b", kept - 1)]), on);
+    let model = asset("demo.gguf");
+    fails(&["plan", "--model", &model, "--seq", "64", "--memory", "1 kB"], &["(memory)", "raise --memory"]);
+    fails(&["plan", "--model", &model, "--recompute", "sometimes"], &["recompute"]);
+    let shown = succeeds(&["plan", "--model", &model, "--batch", "2", "--seq", "64"]);
+    assert!(shown.contains("activations are kept; computed again (--recompute on)"), "{shown}");
 }

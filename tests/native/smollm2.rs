@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use serde_json::Value;
 use weblora::adapters::{AdapterConfig, initial_buffer};
 use weblora::formats::ModelFile;
-use weblora::generate::{Generator, Sampling};
+use weblora::generate::{Ended, Generator, Sampling};
 use weblora::gpu::Tuner;
 use weblora::gpu::device::PlanLimits;
 use weblora::kernels::lowrank::JobRow;
@@ -132,11 +132,12 @@ fn the_chat_template_gets_a_sane_answer() {
     let prompt = ChatTemplate::of(&tokenizer).unwrap().render(&messages, None, true).unwrap();
     let prompt = tokenizer.encode(&prompt, false).unwrap();
     let sampling = Sampling { max_tokens: 16, ..Sampling::default() };
-    let tokens = pollster::block_on(async {
+    let written = pollster::block_on(async {
         let mut generator = Generator::open(gpu, &file, &[], None, 128, &mut Tuner::for_device(gpu), false, |_, _| {}).await.unwrap();
         generator.generate(gpu, &prompt, &sampling, tokenizer.stop_ids(), None, |_| true).await.unwrap()
     });
-    let answer = tokenizer.decode(&tokens, true).unwrap();
+    assert_eq!(written.ended, Ended::End);
+    let answer = tokenizer.decode(&written.tokens, true).unwrap();
     assert_eq!(answer, "The capital of France is Paris.");
 }
 

@@ -168,7 +168,8 @@ async fn a_base_comes_from_a_source_and_a_broken_source_is_named() {
     let info = engine.load_base(source(model.len(), whole).unchecked_into(), None, None).await.expect("the model");
     assert_eq!(get(&info, "name").as_string().as_deref(), Some("model.gguf"));
     let text = engine.generate("Hello".into(), js(&serde_json::json!({ "maxTokens": 4 })), JsValue::UNDEFINED, JsValue::UNDEFINED).await;
-    text.expect("some text");
+    let text = text.expect("some text");
+    assert_eq!((get(&text, "stopped").as_string().as_deref(), get(&text, "tokens").as_f64()), (Some("length"), Some(4.0)));
     let cases = [
         (model.len() / 2, whole, "format"),
         (model.len(), "return Promise.resolve(new Uint8Array(length - 1))", "format"),

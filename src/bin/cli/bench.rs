@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use clap::{Args, ValueEnum};
-use weblora::bench::{self, CompareRecord, KernelRecord, MatmulRecord, Options, ProfileRecord, Record, StepRecord, Workload};
+use weblora::bench::{self, CompareRecord, JobsRecord, KernelRecord, MatmulRecord, Options, ProfileRecord, Record, StepRecord, Workload};
 use weblora::formats::ModelFile;
 use weblora::{Error, Result, demo};
 
@@ -45,12 +45,17 @@ enum Config {
     Demo,
     /// Other methods beside plain LoRA of the same size, instead of the step, for every step named (default demo)
     Methods,
+    /// Eight jobs in one pass beside each of them alone, instead of the step, for every step named (default the model given, or demo)
+    Jobs,
 }
 
 impl BenchArgs {
     fn configs(&self) -> Vec<Config> {
         if self.config == [Config::Methods] {
             return vec![Config::Methods, Config::Demo];
+        }
+        if self.config == [Config::Jobs] {
+            return vec![Config::Jobs, if self.model.is_some() { Config::Smollm2 } else { Config::Demo }];
         }
         if !self.config.is_empty() {
             return self.config.clone();
@@ -75,6 +80,7 @@ pub fn run(args: &BenchArgs, output: &mut Output) -> Result<()> {
     let options = Options {
         kernels: configs.contains(&Config::Kernels),
         methods: configs.contains(&Config::Methods),
+        jobs: configs.contains(&Config::Jobs),
         quick: args.quick,
         profile: args.profile,
         tune: *measure,
@@ -90,7 +96,7 @@ async fn workloads(args: &BenchArgs, configs: &[Config]) -> Result<Vec<Workload>
     let mut workloads = Vec::new();
     for config in configs {
         workloads.push(match config {
-            Config::Kernels | Config::Methods => continue,
+            Config::Kernels | Config::Methods | Config::Jobs => continue,
             Config::StepS => Workload::small().await?,
             Config::StepM => Workload::medium().await?,
             Config::Demo => Workload::new("demo", demo::model().await?, 16, 32),
@@ -118,6 +124,7 @@ fn show(record: &Record, section: &mut &'static str, output: &mut Output) -> Res
         Record::Kernel(k) => (KERNELS, kernel_row(k)),
         Record::Step(s) => (STEPS, step_row(s)),
         Record::Compare(c) => (METHODS, compare_row(c)),
+        Record::Jobs(j) => (JOBS, jobs_rows(j)),
         Record::Profile(p) => (PROFILES, profile_row(p)),
     };
     if *section != heading {
@@ -131,7 +138,33 @@ const MATMULS: &str = "product   format    t      n     k        ms  GFLOP/s  of
 const KERNELS: &str = "kernel                       shape                                   ms  GFLOP/s  of peak";
 const STEPS: &str = "step";
 const METHODS: &str = "methods";
+const JOBS: &str = "jobs";
 const PROFILES: &str = "profile                                                 ms   share  launches  GFLOP/s";
+
+fn jobs_rows(j: &JobsRecord) -> String {
+    format!(
+        "{}: {} jobs of {} rows fused {:.1} ms, alone {:.1} ms in all: {:.3} ({:.3} to {:.3}, {} rounds)\n  padded to {} rows {:.1} ms: {:.3}\n  \
+         planned {} against {}: {:.3}\n  launches {} against {} of one job: {:.3}",
+        j.config,
+        j.jobs,
+        j.rows,
+        j.fused_ms,
+        j.alone_ms,
+        j.of_alone,
+        j.least,
+        j.most,
+        j.rounds,
+        j.padded_rows,
+        j.padded_ms,
+        j.of_padded,
+        bytes(j.fused_bytes),
+        bytes(j.separate_bytes),
+        j.of_bytes,
+        j.dispatches,
+        j.dispatches_one,
+        j.dispatches as f64 / j.dispatches_one.max(1) as f64
+    )
+}
 
 fn matmul_row(m: &MatmulRecord) -> String {
     format!(

@@ -1,7 +1,7 @@
 //! `weblora generate`: one prompt, answered by the base and by adapters, as the tokens come.
 
 use serde_json::json;
-use weblora::generate::{Generator, Sampling};
+use weblora::generate::{Ended, Generator, Sampling, Written, check_prompt};
 use weblora::text::{ChatOptions, StreamDecoder, chat};
 use weblora::train::TrainConfig;
 use weblora::{Error, Result};
@@ -54,7 +54,8 @@ pub fn run(args: &GenerateArgs, output: &mut Output) -> Result<()> {
 fn prompt_tokens(args: &GenerateArgs, base: &Base, own: &ChatOptions) -> Result<Vec<u32>> {
     let chat = args.chat.options(own)?;
     if args.raw || chat.source(&base.tokenizer)?.is_none() {
-        return base.tokenizer.encode_raw(&args.prompt);
+        let tokens = base.tokenizer.encode_raw(&args.prompt)?;
+        return check_prompt(&tokens).map(|()| tokens);
     }
     let mut messages = Vec::new();
     if let Some(system) = &args.system {
@@ -82,7 +83,7 @@ fn answer(
     let mut text = String::new();
     let mut heard = Ok(true);
     let began = std::time::Instant::now();
-    let tokens = pollster::block_on(generator.generate(&device.gpu, prompt, sampling, base.tokenizer.stop_ids(), adapter, |token| {
+    let written = pollster::block_on(generator.generate(&device.gpu, prompt, sampling, base.tokenizer.stop_ids(), adapter, |token| {
         let piece = stream.push(&base.tokenizer, token);
         text.push_str(&piece);
         if !output.is_json() {
@@ -90,25 +91,25 @@ fn answer(
         }
         matches!(heard, Ok(true))
     }))?;
+    let Written { tokens, ended } = written;
     if !heard? {
         return Ok(());
     }
     let rest = stream.finish();
     text.push_str(&rest);
     let per_s = tokens.len() as f64 / began.elapsed().as_secs_f64();
-    let ended = tokens.len() < sampling.max_tokens;
     if output.is_json() {
         let event = json!({
             "event": "answer", "adapter": name, "prompt": args.prompt, "text": text, "tokens": tokens.len(), "tokens_per_s": per_s,
-            "stopped": if ended { "end" } else { "length" },
+            "stopped": ended,
         });
         return output.print(&event.to_string());
     }
     output.stream(&rest)?;
     output.print("")?;
     output.remark(&match ended {
-        true => format!("(ended by the model after {} tokens)", tokens.len()),
-        false => format!("(cut after {} tokens, not ended by the model: --max-tokens)", tokens.len()),
+        Ended::End => format!("(ended by the model after {} tokens)", tokens.len()),
+        Ended::Length | Ended::Reader => format!("(cut after {} tokens, not ended by the model: --max-tokens)", tokens.len()),
     });
     Ok(())
 }

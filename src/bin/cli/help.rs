@@ -2,8 +2,10 @@
 
 use std::ffi::OsString;
 
+use clap::error::{ContextKind, ContextValue, ErrorKind};
 use clap::{CommandFactory, FromArgMatches};
 use weblora::adapters::METHODS;
+use weblora::settings::our_name;
 
 use super::args::Cli;
 
@@ -39,7 +41,20 @@ const USUAL: &[&str] = &[
 pub fn parse() -> Cli {
     let arguments: Vec<OsString> = std::env::args_os().collect();
     let read = command(&arguments).try_get_matches_from(&arguments).and_then(|matches| Cli::from_arg_matches(&matches));
-    read.unwrap_or_else(|error| error.exit())
+    read.unwrap_or_else(|error| with_our_name(error, &arguments).exit())
+}
+
+/// An unknown flag of a run that other trainers have is met with ours, not with the one that is spelled most like it.
+fn with_our_name(mut error: clap::Error, arguments: &[OsString]) -> clap::Error {
+    let of_run = arguments.get(1).and_then(|verb| verb.to_str()).is_some_and(|verb| VERBS.contains(&verb));
+    let ours = match error.get(ContextKind::InvalidArg) {
+        Some(ContextValue::String(flag)) if of_run && error.kind() == ErrorKind::UnknownArgument => our_name(flag.trim_start_matches('-')),
+        _ => None,
+    };
+    if let Some(ours) = ours {
+        error.insert(ContextKind::SuggestedArg, ContextValue::String(format!("--{ours}")));
+    }
+    error
 }
 
 /// The command line with a help that fits `arguments`.
@@ -102,6 +117,21 @@ mod tests {
         assert!(plan.contains("--modules") && !plan.contains("--knots"), "{plan}");
         // What is not a method is left to the settings to refuse.
         assert!(!help(&["weblora", "train", "--method", "dora", "--help"]).contains("--beta1"));
+    }
+
+    #[test]
+    fn the_flags_of_other_trainers_are_met_with_ours() {
+        let said = |arguments: &[&str]| {
+            let arguments: Vec<OsString> = ["weblora"].iter().chain(arguments).map(OsString::from).collect();
+            let error = command(&arguments).try_get_matches_from(&arguments).expect_err("unknown");
+            with_our_name(error, &arguments).to_string()
+        };
+        for (theirs, ours) in [("--lora-alpha", "--alpha"), ("--learning_rate=1", "--lr"), ("--batch-size", "--batch-rows")] {
+            let text = said(&["train", theirs, "3"]);
+            assert!(text.contains(&format!("'{ours}'")), "{theirs}: {text}");
+        }
+        assert!(said(&["train", "--epoch", "3"]).contains("'--epochs'"));
+        assert!(!said(&["shaders", "--lora-alpha"]).contains("'--alpha'"));
     }
 
     #[test]

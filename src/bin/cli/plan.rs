@@ -6,6 +6,8 @@ use serde_json::json;
 use weblora::Result;
 use weblora::gpu::Tuner;
 use weblora::gpu::device::PlanLimits;
+use weblora::model::llama::Recompute;
+use weblora::train::recompute::RecomputeChoice::{Off, On};
 use weblora::train::trainer::TrainPlan;
 use weblora::train::{Event, TrainConfig};
 
@@ -28,7 +30,11 @@ pub fn run(args: &TrainArgs, output: &mut Output) -> Result<()> {
     for message in warnings.into_iter().flatten().chain(own) {
         output.event(&Event::Warning { job: Some(config.name.clone()), message });
     }
+    let other = TrainConfig { recompute: if plan.recompute == Recompute::Off { On } else { Off }, memory: None, ..config.clone() };
+    let other = TrainPlan::new(&model, &other, data.as_ref(), PlanLimits::FLOOR, &Tuner::none());
+    let other = other.map(|plan| plan.planned.footprint().total());
     let footprint = plan.planned.footprint();
+    let recompute = if plan.recompute == Recompute::Off { "off" } else { "on" };
     let (micro, update) = plan.planned.dispatches();
     let trainable = plan.layout.params.trainable();
     let largest = plan.planned.store.entries().into_iter().max_by_key(|e| e.bytes);
@@ -37,6 +43,7 @@ pub fn run(args: &TrainArgs, output: &mut Output) -> Result<()> {
         return output.print(
             &json!({
                 "event": "plan", "model": model.name(), "rows": plan.rows, "steps": steps, "passes": plan.passes, "trainable_parameters": trainable,
+                "recompute": recompute, "other_recompute_bytes": other.as_ref().ok(),
                 "planned_bytes": footprint.total(), "persistent": footprint.persistent, "activations": footprint.arenas,
                 "params": footprint.params, "dispatches": micro, "update_dispatches": update,
                 "largest_buffer": binding, "largest_buffer_bytes": binding_bytes,
@@ -54,5 +61,14 @@ pub fn run(args: &TrainArgs, output: &mut Output) -> Result<()> {
     output.print(&format!("  {:12} {:>12}  {}", "activations", bytes(footprint.arenas), footprint.arenas))?;
     output.print(&format!("  {:12} {:>12}  {}", "params", bytes(footprint.params), footprint.params))?;
     output.print(&format!("  {:12} {:>12}  {}", "total", bytes(footprint.total()), footprint.total()))?;
+    output.print(&match (recompute, other) {
+        ("on", Ok(kept)) => format!(
+            "  activations are computed again; kept, where --memory or the device's largest buffer allows it, the total is {}",
+            bytes(kept)
+        ),
+        ("on", Err(_)) => "  activations are computed again; kept they would not fit into a device's buffers".to_owned(),
+        (_, Ok(less)) => format!("  activations are kept; computed again (--recompute on) the total is {}", bytes(less)),
+        (_, Err(error)) => format!("  activations are kept; computed again: {error}"),
+    })?;
     output.print(&format!("  largest buffer {binding}, {}; {micro} + {update} dispatches a step", bytes(binding_bytes)))
 }

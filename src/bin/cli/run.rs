@@ -6,6 +6,7 @@ use weblora::Result;
 use weblora::export::peft::File;
 use weblora::formats::ModelFile;
 use weblora::settings::Map;
+use weblora::train::kernels::KernelChoices;
 use weblora::train::run::OnDevice;
 use weblora::train::start::{Start, fill_in, from_adapter};
 use weblora::train::trainer::{TrainPlan, Trainer};
@@ -27,14 +28,14 @@ pub fn run(args: &TrainArgs, output: &mut Output) -> Result<()> {
     let mut begun_with = None;
     if let Some(Saved { file, bytes, .. }) = &saved {
         // What the run was started with, where the command line says nothing else.
-        let settings = &*begun_with.insert(Checkpoint::read(file, bytes)?.state.config);
-        fill_in(&mut map, settings);
+        let state = &*begun_with.insert(Checkpoint::read(file, bytes)?.state);
+        fill_in(&mut map, &state.config);
     }
     let first = TrainConfig::from_map(&map)?;
     let model = open_model(needed("model", first.model.as_ref())?, first.tokenizer.as_deref().map(Path::new))?;
     let (mut config, start) = start_from(map, first, &model, args.resume)?;
-    if let Some(settings) = &begun_with {
-        config.check_resume(settings)?; // before the model is loaded
+    if let Some(state) = &begun_with {
+        config.check_resume(&state.config)?; // before the model is loaded
     }
     let (data, mut warnings) = data::read(&mut config, &model, args.resume)?;
     let other_base = start.as_ref().and_then(|start| start.warning.as_ref());
@@ -44,6 +45,7 @@ pub fn run(args: &TrainArgs, output: &mut Output) -> Result<()> {
         OutFolder::check_free(Path::new(&config.out))?;
     }
     let mut device = Device::open(&args.device)?;
+    KernelChoices::repeat(begun_with.as_ref().and_then(|state| state.kernels.as_ref()), &mut device.tuner);
     let plan = TrainPlan::new(&model, &config, Some(&data), device.gpu.plan_limits(), &device.tuner)?;
     // From here on things are written: everything that can be wrong with the settings has been found.
     let mut begun = None;

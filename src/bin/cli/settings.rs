@@ -137,10 +137,17 @@ pub struct TrainArgs {
     #[arg(long, help_heading = "Run", num_args = 0, default_missing_value = "true")]
     #[serde(rename = "shuffle", serialize_with = "negated")]
     no_shuffle: Option<bool>,
-    /// Keep all activations instead of computing them again: faster, more memory.
+    /// Compute activations again instead of keeping them: on (slower, less memory), off, or auto: where they do not fit [default: auto].
+    #[arg(long, help_heading = "Run", value_name = "WHEN", conflicts_with = "no_recompute")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    recompute: Option<String>,
+    /// The same as --recompute off.
     #[arg(long, help_heading = "Run", num_args = 0, default_missing_value = "true")]
-    #[serde(rename = "recompute", serialize_with = "negated")]
+    #[serde(rename = "recompute", serialize_with = "negated", skip_serializing_if = "Option::is_none")]
     no_recompute: Option<bool>,
+    /// Most GPU memory that the run may plan, such as "2 GiB"; without it activations are kept up to 2 GiB in all.
+    #[arg(long, help_heading = "Run", value_name = "SIZE")]
+    memory: Option<String>,
 
     /// Peak learning rate [default: 5e-4].
     #[arg(long, help_heading = "Optimizer", value_name = "X", value_parser = finite)]
@@ -237,7 +244,10 @@ impl TrainArgs {
         let command = Self::augment_args(clap::Command::new("train"));
         let others = ["config", "resume", "overwrite", "gpu", "no-tune", "no-subgroups", "help"];
         let flags = command.get_arguments().filter_map(|arg| arg.get_long()).filter(|flag| !others.contains(flag));
-        flags.map(|flag| flag.strip_prefix("no-").unwrap_or(flag).to_owned()).collect()
+        let mut keys: Vec<String> = flags.map(|flag| flag.strip_prefix("no-").unwrap_or(flag).to_owned()).collect();
+        keys.sort();
+        keys.dedup();
+        keys
     }
 
     /// The settings of the run file and the flags together; a flag wins.

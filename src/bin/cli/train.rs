@@ -24,9 +24,13 @@ pub trait Keeper {
 /// evaluates as it goes.
 ///
 /// An error of the trainer or the disk ends the run at once: the last checkpoint stays as it is. Of a run that diverges, the last one from
-/// before that does.
+/// before that does, which may be that of the beginning.
 pub async fn drive(run: &mut Run, engine: &mut (impl Engine + Keeper), out: &OutFolder, output: &mut Output, stop: &Stop) -> Result<()> {
     let begun = Instant::now();
+    if run.done == 0 && !out.checkpoint().exists() {
+        // What is sound until an update has proven to be: the first one may destroy the adapter.
+        out.save(&engine.checkpoint(run.progress).await?)?;
+    }
     let mut earlier = out.has_earlier();
     while !run.is_over() {
         let advanced = run.advance(engine, |event| {
@@ -81,10 +85,13 @@ fn warning(run: &Run, message: &str) -> Event {
     Event::Warning { job: Some(run.config.name.clone()), message: message.to_owned() }
 }
 
-/// How to go on with half of the rate.
+/// A rate at which adapters usually train, for a run that diverged at a higher one.
+const USUAL_LR: f64 = 1e-3;
+
+/// How to go on with half of the rate, or a usual one.
 fn resume_words(run: &Run, checkpoint: &Path) -> String {
     let folder = checkpoint.parent().unwrap_or(checkpoint).display();
-    format!("go on with `weblora train --resume --out {folder} --lr {:e}`", run.config.lr / 2.0)
+    format!("go on with `weblora train --resume --out {folder} --lr {:e}`", (run.config.lr / 2.0).min(USUAL_LR))
 }
 
 /// What is left of a run that ended in NaN.
@@ -223,6 +230,13 @@ mod tests {
         let end = drive(json!({"save-every": 30}), &[], None, 200);
         assert!(matches!(end.result, Err(Error::NotFinite { .. })));
         assert_eq!((end.checkpoint.as_deref(), end.adapter), (Some("90 None"), None));
+    }
+
+    #[test]
+    fn a_run_that_fails_before_its_first_save_leaves_its_beginning() {
+        let end = drive(json!({"save-every": 1000}), &[], None, 200);
+        assert!(matches!(end.result, Err(Error::NotFinite { .. })));
+        assert_eq!((end.checkpoint.as_deref(), end.adapter), (Some("0 None"), None));
     }
 
     #[test]

@@ -280,6 +280,7 @@ fn number_filter(name: &str, value: &Value, given: Given, heap: &Heap) -> Res<Op
         "attr" => {
             let [attribute] = given.exactly(name, ["name"])?;
             let attribute = print::text(&attribute, heap)?;
+            heap.budget.steps(attribute.len() / 16)?; // what is missing says its name
             match value {
                 // A filter finds attributes, never items.
                 Value::Dict(_) if !super::methods::exists(value, &attribute) => value.missing(&format!("attribute '{attribute}'")),

@@ -203,6 +203,9 @@ impl<'s> Lexer<'s> {
                 self.advance(length);
             } else if c == '_' || c.is_alphanumeric() {
                 let length = rest.find(|c: char| c != '_' && !c.is_alphanumeric()).unwrap_or(rest.len());
+                if length > limits::NAME {
+                    return Err(fault(format!("a name of {length} bytes is longer than the limit of {}", limits::NAME)));
+                }
                 self.push(Kind::Name(rest[..length].into()));
                 self.advance(length);
             } else if c == '"' || c == '\'' {

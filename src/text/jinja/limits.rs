@@ -6,6 +6,8 @@ use std::cell::Cell;
 pub(super) const SOURCE: usize = 1 << 20;
 /// Deepest nesting of tags and brackets in a template. Debug builds, whose frames are the largest, take some 12 kB of stack for one.
 pub(super) const SYNTAX_DEPTH: usize = 60;
+/// Longest name of a variable, an attribute or a tag: names are looked up again and again.
+pub(super) const NAME: usize = 1000;
 /// Deepest nesting of calls and tags while a template runs.
 pub(super) const CALL_DEPTH: usize = 250;
 /// Deepest nesting of lists and dicts.

@@ -9,7 +9,7 @@ use super::value::{Heap, Value};
 
 /// `value[key]`
 pub(super) fn item(value: &Value, key: &Value, heap: &Heap) -> Res<Value> {
-    heap.budget.steps(1)?;
+    heap.budget.steps(1 + key.as_str().map_or(0, str::len) / 16)?;
     let found = match (value, key) {
         (Value::Undefined(what), _) => return Err(fault(&**what)),
         (Value::Dict(dict), _) => dict.get(key, heap)?.cloned(),
@@ -28,7 +28,7 @@ pub(super) fn item(value: &Value, key: &Value, heap: &Heap) -> Res<Value> {
 
 /// `value.name`
 pub(super) fn attribute(value: &Value, name: &Arc<str>, heap: &Heap) -> Res<Value> {
-    heap.budget.steps(1)?;
+    heap.budget.steps(1 + name.len() / 16)?;
     if let Value::Undefined(what) = value {
         return Err(fault(&**what));
     }

@@ -40,6 +40,7 @@ pub(super) fn format(format: &str, values: &Value, heap: &Heap) -> Res<Value> {
         let mut picked = None;
         if let Some((key, after)) = rest.strip_prefix('(').and_then(|rest| rest.split_once(')')) {
             let Value::Dict(dict) = values else { return Err(fault("format requires a mapping")) };
+            heap.budget.steps(key.len() / 16)?;
             picked = Some(dict.get_str(key).ok_or_else(|| fault(format!("the format names {key:?}, which is not given")))?);
             named = true;
             rest = after;

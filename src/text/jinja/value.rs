@@ -225,6 +225,7 @@ impl Dict {
 
     fn place(&self, key: &Value, heap: &Heap) -> Res<Option<usize>> {
         if let Value::Str(text) = key {
+            heap.budget.steps(text.len() / 16)?; // hashed as a whole
             return Ok(self.strings.get(text).copied());
         }
         if self.strings.len() == self.entries.len() {

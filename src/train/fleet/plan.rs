@@ -1,7 +1,5 @@
 //! A fleet before it is on a device: how many jobs fit at once, in how many rows, in exactly how many bytes.
 
-use std::collections::BTreeMap;
-
 use serde::{Deserialize, Serialize};
 
 use super::{Entry, Fleet, Member, Saved};
@@ -17,7 +15,9 @@ use crate::model::llama::Recompute;
 use crate::quant;
 use crate::train::checkpoint::Buffers;
 use crate::train::job::{BaseIdentity, Job};
+use crate::train::kernels::KernelChoices;
 use crate::train::plan::{check_length, micro_rows};
+use crate::train::recompute::allowed;
 use crate::train::session::{Planned, Shape};
 use crate::train::start::Start;
 use crate::{Error, Result};
@@ -39,8 +39,8 @@ pub(super) struct Sizes {
     pub positions: usize,
     /// Recompute blocks in the backward pass.
     pub recompute: bool,
-    /// Kernels that sum in an order of their own: see [`Planned::order_choices`].
-    pub order_choices: BTreeMap<String, String>,
+    /// Kernels that sum in an order of their own.
+    pub kernels: KernelChoices,
 }
 
 impl Sizes {
@@ -51,8 +51,7 @@ impl Sizes {
         let longest = members.iter().map(Member::longest).max().unwrap_or(1);
         // Jobs that are added later may have any row that fits into a fused batch.
         let positions = rows.min(base.model.max_position_embeddings).max(longest);
-        let recompute = members.first().is_some_and(|member| member.run.config.recompute);
-        Self { founders: members.len(), rows, positions, recompute, order_choices: BTreeMap::new() }
+        Self { founders: members.len(), rows, positions, recompute: false, kernels: KernelChoices::default() }
     }
 
     /// Smaller fused batches that are recorded, too.
@@ -91,8 +90,9 @@ pub(super) struct Place<'a> {
 }
 
 impl Place<'_> {
-    /// Plans recordings of these sizes, and the bytes of everything but the pool. Within `options.memory` where that is possible.
-    pub fn plan(&self, needs: &[Capacity], options: &Options, sizes: &Sizes, quantize: &str) -> Result<(Planned, u64)> {
+    /// Plans recordings of these sizes: the bytes of everything but the pool, and whether the pool is as large as wanted. Within
+    /// `options.memory` where that is possible.
+    pub fn plan(&self, needs: &[Capacity], options: &Options, sizes: &Sizes, quantize: &str) -> Result<Recorded> {
         let shape = Shape {
             rows: sizes.rows,
             positions: sizes.positions,
@@ -107,10 +107,22 @@ impl Place<'_> {
         let planned = plan(all.clone())?;
         let fixed = planned.footprint().total() - pool_bytes(&all);
         match options.memory {
-            Some(memory) if planned.footprint().total() > memory => Ok((plan(shrunk(&all, needs, memory.saturating_sub(fixed)))?, fixed)),
-            _ => Ok((planned, fixed)),
+            Some(memory) if planned.footprint().total() > memory => {
+                let planned = plan(shrunk(&all, needs, memory.saturating_sub(fixed)))?;
+                Ok(Recorded { planned, fixed, is_whole: false })
+            }
+            _ => Ok(Recorded { planned, fixed, is_whole: true }),
         }
     }
+}
+
+/// Planned recordings.
+pub(super) struct Recorded {
+    pub planned: Planned,
+    /// Bytes of everything but the pool.
+    pub fixed: u64,
+    /// The pool has all the room that is wanted.
+    pub is_whole: bool,
 }
 
 impl FleetPlan {
@@ -141,10 +153,16 @@ impl FleetPlan {
             let name = entry.config.name.clone();
             members.push(member(entry, &base).map_err(|error| of_job(&name, error))?);
         }
-        let sizes = Sizes::new(&members, &options, &base);
+        let mut sizes = Sizes::new(&members, &options, &base);
         let needs: Vec<Capacity> = members.iter().map(|member| member.need.clone()).collect();
         let place = Place { file, model: &base.model, resident, limits, tuner };
-        let (planned, fixed) = place.plan(&needs, &options, &sizes, &shared.0)?;
+        let most = allowed(options.memory, limits);
+        let sized = |recompute| Sizes { recompute: recompute == Recompute::Blocks, ..sizes.clone() };
+        let (Recorded { planned, fixed, .. }, recompute) = shared.1.choose(
+            |recompute| place.plan(&needs, &options, &sized(recompute), &shared.0),
+            |recorded| recorded.is_whole && recorded.planned.footprint().total() <= most,
+        )?;
+        sizes = sized(recompute);
         // What is allocated is what jobs can have.
         let memory = options.memory.unwrap_or(u64::MAX).min(planned.footprint().total());
         let mut scheduler = Scheduler::new(Options { memory: Some(memory), step_tokens: sizes.rows as u64, ..options.clone() });
@@ -183,8 +201,9 @@ impl FleetPlan {
             self.planned.tune(gpu, tuner).await?;
         }
         let FleetPlan { planned, mut members, scheduler, asked, fixed, mut sizes, base, told, generation } = self;
-        sizes.order_choices = planned.order_choices();
+        sizes.kernels = planned.kernels().clone();
         let session = planned.realize(gpu, file, progress).await?;
+        tuner.unpin();
         let norms = if session.capacity().norms > 0 { session.base_norms(gpu).await? } else { Vec::new() };
         members.iter_mut().for_each(|member| member.take_norms(&norms));
         let mut fleet = Fleet { session, norms, members, scheduler, asked, fixed, sizes, base, told, generation };

@@ -1,7 +1,7 @@
 //! A fleet that goes on from what was saved of it. A job whose rows or checkpoint are gone fails alone.
 
 use super::member::Member;
-use super::plan::{FleetPlan, Place, member, of_job};
+use super::plan::{FleetPlan, Place, Recorded, member, of_job};
 use super::save::{FleetState, MemberState};
 use super::{Entry, Fleet};
 use crate::adapters::Capacity;
@@ -14,6 +14,7 @@ use crate::model::Base;
 use crate::train::config::TrainConfig;
 use crate::train::data::TrainData;
 use crate::train::job::BaseIdentity;
+use crate::train::kernels::KernelChoices;
 use crate::train::run::Run;
 use crate::{Error, Result};
 
@@ -72,9 +73,10 @@ impl FleetPlan {
             member.id = Some(scheduled.id);
             members.push(member);
         }
-        tuner.pin(&sizes.order_choices);
+        KernelChoices::repeat([&sizes.kernels], tuner);
         let needs: Vec<Capacity> = members.iter().map(|member| member.need.clone()).collect();
-        let (planned, fixed) = Place { file, model: &base.model, resident, limits, tuner }.plan(&needs, &asked, &sizes, &quantize)?;
+        let Recorded { planned, fixed, .. } =
+            Place { file, model: &base.model, resident, limits, tuner }.plan(&needs, &asked, &sizes, &quantize)?;
         Ok(FleetPlan { planned, members, scheduler, asked, fixed, sizes, base, told, generation })
     }
 }

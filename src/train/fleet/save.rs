@@ -155,7 +155,7 @@ impl Fleet {
             let buffers = member.buffers(session, gpu).await?;
             let Some(job) = member.job() else { continue };
             let file = format!("{}-{generation}.safetensors", job.config.name);
-            keeping.job(&file, &job.checkpoint(&buffers)?)?;
+            keeping.job(&file, &job.checkpoint(&buffers, session.kernels())?)?;
             member.on_disk.file = Some(file);
             (member.on_disk.step, member.on_disk.is_present) = (member.run.done, true);
         }

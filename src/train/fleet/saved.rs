@@ -28,7 +28,7 @@ impl Fleet {
             return Err(over(name));
         }
         let buffers = member.buffers(&mut self.session, gpu).await?;
-        Ok(Saved { checkpoint: member.job_mut().checkpoint(&buffers)?, curve })
+        Ok(Saved { checkpoint: member.job_mut().checkpoint(&buffers, self.session.kernels())?, curve })
     }
 
     /// The files of a job's adapter as it is now.

@@ -17,6 +17,7 @@ use crate::kernels::optimizer;
 use crate::model::inputs::HostBatch;
 use crate::model::llama::check_tokens;
 use crate::model::{Base, Inputs, Llama, head};
+use crate::train::kernels::KernelChoices;
 use crate::{Error, Result};
 
 /// What one job's update needs from the host.
@@ -61,6 +62,7 @@ pub struct Session {
     footprint: Footprint,
     /// Bytes of arenas and uniform parameters.
     beside: u64,
+    kernels: KernelChoices,
 }
 
 impl Session {
@@ -97,6 +99,11 @@ impl Session {
     /// Submits of the next largest micro-batch and of the next update.
     pub fn submits(&self) -> (usize, usize) {
         (self.sizes[0].micro.submits(), self.update.submits())
+    }
+
+    /// Kernel choices that its bits depend on.
+    pub fn kernels(&self) -> &KernelChoices {
+        &self.kernels
     }
 
     /// What was planned.

@@ -1,7 +1,5 @@
 //! A session before it is on a device: everything declared and recorded, all bytes known.
 
-use std::collections::BTreeMap;
-
 use super::{Recorded, Session};
 use crate::adapters::{AdapterLayout, AdapterPool, Capacity};
 use crate::formats::ModelFile;
@@ -13,6 +11,7 @@ use crate::gpu::{Executable, Gpu, Plan, Recorder, Store, Tuner};
 use crate::model::llama::{Recompute, check_rows};
 use crate::model::{Base, Inputs, Llama};
 use crate::quant::QuantFormat;
+use crate::train::kernels::KernelChoices;
 use crate::{Error, Result};
 
 /// What a session is recorded for.
@@ -54,6 +53,7 @@ struct Recordings {
     /// Norm, clipping, AdamW, zeroed gradients.
     update: Plan,
     untuned: Vec<Untuned>,
+    kernels: KernelChoices,
 }
 
 /// The recordings for one number of rows.
@@ -139,14 +139,19 @@ impl Planned {
         footprint
     }
 
-    /// What was chosen among kernels that sum in different orders, which changes bits: for [`Tuner::pin`].
-    pub fn order_choices(&self) -> BTreeMap<String, String> {
-        self.recordings.all().into_iter().flat_map(|plan| plan.order_choices.clone()).collect()
-    }
-
     /// Kernel launches of one micro-batch and of one update.
     pub fn dispatches(&self) -> (usize, usize) {
         (self.recordings.sizes.first().map_or(0, |size| size.micro.dispatches()), self.recordings.update.dispatches())
+    }
+
+    /// Kernel choices that its bits depend on.
+    pub fn kernels(&self) -> &KernelChoices {
+        &self.recordings.kernels
+    }
+
+    /// Tunable cases for which the tuner had no choice, with their candidates.
+    pub fn untuned(&self) -> &[Untuned] {
+        &self.recordings.untuned
     }
 
     /// Model operations per token of a training step as papers count them: 2 N forward and 2 N for input gradients.
@@ -199,7 +204,7 @@ impl Planned {
         let arenas = Arenas::allocate(gpu, &self.recordings.all()).await?;
         self.model.upload(gpu, &self.store)?;
         self.adapters.upload(gpu, &self.store)?;
-        let Recordings { sizes, update, .. } = self.recordings;
+        let Recordings { sizes, update, kernels, .. } = self.recordings;
         let mut recorded = Vec::with_capacity(sizes.len());
         for SizePlans { inputs, micro, eval } in sizes {
             let micro = Executable::new(gpu, &self.store, &arenas, micro).await?;
@@ -217,6 +222,7 @@ impl Planned {
             update,
             footprint,
             beside,
+            kernels,
         })
     }
 }
@@ -262,6 +268,8 @@ impl Recordings {
                 adapters.record_update(rec);
             }
         })?;
-        Ok(Recordings { sizes, update, untuned })
+        let plans = sizes.iter().flat_map(|size| [&size.micro, &size.eval]).chain([&update]);
+        let kernels = KernelChoices::of(plans, tuner);
+        Ok(Recordings { sizes, update, untuned, kernels })
     }
 }

@@ -12,6 +12,7 @@ use weblora::settings::Map;
 use weblora::text::Example;
 use weblora::train::batch::{Cursor, Packer};
 use weblora::train::checkpoint::{Buffers, State, write};
+use weblora::train::kernels::KernelChoices;
 use weblora::train::progress::Progress;
 use weblora::train::{Checkpoint, TrainConfig, keys};
 use weblora::{Error, Result};
@@ -237,6 +238,7 @@ fn state(config: &TrainConfig) -> State {
         progress: Progress::default(),
         lr_changes: Vec::new(),
         partial: None,
+        kernels: Some(KernelChoices { device: "a GPU".into(), choices: [("case".to_owned(), "kernel A=1".to_owned())].into() }),
         chain: chain.map(|chain| serde_json::from_value(chain).unwrap()),
     }
 }

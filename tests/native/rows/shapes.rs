@@ -192,7 +192,10 @@ fn an_excluded_turn_is_context() {
     assert_eq!(trained(&tokenizer, &row(r#""weight": 1"#, r#""train": true"#), options()), "five<|im_end|>four<|im_end|>");
     assert_eq!(trained(&tokenizer, &row(r#""loss_mask": 1.0"#, r#""weight": 0.0"#), options()), "five<|im_end|>");
     assert_eq!(trained(&tokenizer, &row(r#""weight": 1"#, r#""weight": 1, "train": false"#), options()), "five<|im_end|>");
-    refused(build(&tokenizer, &row(r#""weight": 0"#, r#""weight": 0"#), options()), &["none of the 1 rows"]);
+    refused(
+        build(&tokenizer, &row(r#""weight": 0"#, r#""weight": 0"#), options()),
+        &["none of the 1 rows", "loss_mask leaves turns of the assistant out"],
+    );
     refused(read_rows("r", row(r#""weight": 0.5"#, r#""train": true"#).as_bytes()), &["message 2", "`weight`", "0.5"]);
     refused(read_rows("r", row(r#""weight": 1"#, r#""train": "no""#).as_bytes()), &["message 4", "`train`", "\"no\""]);
 }

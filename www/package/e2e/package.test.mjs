@@ -70,7 +70,8 @@ test("trains, answers between steps, exports, evaluates", { timeout: 240_000 }, 
     const second = await failure(() => trainer.train(small(1), rows).done);
     const base = await failure(() => trainer.loadBase({ embedded: true }));
     const pieces = [];
-    for await (const piece of trainer.generate("Hello", { adapter: "current", maxTokens: 5 })) pieces.push(piece);
+    let written;
+    for await (const piece of trainer.generate("Hello", { adapter: "current", maxTokens: 5, onEnd: (end) => (written = end) })) pieces.push(piece);
     await training.pause();
     const paused = training.state;
     await training.resume();
@@ -103,7 +104,7 @@ test("trains, answers between steps, exports, evaluates", { timeout: 240_000 }, 
     const settings = await trainer.settings("lora");
     await trainer.free();
     const freed = await failure(() => trainer.memory());
-    return { support, second, base, pieces, paused, events, done, state: training.state, aborted, files, own, none, again, best, llamaCpp, facts, warnings, strict, memory, plan, preview, settings, progress, freed };
+    return { support, second, base, pieces, written, paused, events, done, state: training.state, aborted, files, own, none, again, best, llamaCpp, facts, warnings, strict, memory, plan, preview, settings, progress, freed };
   });
   assert.equal(found.support.webgpu, true);
   assert.deepEqual([found.second.code, found.base.code, found.aborted?.code, found.freed.code], ["busy", "busy", "aborted", "stopped"]);
@@ -115,6 +116,7 @@ test("trains, answers between steps, exports, evaluates", { timeout: 240_000 }, 
   for (const warning of found.warnings) assert.match(warning, /abcd.*shapes are the same/);
   assert.deepEqual(found.strict.map((error) => error.code), ["adapter", "adapter"]);
   assert.equal(found.state, "done");
+  assert.deepEqual([found.written.text, found.written.stopped], [found.pieces.join(""), found.written.tokens === 5 ? "length" : "end"]);
   assert.equal(found.events[0].event, "start");
   const curve = losses(found.events);
   assert.equal(curve.length, 12);

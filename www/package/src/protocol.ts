@@ -3,7 +3,7 @@
 import type {
   AdapterChoice, AdapterFacts, AdapterFile, AdapterFormat, AdapterInfo, Analysis, Autosave, BaseInfo, BaseSource, CacheEntry, ChatMessage, DoneEvent, ErrorCode, Evaluation,
   GenerateOptions, Knot, Link, LoadOptions, MemoryUse, Merged, MergeOptions, MethodInfo, Plan, Progress, Restored, RowPreview, Rows, Setting, Settings,
-  TrainEvent, Training, TrainOptions,
+  TrainEvent, Training, TrainOptions, Written,
 } from "./types.js";
 
 /** What can be asked of the Worker: arguments and result. Callbacks and signals stay on the page. */
@@ -21,7 +21,7 @@ export interface Calls {
   mergeLink(): Knot;
   stop(): void;
   save(): void;
-  generate(prompt: string | ChatMessage[], options: Omit<GenerateOptions, "signal" | "onProgress" | "onWarning">): string;
+  generate(prompt: string | ChatMessage[], options: Omit<GenerateOptions, "signal" | "onProgress" | "onWarning" | "onEnd">): Written;
   evaluate(rows: Rows, adapter: AdapterChoice, strictBase: boolean): Evaluation;
   exportAdapter(which: "current" | "best" | AdapterFile[], format: AdapterFormat): AdapterFile[];
   checkAdapter(adapter: AdapterFile[], strictBase: boolean): AdapterFacts;

@@ -103,7 +103,7 @@ export class Trainer {
 
   /** Text from the model, piece by piece. While a run trains, its steps wait for the answer. */
   async *generate(prompt: string | ChatMessage[], options: GenerateOptions = {}): AsyncGenerator<string, void, undefined> {
-    const { signal, onProgress, onWarning, ...rest } = options;
+    const { signal, onProgress, onWarning, onEnd, ...rest } = options;
     const stop = new AbortController();
     const stream = new Stream<string>();
     const onItem = (item: Item) => {
@@ -112,7 +112,10 @@ export class Trainer {
     };
     const both = signal ? AbortSignal.any([signal, stop.signal]) : stop.signal;
     this.#caller.call("generate", [prompt, rest], { signal: both, onProgress, onItem }).then(
-      () => stream.finish(),
+      (written) => {
+        onEnd?.(written);
+        stream.finish();
+      },
       (error: unknown) => stream.finish(error),
     );
     try {

@@ -331,6 +331,16 @@ export interface GenerateOptions {
   onProgress?: (progress: Progress) => void;
   /** What should be known of the adapter's files: that they were trained on another file of the base. */
   onWarning?: (message: string) => void;
+  /** What was written, once it has ended. Not called when it fails or is aborted. */
+  onEnd?: (written: Written) => void;
+}
+
+/** A text that the model wrote. */
+export interface Written {
+  text: string;
+  tokens: number;
+  /** "end": the model ended it; "length": cut after `maxTokens`. */
+  stopped: "end" | "length";
 }
 
 /** Losses of rows. */
