@@ -15,6 +15,7 @@ use super::chain::CHAIN_FILE;
 use super::foreign;
 use super::handed_out::{base_name, without_folders};
 use super::peft_config::{CONFIG_FILE, PeftConfig};
+use super::peft_norms::{OwnNorms, parse_norm};
 use super::weights::{self, PICKLE_FILE, Weight};
 use crate::adapters::patterns::json_number;
 use crate::adapters::{AdapterLayout, Patterns, Projection, Site, Slice, norms};
@@ -30,7 +31,7 @@ pub const NOTE_FILE: &str = "weblora.json";
 /// File name of a chat template that is not the base's own, as transformers has it.
 pub const TEMPLATE_FILE: &str = "chat_template.jinja";
 
-const PREFIX: &str = "base_model.model.";
+pub(super) const PREFIX: &str = "base_model.model.";
 /// Blocks that an adapter may count where its model is not at hand, far above any model.
 pub(super) const MAX_BLOCKS: usize = 1024;
 pub(super) const HINT_FIT: &str = "use an adapter that was trained for this model";
@@ -443,45 +444,6 @@ pub(super) fn note_bytes(note: &Note) -> std::result::Result<Vec<u8>, String> {
 pub(super) fn template_of(note: Option<&Note>) -> Result<Option<&str>> {
     let given = note.and_then(|note| note.config.get("chat-template")).and_then(Value::as_str);
     given.map(templates::source).transpose()
-}
-
-/// The norms of a file as they are found.
-#[derive(Debug, Default)]
-struct OwnNorms {
-    of_blocks: BTreeMap<usize, (String, Vec<f32>)>,
-    last: Option<(String, Vec<f32>)>,
-}
-
-impl OwnNorms {
-    fn add(&mut self, norm: Option<usize>, key: &str, values: Vec<f32>) {
-        match norm {
-            Some(number) => drop(self.of_blocks.insert(number, (key.to_owned(), values))),
-            None => self.last = Some((key.to_owned(), values)),
-        }
-    }
-
-    /// All of them in the model's order, none where there is none; else what is wrong with them.
-    fn finish(self, model: Option<&ModelConfig>) -> std::result::Result<Vec<Vec<f32>>, String> {
-        if self.of_blocks.is_empty() && self.last.is_none() {
-            return Ok(Vec::new());
-        }
-        let found = self.of_blocks.len() + usize::from(self.last.is_some());
-        let blocks = model.map_or(self.of_blocks.len() / 2, |model| model.num_hidden_layers);
-        if !self.of_blocks.keys().copied().eq(0..norms::last(blocks)) || self.last.is_none() {
-            return Err(format!("it has {found} trained norms, all {} of the model or none are possible", norms::last(blocks) + 1));
-        }
-        let all: Vec<(String, Vec<f32>)> = self.of_blocks.into_values().chain(self.last).collect();
-        let width = model.map_or(all[0].1.len(), |model| model.hidden_size);
-        match all.iter().find(|(_, values)| values.len() != width) {
-            Some((key, values)) => Err(format!("tensor `{key}` has {} elements, {width} were expected", values.len())),
-            None => Ok(all.into_iter().map(|(_, values)| values).collect()),
-        }
-    }
-}
-
-/// The norm that a tensor is the weights of, as [`norms::parse`] numbers it.
-fn parse_norm(key: &str) -> Option<Option<usize>> {
-    norms::parse(key.strip_prefix(PREFIX)?.strip_suffix(".weight")?)
 }
 
 /// The site of a tensor, and 0 for its A, 1 for its B.

@@ -85,15 +85,12 @@ fn balance_loss(routing: &Routing, stats: &RouterStats) -> f64 {
     let experts = routing.experts as f64;
     let product = |f: &[f64], p: &[f64]| experts * f.iter().zip(p).map(|(f, p)| f * p).sum::<f64>();
     let wide = |values: &[f32]| values.iter().map(|x| f64::from(*x)).collect::<Vec<f64>>();
-    let blocks: Vec<(Vec<f64>, Vec<f64>)> = stats.blocks.iter().map(|block| (wide(&block.load), wide(&block.probability))).collect();
+    let f: Vec<Vec<f64>> = stats.blocks.iter().map(|block| wide(&block.load)).collect();
+    let p: Vec<Vec<f64>> = stats.blocks.iter().map(|block| wide(&block.probability)).collect();
+    let over_blocks = |of: &[Vec<f64>]| -> Vec<f64> { (0..routing.experts).map(|e| mean(of.iter().map(|block| block[e]))).collect() };
     match routing.balance {
-        Balance::PerLayer => mean(blocks.iter().map(|(f, p)| product(f, p))),
-        Balance::Concatenated => {
-            let over_blocks = |of: fn(&(Vec<f64>, Vec<f64>)) -> &Vec<f64>| -> Vec<f64> {
-                (0..routing.experts).map(|e| mean(blocks.iter().map(|block| of(block)[e]))).collect()
-            };
-            product(&over_blocks(|block| &block.0), &over_blocks(|block| &block.1))
-        }
+        Balance::PerLayer => mean(f.iter().zip(&p).map(|(f, p)| product(f, p))),
+        Balance::Concatenated => product(&over_blocks(&f), &over_blocks(&p)),
     }
 }
 

@@ -185,7 +185,7 @@ fn routing(adapter: &str, keys: &Keys<'_>) -> Result<Routing> {
     let name = keys.get("routing_strategy").and_then(Value::as_str);
     let known = STRATEGIES.iter().find(|(known, _)| Some(*known) == name);
     let Some((_, strategy)) = known else {
-        let found = keys.map.get("routing_strategy").map_or_else(|| "none".to_owned(), |value| shorten(value));
+        let found = keys.map.get("routing_strategy").map_or_else(|| "none".to_owned(), shorten);
         let names: Vec<&str> = STRATEGIES.iter().map(|(name, _)| *name).collect();
         return Err(Error::Unsupported {
             what: format!("adapter {adapter}: {CONFIG_FILE} with `routing_strategy` = {found}"),
@@ -199,7 +199,7 @@ fn routing(adapter: &str, keys: &Keys<'_>) -> Result<Routing> {
         Strategy::Switch => 1,
     };
     let switch = *strategy == Strategy::Switch;
-    let positive = |x: f64| x >= 0.0 && x <= 1e3;
+    let positive = |x: f64| (0.0..=1e3).contains(&x);
     let aux_coef = keys.number("router_aux_loss_coef", 0.001, positive)?;
     Ok(Routing {
         strategy: *strategy,
