@@ -13,12 +13,20 @@ use crate::settings::Settings;
 /// A pair's name, and the settings of the method and of the LoRA that it is measured against.
 type Pair = (&'static str, Value, Value);
 
-fn pairs() -> [Pair; 2] {
+fn pairs() -> [Pair; 3] {
     let lora = |rank: u32| json!({"method": "lora", "rank": rank});
     let modules = json!({"method": "multilora", "modules": 3, "rank": 8});
     // The last link of a chain: rank 8 trains beside frozen links of rank 32 together.
     let links = json!({"method": "cola", "links": [8, 8, 8, 8, 8]});
-    [("multilora 3 x r8 / lora r24", modules, lora(24)), ("cola 8 + 32 frozen / lora r8", links, lora(8))]
+    // Experts against one product of the rank that a token's experts have together, at the same layers.
+    let ffn = ["gate", "up", "down"];
+    let experts = json!({"method": "mixlora", "experts": 8, "top-k": 2, "rank": 8, "targets": ffn});
+    let dense = json!({"method": "lora", "rank": 16, "targets": ffn});
+    [
+        ("mixlora 8 x r8 top-2 / lora r16", experts, dense),
+        ("multilora 3 x r8 / lora r24", modules, lora(24)),
+        ("cola 8 + 32 frozen / lora r8", links, lora(8)),
+    ]
 }
 
 /// Fewest and most rounds, and about how many seconds they may take in all.

@@ -23,6 +23,13 @@ pub struct RouterReport {
     pub layers: Vec<usize>,
 }
 
+impl RouterReport {
+    /// Experts in use ([`experts_in_use`]) in the block that uses the fewest.
+    pub fn fewest_in_use(&self) -> f64 {
+        self.load.iter().map(|load| experts_in_use(load)).fold(f64::INFINITY, f64::min)
+    }
+}
+
 /// Sums over the micro-batches of a step.
 #[derive(Debug, Clone, Default)]
 pub(super) struct RouterSums {
