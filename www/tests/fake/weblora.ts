@@ -8,6 +8,7 @@ import type { Trainer as Real } from "../../package/src/trainer";
 import type * as T from "../../package/src/types";
 import { Saves } from "./saves";
 import { METHODS, SETTINGS, defaults } from "./settings";
+import { FakeJobs, sweep } from "./jobs";
 import { FakeTraining } from "./training";
 import { chainFile, linksIn, peftFiles, tokenise, wait } from "./world";
 
@@ -109,6 +110,13 @@ export class Trainer implements Pick<Real, keyof Real> {
     this.#run = new FakeTraining(defaults(settings), rows, options, this.#base, flags, saves);
     return this.#run;
   }
+
+  jobs(jobs: T.JobOptions[], options: T.JobsOptions = {}): T.Jobs {
+    return new FakeJobs(jobs, options, this.#base, flags, saves);
+  }
+
+  sweep = async (wish: T.Sweep): Promise<T.Trial[]> => sweep(wish);
+  jobTables = async (): Promise<T.JobTables> => ({ policies: [], rules: [], searches: [] });
 
   async *generate(_prompt: string | T.ChatMessage[], options: T.GenerateOptions = {}): AsyncGenerator<string, void, undefined> {
     const tuned = options.adapter !== "none";
