@@ -15,7 +15,7 @@ export interface Calls {
   settings(method: string): Setting[];
   preview(rows: Rows, settings: Settings, limit: number): { rows: RowPreview[]; total: number; warnings: string[] };
   plan(settings: Settings, rows: Rows | undefined): Plan;
-  train(settings: Settings, rows: Rows, options: Omit<TrainOptions, "onProgress">): DoneEvent;
+  train(settings: Settings, rows: Rows, options: Omit<TrainOptions, "onProgress" | "signal">): DoneEvent;
   pause(): void;
   resume(): void;
   jobs(jobs: JobOptions[], options: Omit<JobsOptions, "onProgress">): JobStatus[];

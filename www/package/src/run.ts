@@ -13,7 +13,7 @@ const SAVE_AT_LEAST = 30_000;
 /** Losses of the device without a step in between, after which it is no use. */
 const PATIENCE = 3;
 
-type Options = Omit<TrainOptions, "onProgress">;
+type Options = Omit<TrainOptions, "onProgress" | "signal">;
 
 export class Run {
   state: Training["state"] = "running";

@@ -11,6 +11,9 @@ import type {
   Sweep, TrainEvent, Training, TrainOptions, Trial,
 } from "./types.js";
 
+/** What goes to the Worker of a run's options. */
+type RunOptions = Omit<TrainOptions, "onProgress" | "signal">;
+
 /** Trains adapters on one base, in a Worker. */
 export class Trainer {
   /** The GPU in use. */
@@ -90,10 +93,15 @@ export class Trainer {
 
   /** Starts a run. One at a time: a second one fails with code "busy". */
   train(settings: Settings, rows: Rows, options: TrainOptions = {}): Training {
-    const { onProgress, ...rest } = options;
+    const { onProgress, signal, ...rest } = options;
     // Asked for here, since a Worker may not: without it the browser may clear the storage when the disk gets full.
     if (rest.autosave !== undefined) void globalThis.navigator?.storage?.persist?.().catch(() => false);
-    return new RunningTraining(this.#caller, settings, rows, rest, onProgress);
+    const training = new RunningTraining(this.#caller, settings, rows, rest, onProgress);
+    const stop = () => void training.stop().catch(() => undefined);
+    signal?.addEventListener("abort", stop, { once: true });
+    training.done.finally(() => signal?.removeEventListener("abort", stop)).catch(() => undefined);
+    if (signal?.aborted) stop();
+    return training;
   }
 
   /** Starts jobs that share the base and train together. Each is what it would be alone; one that fails does so alone. Nothing else trains meanwhile. */
@@ -114,8 +122,14 @@ export class Trainer {
   }
 
   /** Ties a knot now: the link of a chain that trains is frozen, and the next one begins. The event comes in the run's events, too. */
-  mergeLink(): Promise<Knot> {
+  tieKnot(): Promise<Knot> {
     return this.#caller.call("mergeLink", []);
+  }
+
+  /** @deprecated The old name of `tieKnot`; it goes with the next minor version. */
+  mergeLink(): Promise<Knot> {
+    console.warn("weblora: mergeLink is called tieKnot now");
+    return this.tieKnot();
   }
 
   /** Text from the model, piece by piece. While a run trains, its steps wait for the answer. */
@@ -225,6 +239,11 @@ export class Trainer {
     await this.#caller.call("close", []).catch(() => undefined);
     this.#caller.terminate();
   }
+
+  /** `await using trainer = await Trainer.create()` frees it at the end of the block. */
+  [Symbol.asyncDispose](): Promise<void> {
+    return this.free();
+  }
 }
 
 class RunningTraining implements Training {
@@ -234,7 +253,7 @@ class RunningTraining implements Training {
   readonly #caller: Caller;
   #state: Training["state"] = "running";
 
-  constructor(caller: Caller, settings: Settings, rows: Rows, options: Omit<TrainOptions, "onProgress">, onProgress: TrainOptions["onProgress"]) {
+  constructor(caller: Caller, settings: Settings, rows: Rows, options: RunOptions, onProgress: TrainOptions["onProgress"]) {
     this.#caller = caller;
     this.job = options.job ?? (typeof settings["name"] === "string" ? settings["name"] : "main");
     const onItem = (item: Item) => {

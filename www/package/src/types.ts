@@ -309,6 +309,8 @@ export interface TrainOptions {
   autosave?: string;
   /** Measure which kernels are fastest here when that is not known yet; default: only for models of 20 M parameters and more. */
   tune?: boolean;
+  /** Abort: the run stops after the step in progress, as with `stop`. */
+  signal?: AbortSignal;
   onProgress?: (progress: Progress) => void;
 }
 

@@ -178,10 +178,13 @@ export class Trainer implements Pick<Real, keyof Real> {
     return run?.settings["method"] === "multilora" ? [0.01, 0.012, 0.009].map((s) => s * Math.log(2 + run.steps)) : [];
   }
 
-  async mergeLink(): Promise<T.Knot> {
+  async tieKnot(): Promise<T.Knot> {
     if (!this.#run) throw new WebloraError("config", "no run is open; start one with the method cola");
     return this.#run.tie("asked for");
   }
+
+  mergeLink = async (): Promise<T.Knot> => this.tieKnot();
+  [Symbol.asyncDispose] = async (): Promise<void> => this.free();
 
   async checkpoint(): Promise<Uint8Array> {
     return this.#run?.checkpoint() ?? new Uint8Array();

@@ -159,7 +159,7 @@ export async function stop(): Promise<void> {
 /** Ends a chain's link after the step in progress; the next one begins. */
 export async function tieKnot(): Promise<void> {
   try {
-    const { link } = await (await trainer()).mergeLink();
+    const { link } = await (await trainer()).tieKnot();
     announce(`A knot is tied; link ${link + 1} begins.`);
   } catch (error) {
     report(error);
