@@ -122,7 +122,7 @@ test("a wrong setting is shown at its field and nothing starts", async ({ page }
   const rank = page.locator('[data-key="rank"] input');
   await rank.fill("0");
   await expect(rank).toHaveAttribute("aria-invalid", "true");
-  await expect(page.getByText("Is 0; give a whole number from 1 to 4096")).toBeVisible();
+  await expect(page.getByText("Is 0; give a whole number from 1 to 4096", { exact: true })).toBeVisible();
   await expect(page.getByRole("button", { name: "Start training" })).toBeDisabled();
   await picture(page, info, "wrong-setting");
   await rank.fill("4");

@@ -72,9 +72,8 @@ test("tables, spreadsheets, questions and plain text become rows; what is not re
   await expect(section(page, "Rows")).toContainText("song.txt · 2 rows");
   await page.getByRole("button", { name: "Edit these rows" }).click();
   await expect(page.getByLabel(/^One JSON object a line/)).toHaveValue(/First verse/);
-  await page.getByLabel(/^One JSON object a line/).fill("ask\tsay\nWho?\tWren");
+  await page.getByLabel(/^One JSON object a line/).fill("question\tanswer\nWho?\tWren");
   await expect(section(page, "Rows")).toContainText("pasted rows");
-  // A fresh visit: no row is being read.
   await expect(section(page, "Rows")).toContainText("pasted rows · 1 row");
   await choose(page, "Where the rows come from", "File");
   for (const [name, bytes, why] of [["x.parquet", "PAR1", "a Parquet file"], ["x.xlsx", "PK\u0003\u0004", "a zip archive or a spreadsheet"], ["x.pdf", "%PDF-1.7", "a PDF"]] as const) {
