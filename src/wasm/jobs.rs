@@ -208,6 +208,7 @@ impl State {
         let limits = self.gpu.plan_limits();
         let mut plan = FleetPlan::new(&base.file, &base.id.hash, base.resident.as_ref(), entries, options, limits, &self.tuner)?;
         let planned_bytes = plan.planned.footprint().total();
+        let (places, spare_bytes) = plan.room();
         self.check_size(planned_bytes)?;
         // Everything that can be wrong with the settings has been found: what ran before makes room.
         (self.job, self.fleet, self.writer) = (None, None, None);
@@ -223,7 +224,8 @@ impl State {
             base.resident = Some(resident);
         }
         let adapter = self.gpu.facts().name.clone();
-        events.insert(0, Event::Jobs { jobs: fleet.members().len() as u64, rows, planned_bytes, adapter: adapter.clone() });
+        let (jobs, places) = (fleet.members().len() as u64, places as u64);
+        events.insert(0, Event::Jobs { jobs, rows, planned_bytes, places, spare_bytes, adapter: adapter.clone() });
         events.extend(fleet.members().iter().flat_map(|member| member.start_events(adapter.clone())));
         self.fleet = Some(fleet);
         Ok(events)

@@ -371,6 +371,8 @@ fn jobs_that_are_added_find_the_room_that_was_kept_or_wait_with_a_reason() {
     assert_eq!(state(&fleet, "c").state.name(), "waiting");
     run(gpu, &mut fleet, &mut kept);
     assert_eq!(kept.adapters.len(), 3);
+}
+
 /// The jobs of the browser's test (`tests/wasm/jobs.rs`), on the embedded model.
 #[test]
 fn jobs_on_the_embedded_model_are_what_they_are_alone() {

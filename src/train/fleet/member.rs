@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::plan::job_bytes;
+use super::plan::pool_bytes;
 use crate::Result;
 use crate::adapters::{Capacity, norms};
 use crate::gpu::{Gpu, clock};
@@ -151,12 +151,12 @@ impl Member {
 
     /// The events with which it begins or goes on, on the GPU called `adapter`.
     pub fn start_events(&self, adapter: String) -> Vec<Event> {
-        let Self { job, run, .. } = self;
+        let (Some(job), run) = (&self.job, &self.run) else { return Vec::new() };
         let start = Event::Start {
             job: run.config.name.clone(),
             config: run.config.to_map(),
             trainable_parameters: job.layout.params.trainable() as u64,
-            planned_bytes: job_bytes(&job.layout),
+            planned_bytes: pool_bytes(&self.need),
             adapter,
             steps: run.total,
             passes: job.passes,

@@ -246,13 +246,22 @@ export class JobsRun {
   async #finish(engine: Engine, entry: Entry): Promise<void> {
     entry.over = true;
     const { status, options } = entry;
-    if (status.state !== "failed" && status.step > 0) await this.#save(engine, entry);
-    else if (entry.saved) await this.#write(entry);
+    // What is left of it in the engine is its adapter, and that is kept; the checkpoint is the last that was saved.
+    if (status.step > 0 && status.state !== "failed") entry.saved ??= await this.#lastState(engine, options.name);
+    if (entry.saved) await this.#write(entry);
     else await this.#try(entry, (store) => store.discard());
     entry.store?.close();
     delete entry.store;
     delete entry.saved;
     if (status.state === "failed") this.#event({ event: "job_failed", job: options.name, reason: status.reason });
+  }
+
+  async #lastState(engine: Engine, name: string): Promise<Saved> {
+    try {
+      return (await engine.saveJob(name)) as Saved;
+    } catch {
+      return { checkpoint: new Uint8Array(0), curve: undefined };
+    }
   }
 
   async #saveAll(): Promise<void> {

@@ -364,7 +364,7 @@ export interface JobStatus {
 export type JobsEvent =
   | TrainEvent
   /** They begin. */
-  | { event: "jobs"; jobs: number; rows: number; planned_bytes: number; adapter: string }
+  | { event: "jobs"; jobs: number; rows: number; planned_bytes: number; places: number; spare_bytes: number; adapter: string }
   /** The scheduler did something with a job: admit, pause, resume, evaluate, done, stop, fail, refuse, note. */
   | { event: "schedule"; job: string; action: string; reason: string }
   /** A job cannot go on; the others do. */

@@ -82,7 +82,7 @@ export class FakeJobs implements T.Jobs {
 
   async #run(): Promise<T.JobStatus[]> {
     await wait(30);
-    this.#events.push({ event: "jobs", jobs: this.#entries.length, rows: 4096, planned_bytes: 4e7, adapter: "Pretend GPU" });
+    this.#events.push({ event: "jobs", jobs: this.#entries.length, rows: 4096, planned_bytes: 4e7, places: 64, spare_bytes: 0, adapter: "Pretend GPU" });
     this.#entries.forEach((entry) => this.#start(entry));
     const open = () => this.#entries.filter((entry) => !isOver(entry));
     while (open().length > 0) {
