@@ -140,9 +140,10 @@ export interface Answer {
   text: string;
   status: "idle" | "waiting" | "writing" | "done" | "stopped" | "failed";
   problem: Problem | null;
-  /** Seconds it took and pieces it has. */
+  /** Seconds it took and pieces it has; tokens and how it ended, once it has. */
   seconds: number;
   pieces: number;
+  written: { tokens: number; stopped: "end" | "length" } | null;
 }
 
 /** The comparison of base and adapter. */
@@ -207,7 +208,7 @@ export interface State {
 
 export type Slice = keyof State;
 
-const idle = (): Answer => ({ text: "", status: "idle", problem: null, seconds: 0, pieces: 0 });
+const idle = (): Answer => ({ text: "", status: "idle", problem: null, seconds: 0, pieces: 0, written: null });
 
 const state: State = {
   device: { status: "checking", support: null, adapter: null, problem: null },

@@ -126,6 +126,7 @@ export class Trainer implements Pick<Real, keyof Real> {
       if (options.signal?.aborted) throw new WebloraError("aborted", "aborted by request");
       yield piece;
     }
+    options.onEnd?.({ text, tokens: 12, stopped: options.maxTokens === 12 ? "length" : "end" });
   }
 
   async evaluate(_rows: T.Rows, options: { adapter?: T.AdapterChoice } = {}): Promise<T.Evaluation> {

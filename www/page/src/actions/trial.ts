@@ -1,6 +1,6 @@
 /** Trying an adapter: one prompt answered twice, and rows scored twice. */
 
-import type { AdapterChoice, AdapterFile, ChatMessage, Rows } from "weblora";
+import type { AdapterChoice, AdapterFile, ChatMessage, Rows, Written } from "weblora";
 import { announce } from "../lib/announce";
 import { loss } from "../lib/format";
 import { isAbort, problem } from "../lib/problem";
@@ -83,7 +83,8 @@ async function write(answer: Answer, prompt: string | ChatMessage[], adapter: Ad
     const made = await trainer();
     const chatTemplate = get().form.changed["chat-template"];
     const template = typeof chatTemplate === "string" ? { chatTemplate } : {};
-    for await (const piece of made.generate(prompt, { ...drawing, ...template, adapter, signal })) {
+    const onEnd = ({ tokens, stopped }: Written) => (answer.written = { tokens, stopped });
+    for await (const piece of made.generate(prompt, { ...drawing, ...template, adapter, signal, onEnd })) {
       answer.status = "writing";
       answer.text += piece;
       answer.pieces += 1;

@@ -3,7 +3,7 @@
 import type { ChatMessage, RowPreview } from "weblora";
 import { chosenAdapter, compare, knownAdapters, score, stopCompare, type Drawing } from "../actions/trial";
 import { fill, h, setDisabled, setText, show, uniqueId } from "../lib/dom";
-import { count, duration, loss, plural } from "../lib/format";
+import { count, duration, loss, plural, short } from "../lib/format";
 import { activeRun, get, noAnswer, update, watch, type Answer } from "../state";
 import { choices, problemBox, section } from "./parts";
 
@@ -171,8 +171,10 @@ function answerBox(title: string, kind: string): { root: HTMLElement; set(answer
   };
 }
 
-function answerState({ status, pieces, seconds, text }: Answer): string {
-  const took = `${plural(pieces, "piece")} in ${duration(seconds)}`;
+function answerState({ status, pieces, seconds, text, written }: Answer): string {
+  const speed = written && seconds > 0 ? `, ${short(written.tokens / seconds)} tokens/s` : "";
+  const cut = written?.stopped === "length" ? "; cut at the most tokens" : "";
+  const took = written ? `${plural(written.tokens, "token")} in ${duration(seconds)}${speed}${cut}` : `${plural(pieces, "piece")} in ${duration(seconds)}`;
   switch (status) {
     case "waiting":
       return "waiting…";
