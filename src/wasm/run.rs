@@ -12,7 +12,7 @@ use crate::train::kernels::KernelChoices;
 use crate::train::read::RowFile;
 use crate::train::run::{After, OnDevice};
 use crate::train::start::{LaidOut, chat_of, fill_in, from_adapter, open_adapter};
-use crate::train::trainer::{TrainData, TrainPlan, Trainer};
+use crate::train::trainer::{TrainData, Trainer};
 use crate::train::{Checkpoint, Event, Run, TrainConfig};
 use crate::{Error, Result};
 
@@ -84,7 +84,7 @@ impl State {
         let (data, mut warnings) = TrainData::read(&config, &base.tokenizer, &[row_file(&rows)?], held_out.as_slice())?;
         warnings.extend(values.as_ref().and_then(|start| start.warning.clone()));
         KernelChoices::repeat(saved.as_ref().and_then(|saved| saved.state.kernels.as_ref()), &mut self.tuner);
-        let mut plan = TrainPlan::on(base.resident.as_ref(), &base.file, &config, Some(&data), self.gpu.plan_limits(), &self.tuner)?;
+        let mut plan = self.planned(base, &config, Some(&data))?;
         self.check_size(plan.planned.footprint().total())?;
         // Everything that can be wrong with the settings has been found: the earlier run makes room.
         (self.job, self.fleet, self.writer) = (None, None, None);
