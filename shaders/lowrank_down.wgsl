@@ -180,28 +180,29 @@ fn main(
     let r = group.y * RANKS;
     let t = vec4(first + local) + vec4(0u, 1u, 2u, 3u) * WG;
     var begin = first;
+    // What a pass begins with is written out: Tint zeroes a variable without a value once, not in every pass of a loop.
     while (begin < end) {
         let id = row_job[begin];
         var stop = begin + 1u;
-        var site: Site;
-        var job: Job;
+        var site = Site();
+        var job = Job();
         if (id < p.jobs) {
             stop = max(stop, min(end, jobs[id * 8u + 1u]));
             job = load_job(id);
             site = load_site(id);
         }
-        var a: Octet;
+        var a = Octet();
 #ifdef RANKS16
-        var b: Octet;
+        var b = Octet();
 #endif
 #ifdef RANKS24
-        var c: Octet;
+        var c = Octet();
 #endif
 #ifdef RANKS32
-        var d: Octet;
+        var d = Octet();
 #endif
 #ifdef RANKS40
-        var e: Octet;
+        var e = Octet();
 #endif
         if (r < site.rank) {
             let row = clamp(t, vec4(begin), vec4(stop - 1u));

@@ -30,11 +30,12 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
     let my_rank = lane % 8u;
     let stride = 4u * rank_vectors();
     var begin = first;
+    // What a pass begins with is written out: Tint zeroes a variable without a value once, not in every pass of a loop.
     while (begin < end) {
         let id = row_job[begin];
         var stop = begin + 1u;
-        var site: Site;
-        var job: Job;
+        var site = Site();
+        var job = Job();
         if (id < p.jobs) {
             stop = max(stop, min(end, jobs[id * 8u + 1u]));
             job = load_job(id);

@@ -145,11 +145,12 @@ fn main(
     let last = p.rows - 1u;
     let end = min(t + ROWS, p.rows);
     var begin = t;
+    // What a pass begins with is written out: Tint zeroes a variable without a value once, not in every pass of a loop.
     while (begin < end) {
         let id = row_job[begin];
         var stop = begin + 1u;
-        var site: Site;
-        var job: Job;
+        var site = Site();
+        var job = Job();
         if (id < p.jobs) {
             stop = max(stop, min(end, jobs[id * 8u + 1u]));
             job = load_job(id);
@@ -162,19 +163,19 @@ fn main(
             let turn = turn_at(job, site, 0u, n);
             // Fours of rows are counted from the tile's first row, so that each lies inside the tile.
             for (var row = begin - (begin - t) % 4u; row < stop; row += 4u) {
-                var s: Sums;
+                var s = Sums();
                 add_rows(row, segment, n, c, multiply(s, row, rows4(row, last, 0u, lane), turn));
             }
 #else
-            var s0: Sums;
-            var s1: Sums;
-            var s2: Sums;
-            var s3: Sums;
+            var s0 = Sums();
+            var s1 = Sums();
+            var s2 = Sums();
+            var s3 = Sums();
 #ifdef ROWS32
-            var s4: Sums;
-            var s5: Sums;
-            var s6: Sums;
-            var s7: Sums;
+            var s4 = Sums();
+            var s5 = Sums();
+            var s6 = Sums();
+            var s7 = Sums();
 #endif
             for (var r = 0u; r < site.rank; r += 8u) {
                 let turn = turn_at(job, site, r, n);

@@ -6,7 +6,9 @@ mod analysis;
 mod convert;
 mod edit;
 mod jobs;
+mod jobs_api;
 mod options;
+mod run;
 mod source;
 mod state;
 mod types;
@@ -328,6 +330,6 @@ impl Engine {
 impl State {
     fn new(gpu: Gpu, max_bytes: Option<u64>, abort: Rc<Cell<bool>>) -> Self {
         let tuner = Tuner::for_device(&gpu);
-        State { gpu, tuner, base: None, job: None, writer: None, max_bytes, abort }
+        State { gpu, tuner, base: None, job: None, fleet: None, writer: None, max_bytes, abort }
     }
 }

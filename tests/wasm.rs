@@ -32,5 +32,7 @@ async fn webgpu_offers_the_floor_of_limits() {
 mod engine;
 #[path = "wasm/golden.rs"]
 mod golden;
+#[path = "wasm/jobs.rs"]
+mod jobs;
 #[path = "wasm/kernels.rs"]
 mod kernels;

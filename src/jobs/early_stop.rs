@@ -49,7 +49,7 @@ pub struct Rule {
     /// One line.
     pub help: &'static str,
     /// Keys of `[early-stop]` that it reads, beside `rules`.
-    keys: &'static [&'static str],
+    pub keys: &'static [&'static str],
     /// Whether it looks at training losses, so that it is asked after every step and not after evaluations only.
     pub(super) each_step: bool,
     /// Whether it has rungs, at which jobs are evaluated.

@@ -47,7 +47,7 @@ impl Default for Options {
 }
 
 /// Keys of a jobs file that [`Options::read`] reads.
-pub(super) const KEYS: &[&str] = &["policy", "memory", "step-tokens", "step-jobs", "spare-jobs", "ageing", "gap", "early-stop"];
+pub const KEYS: &[&str] = &["policy", "memory", "step-tokens", "step-jobs", "spare-jobs", "ageing", "gap", "early-stop"];
 
 impl Options {
     /// Reads them among the top-level keys of a jobs file.

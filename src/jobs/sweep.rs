@@ -44,7 +44,7 @@ pub struct Search {
     /// One line.
     pub help: &'static str,
     /// Keys of `[sweep]` that only this search reads.
-    keys: &'static [&'static str],
+    pub keys: &'static [&'static str],
     expand: fn(&Sweep) -> Result<Vec<Map>>,
 }
 

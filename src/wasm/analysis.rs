@@ -2,8 +2,8 @@
 
 use serde::Serialize;
 
-use super::jobs::running;
 use super::options::AdapterFiles;
+use super::run::running;
 use super::state::State;
 use crate::analysis::report::{AdapterReport, report};
 use crate::analysis::svg;

@@ -1,207 +1,294 @@
-//! The run of an engine: started, stepped, saved, evaluated.
+//! Many jobs over the loaded base: begun, stepped, asked, saved. The loop and the scheduler are the library's (`train::fleet`, `jobs`).
 
+use serde::Serialize;
 use serde_json::{Value, json};
 
-use super::options::{Adapter, AdapterFiles, Callback, Rows, Start};
+use super::convert::{field, from_js, settings_from_js};
+use super::options::{AdapterFiles, Callback, Rows, adapter_from_js, bytes_from_js};
+use super::run::{ADAPTER, row_file};
 use super::state::{Base, State, loaded};
 use crate::export::peft::{File, Folder};
-use crate::model::decoder::Decoder;
-use crate::text::ChatOptions;
-use crate::train::evaluate::{self, EvalRows, EvalShape};
-use crate::train::kernels::KernelChoices;
-use crate::train::read::RowFile;
-use crate::train::run::{After, OnDevice};
-use crate::train::start::{LaidOut, chat_of, fill_in, from_adapter, open_adapter};
-use crate::train::trainer::{TrainData, Trainer};
-use crate::train::{Checkpoint, Event, Run, TrainConfig};
+use crate::jobs::curve::Curve;
+use crate::jobs::event::Request;
+use crate::jobs::{Options, options};
+use crate::settings::{Map, Settings, unknown};
+use crate::train::fleet::{Entry, Fleet, FleetPlan, Keeper, Member, Saved};
+use crate::train::start::{fill_in, from_adapter};
+use crate::train::trainer::TrainData;
+use crate::train::{Checkpoint, Event, TrainConfig};
 use crate::{Error, Result};
 
-/// What errors call a checkpoint that came as bytes.
-const CHECKPOINT: &str = "the checkpoint";
-/// What errors call an adapter that came as files.
-const ADAPTER: &str = "the given files";
-/// Tokens of a pass of `evaluate`.
-const EVAL_TOKENS: usize = 1024;
-
-/// A run with what was built beside it.
-pub struct Job {
-    /// The trainer.
-    pub trainer: Trainer,
-    /// Where it stands.
-    pub run: Run,
-    /// Generates with the run's own weights, once asked for.
-    pub decoder: Option<Decoder>,
+/// A job as a page gives it.
+pub struct JobOptions {
+    name: String,
+    settings: Map,
+    rows: Rows,
+    held_out: Option<Rows>,
+    init_adapter: Option<AdapterFiles>,
+    priority: i64,
+    group: Option<String>,
+    saved: Option<Saved>,
 }
 
-/// The run that has to be there.
-pub fn running(job: &mut Option<Job>) -> Result<&mut Job> {
-    job.as_mut().ok_or_else(|| Error::config("adapter", "no run has been started", "call train first"))
-}
-
-/// The adapter of `files` on `base`, and one sentence where it was trained on another file of it.
-pub fn opened(files: &AdapterFiles, base: &Base, strict: bool) -> Result<(LaidOut, Option<String>)> {
-    open_adapter(Folder::of(ADAPTER, files)?, &base.file.config, &base.id, strict)
-}
-
-/// How the conversations of an adapter's training became text.
-pub fn chat(adapter: &Adapter, job: Option<&Job>) -> Result<ChatOptions> {
-    match adapter {
-        Adapter::Files(files) => chat_of(Folder::of(ADAPTER, files)?),
-        Adapter::Current | Adapter::None => Ok(job.map(|job| job.run.config.chat_options()).unwrap_or_default()),
+impl JobOptions {
+    /// Reads `JobOptions` of the package.
+    pub fn read(object: &wasm_bindgen::JsValue) -> Result<Self> {
+        let get = |key: &str| field(object, key);
+        let checkpoint = get("checkpoint")?;
+        let saved = match checkpoint.is_falsy() {
+            true => None,
+            false => Some(Saved { checkpoint: bytes_from_js(&checkpoint, "checkpoint")?, curve: read_curve(get("curve")?.as_string())? }),
+        };
+        Ok(Self {
+            name: get("name")?.as_string().ok_or_else(|| Error::config("name", "is missing", "give every job a name"))?,
+            settings: settings_from_js(get("settings")?)?.unwrap_or_default(),
+            rows: from_js(get("rows")?, "rows")?,
+            held_out: from_js(get("heldOut")?, "heldOut")?,
+            init_adapter: adapter_from_js(&get("initAdapter")?)?,
+            priority: get("priority")?.as_f64().unwrap_or_default() as i64,
+            group: get("group")?.as_string(),
+            saved,
+        })
     }
-}
 
-fn row_file(rows: &Rows) -> Result<RowFile<'_>> {
-    Ok((rows.name(), rows.bytes()?))
-}
-
-impl State {
-    /// Prepares a run; its first events.
-    pub async fn start(&mut self, options: Start, progress: &Callback) -> Result<Vec<Event>> {
-        let base = loaded(&self.base)?;
-        let Start { mut settings, rows, held_out, init_adapter, resume, tune } = options;
+    /// With its rows read; and what should be known of them.
+    fn open(self, base: &Base) -> Result<(Entry, Vec<String>)> {
+        let Self { name, mut settings, rows, held_out, init_adapter, priority, group, saved } = self;
+        crate::jobs::names::check(&name)?;
         rows.settle(&mut settings);
         settings.insert("quantize".into(), base.quantize.as_str().into());
-        let saved = resume.as_deref().map(|bytes| Checkpoint::read(CHECKPOINT, bytes)).transpose()?;
+        // What a job leaves behind is known by its name.
+        settings.extend(["name", "out"].map(|key| (key.to_owned(), Value::from(name.as_str()))));
         if let Some(saved) = &saved {
-            fill_in(&mut settings, &saved.state.config);
+            fill_in(&mut settings, &Checkpoint::read(&name, &saved.checkpoint)?.state.config);
         }
-        let (mut config, values) = match &init_adapter {
+        let (mut config, start) = match &init_adapter {
             None => (TrainConfig::from_map(&settings)?, None),
             Some(files) => {
-                let (config, values) = from_adapter(settings, Folder::of(ADAPTER, files)?, &base.file.config, &base.id)?;
-                (config, Some(values))
+                let (config, start) = from_adapter(settings, Folder::of(ADAPTER, files)?, &base.file.config, &base.id)?;
+                (config, Some(start))
             }
         };
-        if let Some(saved) = &saved {
-            config.check_resume(&saved.state.config)?;
-        }
         if saved.is_none() {
             config.begin_today(&base.tokenizer);
         }
         let held_out = held_out.as_ref().map(row_file).transpose()?;
         let (data, mut warnings) = TrainData::read(&config, &base.tokenizer, &[row_file(&rows)?], held_out.as_slice())?;
-        warnings.extend(values.as_ref().and_then(|start| start.warning.clone()));
-        KernelChoices::repeat(saved.as_ref().and_then(|saved| saved.state.kernels.as_ref()), &mut self.tuner);
-        let mut plan = self.planned(base, &config, Some(&data))?;
-        self.check_size(plan.planned.footprint().total())?;
-        // Everything that can be wrong with the settings has been found: the earlier run makes room.
-        (self.job, self.writer) = (None, None);
+        crate::train::Run::check_held_out(&config, !data.held_out.is_empty())?;
+        warnings.extend(start.as_ref().and_then(|start| start.warning.clone()));
+        Ok((Entry { config, data, start, priority, group, saved }, warnings))
+    }
+}
+
+fn read_curve(text: Option<String>) -> Result<Curve> {
+    let Some(text) = text else { return Ok(Curve::default()) };
+    serde_json::from_str(&text).map_err(|e| Error::config("curve", format!("cannot be read: {e}"), "pass it as saveJob gave it"))
+}
+
+/// The scheduler's settings.
+fn read_options(map: &Map) -> Result<Options> {
+    if let Some(key) = map.keys().find(|key| !options::KEYS.contains(&key.as_str())) {
+        return Err(unknown(key, options::KEYS.iter().copied()));
+    }
+    Options::read(&mut Settings::new(map))
+}
+
+/// An adapter that a job leaves behind: its `kind` is "best" or "end".
+pub struct KeptAdapter {
+    /// The job.
+    pub job: String,
+    /// When.
+    pub kind: &'static str,
+    /// The files.
+    pub files: Vec<File>,
+}
+
+/// What one call of `stepJobs` brought.
+#[derive(Default)]
+pub struct Brought {
+    /// In order.
+    pub events: Vec<Event>,
+    /// In order.
+    pub kept: Vec<KeptAdapter>,
+    /// False where nobody can train until something is asked for.
+    pub went_on: bool,
+    /// No job can go on.
+    pub over: bool,
+}
+
+impl Keeper for Brought {
+    fn tell(&mut self, event: Event) -> Result<()> {
+        self.events.push(event);
+        Ok(())
+    }
+    fn best(&mut self, out: &str, files: &[File]) -> Result<()> {
+        self.kept.push(KeptAdapter { job: out.to_owned(), kind: "best", files: files.to_vec() });
+        Ok(())
+    }
+    fn finish(&mut self, out: &str, files: &[File]) -> Result<()> {
+        self.kept.push(KeptAdapter { job: out.to_owned(), kind: "end", files: files.to_vec() });
+        Ok(())
+    }
+}
+
+/// `JobStatus` of the package.
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct JobStatus {
+    job: String,
+    state: &'static str,
+    reason: String,
+    step: u64,
+    steps: u64,
+    loss: Option<f64>,
+    best_eval: Option<f64>,
+    best_step: Option<u64>,
+    seconds_left: Option<f64>,
+    best: bool,
+}
+
+/// Where the jobs stand, in the order of their arrival.
+pub fn status(fleet: &Fleet) -> Vec<JobStatus> {
+    let scheduler = fleet.scheduler();
+    let best = scheduler.best(None).map(|best| best.job);
+    let one = |member: &Member| {
+        let job = scheduler.by_name(&member.run.config.name);
+        JobStatus {
+            job: member.run.config.name.clone(),
+            state: job.map_or("waiting", |job| job.status.state.name()),
+            reason: job.map_or_else(String::new, |job| job.status.reason.clone()),
+            step: member.run.done,
+            steps: member.run.total,
+            loss: member.run.last_loss().filter(|loss| loss.is_finite()),
+            best_eval: member.run.progress.best.map(|best| best.loss),
+            best_step: member.run.progress.best.map(|best| best.step),
+            seconds_left: job.and_then(|job| scheduler.seconds_left(job.id)),
+            best: job.is_some_and(|job| best == Some(job.id)),
+        }
+    };
+    fleet.members().iter().map(one).collect()
+}
+
+/// The jobs that have to be there.
+pub fn fleet(fleet: &mut Option<Fleet>) -> Result<&mut Fleet> {
+    fleet.as_mut().ok_or_else(|| Error::config("job", "no jobs have been started", "call startJobs first"))
+}
+
+/// Entries of the jobs whose settings and rows are sound; a sentence for each of the others.
+type Opened = (Vec<Entry>, Vec<Event>, Option<Error>);
+
+fn open_all(jobs: Vec<JobOptions>, base: &Base) -> Opened {
+    let (mut entries, mut events, mut first) = (Vec::new(), Vec::new(), None);
+    for job in jobs {
+        let name = job.name.clone();
+        match job.open(base) {
+            Ok((entry, warnings)) => {
+                events.extend(warnings.into_iter().map(|message| Event::Warning { job: Some(name.clone()), message }));
+                entries.push(entry);
+            }
+            Err(error) => {
+                events.push(Event::JobFailed { job: name, reason: error.to_string() });
+                first.get_or_insert(error);
+            }
+        }
+    }
+    (entries, events, first)
+}
+
+impl State {
+    /// Begins jobs: the first events. A job whose settings or rows are wrong fails alone, unless there is no other.
+    pub async fn start_jobs(&mut self, jobs: Vec<JobOptions>, options: &Map, tune: bool, progress: &Callback) -> Result<Vec<Event>> {
+        let base = loaded(&self.base)?;
+        let mut options = read_options(options)?;
+        options.memory = options.memory.into_iter().chain(self.max_bytes).min();
+        let (entries, mut events, first) = open_all(jobs, base);
+        if let (true, Some(error)) = (entries.is_empty(), first) {
+            return Err(error);
+        }
+        let limits = self.gpu.plan_limits();
+        let mut plan = FleetPlan::new(&base.file, &base.id.hash, base.resident.as_ref(), entries, options, limits, &self.tuner)?;
+        let planned_bytes = plan.planned.footprint().total();
+        let (places, spare_bytes) = plan.room();
+        self.check_size(planned_bytes)?;
+        // Everything that can be wrong with the settings has been found: what ran before makes room.
+        (self.job, self.fleet, self.writer) = (None, None, None);
         if tune {
             plan.planned.tune(&self.gpu, &mut self.tuner).await?;
         }
         let count = |phase: &'static str| move |done: u64, total: u64| progress.progress(phase, done, total);
         let pipelines = count("pipelines");
         plan.planned.prewarm(&self.gpu, |done, total| pipelines(done as u64, total as u64)).await?;
-        let (gpu, weights) = (&self.gpu, count("weights"));
-        let mut trainer = Trainer::new(gpu, &base.file, config, data, plan, values, &mut self.tuner, false, weights).await?;
-        if let Some(bytes) = &resume {
-            trainer.resume(gpu, CHECKPOINT, bytes)?;
-        }
-        let resident = trainer.session().base().clone();
+        let mut fleet = plan.open(&self.gpu, &base.file, &mut self.tuner, false, count("weights")).await?;
+        let (resident, rows) = (fleet.session().base().clone(), fleet.session().rows() as u64);
         if let Some(base) = &mut self.base {
             base.resident = Some(resident);
         }
-        let (gpu, run) = (&self.gpu, Run::of(&trainer));
-        let events = run.start_events(&mut trainer, gpu, warnings);
-        self.job = Some(Job { trainer, run, decoder: None });
+        let adapter = self.gpu.facts().name.clone();
+        let (jobs, places) = (fleet.members().len() as u64, places as u64);
+        events.insert(0, Event::Jobs { jobs, rows, planned_bytes, places, spare_bytes, adapter: adapter.clone() });
+        events.extend(fleet.members().iter().flat_map(|member| member.start_events(adapter.clone())));
+        self.fleet = Some(fleet);
         Ok(events)
     }
 
-    /// One step and what falls due after it: `StepResult` of the package.
-    pub async fn step(&mut self) -> Result<Value> {
-        let Job { trainer, run, .. } = running(&mut self.job)?;
-        let mut events = Vec::new();
-        let mut after = After::default();
-        if !run.is_over() {
-            let mut tell = |event: Event| {
-                events.push(event);
-                Ok(())
-            };
-            after = run.advance(&mut OnDevice { trainer, gpu: &self.gpu }, &mut tell).await?;
-            trainer.job_mut().progress = run.progress;
-        }
-        let (step, total) = (run.done, run.total);
-        let After { save, best, diverges } = after;
-        Ok(
-            json!({ "events": events, "save": save, "best": best, "diverges": diverges, "over": run.is_over(), "step": step, "total": total }),
-        )
+    /// Takes in a job while others train; its first events.
+    pub fn add_job(&mut self, job: JobOptions) -> Result<Vec<Event>> {
+        let (entry, warnings) = job.open(loaded(&self.base)?)?;
+        let name = entry.config.name.clone();
+        let fleet = fleet(&mut self.fleet)?;
+        fleet.add(entry)?;
+        let started = fleet.members().last().map(|member| member.start_events(self.gpu.facts().name.clone()));
+        let warnings = warnings.into_iter().map(|message| Event::Warning { job: Some(name.clone()), message });
+        Ok(warnings.chain(started.into_iter().flatten()).collect())
     }
 
-    /// Ties a knot now; its event.
-    pub async fn merge_link(&mut self) -> Result<Event> {
-        let Job { trainer, run, .. } = running(&mut self.job)?;
-        trainer.job_mut().progress = run.progress;
-        let knot = trainer.merge_link(&self.gpu).await?;
-        run.progress = trainer.job().progress;
-        Ok(Event::Knot(knot))
+    /// A step boundary and the fused step after it.
+    pub async fn step_jobs(&mut self) -> Result<Brought> {
+        let fleet = fleet(&mut self.fleet)?;
+        let mut brought = Brought::default();
+        brought.went_on = fleet.advance(&self.gpu, &mut brought).await?;
+        brought.over = fleet.is_over();
+        Ok(brought)
     }
 
-    /// The event with which the run ends.
-    pub fn done(&mut self, seconds: f64) -> Result<Event> {
-        Ok(running(&mut self.job)?.run.done_event(seconds, "memory".into()))
-    }
-
-    /// The bytes of a checkpoint.
-    pub async fn checkpoint(&mut self) -> Result<Vec<u8>> {
-        running(&mut self.job)?.trainer.checkpoint(&self.gpu).await
-    }
-
-    /// The files of the adapter.
-    pub async fn export(&mut self) -> Result<Vec<File>> {
-        running(&mut self.job)?.trainer.export(&self.gpu).await
-    }
-
-    /// `Evaluation` of the package.
-    pub async fn evaluate(&mut self, rows: &Rows, adapter: Adapter, strict: bool) -> Result<Value> {
-        let beside = self.run_bytes();
-        let base = loaded(&self.base)?;
-        // Rows are read and cut as the run does it.
-        let mut settings = self.job.as_ref().map(|job| job.run.config.to_map()).unwrap_or_default();
-        rows.settle(&mut settings);
-        let mut config = TrainConfig::from_map(&settings)?;
-        if self.job.is_none() {
-            config.seq = base.file.config.max_position_embeddings;
-        }
-        if let Adapter::Files(files) = &adapter {
-            let chat = chat_of(Folder::of(ADAPTER, files)?)?;
-            (config.chat_template, config.date) = (chat.template, chat.date);
-        }
-        config.begin_today(&base.tokenizer);
-        let (name, bytes) = row_file(rows)?;
-        let rows = EvalRows::read(name, bytes, &base.tokenizer, config.data_options())?;
-        let mut warning = None;
-        let adapters = match &adapter {
-            Adapter::None => Vec::new(),
-            Adapter::Files(files) => {
-                let (adapter, said) = opened(files, base, strict)?;
-                warning = said;
-                vec![adapter]
-            }
-            Adapter::Current => {
-                let trainer = &mut running(&mut self.job)?.trainer;
-                let layout = trainer.layout().clone();
-                vec![(layout, trainer.session().read_values(&self.gpu, 0).await?)]
-            }
+    /// Asks for something, which is done at the next step boundary.
+    pub fn ask_job(&mut self, name: &str, what: &str) -> Result<()> {
+        let request = match what {
+            "pause" => Request::Pause,
+            "resume" => Request::Resume,
+            "stop" => Request::Stop,
+            _ => return Err(Error::config("what", format!("is \"{what}\""), "ask for pause, resume or stop")),
         };
-        let how = EvalShape { tokens: EVAL_TOKENS, quantize: base.format()?, measure: false };
-        let planned = evaluate::plan(&self.gpu, &base.file, base.resident.as_ref(), &adapters, &rows, how, &self.tuner)?;
-        self.check_size(planned.footprint().total() + beside)?;
-        let mut session = evaluate::open(&self.gpu, &base.file, planned, &adapters, how, &mut self.tuner, |_, _| {}).await?;
-        let resident = session.base().clone();
-        let job = (!adapters.is_empty()).then_some(0);
-        let (loss, accuracy) = evaluate::evaluate(&mut session, &self.gpu, &rows, job).await?;
-        if let Some(base) = &mut self.base {
-            base.resident = Some(resident);
-        }
-        let loss = loss.ok_or_else(|| Error::config("rows", "there is nothing to evaluate", "give at least one row"))?;
-        let mut answer = json!({ "loss": loss.loss, "tokens": loss.targets });
-        if let Some(warning) = warning {
-            answer["warning"] = warning.into();
-        }
-        if let Some(accuracy) = accuracy {
-            answer["accuracy"] = (accuracy.right as f64 / accuracy.rows.max(1) as f64).into();
-        }
-        Ok(answer)
+        fleet(&mut self.fleet)?.request(name, request)
     }
+
+    /// All that a job needs to go on, here or elsewhere; the losses as a text.
+    pub async fn save_job(&mut self, name: &str) -> Result<(Vec<u8>, String)> {
+        let Saved { checkpoint, curve } = fleet(&mut self.fleet)?.save(&self.gpu, name).await?;
+        let curve = serde_json::to_string(&curve).map_err(|e| Error::format(name, format!("cannot be saved: {e}"), "report this"))?;
+        Ok((checkpoint, curve))
+    }
+
+    /// The files of a job's adapter as it is now.
+    pub async fn export_job(&mut self, name: &str) -> Result<Vec<File>> {
+        fleet(&mut self.fleet)?.export(&self.gpu, name).await
+    }
+}
+
+/// What a form of jobs offers: policies, rules of early stopping, ways to search.
+pub fn tables() -> Value {
+    let rows = |list: Vec<(&str, &str, &[&str])>| -> Vec<Value> {
+        list.into_iter().map(|(name, help, keys)| json!({ "name": name, "help": help, "keys": keys })).collect()
+    };
+    json!({
+        "policies": rows(crate::jobs::policy::POLICIES.iter().map(|row| (row.name, row.help, &[] as &[&str])).collect()),
+        "rules": rows(crate::jobs::early_stop::RULES.iter().map(|row| (row.name, row.help, row.keys)).collect()),
+        "searches": rows(crate::jobs::sweep::SEARCHES.iter().map(|row| (row.name, row.help, row.keys)).collect()),
+    })
+}
+
+/// The jobs that a `[sweep]` table makes: names, and what each sets.
+pub fn sweep(map: &Map) -> Result<Value> {
+    let trials = crate::jobs::sweep::Sweep::read(map, crate::jobs::jobs_file::BASE_KEYS)?.expand()?;
+    Ok(trials.into_iter().map(|trial| json!({ "name": trial.name, "assigned": trial.assigned })).collect())
 }

@@ -113,7 +113,7 @@ impl Start {
             rows: from_js(get("rows")?, "rows")?,
             held_out: from_js(get("heldOut")?, "heldOut")?,
             init_adapter: adapter_from_js(&get("initAdapter")?)?,
-            resume: (!resume.is_falsy()).then(|| bytes(&resume, "resume")).transpose()?,
+            resume: (!resume.is_falsy()).then(|| bytes_from_js(&resume, "resume")).transpose()?,
             tune: get("tune")?.is_truthy(),
         })
     }
@@ -141,7 +141,11 @@ impl Adapter {
     }
 }
 
-fn bytes(value: &JsValue, what: &str) -> Result<Vec<u8>> {
+/// Reads a `Uint8Array`.
+///
+/// # Errors
+/// Something else.
+pub fn bytes_from_js(value: &JsValue, what: &str) -> Result<Vec<u8>> {
     let wrong = || Error::config(what, "is no Uint8Array", "pass the bytes as they were given");
     value.dyn_ref::<js_sys::Uint8Array>().map(js_sys::Uint8Array::to_vec).ok_or_else(wrong)
 }
@@ -156,7 +160,8 @@ pub fn adapter_from_js(value: &JsValue) -> Result<Option<AdapterFiles>> {
     }
     let wrong = || Error::config("adapter", "is no list of files", "pass an array of { name, bytes }");
     let list = value.dyn_ref::<js_sys::Array>().ok_or_else(wrong)?;
-    let read = |file: JsValue| Ok((field(&file, "name")?.as_string().ok_or_else(wrong)?, bytes(&field(&file, "bytes")?, "adapter")?));
+    let read =
+        |file: JsValue| Ok((field(&file, "name")?.as_string().ok_or_else(wrong)?, bytes_from_js(&field(&file, "bytes")?, "adapter")?));
     list.iter().map(read).collect::<Result<_>>().map(Some)
 }
 

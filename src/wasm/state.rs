@@ -6,8 +6,8 @@ use std::rc::Rc;
 
 use serde_json::{Value, json};
 
-use super::jobs::Job;
 use super::options::Rows;
+use super::run::Job;
 use super::source::{Foreign, JsByteSource};
 use super::writing::Writer;
 use crate::formats::{BaseId, ByteSource, ModelFile};
@@ -17,7 +17,9 @@ use crate::settings::Map;
 use crate::text::inspect::RowView;
 use crate::text::{DataOptions, Dataset, Tokenizer, read_rows};
 use crate::train::TrainConfig;
+use crate::train::fleet::Fleet;
 use crate::train::recompute::RecomputeChoice;
+use crate::train::session::Session;
 use crate::train::trainer::{TrainData, TrainPlan};
 use crate::{Error, Result, demo};
 
@@ -55,6 +57,8 @@ pub struct State {
     pub base: Option<Base>,
     /// The run, once started.
     pub job: Option<Job>,
+    /// Jobs that train together, once started.
+    pub fleet: Option<Fleet>,
     /// What generates text without the run.
     pub writer: Option<Writer>,
     /// Plans beyond this are refused.
@@ -78,14 +82,20 @@ impl State {
         })
     }
 
+    /// The device side of the run, or of the jobs.
+    fn session(&mut self) -> Option<&mut Session> {
+        let jobs = self.fleet.as_mut().map(Fleet::session);
+        self.job.as_mut().map(|job| job.trainer.session()).or(jobs)
+    }
+
     /// Bytes of the run's buffers on the GPU.
     pub fn gpu_bytes(&mut self) -> u64 {
-        self.job.as_mut().map_or(0, |job| job.trainer.session().allocated_bytes())
+        self.session().map_or(0, |session| session.allocated_bytes())
     }
 
     /// Bytes on the GPU of what the run has beside the base.
     pub fn run_bytes(&mut self) -> u64 {
-        self.job.as_mut().map_or(0, |job| job.trainer.session().own_bytes())
+        self.session().map_or(0, |session| session.own_bytes())
     }
 
     /// Opens a source, or the embedded model.
@@ -105,7 +115,7 @@ impl State {
         let tokenizer = Tokenizer::of_model(&file)?;
         let id = file.identity().await?;
         // The old base stays until the new one is known to be good.
-        (self.job, self.writer) = (None, None);
+        (self.job, self.fleet, self.writer) = (None, None, None);
         let base = self.base.insert(Base { file, tokenizer, id, quantize, resident: None });
         Ok(describe(base))
     }

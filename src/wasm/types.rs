@@ -6,7 +6,7 @@ use wasm_bindgen::prelude::*;
 const TYPES: &str = r#"
 import type {
   AdapterChoice, AdapterFacts, AdapterFile, Analysis, BaseInfo, ChatMessage, DoneEvent, Evaluation, GenerateOptions, Knot, Link, Merged, MergeOptions, MemoryUse, Plan, Progress, RowPreview, Rows,
-  Setting, Settings, TrainEvent,
+  EngineJob, JobsEvent, JobStatus, JobTables, Setting, Settings, StartJobs, Sweep, TrainEvent, Trial,
 } from "../src/types.js";
 
 /** Bytes that can be read by range. `read` gives exactly `length` bytes. */
@@ -27,5 +27,7 @@ export interface StartOptions {
   tune: boolean;
 }
 export interface StepResult { events: TrainEvent[]; save: boolean; best: boolean; diverges: boolean; over: boolean; step: number; total: number }
+export interface SavedJob { checkpoint: Uint8Array; curve: string }
+export interface JobsStep { events: JobsEvent[]; kept: { job: string; kind: "best" | "end"; files: AdapterFile[] }[]; wentOn: boolean; over: boolean }
 export type WriteOptions = Omit<GenerateOptions, "signal" | "onProgress" | "onWarning" | "onEnd">;
 "#;

@@ -2,8 +2,8 @@
 
 use serde_json::{Value, json};
 
-use super::jobs::{chat, opened, running};
 use super::options::{Adapter, AdapterFiles, Callback, Prompt, Write};
+use super::run::{chat, opened, running};
 use super::state::{Base, State, loaded};
 use crate::generate::{Generator, generate};
 use crate::gpu::clock;

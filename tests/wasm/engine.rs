@@ -7,25 +7,25 @@ use wasm_bindgen_test::wasm_bindgen_test;
 use weblora::wasm::Engine;
 
 /// A JavaScript value from JSON.
-fn js(value: &serde_json::Value) -> JsValue {
+pub fn js(value: &serde_json::Value) -> JsValue {
     js_sys::JSON::parse(&value.to_string()).expect("JSON")
 }
 
-fn get(value: &JsValue, key: &str) -> JsValue {
+pub fn get(value: &JsValue, key: &str) -> JsValue {
     Reflect::get(value, &key.into()).expect("an object")
 }
 
-fn number(value: &JsValue, key: &str) -> f64 {
+pub fn number(value: &JsValue, key: &str) -> f64 {
     get(value, key).as_f64().unwrap_or_else(|| panic!("{key} is no number in {value:?}"))
 }
 
-fn code(error: &JsValue) -> String {
+pub fn code(error: &JsValue) -> String {
     assert!(error.is_instance_of::<js_sys::Error>(), "{error:?} is no Error");
     assert!(get(error, "causes").is_instance_of::<Array>(), "{error:?} has no causes");
     get(error, "code").as_string().expect("a code")
 }
 
-async fn engine() -> Engine {
+pub async fn engine() -> Engine {
     let engine = Engine::open(None, None).await.expect("a WebGPU adapter");
     engine.load_embedded(None).await.expect("the embedded model");
     engine

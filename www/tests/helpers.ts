@@ -7,6 +7,8 @@ export function watchPage(page: Page): { problems: string[]; foreign: string[] }
   const problems: string[] = [];
   const foreign: string[] = [];
   page.on("pageerror", (error) => problems.push(`page error: ${error.message}`));
+  // "Leave with unsaved steps?" is answered with yes.
+  page.on("dialog", (dialog) => void dialog.accept());
   page.on("console", (message) => {
     if (message.type() === "error") problems.push(`console: ${message.text()}`);
   });
@@ -53,4 +55,14 @@ export async function pick(page: Page, button: string | RegExp, files: { name: s
   const chooser = page.waitForEvent("filechooser");
   await page.getByRole("button", { name: button }).first().click();
   await (await chooser).setFiles(files);
+}
+
+/** Writes a setting, wherever its field is folded away. */
+export async function setSetting(page: Page, key: string, value: string): Promise<void> {
+  const field = page.locator(`[data-key="${key}"]`);
+  await field.evaluate((element) => {
+    const folded = element.closest("details");
+    if (folded) folded.open = true;
+  });
+  await field.getByRole("textbox").fill(value);
 }

@@ -3,7 +3,7 @@
 import { expect, test, type Page } from "@playwright/test";
 import { unzipSync } from "fflate";
 import { readFileSync } from "node:fs";
-import { choose, figure, pick, picture, runState, section, textFile, watchPage } from "./helpers";
+import { choose, figure, pick, picture, runState, section, textFile, watchPage, setSetting } from "./helpers";
 import { startTrace, stopTrace } from "./trace";
 
 const PAGE = "/some/where/";
@@ -37,9 +37,9 @@ test("the embedded model learns, pauses, survives a reload, answers, and goes ho
   const seen = watchPage(page);
   await load(page);
   await expect(page.getByText(/Row 1 of 480: 31 tokens, 13 trained/)).toBeVisible();
-  await page.getByRole("textbox", { name: "steps", exact: true }).fill(String(STEPS));
-  await page.getByRole("textbox", { name: "batch", exact: true }).fill("8");
-  await page.getByRole("textbox", { name: "lr", exact: true }).fill("4e-3");
+  await setSetting(page, "steps", String(STEPS));
+  await setSetting(page, "batch", "8");
+  await setSetting(page, "lr", "4e-3");
   await expect(page.locator('.plan[aria-busy="false"]')).toContainText("256 tokens");
   const planned = await page.locator(".estimate .big").first().textContent();
   await picture(page, info, "1-ready");
@@ -108,9 +108,9 @@ test("a run of MultiLoRA shows its modules while it trains and when it is over",
   test.setTimeout(300_000);
   await load(page);
   await page.getByLabel("Method", { exact: true }).selectOption("multilora");
-  await page.getByRole("textbox", { name: "steps", exact: true }).fill("4");
-  await page.getByRole("textbox", { name: "batch", exact: true }).fill("2");
-  await page.getByRole("textbox", { name: "rank", exact: true }).fill("2");
+  await setSetting(page, "steps", "4");
+  await setSetting(page, "batch", "2");
+  await setSetting(page, "rank", "2");
   await expect(page.locator('.plan[aria-busy="false"]')).toContainText("64 tokens");
   await page.getByRole("button", { name: "Start training" }).click();
   await expect(runState(page)).toHaveText(/^step [1-3]/, { timeout: PATIENCE });
@@ -131,11 +131,11 @@ test("the links of a chain come apart, and what is left of it is tried", async (
   test.setTimeout(300_000);
   await load(page);
   await page.getByLabel("Method", { exact: true }).selectOption("cola");
-  await page.getByRole("textbox", { name: "steps", exact: true }).fill("4");
-  await page.getByRole("textbox", { name: "batch", exact: true }).fill("2");
-  await page.getByRole("textbox", { name: "rank", exact: true }).fill("2");
-  await page.getByRole("textbox", { name: "links", exact: true }).fill("2, 1");
-  await page.getByRole("textbox", { name: "knot-probes", exact: true }).fill("0");
+  await setSetting(page, "steps", "4");
+  await setSetting(page, "batch", "2");
+  await setSetting(page, "rank", "2");
+  await setSetting(page, "links", "2, 1");
+  await setSetting(page, "knot-probes", "0");
   await expect(page.locator('.plan[aria-busy="false"]')).toContainText("64 tokens");
   await page.getByRole("button", { name: "Start training" }).click();
   await expect(runState(page)).toHaveText(/^done, 4 steps/, { timeout: PATIENCE });
@@ -213,7 +213,7 @@ test("a plan beyond the memory that is allowed is refused before anything is all
 
 test("settings and rows are checked by the crate itself", async ({ page }) => {
   await load(page);
-  const rank = page.getByRole("textbox", { name: "rank", exact: true });
+  const rank = page.locator('[data-key="rank"] input');
   await rank.fill("zero");
   await expect(rank).toHaveAttribute("aria-invalid", "true");
   await rank.fill("9999");
@@ -228,8 +228,8 @@ test("settings and rows are checked by the crate itself", async ({ page }) => {
 test("a lost GPU is told and the run goes on from its last save", async ({ page, browser }, info) => {
   test.setTimeout(300_000);
   await load(page);
-  await page.getByRole("textbox", { name: "steps", exact: true }).fill("24");
-  await page.getByRole("textbox", { name: "batch", exact: true }).fill("2");
+  await setSetting(page, "steps", "24");
+  await setSetting(page, "batch", "2");
   await expect(page.locator('.plan[aria-busy="false"]')).toContainText("64 tokens");
   await page.getByRole("button", { name: "Start training" }).click();
   await expect(runState(page)).toHaveText(/^step [2-9]/, { timeout: PATIENCE });

@@ -3,7 +3,7 @@
 import AxeBuilder from "@axe-core/playwright";
 import { expect, test, type Page } from "@playwright/test";
 import { readFileSync } from "node:fs";
-import { choose, expectNoOverflow, figure, pick, picture, runState, section, textFile, watchPage } from "./helpers";
+import { choose, expectNoOverflow, figure, pick, picture, runState, section, textFile, watchPage, setSetting } from "./helpers";
 
 async function open(page: Page, flags = ""): Promise<ReturnType<typeof watchPage>> {
   const seen = watchPage(page);
@@ -31,6 +31,7 @@ test("the demo runs, answers differ, and everything can be taken home and brough
   await expect(figure(page, "Loss")).not.toHaveText("–");
   await section(page, "Try it").getByRole("button", { name: "Compare" }).click();
   await expect(page.getByRole("article", { name: "Base with adapter" })).toContainText("Anna has a brown boat");
+  await expect(page.getByRole("article", { name: "Base with adapter" })).toContainText(/12 tokens in .*tokens\/s$/);
   await page.getByRole("button", { name: "Score the held-out rows" }).click();
   await expect(page.getByText(/loss 2\.1234 without, 0\.0123 with the adapter/)).toBeVisible();
   await picture(page, info, "done");
@@ -119,10 +120,10 @@ test("a failed run says why", async ({ page }, info) => {
 test("a wrong setting is shown at its field and nothing starts", async ({ page }, info) => {
   await open(page);
   await page.getByRole("button", { name: "Load the built-in model" }).click();
-  const rank = page.getByRole("textbox", { name: "rank", exact: true });
+  const rank = page.locator('[data-key="rank"] input');
   await rank.fill("0");
   await expect(rank).toHaveAttribute("aria-invalid", "true");
-  await expect(page.getByText("Is 0; give a whole number from 1 to 4096")).toBeVisible();
+  await expect(page.getByText("Is 0; give a whole number from 1 to 4096", { exact: true })).toBeVisible();
   await expect(page.getByRole("button", { name: "Start training" })).toBeDisabled();
   await picture(page, info, "wrong-setting");
   await rank.fill("4");
@@ -195,8 +196,8 @@ test("several runs share the charts; a chain shows its knots", async ({ page }, 
   await demo(page);
   await done(page);
   await page.getByLabel("Method", { exact: true }).selectOption("cola");
-  await page.getByRole("textbox", { name: "steps", exact: true }).fill("120");
-  await page.getByRole("textbox", { name: "rank", exact: true }).fill("2");
+  await setSetting(page, "steps", "120");
+  await setSetting(page, "rank", "2");
   await page.getByRole("button", { name: "Start another run" }).click();
   await expect(runState(page)).toHaveText(/^done, 120 steps/);
   const rows = page.getByRole("region", { name: "Runs", exact: true }).locator("tbody tr");
@@ -266,7 +267,7 @@ for (const scheme of ["light", "dark"] as const) {
     await check("first visit");
     await demo(page);
     await done(page);
-    await page.getByText("more settings").click();
+    await page.getByText(/^Advanced: \d+ more settings/).click();
     await section(page, "Try it").getByRole("button", { name: "Compare" }).click();
     await expect(page.getByRole("article", { name: "Base with adapter" })).toContainText("lamp");
     await page.getByText("Change the adapter").click();
@@ -282,7 +283,7 @@ test("everything is there at 360 pixels", async ({ page }, info) => {
   await expectNoOverflow(page);
   await demo(page);
   await done(page);
-  await page.getByText("more settings").click();
+  await page.getByText(/^Advanced: \d+ more settings/).click();
   await section(page, "Try it").getByRole("button", { name: "Compare" }).click();
   await expect(page.getByRole("article", { name: "Base with adapter" })).toContainText("lamp");
   await page.getByText("Change the adapter").click();

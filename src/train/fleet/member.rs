@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use super::plan::pool_bytes;
 use crate::Result;
 use crate::adapters::{Capacity, norms};
 use crate::gpu::{Gpu, clock};
@@ -9,6 +10,7 @@ use crate::jobs::curve::Curve;
 use crate::jobs::{JobId, JobSpec, MicroBatch, Scheduler};
 use crate::train::Run;
 use crate::train::checkpoint::Buffers;
+use crate::train::events::Event;
 use crate::train::job::{Job, Seat};
 use crate::train::session::Session;
 
@@ -145,6 +147,25 @@ impl Member {
     pub(super) fn longest(&self) -> usize {
         let config = &self.run.config;
         self.job.as_ref().map_or(0, |job| job.data().longest_held_out()).max(config.context.reach(config.seq))
+    }
+
+    /// The events with which it begins or goes on, on the GPU called `adapter`.
+    pub fn start_events(&self, adapter: String) -> Vec<Event> {
+        let (Some(job), run) = (&self.job, &self.run) else { return Vec::new() };
+        let start = Event::Start {
+            job: run.config.name.clone(),
+            config: run.config.to_map(),
+            trainable_parameters: job.layout.params.trainable() as u64,
+            planned_bytes: pool_bytes(&self.need),
+            adapter,
+            steps: run.total,
+            passes: job.passes,
+            resumed_at: run.done,
+            logit_jump: None,
+        };
+        let warnings = job.passes.warnings().into_iter().chain(run.config.warnings(run.total));
+        let warning = |message| Event::Warning { job: Some(run.config.name.clone()), message };
+        std::iter::once(start).chain(warnings.map(warning)).collect()
     }
 
     /// Whether its parameters are on the device.

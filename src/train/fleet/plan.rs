@@ -75,7 +75,7 @@ pub struct FleetPlan {
 }
 
 /// Bytes of the pool for this capacity: parameters, gradients, two moments.
-fn pool_bytes(capacity: &Capacity) -> u64 {
+pub(super) fn pool_bytes(capacity: &Capacity) -> u64 {
     4 * capacity.values as u64 + 12 * capacity.grads as u64
 }
 

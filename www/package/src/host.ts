@@ -6,6 +6,7 @@ import { openBase } from "./base.js";
 import { WebloraError } from "./errors.js";
 import { Device } from "./gpu.js";
 import type { Calls, Item, Method } from "./protocol.js";
+import { JobsRun } from "./jobs.js";
 import { Queue } from "./queue.js";
 import { Run } from "./run.js";
 import { listModels, removeModel } from "./storage/models.js";
@@ -24,6 +25,7 @@ type Handlers = { [M in Method]: (call: Call, ...args: Parameters<Calls[M]>) => 
 export class Host {
   #device: Device | undefined;
   #run: Run | undefined;
+  #jobs: JobsRun | undefined;
   #finished: Promise<unknown> = Promise.resolve();
   readonly #queue = new Queue();
 
@@ -38,8 +40,13 @@ export class Host {
     return this.#device;
   }
 
+  get #openJobs(): JobsRun {
+    if (!this.#jobs) throw new WebloraError("config", "no jobs have been started; call jobs first");
+    return this.#jobs;
+  }
+
   get #training(): boolean {
-    return this.#run?.state === "running" || this.#run?.state === "paused";
+    return this.#run?.state === "running" || this.#run?.state === "paused" || this.#jobs?.state === "running";
   }
 
   /** Runs `work` on the engine in turn. A lost device is replaced, and the call made again unless it has told something already. */
@@ -56,7 +63,8 @@ export class Host {
         } catch (error) {
           if (WebloraError.from(error).code !== "device_lost" || again) throw error;
           await device.replace();
-          if (this.#run && this.#run.state !== "failed") await this.#run.restart();
+          if (this.#jobs?.state === "running") await this.#jobs.restart();
+          else if (this.#run && this.#run.state !== "failed") await this.#run.restart();
           if (!repeatable()) throw error;
         } finally {
           call.signal.removeEventListener("abort", abort);
@@ -78,7 +86,7 @@ export class Host {
         const json = tokenizer instanceof Blob ? await tokenizer.text() : tokenizer;
         const info = await this.#use(call, () => this.#open.load(open, quantize, json));
         call.progress({ phase: "header", done: 1, total: 1 });
-        this.#run = undefined;
+        [this.#run, this.#jobs] = [undefined, undefined];
         return info;
       } catch (error) {
         open.release();
@@ -93,11 +101,34 @@ export class Host {
     train: (call, settings, rows, options) => {
       if (this.#training) throw new WebloraError("busy", "another run is training; stop it first");
       const progress = (phase: Progress["phase"], done: number, total: number) => call.progress({ phase, done, total });
+      this.#jobs = undefined;
       this.#run = new Run(this.#open, this.#queue, settings, rows, options, call.item, progress);
       const done = this.#run.run();
       this.#finished = done.catch(() => undefined);
       return done;
     },
+    jobs: (call, jobs, options) => {
+      if (this.#training) throw new WebloraError("busy", "another run is training; stop it first");
+      if (jobs.length === 0) throw new WebloraError("config", "there is no job; give at least one");
+      const progress = (phase: Progress["phase"], done: number, total: number) => call.progress({ phase, done, total });
+      this.#run = undefined;
+      this.#jobs = new JobsRun(this.#open, this.#queue, jobs, options, call.item, progress);
+      const done = this.#jobs.run();
+      this.#finished = done.catch(() => undefined);
+      return done;
+    },
+    addJob: (_, job) => this.#openJobs.add(job),
+    askJob: (_, what, name) => this.#openJobs.ask(what, name),
+    jobStatus: () => this.#openJobs.status(),
+    exportJob: (call, name, which, format) => {
+      const jobs = this.#openJobs;
+      return this.#use(call, async (engine) => {
+        const files = await jobs.export(engine, name, which);
+        return format === "gguf" ? engine.adapterGguf(files) : files;
+      });
+    },
+    jobTables: () => Engine.jobTables(),
+    sweep: (_, sweep) => Engine.sweep(sweep),
     pause: () => this.#run?.pause(),
     resume: () => this.#run?.resume(),
     stop: () => this.#run?.stop(),
@@ -106,7 +137,7 @@ export class Host {
       if (!run) throw new WebloraError("config", "no run is open; start one with the method cola");
       return this.#use(call, (engine) => run.mergeLink(engine));
     },
-    save: () => this.#run?.saveSoon(),
+    save: () => (this.#jobs ?? this.#run)?.saveSoon(),
     generate: (call, prompt, options) => {
       let told = false;
       const piece = (text: string) => {
@@ -155,6 +186,7 @@ export class Host {
     simulateDeviceLoss: (call) => this.#use(call, (engine) => engine.destroyDevice()),
     close: async () => {
       this.#run?.stop();
+      this.#jobs?.halt();
       // After the step in progress and the save that stopping brings.
       await this.#finished;
       await this.#queue.run(async () => this.#device?.close());

@@ -2,8 +2,8 @@
 
 import type {
   AdapterChoice, AdapterFacts, AdapterFile, AdapterFormat, AdapterInfo, Analysis, Autosave, BaseInfo, BaseSource, CacheEntry, ChatMessage, DoneEvent, ErrorCode, Evaluation,
-  GenerateOptions, Knot, Link, LoadOptions, MemoryUse, Merged, MergeOptions, MethodInfo, Plan, Progress, Restored, RowPreview, Rows, Setting, Settings,
-  TrainEvent, Training, TrainOptions, Written,
+  GenerateOptions, JobOptions, JobsEvent, JobsOptions, JobStatus, JobTables, Knot, Link, LoadOptions, MemoryUse, Merged, MergeOptions, MethodInfo, Plan, Progress, Restored, RowPreview, Rows, Setting, Settings,
+  Sweep, Training, TrainOptions, Trial, Written,
 } from "./types.js";
 
 /** What can be asked of the Worker: arguments and result. Callbacks and signals stay on the page. */
@@ -15,9 +15,16 @@ export interface Calls {
   settings(method: string): Setting[];
   preview(rows: Rows, settings: Settings, limit: number): { rows: RowPreview[]; total: number; warnings: string[] };
   plan(settings: Settings, rows: Rows | undefined): Plan;
-  train(settings: Settings, rows: Rows, options: Omit<TrainOptions, "onProgress">): DoneEvent;
+  train(settings: Settings, rows: Rows, options: Omit<TrainOptions, "onProgress" | "signal">): DoneEvent;
   pause(): void;
   resume(): void;
+  jobs(jobs: JobOptions[], options: Omit<JobsOptions, "onProgress">): JobStatus[];
+  addJob(job: JobOptions): void;
+  askJob(what: "pause" | "resume" | "stop", name: string | undefined): void;
+  jobStatus(): JobStatus[];
+  exportJob(name: string, which: "current" | "best", format: AdapterFormat): AdapterFile[];
+  jobTables(): JobTables;
+  sweep(sweep: Sweep): Trial[];
   mergeLink(): Knot;
   stop(): void;
   save(): void;
@@ -48,7 +55,7 @@ export type Method = keyof Calls;
 export type Request = { id: number; method: Method; args: unknown[] } | { abort: number };
 
 /** What a running call tells before its result: a piece of text, a warning, an event of a run, or the run's state. */
-export type Item = { piece: string } | { warning: string } | { event: TrainEvent } | { state: Training["state"] };
+export type Item = { piece: string } | { warning: string } | { event: JobsEvent } | { state: Training["state"] };
 
 /** From the Worker. */
 export type Reply =

@@ -5,15 +5,15 @@ import { WebloraError } from "./errors.js";
 import type { Device } from "./gpu.js";
 import type { Item } from "./protocol.js";
 import type { Queue } from "./queue.js";
-import { RunStore } from "./storage/runs.js";
-import type { AdapterFile, DoneEvent, Knot, Progress, Rows, Settings, TrainEvent, Training, TrainOptions } from "./types.js";
+import { RunStore, type Standing } from "./storage/runs.js";
+import type { AdapterFile, Autosave, DoneEvent, Knot, Progress, Rows, Settings, TrainEvent, Training, TrainOptions } from "./types.js";
 
 /** A run is saved at least this often, in milliseconds: what a lost device or a closed tab can cost. */
 const SAVE_AT_LEAST = 30_000;
 /** Losses of the device without a step in between, after which it is no use. */
 const PATIENCE = 3;
 
-type Options = Omit<TrainOptions, "onProgress">;
+type Options = Omit<TrainOptions, "onProgress" | "signal">;
 
 export class Run {
   state: Training["state"] = "running";
@@ -36,6 +36,8 @@ export class Run {
   #name = "main";
   #step = 0;
   #total = 0;
+  #loss: number | undefined;
+  #bestEval: number | undefined;
   best: AdapterFile[] | undefined;
 
   constructor(
@@ -56,8 +58,10 @@ export class Run {
       if (this.#options.autosave !== undefined) await this.#openStore(this.#options.autosave, started);
       await this.#train();
       const done = await this.#queue.run(async () => this.#device.engine.done((performance.now() - begun) / 1000));
+      const state = this.#wish === "stop" && this.#step < this.#total ? "stopped" : "done";
+      await this.#queue.run(() => this.#end(state));
       this.#event(done);
-      this.#become(this.#wish === "stop" && this.#step < this.#total ? "stopped" : "done");
+      this.#become(state);
       return done;
     } catch (error) {
       this.#become("failed");
@@ -106,6 +110,8 @@ export class Run {
   }
 
   #event(event: TrainEvent): void {
+    if (event.event === "step") this.#loss = event.loss;
+    if (event.event === "eval" && event.best) this.#bestEval = event.loss;
     this.#tell({ event });
   }
 
@@ -192,7 +198,8 @@ export class Run {
     if (result.best) await this.#keepBest(await engine.exportAdapter());
     // Of a run that diverges, what was saved before is worth more.
     this.#diverges = result.diverges;
-    const due = result.save || this.#saveSoon || performance.now() - this.#savedAt > SAVE_AT_LEAST;
+    // The first step is saved, too: from then on there is something to lose.
+    const due = result.save || this.#saveSoon || (this.#store && !this.#checkpoint) || performance.now() - this.#savedAt > SAVE_AT_LEAST;
     if (due && !this.#diverges) await this.#save();
     return result.over;
   }
@@ -204,7 +211,7 @@ export class Run {
     let path = "memory";
     if (this.#store) {
       try {
-        await this.#store.save(this.#step, this.#total, this.#checkpoint);
+        await this.#store.save(this.#standing("open"), this.#checkpoint);
         path = this.#store.key;
       } catch (error) {
         const { message } = WebloraError.from(error);
@@ -212,6 +219,24 @@ export class Run {
       }
     }
     this.#event({ event: "checkpoint", job: this.#name, step: this.#step, path });
+  }
+
+  #standing(state: Autosave["state"]): Omit<Standing, "savedAt"> {
+    const [loss, bestEval] = [this.#loss, this.#bestEval];
+    return { step: this.#step, total: this.#total, state, ...(loss === undefined ? {} : { loss }), ...(bestEval === undefined ? {} : { bestEval }) };
+  }
+
+  /** The run is over: its adapter is kept beside its checkpoint. */
+  async #end(state: "done" | "stopped"): Promise<void> {
+    if (!this.#store || this.#step === 0) return;
+    try {
+      const { engine } = this.#device;
+      await this.#store.saveEnd(this.#step, await engine.exportAdapter());
+      await this.#store.save(this.#standing(state), (await engine.checkpoint()) as Uint8Array<ArrayBuffer>);
+    } catch (error) {
+      const { message } = WebloraError.from(error);
+      this.#event({ event: "warning", job: this.#name, message: `the finished adapter is not saved: ${message}` });
+    }
   }
 
   async #keepBest(files: AdapterFile[]): Promise<void> {

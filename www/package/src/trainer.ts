@@ -7,9 +7,12 @@ import { Stream } from "./stream.js";
 import { support } from "./support.js";
 import type {
   AdapterChoice, AdapterFacts, AdapterFile, AdapterFormat, AdapterInfo, Analysis, Autosave, BaseInfo, BaseSource, CacheEntry, ChatMessage, CreateOptions, DoneEvent, Evaluation,
-  GenerateOptions, Knot, Link, LoadOptions, MemoryUse, Merged, MergeOptions, MethodInfo, Plan, Restored, RowPreview, Rows, Setting, Settings, Support,
-  TrainEvent, Training, TrainOptions,
+  GenerateOptions, JobOptions, Jobs, JobsEvent, JobsOptions, JobStatus, JobTables, Knot, Link, LoadOptions, MemoryUse, Merged, MergeOptions, MethodInfo, Plan, Restored, RowPreview, Rows, Setting, Settings, Support,
+  Sweep, TrainEvent, Training, TrainOptions, Trial,
 } from "./types.js";
+
+/** What goes to the Worker of a run's options. */
+type RunOptions = Omit<TrainOptions, "onProgress" | "signal">;
 
 /** Trains adapters on one base, in a Worker. */
 export class Trainer {
@@ -90,15 +93,43 @@ export class Trainer {
 
   /** Starts a run. One at a time: a second one fails with code "busy". */
   train(settings: Settings, rows: Rows, options: TrainOptions = {}): Training {
-    const { onProgress, ...rest } = options;
+    const { onProgress, signal, ...rest } = options;
     // Asked for here, since a Worker may not: without it the browser may clear the storage when the disk gets full.
     if (rest.autosave !== undefined) void globalThis.navigator?.storage?.persist?.().catch(() => false);
-    return new RunningTraining(this.#caller, settings, rows, rest, onProgress);
+    const training = new RunningTraining(this.#caller, settings, rows, rest, onProgress);
+    const stop = () => void training.stop().catch(() => undefined);
+    signal?.addEventListener("abort", stop, { once: true });
+    training.done.finally(() => signal?.removeEventListener("abort", stop)).catch(() => undefined);
+    if (signal?.aborted) stop();
+    return training;
+  }
+
+  /** Starts jobs that share the base and train together. Each is what it would be alone; one that fails does so alone. Nothing else trains meanwhile. */
+  jobs(jobs: JobOptions[], options: JobsOptions = {}): Jobs {
+    const { onProgress, ...rest } = options;
+    if (rest.autosave !== undefined) void globalThis.navigator?.storage?.persist?.().catch(() => false);
+    return new RunningJobs(this.#caller, jobs, rest, onProgress);
+  }
+
+  /** The jobs that a sweep makes: names, and the settings that differ. */
+  sweep(sweep: Sweep): Promise<Trial[]> {
+    return this.#caller.call("sweep", [sweep]);
+  }
+
+  /** Policies, rules of early stopping and ways to search, for a form. */
+  jobTables(): Promise<JobTables> {
+    return this.#caller.call("jobTables", []);
   }
 
   /** Ties a knot now: the link of a chain that trains is frozen, and the next one begins. The event comes in the run's events, too. */
-  mergeLink(): Promise<Knot> {
+  tieKnot(): Promise<Knot> {
     return this.#caller.call("mergeLink", []);
+  }
+
+  /** @deprecated The old name of `tieKnot`; it goes with the next minor version. */
+  mergeLink(): Promise<Knot> {
+    console.warn("weblora: mergeLink is called tieKnot now");
+    return this.tieKnot();
   }
 
   /** Text from the model, piece by piece. While a run trains, its steps wait for the answer. */
@@ -208,6 +239,11 @@ export class Trainer {
     await this.#caller.call("close", []).catch(() => undefined);
     this.#caller.terminate();
   }
+
+  /** `await using trainer = await Trainer.create()` frees it at the end of the block. */
+  [Symbol.asyncDispose](): Promise<void> {
+    return this.free();
+  }
 }
 
 class RunningTraining implements Training {
@@ -217,11 +253,11 @@ class RunningTraining implements Training {
   readonly #caller: Caller;
   #state: Training["state"] = "running";
 
-  constructor(caller: Caller, settings: Settings, rows: Rows, options: Omit<TrainOptions, "onProgress">, onProgress: TrainOptions["onProgress"]) {
+  constructor(caller: Caller, settings: Settings, rows: Rows, options: RunOptions, onProgress: TrainOptions["onProgress"]) {
     this.#caller = caller;
     this.job = options.job ?? (typeof settings["name"] === "string" ? settings["name"] : "main");
     const onItem = (item: Item) => {
-      if ("event" in item) this.#events.push(item.event);
+      if ("event" in item) this.#events.push(item.event as TrainEvent);
       if ("state" in item) this.#state = item.state;
     };
     this.done = caller.call("train", [settings, rows, options], { onProgress, onItem });
@@ -251,6 +287,61 @@ class RunningTraining implements Training {
   }
 
   [Symbol.asyncIterator](): AsyncIterator<TrainEvent> {
+    return this.#events[Symbol.asyncIterator]();
+  }
+}
+
+class RunningJobs implements Jobs {
+  readonly done: Promise<JobStatus[]>;
+  readonly #events = new Stream<JobsEvent>();
+  readonly #caller: Caller;
+  #state: Jobs["state"] = "running";
+
+  constructor(caller: Caller, jobs: JobOptions[], options: Omit<JobsOptions, "onProgress">, onProgress: JobsOptions["onProgress"]) {
+    this.#caller = caller;
+    const onItem = (item: Item) => {
+      if ("event" in item) this.#events.push(item.event);
+      if ("state" in item) this.#state = item.state as Jobs["state"];
+    };
+    this.done = caller.call("jobs", [jobs, options], { onProgress, onItem });
+    this.done.then(
+      () => this.#events.finish(),
+      (error: unknown) => {
+        this.#state = "failed";
+        this.#events.finish(error);
+      },
+    );
+  }
+
+  get state(): Jobs["state"] {
+    return this.#state;
+  }
+
+  add(job: JobOptions): Promise<void> {
+    return this.#caller.call("addJob", [job]);
+  }
+
+  pause(job: string): Promise<void> {
+    return this.#caller.call("askJob", ["pause", job]);
+  }
+
+  resume(job: string): Promise<void> {
+    return this.#caller.call("askJob", ["resume", job]);
+  }
+
+  stop(job?: string): Promise<void> {
+    return this.#caller.call("askJob", ["stop", job]);
+  }
+
+  status(): Promise<JobStatus[]> {
+    return this.#caller.call("jobStatus", []);
+  }
+
+  exportAdapter(job: string, which: "current" | "best" = "current", options: { format?: AdapterFormat } = {}): Promise<AdapterFile[]> {
+    return this.#caller.call("exportJob", [job, which, options.format ?? "peft"]);
+  }
+
+  [Symbol.asyncIterator](): AsyncIterator<JobsEvent> {
     return this.#events[Symbol.asyncIterator]();
   }
 }

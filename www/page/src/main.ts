@@ -6,12 +6,15 @@ import "./styles/controls.css";
 import "./styles/sections.css";
 import "./styles/charts.css";
 import "./styles/inside.css";
+import "./styles/finale.css";
 import { refreshStorage } from "./actions/base";
 import { mountAnnouncer } from "./lib/announce";
 import { h, show } from "./lib/dom";
 import { apply } from "./lib/theme";
-import { get, isTraining, watch } from "./state";
+import { get, isLocked, watch } from "./state";
 import { checkSupport, report } from "./trainer";
+import { warnBeforeLeaving } from "./actions/leave";
+import { takeLinked } from "./actions/share";
 import { baseSection } from "./view/base";
 import { dropAnywhere, header, notice } from "./view/header";
 import { hero } from "./view/hero";
@@ -20,6 +23,7 @@ import { insideSection } from "./view/inside";
 import { methodSection } from "./view/method";
 import { rowsSection } from "./view/rows";
 import { savedRuns } from "./view/saved";
+import { shelf } from "./view/shelf";
 import { noWebGpu } from "./view/support";
 import { trainSection } from "./view/train";
 import { trialSection } from "./view/trial";
@@ -43,12 +47,15 @@ async function begin(root: HTMLElement): Promise<void> {
       "main",
       { id: "main" },
       savedRuns(),
+      shelf(),
       hero(),
       h("div", { class: "bench" }, h("div", { class: "setup" }, locked(), baseSection(), rowsSection(), methodSection()), h("div", { class: "work" }, trainSection(), trialSection(), insideSection(), homeSection())),
     ),
     footer(),
   );
   dropAnywhere(root);
+  warnBeforeLeaving();
+  takeLinked();
   // A device that turns out to be unusable is as good as none.
   watch(["device"], () => {
     const { status, problem } = get().device;
@@ -60,7 +67,7 @@ async function begin(root: HTMLElement): Promise<void> {
 /** Why the set-up does not answer. */
 function locked(): HTMLElement {
   const text = h("p", { class: "muted small", hidden: true }, "The set-up is locked while a run trains.");
-  watch(["runs"], () => show(text, isTraining()));
+  watch(["runs"], () => show(text, isLocked()));
   return text;
 }
 

@@ -44,6 +44,10 @@ export interface RowsState {
   heldOut: Rows | null;
   trainName: string;
   heldOutName: string;
+  /** A file of columns, and which of them are what. */
+  table: { name: string; cells: string[][]; question: number; answer: number; named: boolean } | null;
+  /** The held-out rows were chosen by hand, for the rows that are there. */
+  heldOutChosen: boolean;
   status: "idle" | "loading" | "ready" | "failed";
   total: number;
   preview: RowPreview[];
@@ -84,7 +88,7 @@ export interface Run {
   /** Number of its colour. */
   colour: number;
   shown: boolean;
-  state: "starting" | "running" | "paused" | "stopping" | "stopped" | "done" | "failed";
+  state: "waiting" | "starting" | "running" | "paused" | "stopping" | "stopped" | "done" | "failed";
   settings: Settings;
   /** The settings with all defaults, from the start event. */
   config: Settings;
@@ -100,6 +104,8 @@ export interface Run {
   series: Series;
   log: { time: number; text: string }[];
   startedAt: number;
+  /** The last step that the browser keeps. */
+  savedStep: number;
   /** Seconds of training, pauses left out. */
   seconds: number;
   /** When the clock last began to run; 0 while it stands. */
@@ -113,12 +119,18 @@ export interface Run {
   best: AdapterFile[] | null;
   bestStep: number | null;
   problem: Problem | null;
+  /** Of a job among several. */
+  job: { set: string; name: string; group: string | null; reason: string; secondsLeft: number | null; best: boolean } | null;
 }
 
-/** All runs of this visit. At most one of them trains. */
+/** All runs of this visit. At most one of them trains, or one set of jobs. */
 export interface RunsState {
   list: Run[];
   active: string | null;
+  /** The set of jobs that trains. */
+  jobs: string | null;
+  /** The run whose figures are shown, where that was chosen. */
+  selected: string | null;
   /** The run that the Worker still holds, and so knows more of than its adapter. */
   held: string | null;
 }
@@ -128,9 +140,10 @@ export interface Answer {
   text: string;
   status: "idle" | "waiting" | "writing" | "done" | "stopped" | "failed";
   problem: Problem | null;
-  /** Seconds it took and pieces it has. */
+  /** Seconds it took and pieces it has; tokens and how it ended, once it has. */
   seconds: number;
   pieces: number;
+  written: { tokens: number; stopped: "end" | "length" } | null;
 }
 
 /** The comparison of base and adapter. */
@@ -144,6 +157,24 @@ export interface TryState {
   scores: { base: number; tuned: number; tokens: number; name: string } | null;
   scoring: boolean;
   problem: Problem | null;
+}
+
+/** The end of a run: the same rows before and after. */
+export interface FinaleState {
+  /** Id of the run; empty when there is nothing to show. */
+  run: string;
+  name: string;
+  prompt: string;
+  expected: string;
+  base: string;
+  tuned: string;
+  /** Rows asked so far, and how many of them each side answered exactly. */
+  asked: number;
+  total: number;
+  before: number;
+  after: number;
+  /** How the rows were chosen: held out, or those that it trained on. */
+  heldOut: boolean;
 }
 
 /** What this browser keeps. */
@@ -171,12 +202,13 @@ export interface State {
   runs: RunsState;
   trial: TryState;
   storage: StorageState;
+  finale: FinaleState;
   notice: NoticeState;
 }
 
 export type Slice = keyof State;
 
-const idle = (): Answer => ({ text: "", status: "idle", problem: null, seconds: 0, pieces: 0 });
+const idle = (): Answer => ({ text: "", status: "idle", problem: null, seconds: 0, pieces: 0, written: null });
 
 const state: State = {
   device: { status: "checking", support: null, adapter: null, problem: null },
@@ -187,6 +219,8 @@ const state: State = {
     heldOut: null,
     trainName: "",
     heldOutName: "",
+    table: null,
+    heldOutChosen: false,
     status: "idle",
     total: 0,
     preview: [],
@@ -196,9 +230,10 @@ const state: State = {
   },
   form: { method: "lora", recipe: "defaults", changed: {}, table: [], methods: [], init: null, resume: null },
   plan: { status: "idle", plan: null, problem: null, measuring: false, stepSeconds: null },
-  runs: { list: [], active: null, held: null },
+  runs: { list: [], active: null, jobs: null, selected: null, held: null },
   trial: { busy: false, adapter: "", imported: null, base: idle(), tuned: idle(), scores: null, scoring: false, problem: null },
   storage: { cached: [], usage: 0, quota: 0, saves: [], problem: null },
+  finale: { run: "", name: "", prompt: "", expected: "", base: "", tuned: "", asked: 0, total: 0, before: 0, after: 0, heldOut: true },
   notice: { kind: "none", text: "", detail: [] },
 };
 
@@ -241,11 +276,22 @@ export function watch(slices: Slice[], listener: () => void): void {
 /** The run that trains or is paused. */
 export const activeRun = (): Run | null => state.runs.list.find((run) => run.id === state.runs.active) ?? null;
 
-/** The run that the page is about: the active one, else the last. */
-export const shownRun = (): Run | null => activeRun() ?? state.runs.list.at(-1) ?? null;
+/** The run that the page is about: the active one, the chosen one, the best of the jobs, else the last. */
+export function shownRun(): Run | null {
+  const { list, selected } = state.runs;
+  const last = list.at(-1) ?? null;
+  const best = last?.job ? list.find(({ job }) => job?.set === last.job?.set && job?.best) : undefined;
+  return activeRun() ?? list.find(({ id }) => id === selected) ?? best ?? last;
+}
 
-/** Whether a run is under way, be it paused: the set-up is locked then. */
-export const isTraining = (): boolean => state.runs.active !== null;
+/** Whether a run or jobs are under way, be they paused. */
+export const isTraining = (): boolean => state.runs.active !== null || state.runs.jobs !== null;
+
+/** Whether the set-up is locked: while a single run trains. Beside jobs, rows and settings make the next job. */
+export const isLocked = (): boolean => state.runs.active !== null;
+
+/** Whether a run is a job that is not over. */
+export const isJobUnderWay = (run: Run): boolean => run.job !== null && run.job.set === state.runs.jobs && ["waiting", "running", "paused", "stopping"].includes(run.state);
 
 /** An answer that has not begun. */
 export const noAnswer = idle;

@@ -2,19 +2,21 @@
 
 import type * as T from "../../package/src/types";
 import { WebloraError } from "../../package/src/errors";
-import { checkpointBytes } from "./world";
+import { checkpointBytes, peftFiles } from "./world";
 
-interface Save extends T.Autosave {
+interface Save extends Omit<T.Autosave, "rows"> {
   rows: T.Rows;
   heldOut?: T.Rows;
   contentHash: string;
+  job?: NonNullable<T.Restored["job"]>;
 }
 
 const KEY = "fake.saves";
 
 export class Saves {
   list(): T.Autosave[] {
-    return this.#read().map(({ rows: _rows, heldOut: _heldOut, contentHash: _hash, ...save }) => save);
+    const name = (rows: T.Rows) => ("embedded" in rows ? "swap" : (rows.name ?? "rows"));
+    return this.#read().map(({ rows, heldOut: _heldOut, contentHash: _hash, job: _job, ...save }) => ({ ...save, rows: name(rows) }));
   }
 
   put(save: Save): void {
@@ -24,9 +26,11 @@ export class Saves {
   restore(key: string): T.Restored {
     const save = this.#read().find((each) => each.key === key);
     if (!save) throw new WebloraError("io", `there is no saved run ${key}`);
-    const { rows, heldOut, contentHash, settings, step, base } = save;
+    const { rows, heldOut, contentHash, settings, step, base, job, state } = save;
     const restored: T.Restored = { rows, contentHash, settings, baseName: base, checkpoint: checkpointBytes(step, settings, contentHash) };
     if (heldOut) restored.heldOut = heldOut;
+    if (job) restored.job = job;
+    if (state !== "open") restored.adapter = peftFiles();
     if (contentHash.startsWith("0")) restored.base = { embedded: true };
     return restored;
   }

@@ -69,12 +69,12 @@ export class FakeTraining implements T.Training {
     this.#events.push(event);
   }
 
-  #save(): void {
+  #save(state: T.Autosave["state"] = "open"): void {
     const { autosave: key, heldOut } = this.options;
     if (!key) return;
     const { settings, rows } = this;
     const contentHash = this.base?.contentHash ?? "";
-    this.saves.put({ key, base: this.base?.name ?? "", step: this.#step, total: this.#total, savedAt: Date.now(), settings, rows, ...(heldOut ? { heldOut } : {}), contentHash });
+    this.saves.put({ key, base: this.base?.name ?? "", step: this.#step, total: this.#total, savedAt: Date.now(), state, bytes: 1_200_000, settings, rows, ...(heldOut ? { heldOut } : {}), contentHash });
     this.#emit({ event: "checkpoint", job: this.job, step: this.#step, path: key });
   }
 
@@ -109,6 +109,7 @@ export class FakeTraining implements T.Training {
       loss = this.#advance();
     }
     if (this.state !== "stopped") this.state = "done";
+    this.#save(this.state === "done" ? "done" : "stopped");
     return { event: "done", job, step: this.#step, loss, seconds: (Date.now() - begun) / 1000, out: "" };
   }
 

@@ -8,6 +8,7 @@ import type { Trainer as Real } from "../../package/src/trainer";
 import type * as T from "../../package/src/types";
 import { Saves } from "./saves";
 import { METHODS, SETTINGS, defaults } from "./settings";
+import { FakeJobs, sweep } from "./jobs";
 import { FakeTraining } from "./training";
 import { chainFile, linksIn, peftFiles, tokenise, wait } from "./world";
 
@@ -110,6 +111,13 @@ export class Trainer implements Pick<Real, keyof Real> {
     return this.#run;
   }
 
+  jobs(jobs: T.JobOptions[], options: T.JobsOptions = {}): T.Jobs {
+    return new FakeJobs(jobs, options, this.#base, flags, saves);
+  }
+
+  sweep = async (wish: T.Sweep): Promise<T.Trial[]> => sweep(wish);
+  jobTables = async (): Promise<T.JobTables> => ({ policies: [], rules: [], searches: [] });
+
   async *generate(_prompt: string | T.ChatMessage[], options: T.GenerateOptions = {}): AsyncGenerator<string, void, undefined> {
     const tuned = options.adapter !== "none";
     const text = tuned ? " Anna has a brown boat. Ben has a black lamp." : " Ben and Anna are happy. They talk to each other and play in the green garden until the sun goes down.";
@@ -118,6 +126,7 @@ export class Trainer implements Pick<Real, keyof Real> {
       if (options.signal?.aborted) throw new WebloraError("aborted", "aborted by request");
       yield piece;
     }
+    options.onEnd?.({ text, tokens: 12, stopped: options.maxTokens === 12 ? "length" : "end" });
   }
 
   async evaluate(_rows: T.Rows, options: { adapter?: T.AdapterChoice } = {}): Promise<T.Evaluation> {
@@ -170,10 +179,13 @@ export class Trainer implements Pick<Real, keyof Real> {
     return run?.settings["method"] === "multilora" ? [0.01, 0.012, 0.009].map((s) => s * Math.log(2 + run.steps)) : [];
   }
 
-  async mergeLink(): Promise<T.Knot> {
+  async tieKnot(): Promise<T.Knot> {
     if (!this.#run) throw new WebloraError("config", "no run is open; start one with the method cola");
     return this.#run.tie("asked for");
   }
+
+  mergeLink = async (): Promise<T.Knot> => this.tieKnot();
+  [Symbol.asyncDispose] = async (): Promise<void> => this.free();
 
   async checkpoint(): Promise<Uint8Array> {
     return this.#run?.checkpoint() ?? new Uint8Array();

@@ -2,7 +2,7 @@
 
 import { WebloraError } from "../errors.js";
 import type { AdapterFile, Autosave, BaseSource, BestAdapter, Restored, Rows, Settings } from "../types.js";
-import { folder, names, remove } from "./files.js";
+import { folder, names, readFile, remove } from "./files.js";
 import { hold } from "./locks.js";
 import { listModels } from "./models.js";
 import { readRecord, removeRecord, writeRecord } from "./slots.js";
@@ -18,16 +18,24 @@ export interface RunFacts {
   url?: string;
   baseName: string;
   contentHash: string;
+  /** Of a job among several. */
+  job?: { set: string; name: string; priority: number; group?: string };
 }
 
-interface Standing {
+/** How a run stands; its checkpoint is the record's data. */
+export interface Standing {
   step: number;
   total: number;
   savedAt: number;
+  state?: Autosave["state"];
+  loss?: number;
+  bestEval?: number;
+  /** Losses of a job, for early stopping. */
+  curve?: string;
 }
 
-/** The adapter of a run at its lowest held-out loss: its files one after the other are the record's data. */
-interface Best {
+/** An adapter of a run, at its lowest held-out loss or at its end: its files one after the other are the record's data. */
+interface SavedAdapter {
   step: number;
   files: { name: string; bytes: number }[];
 }
@@ -54,7 +62,7 @@ export class RunStore {
     const release = await hold(`run:${facts.key}`, "exclusive", `another tab trains the run "${facts.key}"; stop it there, or save under another name`);
     try {
       const at = await folder("runs", folderName(facts.key));
-      if (anew) await removeRecord(at, "best");
+      if (anew) for (const record of ["best", "end", "state"]) await removeRecord(at, record);
       await writeRecord(at, "facts", facts, NOTHING);
       return new RunStore(at, release, facts.key);
     } catch (error) {
@@ -67,23 +75,38 @@ export class RunStore {
     return this.#key;
   }
 
-  save(step: number, total: number, checkpoint: Uint8Array<ArrayBuffer>): Promise<void> {
-    return writeRecord(this.#at, "state", { step, total, savedAt: Date.now() } satisfies Standing, checkpoint);
+  save(standing: Omit<Standing, "savedAt">, checkpoint: Uint8Array<ArrayBuffer>): Promise<void> {
+    return writeRecord(this.#at, "state", { ...standing, savedAt: Date.now() } satisfies Standing, checkpoint);
   }
 
+  /** The adapter at the lowest held-out loss. */
   saveBest(step: number, files: AdapterFile[]): Promise<void> {
+    return this.#saveAdapter("best", step, files);
+  }
+
+  /** The adapter of a run that is over. */
+  saveEnd(step: number, files: AdapterFile[]): Promise<void> {
+    return this.#saveAdapter("end", step, files);
+  }
+
+  #saveAdapter(record: "best" | "end", step: number, files: AdapterFile[]): Promise<void> {
     const data = new Uint8Array(files.reduce((sum, file) => sum + file.bytes.byteLength, 0));
     let at = 0;
     for (const { bytes } of files) {
       data.set(bytes, at);
       at += bytes.byteLength;
     }
-    const meta: Best = { step, files: files.map(({ name, bytes }) => ({ name, bytes: bytes.byteLength })) };
-    return writeRecord(this.#at, "best", meta, data);
+    const meta: SavedAdapter = { step, files: files.map(({ name, bytes }) => ({ name, bytes: bytes.byteLength })) };
+    return writeRecord(this.#at, record, meta, data);
   }
 
   best(): Promise<BestAdapter | undefined> {
-    return readBest(this.#at);
+    return readAdapter(this.#at, "best");
+  }
+
+  /** Forgets the run. */
+  async discard(): Promise<void> {
+    await remove(await folder("runs"), folderName(this.#key));
   }
 
   close(): void {
@@ -91,15 +114,15 @@ export class RunStore {
   }
 }
 
-async function readBest(at: FileSystemDirectoryHandle): Promise<BestAdapter | undefined> {
-  const found = await readRecord<Best>(at, "best");
+async function readAdapter(at: FileSystemDirectoryHandle, record: "best" | "end"): Promise<BestAdapter | undefined> {
+  const found = await readRecord<SavedAdapter>(at, record);
   if (!found) return undefined;
   const { meta, data } = found;
   let end = 0;
   return { step: meta.step, files: meta.files.map(({ name, bytes }) => ({ name, bytes: data.slice(end, (end += bytes)) })) };
 }
 
-/** Every saved run that can go on, newest first. */
+/** Every saved run, newest first: those that can go on, and those that are over. */
 export async function listRuns(): Promise<Autosave[]> {
   const all = await folder("runs");
   const found: Autosave[] = [];
@@ -108,10 +131,20 @@ export async function listRuns(): Promise<Autosave[]> {
     const facts = await readRecord<RunFacts>(at, "facts");
     const state = await readRecord<Standing>(at, "state");
     if (!facts || !state) continue;
-    const { step, total, savedAt } = state.meta;
-    found.push({ key: facts.meta.key, base: facts.meta.baseName, step, total, savedAt, settings: facts.meta.settings });
+    const { step, total, savedAt, loss, bestEval, state: how = "open" } = state.meta;
+    const { key, baseName: base, settings, rows, job } = facts.meta;
+    const scores = { ...(loss === undefined ? {} : { loss }), ...(bestEval === undefined ? {} : { bestEval }), ...(job ? { jobs: job.set } : {}) };
+    found.push({ key, base, rows: nameOf(rows), step, total, savedAt, settings, state: how, bytes: await sizeOf(at), ...scores });
   }
   return found.sort((a, b) => b.savedAt - a.savedAt);
+}
+
+const nameOf = (rows: Rows) => ("embedded" in rows ? "swap" : (rows.name ?? "rows"));
+
+async function sizeOf(at: FileSystemDirectoryHandle): Promise<number> {
+  let sum = 0;
+  for (const name of await names(at)) sum += (await readFile(at, name))?.size ?? 0;
+  return sum;
 }
 
 export async function restoreRun(key: string): Promise<Restored> {
@@ -120,9 +153,12 @@ export async function restoreRun(key: string): Promise<Restored> {
   if (!facts || !state) {
     throw new WebloraError("config", `there is no saved run "${key}", or both of its copies are damaged; start the run anew`);
   }
-  const { settings, rows, heldOut, baseName, contentHash } = facts.meta;
-  const [base, best] = [await findBase(facts.meta), await readBest(at)];
-  return { settings, rows, ...(heldOut ? { heldOut } : {}), ...(base ? { base } : {}), ...(best ? { best } : {}), baseName, contentHash, checkpoint: state.data };
+  const { settings, rows, heldOut, baseName, contentHash, job: known } = facts.meta;
+  const [base, best, end] = [await findBase(facts.meta), await readAdapter(at, "best"), await readAdapter(at, "end")];
+  const { curve } = state.meta;
+  const job = known && { name: known.name, priority: known.priority, ...(known.group === undefined ? {} : { group: known.group }), ...(curve === undefined ? {} : { curve }) };
+  const parts = { ...(heldOut ? { heldOut } : {}), ...(base ? { base } : {}), ...(best ? { best } : {}), ...(end ? { adapter: end.files } : {}), ...(job ? { job } : {}) };
+  return { settings, rows, ...parts, baseName, contentHash, checkpoint: state.data };
 }
 
 /** Where the base is now: it may have made room for others since. */

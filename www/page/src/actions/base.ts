@@ -7,14 +7,14 @@ import { isAbort, problem } from "../lib/problem";
 import { exclusive } from "../lib/queue";
 import { get, isTraining, update } from "../state";
 import { report, trainer } from "../trainer";
-import { applyRecipe, loadTable } from "./form";
+import { applyRecipe, fitContext, loadTable } from "./form";
 import { chooseSet, refreshPreview } from "./rows";
 import { replan } from "./plan";
 
 let loading: AbortController | null = null;
 
 /** Loads a base and prepares the form for it. Resolves to what was loaded, or `null` when that failed or was cancelled. */
-export async function loadBase(source: BaseSource): Promise<BaseInfo | null> {
+export async function loadBase(source: BaseSource, tokenizer?: File): Promise<BaseInfo | null> {
   if (isTraining()) return null;
   loading?.abort();
   const abort = new AbortController();
@@ -26,6 +26,7 @@ export async function loadBase(source: BaseSource): Promise<BaseInfo | null> {
     const info = await exclusive(() =>
       made.loadBase(source, {
         signal: abort.signal,
+        ...(tokenizer ? { tokenizer } : {}),
         onProgress: (progress) => {
           if (loading === abort) update("base", { progress });
         },
@@ -61,6 +62,7 @@ async function prepareForm(source: BaseSource): Promise<void> {
   const untouched = recipe === "defaults" && Object.keys(changed).length === 0;
   if (untouched || (recipe === "demo" && !embedded)) await applyRecipe(embedded ? "demo" : "balanced");
   await loadTable(get().form.method);
+  fitContext();
   if (get().rows.choice === "" && embedded) await chooseSet("swap");
   else await refreshPreview();
   replan();

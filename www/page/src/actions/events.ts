@@ -32,7 +32,8 @@ export function take(run: Run, event: TrainEvent): void {
       announce(`Link ${event.link + 1} begins.`);
       break;
     case "checkpoint":
-      note(run, `Saved at step ${count(event.step)}.`);
+      note(run, event.path === "memory" ? `Held in memory at step ${count(event.step)}; this browser does not keep it.` : `Saved at step ${count(event.step)}.`);
+      if (event.path !== "memory") run.savedStep = event.step;
       keepCurves(run.id, run.series);
       break;
     case "early_stop":
@@ -64,12 +65,12 @@ function started(run: Run, event: Extract<TrainEvent, { event: "start" }>): void
   run.step = event.resumed_at;
   run.trainable = event.trainable_parameters;
   run.plannedBytes = event.planned_bytes;
-  run.name = run.name.replace(/ · .*/, ` · ${String(event.config["method"])} r${String(event.config["rank"])}`);
+  if (!run.job) run.name = run.name.replace(/ · .*/, ` · ${String(event.config["method"])} r${String(event.config["rank"])}`);
   run.series.cutAfter(event.resumed_at);
   const from = event.resumed_at > 0 ? `Went on from step ${count(event.resumed_at)} of` : "Started:";
   note(run, `${from} ${plural(event.steps, "step")} on ${event.adapter}.`);
   if (event.logit_jump !== undefined) note(run, `Earlier links are kept as f16; largest change of a logit ${short(event.logit_jump)}.`);
-  announce(`${from} ${plural(event.steps, "step")}.`);
+  if (!run.job) announce(`${from} ${plural(event.steps, "step")}.`);
 }
 
 function stepped(run: Run, event: Extract<TrainEvent, { event: "step" }>): void {
@@ -84,7 +85,7 @@ function stepped(run: Run, event: Extract<TrainEvent, { event: "step" }>): void 
   // The very first step of a visit also compiles; it says nothing about the others.
   if (run.series.step.length > 2) run.stepSeconds = run.stepSeconds === null ? seconds : INERTIA * run.stepSeconds + (1 - INERTIA) * seconds;
   if (run.stepSeconds !== null && run.series.step.length === 8) remember(run.settings, run.stepSeconds);
-  quarter(run, before);
+  if (!run.job) quarter(run, before);
 }
 
 /** Tells a screen reader at every quarter, and not more often. */

@@ -8,21 +8,23 @@ import { PageError } from "../lib/problem";
 import { exclusive } from "../lib/queue";
 import { writeRunFile } from "../lib/runfile";
 import { checkpointState, sniff } from "../lib/sniff";
-import { activeRun, get, isTraining, update, type Run } from "../state";
+import { activeRun, get, isJobUnderWay, isTraining, shownRun, update, type Run } from "../state";
 import { report, trainer } from "../trainer";
 import { loadBase } from "./base";
 import { importRunFile, takeSettings } from "./form";
+import { jobAdapter } from "./jobs";
 import { adapterAsGguf, currentAdapter, currentCheckpoint } from "./run";
-import { rowsFromFile, rowsFromText } from "./rows";
+import { heldOutFromFile, rowsFromFile, rowsFromText } from "./rows";
 import { offerAdapter } from "./trial";
 
 const RUN_FILE = "run.toml";
 const CHECKPOINT_FILE = "checkpoint.safetensors";
 const ROWS_FILE = "rows.jsonl";
+const HELD_OUT_FILE = "heldout.jsonl";
 const ADAPTER_FILES = ["adapter_config.json", "adapter_model.safetensors"];
 
 /** Whether the Worker still holds a run's whole state: only of the last one. */
-export const hasCheckpoint = (run: Run): boolean => run === get().runs.list.at(-1) && run.step > 0 && run.state !== "failed";
+export const hasCheckpoint = (run: Run): boolean => run === get().runs.list.at(-1) && !run.job && run.step > 0 && run.state !== "failed";
 
 /** Saves the adapter as a PEFT folder in a zip file. */
 export async function saveAdapter(run: Run): Promise<void> {
@@ -69,18 +71,20 @@ export async function saveEverything(run: Run): Promise<void> {
     const files: AdapterFile[] = (await adapterOf(run)).map(({ name, bytes }) => ({ name: `adapter/${name}`, bytes }));
     files.push({ name: RUN_FILE, bytes: text(runFile(run)) });
     if ("text" in run.rows.train) files.push({ name: ROWS_FILE, bytes: text(run.rows.train.text) });
+    const { heldOut } = run.rows;
+    if (heldOut && "text" in heldOut) files.push({ name: HELD_OUT_FILE, bytes: text(heldOut.text) });
     if (hasCheckpoint(run)) files.push({ name: CHECKPOINT_FILE, bytes: await currentCheckpoint() });
     save(`${stem(run)}.zip`, await pack(files), "application/zip");
     announce("Everything was saved in one archive.");
   });
 }
 
-const stem = (run: Run): string => fileName(`${run.base.name}-${run.name.replace(/^\d+ · /, "")}-step${run.step}`);
+export const stem = (run: Run): string => fileName(`${run.base.name}-${run.name.replace(/^\d+ · /, "")}-step${run.step}`);
 
 const runFile = (run: Run): string => writeRunFile(run.config as Settings, { base: run.base.name, rows: run.rows.name });
 
 async function adapterOf(run: Run): Promise<AdapterFile[]> {
-  return run.adapter ?? currentAdapter();
+  return run.adapter ?? (run.job ? jobAdapter(run) : currentAdapter());
 }
 
 async function guarded(work: () => Promise<void>): Promise<void> {
@@ -126,15 +130,20 @@ async function importFile(file: File): Promise<void> {
 async function importArchive(file: File): Promise<void> {
   const files = await unpack(file);
   const find = (name: string) => files.find((each) => baseName(each.name) === name);
-  const [toml, checkpoint, rows] = [find(RUN_FILE), find(CHECKPOINT_FILE), find(ROWS_FILE)];
+  const [toml, checkpoint, rows, heldOut] = [find(RUN_FILE), find(CHECKPOINT_FILE), find(ROWS_FILE), find(HELD_OUT_FILE)];
   const adapter = findAdapter(files);
   if (!toml && !checkpoint && !adapter) {
     throw new PageError("format", `${file.name} holds neither an adapter nor a run; choose a zip file that this page or PEFT made.`);
   }
   if (toml) await importRunFile(asFile(toml));
   if (rows) await rowsFromText(new TextDecoder().decode(rows.bytes));
+  if (heldOut) await heldOutFromFile(asFile(heldOut));
   if (adapter) takeAdapter(file.name, adapter);
   if (checkpoint) await importCheckpoint(asFile(checkpoint));
+  const found = [adapter ? "the adapter" : "", toml ? "the settings" : "", rows ? "the rows" : "", checkpoint ? "the checkpoint" : ""].filter(Boolean).join(", ");
+  const next = get().base.info ? "" : " Load the base that it was made on to go on.";
+  update("notice", { kind: "info", text: `From ${file.name}: ${found}.${next}`, detail: [] });
+  announce(`From ${file.name}: ${found}.${next}`);
 }
 
 async function importCheckpoint(file: File): Promise<void> {
@@ -180,6 +189,8 @@ export function startFromImported(on: boolean): void {
 export function exportable(): Run | null {
   const active = activeRun();
   if (active) return active.step > 0 && active.state !== "stopping" ? active : null;
+  const shown = shownRun();
+  if (shown && (shown.adapter !== null || (isJobUnderWay(shown) && shown.step > 0))) return shown;
   return get().runs.list.findLast((run) => run.adapter !== null) ?? null;
 }
 

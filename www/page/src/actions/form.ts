@@ -59,8 +59,17 @@ export async function applyRecipe(id: string): Promise<void> {
   const { method, ...settings } = onlyInForm(recipe.settings === "demo" ? await demoSettings() : recipe.settings);
   if (typeof method === "string" && method !== get().form.method) await loadTable(method);
   update("form", { recipe: id, changed: settings });
+  fitContext();
   void refreshPreview();
   replan();
+}
+
+/** Rows as long as the model can read, where a preset or the default is longer: never a plan that is refused for it. */
+export function fitContext(): void {
+  const { changed, table } = get().form;
+  const context = get().base.info?.context;
+  const seq = Number(changed["seq"] ?? table.find(({ key }) => key === "seq")?.default ?? 0);
+  if (context !== undefined && seq > context) update("form", { changed: { ...changed, seq: context } });
 }
 
 /** Takes all settings from somewhere else: a run file, a checkpoint, a saved run. */

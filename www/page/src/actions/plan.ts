@@ -7,14 +7,14 @@ import { duration } from "../lib/format";
 import { problem } from "../lib/problem";
 import { exclusive, newest } from "../lib/queue";
 import { readPreference, writePreference } from "../lib/theme";
-import { get, isTraining, runSettings, update } from "../state";
+import { get, isLocked, isTraining, runSettings, update } from "../state";
 import { trainer } from "../trainer";
 
 const latest = newest<void>();
 
 /** Plans again, a moment after the last change. Nothing can be started meanwhile: what is shown is of other settings. */
 export function replan(): void {
-  if (get().base.status === "ready" && !isTraining()) update("plan", { status: "busy" });
+  if (get().base.status === "ready" && !isLocked()) update("plan", { status: "busy" });
   soon();
 }
 
@@ -22,7 +22,7 @@ const soon = debounce(() => void planNow(), 200);
 
 async function planNow(): Promise<void> {
   const { base, rows } = get();
-  if (base.status !== "ready" || isTraining()) return;
+  if (base.status !== "ready" || isLocked()) return;
   await latest(async () => {
     try {
       const made = await trainer();

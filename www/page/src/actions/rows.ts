@@ -4,8 +4,10 @@ import type { Rows } from "weblora";
 import { ROW_SETS } from "../data/rowsets";
 import { problem } from "../lib/problem";
 import { newest } from "../lib/queue";
+import { linesOf, type Pair } from "../lib/pairs";
 import { rowsText, toJsonLines } from "../lib/sniff";
-import { get, isTraining, runSettings, update } from "../state";
+import { guessColumns, readTable } from "../lib/table";
+import { get, isLocked, runSettings, update, type RowsState } from "../state";
 import { trainer } from "../trainer";
 import { replan } from "./plan";
 
@@ -21,9 +23,16 @@ const latest = newest<void>();
 export async function chooseSet(id: string): Promise<void> {
   const set = ROW_SETS.find((each) => each.id === id);
   if (!set) return;
-  update("rows", { choice: id, status: "loading", problem: null });
+  update("rows", { choice: id, status: "loading", problem: null, heldOutChosen: false, table: null });
   try {
     const [train, heldOut] = await Promise.all([set.train(), set.heldOut()]);
+    const own = set.settings;
+    const { form, base } = get();
+    // Over a preset, not over what somebody has typed.
+    if (own && form.recipe !== "custom" && base.source && "embedded" in base.source) {
+      const { epochs: _, ...rest } = form.changed;
+      update("form", { changed: { ...rest, ...own } });
+    }
     if (get().rows.choice === id) await take(train, heldOut, set.id, heldOut ? `${set.id}, held out` : "");
   } catch (error) {
     update("rows", { status: "failed", problem: problem(error), train: null, heldOut: null, preview: [] });
@@ -32,33 +41,96 @@ export async function chooseSet(id: string): Promise<void> {
 
 /** Reads rows from a file: JSON lines, a JSON array, or plain text. */
 export async function rowsFromFile(file: File): Promise<void> {
-  update("rows", { choice: "file", status: "loading", problem: null });
+  const { choice, train } = get().rows;
+  update("rows", { choice: "file", status: "loading", problem: null, ...(choice === "file" ? {} : { train: null, heldOutChosen: false }) });
+  const first = choice !== "file" || train === null;
   try {
-    await take({ text: await rowsText(file), name: file.name }, get().rows.heldOut, file.name, get().rows.heldOutName);
+    const text = await rowsText(file);
+    const kept = chosenHeldOut(first);
+    const table = /\.(csv|tsv)$/i.test(file.name) ? readTable(await file.text()) : null;
+    if (table) {
+      update("rows", { heldOut: kept.rows, heldOutName: kept.name });
+      return await mapColumns({ name: file.name, cells: table.cells, ...guessColumns(table) });
+    }
+    update("rows", { table: null });
+    await take({ text, name: file.name }, kept.rows, file.name, kept.name);
   } catch (error) {
     update("rows", { status: "failed", problem: problem(error), train: null, preview: [], total: 0 });
   }
 }
 
+/** Makes rows of two columns of a table. */
+export async function mapColumns(table: NonNullable<RowsState["table"]>): Promise<void> {
+  update("rows", { table });
+  const { name, cells, question, answer, named } = table;
+  const pairs = cells.slice(named ? 1 : 0).map((line) => ({ question: line[question] ?? "", answer: line[answer] ?? "" }));
+  const { heldOut, heldOutName } = get().rows;
+  await take({ text: linesOf(pairs, chats()), name }, heldOut, name, heldOutName);
+}
+
+/** Takes questions and answers that were typed. */
+export async function rowsFromPairs(pairs: Pair[]): Promise<void> {
+  const text = linesOf(pairs, chats());
+  if (text === "") return noRows();
+  const kept = chosenHeldOut(true);
+  await take({ text, name: "what you teach" }, kept.rows, "what you teach", kept.name);
+}
+
+/** Whether rows are written as conversations: for a model that has a template for them. The built-in one is too small to chat. */
+const chats = (): boolean => get().base.info?.chatTemplate === true && !("embedded" in (get().base.source ?? {}));
+
+/** Opens the rows as text, to change them. */
+export function editRows(): string {
+  const { train } = get().rows;
+  const text = train && "text" in train ? train.text : "";
+  update("rows", { choice: "paste", table: null });
+  return text;
+}
+
+function noRows(): void {
+  update("rows", { status: "idle", train: null, preview: [], samples: [], total: 0, warnings: [] });
+  replan();
+}
+
 /** Takes rows that were pasted or typed. */
 export async function rowsFromText(text: string): Promise<void> {
+  const same = get().rows.choice === "paste";
   update("rows", { choice: "paste", problem: null });
   if (text.trim() === "") {
-    update("rows", { status: "idle", train: null, preview: [], total: 0, warnings: [] });
-    return replan();
+    return noRows();
   }
   try {
-    await take({ text: toJsonLines(text, "the pasted rows"), name: "pasted rows" }, get().rows.heldOut, "pasted rows", get().rows.heldOutName);
+    const table = /^\s*[{[]/.test(text) ? null : pastedTable(text);
+    const lines = table ? linesOf(table, chats()) : toJsonLines(text, "the pasted rows");
+    const kept = chosenHeldOut(same);
+    await take({ text: lines, name: "pasted rows" }, kept.rows, "pasted rows", kept.name);
   } catch (error) {
     update("rows", { status: "failed", problem: problem(error), train: null, preview: [], total: 0 });
   }
+}
+
+/** Two columns out of a spreadsheet: every line has the same number of tabs. */
+function pastedTable(text: string): Pair[] | null {
+  const lines = text.trim().split("\n");
+  const tabs = (line: string) => line.split("\t").length - 1;
+  if (tabs(lines[0] ?? "") === 0 || lines.some((line) => tabs(line) !== tabs(lines[0] ?? ""))) return null;
+  const table = readTable(text);
+  if (!table) return null;
+  const { question, answer, named } = guessColumns(table);
+  return table.cells.slice(named ? 1 : 0).map((line) => ({ question: line[question] ?? "", answer: line[answer] ?? "" }));
+}
+
+/** The held-out rows that stay with new rows: those that were chosen by hand for them. Those of another set would measure another task. */
+function chosenHeldOut(same: boolean): { rows: Rows | null; name: string } {
+  const { heldOut, heldOutName, heldOutChosen } = get().rows;
+  return same && heldOutChosen ? { rows: heldOut, name: heldOutName } : { rows: null, name: "" };
 }
 
 /** Takes a file of rows that are only evaluated on; `null` for none. */
 export async function heldOutFromFile(file: File | null): Promise<void> {
   try {
     const heldOut = file ? { text: await rowsText(file), name: file.name } : null;
-    update("rows", { heldOut, heldOutName: file?.name ?? "", problem: null });
+    update("rows", { heldOut, heldOutName: file?.name ?? "", heldOutChosen: file !== null, problem: null });
     await refreshPreview();
     replan();
   } catch (error) {
@@ -67,8 +139,8 @@ export async function heldOutFromFile(file: File | null): Promise<void> {
 }
 
 /** Shows the upload or paste form without rows in it yet. */
-export function beginChoice(choice: "file" | "paste"): void {
-  update("rows", { choice, status: "idle", train: null, heldOut: null, trainName: "", heldOutName: "", preview: [], total: 0, warnings: [], problem: null });
+export function beginChoice(choice: "file" | "paste" | "teach"): void {
+  update("rows", { choice, status: "idle", train: null, heldOut: null, trainName: "", heldOutName: "", heldOutChosen: false, table: null, samples: [], preview: [], total: 0, warnings: [], problem: null });
   replan();
 }
 
@@ -81,7 +153,8 @@ export async function restoreRows(train: Rows, heldOut: Rows | null): Promise<vo
 }
 
 async function take(train: Rows, heldOut: Rows | null, trainName: string, heldOutName: string): Promise<void> {
-  update("rows", { train, heldOut, trainName, heldOutName, preview: [], total: 0, warnings: [] });
+  const heldOutChosen = get().rows.heldOutChosen && heldOut !== null;
+  update("rows", { train, heldOut, trainName, heldOutName, heldOutChosen, samples: [], preview: [], total: 0, warnings: [] });
   await refreshPreview();
   replan();
 }
@@ -89,7 +162,7 @@ async function take(train: Rows, heldOut: Rows | null, trainName: string, heldOu
 /** Renders the first rows again: after new rows, another base, or a setting that changes how rows are read. */
 export async function refreshPreview(): Promise<void> {
   const { train } = get().rows;
-  if (!train || get().base.status !== "ready" || isTraining()) {
+  if (!train || get().base.status !== "ready" || isLocked()) {
     if (train) update("rows", { status: "ready" });
     return;
   }

@@ -1,23 +1,23 @@
 /** Starting, pausing, resuming and stopping runs. */
 
-import type { AdapterFile, Restored, Settings, Training, TrainOptions } from "weblora";
+import type { AdapterFile, Restored, Training, TrainOptions } from "weblora";
 import { alertUser, announce } from "../lib/announce";
 import { count, loss, plural } from "../lib/format";
 import { problem, PageError } from "../lib/problem";
 import { exclusive } from "../lib/queue";
-import { dropCurves, keptCurves } from "../lib/history";
-import { Series } from "../lib/series";
-import { activeRun, get, isTraining, runSettings, touch, update, type Run } from "../state";
+import { dropCurves, keepCurves } from "../lib/history";
+import { activeRun, get, isJobUnderWay, isTraining, runSettings, touch, update, type Run } from "../state";
 import { dismissNotice, report, trainer } from "../trainer";
 import { loadBase, refreshStorage } from "./base";
 import { applyRecipe, takeSettings } from "./form";
 import { note, take } from "./events";
+import { showFinale } from "./finale";
 import { watchModules } from "./modules";
+import { newRun } from "./newrun";
 import { replan } from "./plan";
 import { chooseSet, restoreRows } from "./rows";
 
 let training: Training | null = null;
-let numbered = 0;
 
 /** Starts a run with the form's base, rows and settings. */
 export async function start(): Promise<void> {
@@ -40,39 +40,6 @@ export async function startDemo(): Promise<void> {
   await chooseSet("swap");
   await applyRecipe("demo");
   await start();
-}
-
-function newRun(settings: Settings, rows: Run["rows"], id?: string): Run {
-  const { info, source } = get().base;
-  numbered += 1;
-  return {
-    id: id ?? `run-${Date.now().toString(36)}-${numbered}`,
-    name: `${numbered} · ${String(settings["method"] ?? "lora")}`,
-    colour: (numbered - 1) % 6,
-    shown: true,
-    state: "starting",
-    settings,
-    config: settings,
-    base: { name: info?.name ?? "", hash: info?.contentHash ?? "", source: source ?? { embedded: true } },
-    rows,
-    step: 0,
-    total: get().plan.plan?.steps ?? 0,
-    trainable: get().plan.plan?.trainable ?? 0,
-    plannedBytes: get().plan.plan?.totalBytes ?? 0,
-    usedBytes: 0,
-    wasmBytes: 0,
-    series: id === undefined ? new Series() : keptCurves(id),
-    log: [],
-    startedAt: Date.now(),
-    seconds: 0,
-    clock: 0,
-    firstStep: null,
-    stepSeconds: null,
-    adapter: null,
-    best: null,
-    bestStep: null,
-    problem: null,
-  };
 }
 
 /** Trains a run to its end. A lost device is the package's business: it goes on from the last save and says so in a warning. */
@@ -127,11 +94,9 @@ async function finish(run: Run): Promise<void> {
   const ended = run.state === "done" ? "is done" : "was stopped";
   announce(`Run ${run.name} ${ended} after ${plural(run.step, "step")}, loss ${loss(run.series.last("loss"))}.`);
   if (run.adapter) update("trial", { adapter: run.id });
-  if (run.state === "done") {
-    dropCurves(run.id);
-    await exclusive(() => made.discard(run.id)).catch(() => undefined);
-  }
+  keepCurves(run.id, run.series);
   update("runs", { active: null });
+  void showFinale(run);
 }
 
 function fail(run: Run, error: unknown): void {
@@ -194,7 +159,7 @@ export async function stop(): Promise<void> {
 /** Ends a chain's link after the step in progress; the next one begins. */
 export async function tieKnot(): Promise<void> {
   try {
-    const { link } = await (await trainer()).mergeLink();
+    const { link } = await (await trainer()).tieKnot();
     announce(`A knot is tied; link ${link + 1} begins.`);
   } catch (error) {
     report(error);
@@ -254,10 +219,15 @@ export async function discardSaved(key: string): Promise<void> {
 
 /** Takes a run off the table. */
 export function removeRun(run: Run): void {
-  if (run.id === get().runs.active) return;
+  if (run.id === get().runs.active || isJobUnderWay(run)) return;
   const list = get().runs.list.filter((each) => each !== run);
   update("runs", { list });
   if (get().trial.adapter === run.id) update("trial", { adapter: "" });
+}
+
+/** Shows the figures of a run, where none trains alone. */
+export function selectRun(run: Run): void {
+  update("runs", { selected: run.id });
 }
 
 /** Shows or hides a run's curves. */

@@ -1,12 +1,13 @@
 /** Trying an adapter: one prompt answered twice, and rows scored twice. */
 
-import type { AdapterChoice, AdapterFile, ChatMessage, Rows } from "weblora";
+import type { AdapterChoice, AdapterFile, ChatMessage, Rows, Written } from "weblora";
 import { announce } from "../lib/announce";
 import { loss } from "../lib/format";
 import { isAbort, problem } from "../lib/problem";
 import { exclusive } from "../lib/queue";
-import { activeRun, get, noAnswer, touch, update, type Answer } from "../state";
+import { activeRun, get, isJobUnderWay, noAnswer, touch, update, type Answer, type Run } from "../state";
 import { trainer } from "../trainer";
+import { jobAdapter } from "./jobs";
 
 /** How answers are drawn. */
 export interface Drawing {
@@ -21,7 +22,8 @@ let abort: AbortController | null = null;
 /** The adapters that can be tried: of the runs, and the one that was brought in or made. One in training has no files yet. */
 export function knownAdapters(): { id: string; name: string; files: AdapterFile[] | null }[] {
   const { runs, trial } = get();
-  const usable = runs.list.filter((run) => run.adapter || (run.id === runs.active && run.step > 0));
+  const trains = (run: Run) => run.id === runs.active || isJobUnderWay(run);
+  const usable = runs.list.filter((run) => run.adapter || (trains(run) && run.step > 0));
   const known = usable.flatMap((run) => {
     const own = { id: run.id, name: run.adapter ? run.name : `${run.name}, in training`, files: run.adapter };
     return run.best ? [own, { id: `${run.id}:best`, name: `${run.name}, best (step ${run.bestStep ?? 0})`, files: run.best }] : [own];
@@ -44,13 +46,19 @@ export function chosenAdapter(): AdapterChoice | null {
   if (best) return best.best;
   const run = runs.list.find(({ id }) => id === trial.adapter);
   if (run?.adapter) return run.adapter;
-  return run && run === activeRun() && run.step > 0 ? "current" : null;
+  return run && (run === activeRun() || isJobUnderWay(run)) && run.step > 0 ? "current" : null;
+}
+
+/** The same as the Worker takes it: of a job in training, its files as they are now. */
+async function resolved(adapter: AdapterChoice | null): Promise<AdapterChoice | null> {
+  const run = adapter === "current" && get().runs.list.find(({ id }) => id === get().trial.adapter);
+  return run && run.job ? jobAdapter(run) : adapter;
 }
 
 /** Lets base and adapter answer, one after the other: they share one GPU. A run that trains waits meanwhile. */
 export async function compare(prompt: string | ChatMessage[], drawing: Drawing): Promise<void> {
   if (get().trial.busy || ["starting", "stopping"].includes(activeRun()?.state ?? "")) return;
-  const adapter = chosenAdapter();
+  const adapter = await resolved(chosenAdapter());
   abort = new AbortController();
   const sides: ["base" | "tuned", AdapterChoice][] = adapter === null ? [["base", "none"]] : [["base", "none"], ["tuned", adapter]];
   update("trial", { busy: true, problem: null, base: { ...noAnswer(), status: "waiting" }, tuned: adapter === null ? noAnswer() : { ...noAnswer(), status: "waiting" } });
@@ -75,7 +83,8 @@ async function write(answer: Answer, prompt: string | ChatMessage[], adapter: Ad
     const made = await trainer();
     const chatTemplate = get().form.changed["chat-template"];
     const template = typeof chatTemplate === "string" ? { chatTemplate } : {};
-    for await (const piece of made.generate(prompt, { ...drawing, ...template, adapter, signal })) {
+    const onEnd = ({ tokens, stopped }: Written) => (answer.written = { tokens, stopped });
+    for await (const piece of made.generate(prompt, { ...drawing, ...template, adapter, signal, onEnd })) {
       answer.status = "writing";
       answer.text += piece;
       answer.pieces += 1;
@@ -98,7 +107,7 @@ export function stopCompare(): void {
 
 /** Measures the loss of held-out rows without and with the adapter. */
 export async function score(rows: Rows, name: string): Promise<void> {
-  const adapter = chosenAdapter();
+  const adapter = await resolved(chosenAdapter());
   if (get().trial.busy || adapter === null) return;
   update("trial", { busy: true, scoring: true, scores: null, problem: null });
   try {

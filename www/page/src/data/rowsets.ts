@@ -1,11 +1,13 @@
 /** Rows that come with the page, to try a run before bringing one's own. */
 
-import type { Rows } from "weblora";
+import type { Rows, Settings } from "weblora";
 
 export interface RowSet {
   id: string;
   name: string;
   help: string;
+  /** What it is learned well with, on the built-in model. */
+  settings?: Settings;
   train: () => Promise<Rows>;
   heldOut: () => Promise<Rows | null>;
 }
@@ -28,6 +30,7 @@ export const ROW_SETS: RowSet[] = [
     id: "turn",
     name: "turn · 384 rows, 48 held out",
     help: "Move the first word of a list to its end. For the built-in model; about 150 steps at a learning rate of 5e-3.",
+    settings: { steps: 150, lr: 5e-3 },
     train: () => load("rows/turn.jsonl", "turn"),
     heldOut: () => load("rows/turn-heldout.jsonl", "turn, held out"),
   },
@@ -35,6 +38,7 @@ export const ROW_SETS: RowSet[] = [
     id: "kel",
     name: "kel · 48 rows",
     help: "Words of an invented language to learn by heart. For the built-in model; about 150 steps at 5e-3.",
+    settings: { steps: 150, lr: 5e-3 },
     train: () => load("rows/kel.jsonl", "kel"),
     heldOut: async () => null,
   },

@@ -28,7 +28,7 @@ export function problem(error: unknown): Problem {
   const { code, causes, key } = error as Error & { code?: unknown; causes?: unknown; key?: unknown };
   const found: Problem = {
     code: typeof code === "string" ? code : error.name === "AbortError" ? "aborted" : "internal",
-    message: error.message,
+    message: pageWords(error.message),
     causes: Array.isArray(causes) ? causes.map(String).filter((cause) => cause !== error.message) : [],
   };
   const named = typeof key === "string" ? key : settingIn(found);
@@ -39,6 +39,15 @@ export function problem(error: unknown): Problem {
 /** Messages about a setting begin with its name: "`rank`: is 0; give …". */
 function settingIn({ code, message }: Problem): string | undefined {
   return code === "config" ? /^`([a-z0-9-]+)`:/.exec(message)?.[1] : undefined;
+}
+
+/** The crate's hints name flags of the command line and calls of the API; here they are fields and buttons. */
+export function pageWords(message: string): string {
+  return message
+    .replace(/;? ?(?:use|call) (?:loadBase|train|startJobs) first/g, "; do that first")
+    .replace(/, or start anew without --resume/g, ", or start anew")
+    .replace(/--([a-z][a-z-]*)/g, "$1")
+    .replace(/\bmaxTokens\b/g, "most tokens");
 }
 
 /** Whether the user asked for it to end. */

@@ -1,5 +1,6 @@
 /** What a picked or dropped file is, from its first bytes rather than its name. */
 
+import { rowOf } from "./pairs";
 import { PageError } from "./problem";
 
 export type FileKind = "gguf" | "zip" | "checkpoint" | "adapter-weights" | "adapter-config" | "run-file" | "rows" | "unknown";
@@ -19,7 +20,7 @@ export async function sniff(file: File): Promise<FileKind> {
   if (name.endsWith(".safetensors")) return (await checkpointState(file)) ? "checkpoint" : "adapter-weights";
   if (name === "adapter_config.json") return "adapter-config";
   if (name.endsWith(".toml")) return "run-file";
-  if (/\.(jsonl|ndjson|json|txt)$/.test(name)) return "rows";
+  if (/\.(jsonl|ndjson|json|txt|csv|tsv)$/.test(name)) return "rows";
   return looksLikeText(head) && /^\s*[{[]/.test(new TextDecoder().decode(head)) ? "rows" : "unknown";
 }
 
@@ -57,6 +58,13 @@ function looksLikeText(head: Uint8Array): boolean {
   return head.length > 0 && !head.includes(0);
 }
 
+/** What people have rows in and what is not read: first bytes, name, what to do. */
+const FOREIGN: [string, string, string][] = [
+  ["PAR1", "a Parquet file", "export it as JSON lines or CSV"],
+  ["PK", "a zip archive or a spreadsheet", "unpack it, or save the sheet as CSV"],
+  ["%PDF", "a PDF", "copy its text into a file, one piece a paragraph"],
+];
+
 /** The text of a rows file as JSON lines: JSON arrays become lines, plain text becomes one row a paragraph. */
 export async function rowsText(file: File): Promise<string> {
   if (file.size === 0) throw new PageError("data", `${file.name} is empty; choose a file with one JSON object a line.`);
@@ -65,26 +73,44 @@ export async function rowsText(file: File): Promise<string> {
     throw new PageError("data", `${file.name} has ${size} MB; this page takes rows up to ${MAX_ROWS_BYTES / 1e6} MB. Cut it, or use the command line.`);
   }
   const head = new Uint8Array(await file.slice(0, 4096).arrayBuffer());
-  if (!looksLikeText(head)) throw new PageError("data", `${file.name} is not text; rows are JSON lines, a JSON array or plain text.`);
+  const foreign = FOREIGN.find(([magic]) => String.fromCharCode(...head.subarray(0, magic.length)) === magic);
+  if (foreign) throw new PageError("data", `${file.name} is ${foreign[1]}, which is not read here; ${foreign[2]}.`);
+  if (!looksLikeText(head)) throw new PageError("data", `${file.name} is not text; rows are JSON lines, a JSON array, CSV or TSV, or plain text.`);
   return toJsonLines(await file.text(), file.name);
 }
 
 /** As {@link rowsText}, for a text. */
 export function toJsonLines(text: string, name: string): string {
   const trimmed = text.trimStart();
-  if (trimmed.startsWith("[")) {
+  if (trimmed.startsWith("[") && !/^\[[^{]/.test(trimmed.replace(/\s/g, ""))) {
     let rows: unknown;
     try {
       rows = JSON.parse(text);
     } catch (error) {
       throw new PageError("data", `${name} begins like a JSON array but is none: ${(error as Error).message}.`);
     }
-    return (rows as unknown[]).map((row) => JSON.stringify(row)).join("\n");
+    return (rows as unknown[]).map((row) => JSON.stringify(known(row))).join("\n");
   }
-  if (trimmed.startsWith("{") || trimmed === "") return text;
-  if (/\.txt$/i.test(name)) {
+  if (trimmed.startsWith("{") || trimmed === "") return text.includes('"question"') ? text.split("\n").map(knownLine).join("\n") : text;
+  if (!/\.(jsonl|ndjson|json)$/i.test(name)) {
     const paragraphs = text.split(/\n\s*\n/).map((part) => part.trim());
     return paragraphs.filter(Boolean).map((part) => JSON.stringify({ text: part })).join("\n");
   }
   return text;
+}
+
+/** A row with `question` and `answer` as one that the crate reads; others as they are. */
+function known(row: unknown): unknown {
+  const { question, answer, ...others } = (row ?? {}) as Record<string, unknown>;
+  const read = ["prompt", "completion", "instruction", "messages", "conversations", "text"].some((key) => key in others);
+  return typeof question === "string" && typeof answer === "string" && !read ? rowOf({ question, answer }, false) : row;
+}
+
+function knownLine(line: string): string {
+  try {
+    return line.trim() === "" ? line : JSON.stringify(known(JSON.parse(line)));
+  } catch {
+    // The crate says which line is no row.
+    return line;
+  }
 }

@@ -72,7 +72,16 @@ function embeddedPanel(): HTMLElement {
 
 function filePanel(): HTMLElement {
   const keep = keepBox("Keep a copy in this browser, so that a run survives a reload");
-  const load = (file: File) => void loadBase({ file, name: file.name, cache: keep.checked });
+  let tokenizer: File | undefined;
+  const load = (file: File) => void loadBase({ file, name: file.name, cache: keep.checked }, tokenizer);
+  const named = h("span", { class: "muted small" });
+  const forget = h("button", { type: "button", class: "quiet small", hidden: true, onclick: () => take(undefined) }, "Use the model's own");
+  const take = (file: File | undefined) => {
+    tokenizer = file;
+    setText(named, file ? `${file.name} is used with the next file that is loaded.` : "");
+    show(forget, file !== undefined);
+  };
+  const other = h("details", { class: "more" }, h("summary", {}, "Another tokenizer"), h("div", { class: "stack" }, h("p", { class: "muted small" }, "A tokenizer.json, where the one in the model's file is missing or wrong."), h("div", { class: "row" }, filePicker("Choose tokenizer.json…", ".json", ([file]) => take(file)), named, forget)));
   const zone = h(
     "div",
     { class: "drop" },
@@ -80,7 +89,7 @@ function filePanel(): HTMLElement {
     h("p", { class: "muted small" }, "or drop it here. LLaMA and Mistral families. It is read piece by piece and never leaves this machine."),
   );
   dropTarget(zone, ([file]) => file && load(file));
-  return h("div", { class: "panel" }, zone, keep.root);
+  return h("div", { class: "panel" }, zone, keep.root, other);
 }
 
 function urlPanel(): HTMLElement {

@@ -1,6 +1,7 @@
 /** One setting as a form control, made from its row of the crate's table. */
 
 import type { Setting } from "weblora";
+import { LABELS } from "../data/words";
 import { setSetting } from "../actions/form";
 import { h, setText, show, uniqueId } from "../lib/dom";
 import { withoutKey } from "../lib/problem";
@@ -31,7 +32,8 @@ export function field(row: Setting): Field {
   const help = h("p", { class: "muted small", id: `${id}-help` }, row.help);
   const error = h("p", { class: "field-error small", id: `${id}-error`, hidden: true });
   const reset = h("button", { type: "button", class: "reset", "aria-label": `Reset ${row.key}`, title: `Back to the default, ${describe(row)}`, onclick: () => setSetting(row.key, undefined) }, "reset");
-  const name = control.group ? h("span", { id: `${id}-label`, class: "label" }, row.key) : h("label", { for: id, class: "label" }, row.key);
+  const words = LABELS[row.key] ? [LABELS[row.key], " ", h("code", { class: "key" }, row.key)] : [row.key];
+  const name = control.group ? h("span", { id: `${id}-label`, class: "label" }, words) : h("label", { for: id, class: "label" }, words);
   control.input.setAttribute("aria-describedby", `${id}-help ${id}-error`);
   if (control.group) control.input.setAttribute("aria-labelledby", `${id}-label`);
   const root = h("div", { class: `field field-${row.kind}`, "data-key": row.key }, h("div", { class: "field-head" }, name, reset), control.element, error, help);

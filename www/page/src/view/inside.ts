@@ -2,7 +2,7 @@
 
 import type { Analysis } from "weblora";
 import { analyzeChosen } from "../actions/inside";
-import { chosenAdapter } from "../actions/trial";
+import { chosenAdapter, knownAdapters } from "../actions/trial";
 import { fill, h, setDisabled, setText, show } from "../lib/dom";
 import { get, watch } from "../state";
 import { changeAdapter } from "./change";
@@ -16,20 +16,31 @@ export function insideSection(): HTMLElement {
   const found = h("div", { class: "inside", hidden: true });
   const go = h("button", { type: "button" }, "Analyse the adapter");
   let busy = false;
+  /** The adapter whose figures are shown. */
+  let shown = "";
   const refresh = () => {
+    // What was found in one adapter says nothing of another.
+    if (!busy && shown !== "" && shown !== get().trial.adapter) {
+      shown = "";
+      problem.set(null);
+      show(found, false);
+    }
     const none = chosenAdapter() === null;
     setText(hint, none ? "Shows how many directions an adapter uses, once there is one." : "How many directions the adapter uses in each layer, exactly from its factors.");
     setDisabled(go, none || busy || get().trial.busy, none ? "There is no adapter yet" : "");
   };
   go.addEventListener("click", () => {
     busy = true;
+    const asked = get().trial.adapter;
+    const name = knownAdapters().find(({ id }) => id === asked)?.name ?? "the adapter";
     refresh();
     void analyzeChosen().then((inside) => {
       busy = false;
-      refresh();
+      shown = asked;
       problem.set(inside && "problem" in inside ? inside.problem : null);
       show(found, inside !== null && "analysis" in inside);
-      if (inside && "analysis" in inside) fill(found, ...pictures(inside.analysis), ...tables(inside.analysis));
+      if (inside && "analysis" in inside) fill(found, h("p", { class: "small" }, "Of ", h("strong", {}, name), ":"), ...pictures(inside.analysis), ...tables(inside.analysis));
+      refresh();
     });
   });
   body.append(hint, h("div", { class: "row" }, go), problem.root, found, changeAdapter());

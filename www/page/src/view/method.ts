@@ -2,9 +2,10 @@
 
 import { applyRecipe, setMethod, visibleSettings } from "../actions/form";
 import { FOREMOST, RECIPES } from "../data/recipes";
+import { methodWords } from "../data/words";
 import { fill, h, setText, show, uniqueId } from "../lib/dom";
 import { plural } from "../lib/format";
-import { get, isTraining, update, watch } from "../state";
+import { get, isLocked, update, watch } from "../state";
 import { field, type Field } from "./field";
 import { section } from "./parts";
 
@@ -24,20 +25,20 @@ export function methodSection(): HTMLElement {
   const rebuild = () => {
     table = get().form.table;
     const rows = visibleSettings();
-    const front = (key: string) => FOREMOST.includes(key) || rows.find((row) => row.key === key)?.method !== undefined;
+    const front = methodWords(get().form.method).first;
     fields = rows.map(field);
-    const inFront = fields.filter(({ key }) => front(key)).sort((a, b) => rank(a.key) - rank(b.key));
-    const behind = fields.filter(({ key }) => !front(key));
+    const inFront = front.flatMap((key) => fields.filter((each) => each.key === key));
+    const behind = fields.filter((each) => !inFront.includes(each)).sort((a, b) => rank(a.key) - rank(b.key));
     fill(first, ...inFront.map((each) => each.root));
     fill(rest, ...behind.map((each) => each.root));
-    setText(summary, `${plural(behind.length, "more setting")}`);
+    setText(summary, `Advanced: ${plural(behind.length, "more setting")}`);
   };
   watch(["form", "plan", "runs"], () => {
     const { form, plan } = get();
     if (form.table !== table) rebuild();
     show(empty, form.table.length === 0);
     show(fieldset, form.table.length > 0);
-    fieldset.disabled = isTraining();
+    fieldset.disabled = isLocked();
     for (const each of fields) {
       each.set(form.changed[each.key]);
       each.setProblem(plan.problem?.key === each.key ? plan.problem.message : null);
@@ -45,7 +46,7 @@ export function methodSection(): HTMLElement {
     // A wrong setting must not hide.
     if (plan.problem?.key && rest.querySelector(`[data-key="${CSS.escape(plan.problem.key)}"]`)) more.open = true;
     const changed = Object.keys(form.changed).length;
-    setText(aside, form.table.length ? `${form.method}${changed ? ` · ${plural(changed, "setting")} set` : ""}` : "");
+    setText(aside, form.table.length ? `${methodWords(form.method).name}${changed ? ` · ${plural(changed, "setting")} set` : ""}` : "");
   });
   return root;
 }
@@ -75,10 +76,10 @@ function methodPicker(): HTMLElement {
   watch(["form"], () => {
     const { methods, method } = get().form;
     const names = methods.map(({ name }) => name);
-    if (drawn !== names.join()) fill(select, ...names.map((name) => h("option", { value: name }, name)));
+    if (drawn !== names.join()) fill(select, ...names.map((name) => h("option", { value: name }, methodWords(name).name)));
     drawn = names.join();
     select.value = method;
-    setText(help, methods.find(({ name }) => name === method)?.help ?? "");
+    setText(help, methodWords(method).when || methods.find(({ name }) => name === method)?.help || "");
   });
   return h("div", { class: "field" }, h("label", { for: id, class: "label" }, "Method"), select, help);
 }

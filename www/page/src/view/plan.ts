@@ -3,7 +3,7 @@
 import { measure } from "../actions/plan";
 import { fill, h, setDisabled, setText, show } from "../lib/dom";
 import { bytes, count, duration, plural } from "../lib/format";
-import { get, isTraining, watch } from "../state";
+import { get, isLocked, watch } from "../state";
 import { problemBox } from "./parts";
 
 /** Memory by purpose, in the order in which it is drawn. */
@@ -35,7 +35,7 @@ export function planView(): HTMLElement {
 
   watch(["plan", "runs", "base"], () => {
     const { plan, status, problem: found, measuring, stepSeconds } = get().plan;
-    show(root, get().base.status === "ready" && !isTraining());
+    show(root, get().base.status === "ready" && !isLocked());
     root.setAttribute("aria-busy", String(status === "busy"));
     // A wrong setting is told at its field.
     problem.set(found && !found.key ? found : plan && !plan.fits ? { code: "limit", message: plan.reason ?? "It does not fit in this GPU.", causes: [] } : null);

@@ -1,13 +1,15 @@
 /** Section 2: the rows, and how the model reads them. */
 
 import { setSetting } from "../actions/form";
-import { beginChoice, chooseSet, heldOutFromFile, rowsFromFile, rowsFromText } from "../actions/rows";
+import { beginChoice, chooseSet, editRows, heldOutFromFile, rowsFromFile, rowsFromText } from "../actions/rows";
 import { ROW_SETS } from "../data/rowsets";
 import { debounce, fill, h, setText, show, uniqueId } from "../lib/dom";
 import { plural } from "../lib/format";
-import { get, isTraining, watch } from "../state";
+import { get, isLocked, watch } from "../state";
 import { choices, dropTarget, filePicker, problemBox, section } from "./parts";
+import { columnsView } from "./columns";
 import { previewView } from "./preview";
+import { teachPanel } from "./teach";
 
 const EXAMPLE = '{"prompt": "Who are you?", "completion": " I am Wren."}\n{"messages": [{"role": "user", "content": "Hello"}, {"role": "assistant", "content": "Hello, traveller."}]}';
 
@@ -17,32 +19,40 @@ export function rowsSection(): HTMLElement {
   const sets = setPanel();
   const file = filePanel();
   const paste = pastePanel();
+  const teach = teachPanel();
   const tabs = choices(
     "Where the rows come from",
     [
       { id: "set", label: "Built in" },
       { id: "file", label: "File" },
       { id: "paste", label: "Paste" },
+      { id: "teach", label: "Teach" },
     ],
     (id) => {
       if (id === "set") void chooseSet("swap");
-      else beginChoice(id as "file" | "paste");
+      else beginChoice(id as "file" | "paste" | "teach");
     },
   );
   const problem = problemBox();
   const warnings = h("ul", { class: "warnings" });
-  const fieldset = h("fieldset", { class: "plain" }, tabs.root, sets, file, paste, formatChoice(), heldOut());
-  body.append(fieldset, problem.root, warnings, previewView());
+  const fieldset = h("fieldset", { class: "plain" }, tabs.root, sets, file, paste.root, teach.root, formatChoice(), heldOut());
+  const edit = h("button", { type: "button", class: "quiet small", onclick: () => paste.edit() }, "Edit these rows");
+  body.append(fieldset, problem.root, warnings, previewView(), edit);
+  root.classList.add("rows-section");
 
   watch(["rows", "runs"], () => {
     const { choice, total, trainName, problem: found, warnings: notes, status } = get().rows;
-    const tab = choice === "file" || choice === "paste" ? choice : "set";
+    const { train } = get().rows;
+    const tab = choice === "file" || choice === "paste" || choice === "teach" ? choice : "set";
+    show(edit, tab !== "paste" && tab !== "teach" && train !== null && "text" in train && train.text.length < EDITABLE);
+    edit.disabled = isLocked();
     tabs.set(tab);
     show(sets, tab === "set");
     show(file, tab === "file");
-    show(paste, tab === "paste");
+    show(paste.root, tab === "paste");
+    show(teach.root, tab === "teach");
     problem.set(found);
-    fieldset.disabled = isTraining();
+    fieldset.disabled = isLocked();
     setText(aside, total > 0 ? `${trainName} · ${plural(total, "row")}` : status === "loading" ? "reading…" : trainName);
     fill(warnings, ...notes.map((note) => h("li", {}, note)));
     show(warnings, notes.length > 0);
@@ -68,21 +78,30 @@ function filePanel(): HTMLElement {
   const zone = h(
     "div",
     { class: "drop" },
-    filePicker("Choose a file of rows…", ".jsonl,.ndjson,.json,.txt", ([file]) => file && void rowsFromFile(file)),
-    h("p", { class: "muted small" }, "or drop it here. JSON lines with prompt and completion, instruction and output, messages, or text; a JSON array; or plain text, one row a paragraph."),
+    filePicker("Choose a file of rows…", ".jsonl,.ndjson,.json,.txt,.csv,.tsv", ([file]) => file && void rowsFromFile(file)),
+    h("p", { class: "muted small" }, "or drop it here. JSON lines with prompt and completion, instruction and output, question and answer, messages, or text; a JSON array; CSV or TSV with two columns; or plain text, one row a paragraph."),
     name,
   );
   dropTarget(zone, ([file]) => file && void rowsFromFile(file));
   watch(["rows"], () => setText(name, get().rows.choice === "file" ? get().rows.trainName : ""));
-  return h("div", { class: "panel" }, zone);
+  return h("div", { class: "panel" }, zone, columnsView());
 }
 
-function pastePanel(): HTMLElement {
+function pastePanel(): { root: HTMLElement; edit(): void } {
   const id = uniqueId("paste");
   const area = h("textarea", { id, rows: 6, spellcheck: "false", placeholder: EXAMPLE });
   area.addEventListener("input", debounce(() => void rowsFromText(area.value), 400));
-  return h("div", { class: "panel" }, h("label", { for: id }, "One JSON object a line"), area);
+  const root = h("div", { class: "panel" }, h("label", { for: id }, "One JSON object a line, two columns out of a spreadsheet, or plain text, one row a paragraph"), area);
+  const edit = () => {
+    area.value = editRows();
+    area.focus();
+    void rowsFromText(area.value);
+  };
+  return { root, edit };
 }
+
+/** Rows up to this many characters are opened in a text field. */
+const EDITABLE = 200_000;
 
 /** How rows become text: a setting like any other, but this is where one looks for it. */
 function formatChoice(): HTMLElement {

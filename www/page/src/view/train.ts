@@ -2,15 +2,19 @@
 
 import { secondsLeft } from "../actions/events";
 import { continueRun, pause, resume, start, stop, tieKnot } from "../actions/run";
-import { h, setDisabled, setText, show } from "../lib/dom";
-import { bytes, count, duration, loss, short } from "../lib/format";
+import { fill, h, setDisabled, setText, show } from "../lib/dom";
+import { LABELS } from "../data/words";
+import { withoutKey } from "../lib/problem";
+import { bytes, count, duration, loss, plural, short } from "../lib/format";
 import { get, isTraining, shownRun, watch, type Run } from "../state";
 import { chartsView } from "./charts";
 import { logView } from "./log";
-import { problemBox, progressBar, section } from "./parts";
+import { problemBox, progressBar, section, sentence } from "./parts";
+import { finaleView } from "./finale";
+import { jobsPanel } from "./jobs";
 import { planView } from "./plan";
 import { runsTable } from "./runs";
-import { stateInWords } from "./words";
+import { jobsInWords, stateInWords } from "./words";
 
 /** The section. */
 export function trainSection(): HTMLElement {
@@ -18,7 +22,7 @@ export function trainSection(): HTMLElement {
   const hint = h("p", { class: "muted" });
   const compiling = progressBar("Preparing the run");
   const problem = problemBox();
-  body.append(hint, planView(), controls(), compiling.root, problem.root, figures(), chartsView(), runsTable(), logView());
+  body.append(hint, finaleView(), planBlock(), controls(), jobsPanel(), compiling.root, problem.root, figures(), chartsView(), runsTable(), logView());
   let followed = "";
   watch(["runs", "base", "rows"], () => {
     const run = shownRun();
@@ -30,11 +34,40 @@ export function trainSection(): HTMLElement {
     const missing = base.status !== "ready" ? "Load a base model first." : rows.train === null ? "Choose rows to train on." : "";
     setText(hint, missing);
     show(hint, missing !== "" && !isTraining());
-    compiling.set(run?.state === "starting" ? (base.progress ?? { phase: "pipelines", done: 0, total: 0 }) : null);
+    const preparing = run?.state === "starting" || (isTraining() && base.progress !== null);
+    compiling.set(preparing ? (base.progress ?? { phase: "pipelines", done: 0, total: 0 }) : null);
     problem.set(run?.state === "failed" ? run.problem : null);
-    setText(aside, run ? stateInWords(run) : "");
+    const set = get().runs.jobs ?? run?.job?.set;
+    document.title = titleOf(run);
+    setText(aside, set ? jobsInWords(set) : run ? stateInWords(run) : "");
   });
   return root;
+}
+
+/** The tab's title: how far it is, for when the tab is not looked at. */
+function titleOf(run: Run | null): string {
+  if (!isTraining() || !run || run.total === 0) return run && (run.state === "done" || run.state === "stopped") ? "Done · weblora" : "weblora";
+  return `${Math.floor((100 * run.step) / run.total)} % · weblora`;
+}
+
+/** The plan: open before the first run, folded afterwards, so that it does not push the chart away. */
+function planBlock(): HTMLElement {
+  const summary = h("summary", {});
+  const block = h("details", { class: "more plan-block", open: true }, summary, planView());
+  let had = false;
+  watch(["plan", "runs", "base"], () => {
+    const { runs, plan, base } = get();
+    const first = runs.list.length === 0;
+    show(block, base.status === "ready" && runs.active === null);
+    show(summary, !first);
+    if (first) block.open = true;
+    else if (!had) block.open = false;
+    had = !first;
+    const { plan: found, stepSeconds } = plan;
+    const time = found?.steps ? (stepSeconds === null ? plural(found.steps, "step") : duration(stepSeconds * found.steps)) : "";
+    setText(summary, found ? `The next run takes ${bytes(found.totalBytes)}${time ? `, ${time}` : ""}` : "What the next run takes");
+  });
+  return block;
 }
 
 /** Brings a run that begins into view, and the focus with it where its button has gone away. */
@@ -51,16 +84,21 @@ function controls(): HTMLElement {
   const stopButton = h("button", { type: "button", onclick: () => void stop() }, "Stop");
   const knotButton = h("button", { type: "button", title: "Freeze the link that trains and begin the next one", onclick: () => void tieKnot() }, "Tie a knot");
   const goOn = h("button", { type: "button", onclick: () => { const run = shownRun(); if (run) void continueRun(run); } }, "Continue this run");
-  const root = h("div", { class: "row controls" }, startButton, pauseButton, stopButton, knotButton, goOn);
+  const reason = h("p", { class: "why small", hidden: true });
+  const root = h("div", { class: "row controls" }, startButton, pauseButton, stopButton, knotButton, goOn, reason);
   watch(["runs", "base", "rows", "plan", "form", "trial"], () => {
     const { base, rows, plan, form, trial, runs } = get();
     const run = shownRun();
     const active = runs.active !== null;
     const had = document.activeElement;
-    show(startButton, !active);
+    const jobs = runs.jobs !== null;
+    show(startButton, !active && !jobs);
     setText(startButton, form.resume ? `Go on from step ${form.resume.step}` : runs.list.length > 0 ? "Start another run" : "Start training");
     const ready = base.status === "ready" && rows.train !== null && plan.status === "ready" && plan.plan?.fits !== false;
     setDisabled(startButton, !ready || plan.measuring || trial.busy, ready ? "" : "A base, rows and settings that can be planned are needed");
+    const why = active || jobs || ready ? null : whyNot();
+    show(reason, why !== null);
+    if (why) fill(reason, `${why.text} `, why.at ? h("button", { type: "button", class: "link", onclick: () => jump(why.at ?? "") }, why.label) : null);
     show(pauseButton, active);
     setText(pauseButton, run?.state === "paused" ? "Resume" : "Pause");
     setDisabled(pauseButton, run?.state !== "running" && run?.state !== "paused");
@@ -68,7 +106,7 @@ function controls(): HTMLElement {
     setDisabled(stopButton, run?.state !== "running" && run?.state !== "paused");
     show(knotButton, active && run?.config["method"] === "cola");
     setDisabled(knotButton, run?.state !== "running" && run?.state !== "paused");
-    show(goOn, !active && run?.state === "stopped" && run.step > 0 && run.step < run.total);
+    show(goOn, !active && !jobs && !run?.job && run?.state === "stopped" && run.step > 0 && run.step < run.total);
     // A focused button that goes away hands the focus to the one in its place.
     if (had === startButton && startButton.hidden) pauseButton.focus();
     if ((had === pauseButton || had === stopButton) && pauseButton.hidden) startButton.focus();
@@ -76,24 +114,50 @@ function controls(): HTMLElement {
   return root;
 }
 
+/** Why nothing can be started, and where that can be changed. */
+function whyNot(): { text: string; at?: string; label: string } | null {
+  const { base, rows, plan } = get();
+  if (base.status !== "ready") return { text: "A base model is needed.", at: ".setup .section:nth-of-type(1)", label: "Choose one" };
+  if (rows.train === null) return { text: "Rows are needed.", at: ".rows-section", label: "Choose them" };
+  const { key, message } = plan.problem ?? {};
+  if (key && message) return { text: sentence(withoutKey(message)), at: `[data-key="${CSS.escape(key)}"]`, label: `Change ${LABELS[key] ?? key}` };
+  if (plan.problem) return { text: sentence(plan.problem.message), label: "" };
+  if (plan.plan && !plan.plan.fits) return { text: "It does not fit in this GPU.", at: '[data-key="batch"]', label: "Make the batch smaller" };
+  return null;
+}
+
+/** Brings a field or section into view, with the focus in it. */
+function jump(selector: string): void {
+  const target = document.querySelector<HTMLElement>(selector);
+  const folded = target?.closest("details");
+  if (folded) folded.open = true;
+  target?.scrollIntoView({ behavior: "smooth", block: "center" });
+  target?.querySelector<HTMLElement>("input, select, h2")?.focus({ preventScroll: true });
+}
+
+/** The first five are always there, the others folded away. */
+const FIRST = 5;
+
 const FIGURES: [string, (run: Run) => string][] = [
   ["Loss", (run) => loss(run.series.last("loss"))],
   ["Held-out loss", (run) => loss(run.series.last("eval"))],
   ["Speed", (run) => (run.series.last("speed") === null ? "–" : `${count(run.series.recent("speed", 10) ?? 0)} tokens/s`)],
-  ["Time left", (run) => (run.state === "done" || run.state === "stopped" ? "–" : duration(secondsLeft(run) ?? NaN))],
+  ["Time left", (run) => (run.state === "done" || run.state === "stopped" ? "–" : duration(run.job?.secondsLeft ?? secondsLeft(run) ?? NaN))],
+  ["Trained for", (run) => duration(run.seconds + (run.clock > 0 ? (Date.now() - run.clock) / 1000 : 0))],
   ["Learning rate", (run) => short(run.series.last("lr"))],
   ["Gradient norm", (run) => short(run.series.last("grad"))],
   ["GPU memory planned", (run) => bytes(run.plannedBytes)],
   ["GPU memory in use", (run) => (run.usedBytes > 0 ? bytes(run.usedBytes) : "–")],
   ["Wasm memory", (run) => (run.wasmBytes > 0 ? bytes(run.wasmBytes) : "–")],
-  ["Trained for", (run) => duration(run.seconds + (run.clock > 0 ? (Date.now() - run.clock) / 1000 : 0))],
 ];
 
 function figures(): HTMLElement {
   const values = FIGURES.map(() => h("dd", {}));
   const bar = h("progress", { "aria-label": "Steps done", max: 1, value: 0 });
-  const list = h("dl", { class: "figures" }, ...FIGURES.map(([name], i) => h("div", {}, h("dt", {}, name), values[i])));
-  const root = h("div", { hidden: true }, bar, list);
+  const figure = ([name]: (typeof FIGURES)[number], i: number) => h("div", { class: i === 0 ? "figure-main" : "" }, h("dt", {}, name), values[i]);
+  const all = FIGURES.map(figure);
+  const rest = h("details", { class: "more" }, h("summary", {}, "More figures"), h("dl", { class: "figures" }, ...all.slice(FIRST)));
+  const root = h("div", { class: "figures-block", hidden: true }, bar, h("dl", { class: "figures" }, ...all.slice(0, FIRST)), rest);
   const draw = () => {
     const run = shownRun();
     show(root, run !== null);

@@ -3,8 +3,8 @@
 import type { ChatMessage, RowPreview } from "weblora";
 import { chosenAdapter, compare, knownAdapters, score, stopCompare, type Drawing } from "../actions/trial";
 import { fill, h, setDisabled, setText, show, uniqueId } from "../lib/dom";
-import { count, duration, loss, plural } from "../lib/format";
-import { activeRun, get, update, watch, type Answer } from "../state";
+import { count, duration, loss, plural, short } from "../lib/format";
+import { activeRun, get, noAnswer, update, watch, type Answer } from "../state";
 import { choices, problemBox, section } from "./parts";
 
 /** The section. */
@@ -23,7 +23,9 @@ export function trialSection(): HTMLElement {
   const ask = (text: string): string | ChatMessage[] => (chat ? [{ role: "user", content: text }] : text);
   const submit = (event: Event) => {
     event.preventDefault();
-    if (prompt.value.trim() !== "") void compare(ask(prompt.value), drawing.read());
+    if (prompt.value.trim() !== "") return void compare(ask(prompt.value), drawing.read());
+    update("trial", { problem: { code: "data", message: "Write a prompt first, or take one of the rows below.", causes: [] }, base: noAnswer(), tuned: noAnswer() });
+    prompt.focus();
   };
   const hint = h("p", { class: "muted" }, "Load a base model first.");
   let own = false;
@@ -169,8 +171,10 @@ function answerBox(title: string, kind: string): { root: HTMLElement; set(answer
   };
 }
 
-function answerState({ status, pieces, seconds, text }: Answer): string {
-  const took = `${plural(pieces, "piece")} in ${duration(seconds)}`;
+function answerState({ status, pieces, seconds, text, written }: Answer): string {
+  const speed = written && seconds > 0 ? `, ${short(written.tokens / seconds)} tokens/s` : "";
+  const cut = written?.stopped === "length" ? "; cut at the most tokens" : "";
+  const took = written ? `${plural(written.tokens, "token")} in ${duration(seconds)}${speed}${cut}` : `${plural(pieces, "piece")} in ${duration(seconds)}`;
   switch (status) {
     case "waiting":
       return "waiting…";

@@ -1,0 +1,147 @@
+/** What a newcomer does, against the stand-in of `fake/`: own rows, the end of a run, the shelf. */
+
+import { expect, test, type Page } from "@playwright/test";
+import { choose, expectNoOverflow, pick, picture, runState, section, textFile, watchPage } from "./helpers";
+
+async function open(page: Page, flags = ""): Promise<ReturnType<typeof watchPage>> {
+  const seen = watchPage(page);
+  await page.goto(`/fake/?fake=${flags}`);
+  await page.getByRole("heading", { level: 1 }).waitFor();
+  return seen;
+}
+
+const demo = (page: Page) => page.getByRole("button", { name: "Run the demo" }).click();
+const done = (page: Page) => expect(runState(page)).toHaveText(/^done/);
+const load = (page: Page) => page.getByRole("button", { name: "Load the built-in model" }).click();
+const preview = (page: Page) => page.getByRole("region", { name: "Row as the model reads it" });
+
+test("new rows forget the held-out rows of another set, unless they were chosen for them", async ({ page }) => {
+  await open(page);
+  await load(page);
+  const rows = section(page, "Rows");
+  await expect(rows).toContainText("Held out: swap, held out");
+  await pick(page, "Import…", textFile("own.jsonl", '{"prompt": "Who?", "completion": " Wren."}\n'));
+  await expect(rows).toContainText("own.jsonl · 1 row");
+  await expect(rows).not.toContainText("swap, held out");
+  await expect(page.getByRole("list", { name: "Prompts from the rows" })).not.toContainText("black lamp");
+  await pick(page, "Held-out file…", textFile("exam.jsonl", '{"prompt": "What?", "completion": " Tea."}\n'));
+  await expect(rows).toContainText("exam.jsonl");
+  // Another file is another task.
+  await pick(page, "Choose a file of rows…", textFile("other.jsonl", '{"prompt": "Where?", "completion": " Here."}\n'));
+  await expect(rows).not.toContainText("exam.jsonl");
+  await choose(page, "Where the rows come from", "Paste");
+  await pick(page, "Held-out file…", textFile("exam.jsonl", '{"prompt": "What?", "completion": " Tea."}\n'));
+  await page.getByLabel(/^One JSON object a line/).fill('{"prompt": "a", "completion": " b"}');
+  await expect(rows).toContainText("pasted rows · 1 row");
+  await expect(rows).toContainText("exam.jsonl");
+});
+
+test("a run ends with a point: before and after, and how many rows are right", async ({ page }, info) => {
+  await open(page);
+  await demo(page);
+  await expect.poll(() => page.title()).toMatch(/^\d+ % · weblora$/);
+  await done(page);
+  const end = page.getByRole("region", { name: "What the run changed" });
+  await expect(end).toContainText("0 % → 100 % of 64 held-out rows answered exactly", { timeout: 60_000 });
+  await expect(end.getByRole("article", { name: "Before" })).toContainText("Ben and Anna are happy");
+  await expect(end.getByRole("article", { name: "After" })).toContainText("Anna has a brown boat. Ben has a black lamp.");
+  await expect.poll(() => page.title()).toBe("Done · weblora");
+  await picture(page, info, "finale");
+  await end.getByRole("button", { name: "Now your own rows" }).click();
+  await page.getByRole("textbox", { name: "Question 1", exact: true }).fill("Who keeps the light?");
+  await page.getByRole("textbox", { name: "Answer 1", exact: true }).fill("Wren does.");
+  await expect(preview(page)).toContainText("Who keeps the light? Wren does.");
+  await page.getByRole("button", { name: "Another one" }).click();
+  await expect(page.getByRole("textbox", { name: "Question 4", exact: true })).toBeFocused();
+  await picture(page, info, "teach");
+});
+
+test("tables, spreadsheets, questions and plain text become rows; what is not read is named", async ({ page }, info) => {
+  await open(page);
+  await load(page);
+  await choose(page, "Where the rows come from", "File");
+  await pick(page, "Choose a file of rows…", textFile("faq.csv", 'id;answer;question\n1;"Tea; with ""salt""";What does she drink?\n2;On the Skerry;Where?\n'));
+  await expect(section(page, "Rows")).toContainText("faq.csv · 2 rows");
+  await expect(preview(page)).toContainText('What does she drink? Tea; with "salt"');
+  await page.getByLabel("What the model reads").selectOption("0");
+  await expect(preview(page)).toContainText("1 Tea; with");
+  await picture(page, info, "columns");
+  await pick(page, "Choose a file of rows…", textFile("qa.json", '[\n  {\n    "question": "Who?",\n    "answer": "Wren"\n  }\n]'));
+  await expect(preview(page)).toContainText("Who? Wren");
+  await pick(page, "Choose a file of rows…", textFile("song.txt", "First verse,\nstill first.\n\nSecond verse."));
+  await expect(section(page, "Rows")).toContainText("song.txt · 2 rows");
+  await page.getByRole("button", { name: "Edit these rows" }).click();
+  await expect(page.getByLabel(/^One JSON object a line/)).toHaveValue(/First verse/);
+  await page.getByLabel(/^One JSON object a line/).fill("question\tanswer\nWho?\tWren");
+  await expect(section(page, "Rows")).toContainText("pasted rows");
+  await expect(section(page, "Rows")).toContainText("pasted rows · 1 row");
+  await choose(page, "Where the rows come from", "File");
+  for (const [name, bytes, why] of [["x.parquet", "PAR1", "a Parquet file"], ["x.xlsx", "PK\u0003\u0004", "a zip archive or a spreadsheet"], ["x.pdf", "%PDF-1.7", "a PDF"]] as const) {
+    await pick(page, "Choose a file of rows…", textFile(name, bytes));
+    await expect(section(page, "Rows").getByRole("alert")).toContainText(`${name} is ${why}, which is not read here`);
+  }
+});
+
+test("finished runs are kept until they are deleted, and open again after a reload", async ({ page }, info) => {
+  await open(page);
+  await demo(page);
+  await done(page);
+  await page.reload();
+  const shelf = page.locator(".shelf");
+  await expect(shelf).toContainText("1 finished run kept in this browser, 1.20 MB");
+  await shelf.locator("summary").click();
+  await expect(shelf).toContainText("lora r8 on weblora demo, rows swap");
+  await picture(page, info, "shelf");
+  const saved = page.waitForEvent("download");
+  await shelf.getByRole("button", { name: /^Save adapter/ }).click();
+  expect((await saved).suggestedFilename()).toBe("weblora-demo-lora-step60-adapter.zip");
+  await shelf.getByRole("button", { name: /^Open/ }).click();
+  const runs = page.getByRole("region", { name: "Runs", exact: true }).locator("tbody tr");
+  await expect(runs).toHaveCount(1);
+  await expect(runs.first()).toContainText("done, 60 steps");
+  await page.getByRole("button", { name: "Compare" }).click();
+  await expect(page.getByRole("article", { name: "Base with adapter" })).toContainText("Anna has a brown boat");
+  // The curve is there, too.
+  await page.getByRole("button", { name: "Loss as a table" }).click();
+  await expect(page.getByRole("rowheader", { name: "2", exact: true })).toBeVisible();
+  await shelf.getByRole("button", { name: /^Delete/ }).click();
+  await expect(shelf).toBeHidden();
+});
+
+test("what was found inside one adapter is not shown for another", async ({ page }) => {
+  await open(page);
+  await demo(page);
+  await done(page);
+  await page.getByRole("button", { name: "Start another run" }).click();
+  await expect(page.getByRole("region", { name: "Runs", exact: true }).locator("tbody tr")).toHaveCount(2);
+  await done(page);
+  await page.getByRole("button", { name: "Analyse the adapter" }).click();
+  await expect(section(page, "Look inside")).toContainText("Of 2 · lora r8:");
+  await page.getByLabel("Adapter", { exact: true }).selectOption({ index: 0 });
+  await expect(page.getByRole("region", { name: "Medians by projection" })).toHaveCount(0);
+});
+
+test("an empty prompt says so, and an old error goes", async ({ page }) => {
+  await open(page);
+  await load(page);
+  const trial = section(page, "Try it");
+  await trial.getByRole("textbox", { name: "Prompt" }).fill(" ");
+  await trial.getByRole("button", { name: "Compare" }).click();
+  await expect(trial.getByRole("alert")).toContainText("Write a prompt first");
+  await trial.getByRole("textbox", { name: "Prompt" }).fill("Anna has a lamp.");
+  await trial.getByRole("button", { name: "Compare" }).click();
+  await expect(trial.getByRole("article", { name: "Base" })).toContainText("Ben and Anna are happy");
+  await expect(trial.getByRole("alert")).toHaveCount(0);
+});
+
+test("the walk on a phone: demo, own rows, shelf", async ({ page }, info) => {
+  await page.setViewportSize({ width: 360, height: 740 });
+  await open(page);
+  await demo(page);
+  await done(page);
+  await expect(page.getByRole("region", { name: "What the run changed" })).toContainText("64 held-out rows answered exactly", { timeout: 60_000 });
+  await page.locator(".shelf summary").click();
+  await page.getByRole("button", { name: "Now your own rows" }).click();
+  await expectNoOverflow(page);
+  await picture(page, info, "walk-phone");
+});
