@@ -9,10 +9,12 @@ use weblora::kernels::lowrank::JobRow;
 use weblora::model::inputs::HostBatch;
 use weblora::model::llama::Recompute;
 use weblora::settings::{Map, Settings};
+use weblora::train::TrainConfig;
 use weblora::train::session::{Hyper, Planned, Shape};
 
 const GGUF: &[u8] = include_bytes!("../golden/tiny_llama/model.gguf");
 const GOLDEN: &str = include_str!("../golden/tiny_llama/golden.json");
+const MIXLORA: &str = include_str!("../golden/mixlora.json");
 /// Relative to the curve in f64, to which the native one is held as well (`tests/golden.rs`). Seen: 5e-7.
 const TOLERANCE: f64 = 1e-5;
 
@@ -67,5 +69,41 @@ async fn ten_steps_equal_pytorch() {
         console_log!("step {}: loss {loss} ({}), norm {norm} ({})", step + 1, want("loss"), want("grad_norm"));
         assert!((loss - want("loss")).abs() <= TOLERANCE * want("loss"), "loss of step {}", step + 1);
         assert!((norm - want("grad_norm")).abs() <= 10.0 * TOLERANCE * want("grad_norm"), "norm of step {}", step + 1);
+    }
+}
+
+/// Routers and experts, with a row's experts full and without.
+#[wasm_bindgen_test]
+async fn ten_steps_of_experts_equal_pytorch() {
+    let (golden, batches): (Value, Value) =
+        (serde_json::from_str(MIXLORA).expect("the golden file"), serde_json::from_str(GOLDEN).expect("the golden file"));
+    let batches = batches["batches"].as_array().expect("batches");
+    let rows = batches.iter().map(|b| b["tokens"].as_array().map_or(0, Vec::len)).max().expect("a batch");
+    let gpu = Gpu::open(&GpuOptions::default()).await.expect("a WebGPU adapter");
+    let source: Box<dyn ByteSource> = Box::new(Bytes::new("model.gguf", GGUF));
+    let file = ModelFile::open_gguf(vec![source]).await.expect("the golden model");
+    for name in ["top_2_of_4", "switch"] {
+        let case = &golden["cases"][name];
+        let map: Map = serde_json::from_value(case["settings"].clone()).expect("settings");
+        let config = TrainConfig::from_map(&map).expect("settings");
+        let layout = config.adapter.layout(&file.config).expect("a layout");
+        let shape = Shape { rows, positions: 64, recompute: Recompute::Blocks, quantize: None, training: true };
+        let planned = Planned::new(&file, &[&layout], shape, gpu.plan_limits(), &Tuner::for_device(&gpu)).expect("a plan");
+        let mut session = planned.realize(&gpu, &file, |_, _| {}).await.expect("a session");
+        session.write_values(&gpu, 0, &initial_buffer(&layout.params, config.seed)).expect("written");
+        for step in 0..10 {
+            let own = batches[step % batches.len()]["tokens"].as_array().map_or(0, Vec::len);
+            let mut host = batch(&batches[step % batches.len()], rows);
+            host.row_job[own..].fill(u32::MAX);
+            let losses = session.accumulate(&gpu, &host, &[JobRow::new(0..own)]).await.expect("a step");
+            let ce = losses.iter().map(|l| f64::from(*l)).sum::<f64>() / losses.len() as f64;
+            let TrainConfig { lr, beta1, beta2, eps, weight_decay, clip, .. } = config;
+            let hyper = Hyper { lr, betas: (beta1, beta2), eps, weight_decay, clip, step: step as u64 + 1 };
+            let norm = f64::from(session.update(&gpu, &[(0, hyper)]).await.expect("an update")[0]);
+            let want = |key: &str| case["curve"][key][step].as_f64().expect("a number");
+            console_log!("{name}, step {}: ce {ce} ({}), norm {norm} ({})", step + 1, want("ce"), want("grad_norm"));
+            assert!((ce - want("ce")).abs() <= 1e-4 * want("ce"), "{name}: cross-entropy of step {}", step + 1);
+            assert!((norm - want("grad_norm")).abs() <= 1e-3 * want("grad_norm"), "{name}: norm of step {}", step + 1);
+        }
     }
 }
