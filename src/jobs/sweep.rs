@@ -25,7 +25,7 @@ use crate::settings::{Map, Settings, unknown};
 use crate::{Error, Result};
 
 /// Most jobs of a sweep, and of a jobs file.
-pub const MAX_JOBS: usize = 100_000;
+pub const MAX_JOBS: usize = 10_000;
 
 /// A job that a sweep makes.
 #[derive(Debug, Clone, PartialEq)]

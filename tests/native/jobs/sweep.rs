@@ -87,7 +87,7 @@ fn nothing_too_much_and_nonsense_are_refused_by_name() {
         (json!({"keys": {}}), "it makes no job"),
         (json!({"search": "list"}), "it makes no job"),
         (json!({"keys": {"lr": []}}), "`sweep.keys.lr`: there is no value"),
-        (json!({"keys": {"a": thousand, "b": thousand}}), "it makes 1000000 jobs, more than 100000"),
+        (json!({"keys": {"a": thousand, "b": thousand}}), "it makes 1000000 jobs, more than 10000"),
         (json!({"search": "random", "trials": 1_000_000, "keys": {"lr": [1]}}), "`sweep.trials`"),
         (json!({"search": "random", "keys": {"lr": [1]}}), "`sweep.trials`: is missing"),
         (json!({"keys": {"rank": [8, 8]}}), "two trials have the same settings"),
