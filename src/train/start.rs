@@ -71,12 +71,10 @@ pub fn from_adapter(mut map: Map, folder: Folder<'_>, model: &ModelConfig, base:
     if let (Some(template), false) = (chat_of(folder)?.template, map.contains_key("chat-template")) {
         map.insert("chat-template".into(), template.into());
     }
-<<<<<<< HEAD
     let adapter = match adapter {
         Adapter::Plain(adapter) => adapter,
         Adapter::Routed(adapter) => return from_routed(map, folder.name, &adapter, model, base),
     };
-=======
     // It answers as it was trained only with the angles that it was trained with.
     let note = adapter.note.as_ref().filter(|_| !map.contains_key("context"));
     if let Some(note) = note.filter(|note| stretch::of_settings(model, &note.config).is_ok_and(|own| own != *model)) {
@@ -84,7 +82,6 @@ pub fn from_adapter(mut map: Map, folder: Folder<'_>, model: &ModelConfig, base:
             note.config.get(key).into_iter().for_each(|value| drop(map.insert(key.to_owned(), value.clone())));
         }
     }
->>>>>>> aac3d27 (bench --config attention; runs go on with the angles of the adapter they begin from)
     let asked = TrainConfig::from_map(&map)?;
     let warning = adapter.check_base(folder.name, base, asked.strict_base)?;
     let has_norms = !adapter.norms.is_empty();
