@@ -17,8 +17,8 @@ mod scene;
 mod step;
 
 pub use record::{
-    AdapterRecord, AttentionFitRecord, AttentionRecord, CompareRecord, JobsRecord, KernelRecord, MatmulRecord, PeakRecord, ProfileRecord, Record,
-    StepRecord,
+    AdapterRecord, AttentionFitRecord, AttentionRecord, CompareRecord, JobsRecord, KernelRecord, MatmulRecord, PeakRecord, ProfileRecord,
+    Record, StepRecord,
 };
 pub use step::Workload;
 

@@ -54,7 +54,7 @@ pub fn run(args: &EvalArgs, base: &Base, name: &str, output: &mut Output) -> Res
                 for question in asked {
                     let stop = base.tokenizer.stop_ids();
                     let answer = generator.generate(&device.gpu, &question.prompt, &sampling, stop, i.checked_sub(1), |_| true);
-                    let text = base.tokenizer.decode(&pollster::block_on(answer)?, true)?;
+                    let text = base.tokenizer.decode(&pollster::block_on(answer)?.tokens, true)?;
                     right += u32::from(question.is_answered_by(&text));
                 }
                 row.push(Some(f64::from(right) / f64::from(args.trials)));
