@@ -13,7 +13,6 @@ pub mod messages;
 pub mod of_model;
 pub mod pre_tokenizer;
 pub mod report;
-pub mod retrieval;
 pub mod rows;
 pub mod stream;
 pub mod templates;

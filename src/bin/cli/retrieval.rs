@@ -4,8 +4,8 @@ use serde_json::json;
 use weblora::analysis::svg::retrieval;
 use weblora::generate::{Generator, Sampling};
 use weblora::settings::one_of;
-use weblora::text::retrieval::{Question, Task};
 use weblora::train::TrainConfig;
+use weblora::train::retrieval::{Question, Task};
 use weblora::{Error, Result};
 
 use super::args::EvalArgs;

@@ -1,7 +1,7 @@
 //! Questions about something that stands in the middle of a long text: a pass key, one of several keys, a chain of variables. What a model with a
 //! longer context is measured on.
 
-use super::Tokenizer;
+use crate::text::Tokenizer;
 use crate::{Error, Result, rng};
 
 /// What is hidden and asked for.
