@@ -5,6 +5,7 @@
 //   words 2 l, 2 l + 1:  where the tiles of 8 << l rows begin, and how many there are
 //   a document:          first row, end row, window, group (see attention_mask)
 //   a tile:              first row, where its document begins in the table
+// `p` has the part of the tiles that a dispatch takes.
 // TILE_ROWS is 8 << TILE_LEVEL. A table of zeros, as kernels are timed on, stands for one document.
 
 struct RowTile {
@@ -16,6 +17,15 @@ struct RowTile {
 fn tile_count() -> u32 {
     let count = documents[2u * TILE_LEVEL + 1u];
     return select(count, (p.rows + TILE_ROWS - 1u) / TILE_ROWS, count == 0u);
+}
+
+// The tiles of this dispatch: long passes are recorded in parts.
+fn tile_begin() -> u32 {
+    return tile_count() * p.part / p.parts;
+}
+
+fn tile_end() -> u32 {
+    return tile_count() * (p.part + 1u) / p.parts;
 }
 
 fn row_tile(n: u32) -> RowTile {

@@ -11,8 +11,8 @@ struct Params {
     window: u32,
     scale: f32,
     pad0: u32,
-    pad1: u32,
-    pad2: u32,
+    part: u32,  // which of `parts` equal shares of the tiles
+    parts: u32,
 }
 
 @group(0) @binding(0) var<uniform> p: Params;
@@ -187,7 +187,7 @@ fn main(
     lane8 = subgroup_lane % 8u;
 #endif
 #endif
-    for (var n = group.x; n < tile_count(); n += groups.x) {
+    for (var n = tile_begin() + group.x; n < tile_end(); n += groups.x) {
         query_gradient(row_tile(n), group.y * HEADS, lane);
     }
 }

@@ -13,8 +13,8 @@ struct Params {
     window: u32,
     scale: f32,
     pad0: u32,
-    pad1: u32,
-    pad2: u32,
+    part: u32,  // which of `parts` equal shares of the tiles
+    parts: u32,
 }
 
 @group(0) @binding(0) var<uniform> p: Params;
@@ -137,7 +137,7 @@ fn main(
     @builtin(num_workgroups) groups: vec3<u32>,
     @builtin(local_invocation_index) lane: u32,
 ) {
-    for (var n = group.x; n < tile_count(); n += groups.x) {
+    for (var n = tile_begin() + group.x; n < tile_end(); n += groups.x) {
         forward(row_tile(n), group.y, lane);
     }
 }

@@ -4,6 +4,7 @@
 //! other work, or one that changes its clock, the fraction stands where the bare rate does not. Nothing is timed before its result is
 //! checked.
 
+mod attention;
 mod jobs;
 mod methods;
 mod parts;
@@ -15,7 +16,10 @@ mod record;
 mod scene;
 mod step;
 
-pub use record::{AdapterRecord, CompareRecord, JobsRecord, KernelRecord, MatmulRecord, PeakRecord, ProfileRecord, Record, StepRecord};
+pub use record::{
+    AdapterRecord, AttentionFitRecord, AttentionRecord, CompareRecord, JobsRecord, KernelRecord, MatmulRecord, PeakRecord, ProfileRecord,
+    Record, StepRecord,
+};
 pub use step::Workload;
 
 use crate::Result;
@@ -27,6 +31,8 @@ use peak::Peak;
 pub struct Options {
     /// The products and the other kernels at SmolLM2's shapes.
     pub kernels: bool,
+    /// Attention over long rows, full and in shifted groups.
+    pub attention: bool,
     /// Fewer cases and fewer rounds.
     pub quick: bool,
     /// GPU time of every workload's step by kernel and by label.
@@ -77,6 +83,9 @@ pub async fn run(
     if options.kernels {
         products::run(&mut bench).await?;
         parts::run(&mut bench).await?;
+    }
+    if options.attention {
+        attention::run(&mut bench).await?;
     }
     for workload in workloads {
         if options.methods {

@@ -20,6 +20,12 @@ pub enum Record {
     /// Any other kernel.
     #[serde(rename = "bench_kernel")]
     Kernel(KernelRecord),
+    /// Attention of one long row.
+    #[serde(rename = "bench_attention")]
+    Attention(AttentionRecord),
+    /// How its time and memory grow.
+    #[serde(rename = "bench_attention_fit")]
+    AttentionFit(AttentionFitRecord),
     /// A whole training step.
     #[serde(rename = "bench_step")]
     Step(StepRecord),
@@ -117,6 +123,39 @@ pub struct KernelRecord {
     pub of_peak: f64,
     /// The kernel variants that ran.
     pub kernels: Vec<String>,
+}
+
+/// Attention of one row, forward and backward.
+#[derive(Debug, Clone, Serialize)]
+pub struct AttentionRecord {
+    /// The model whose heads these are.
+    pub heads: &'static str,
+    /// Tokens of the row.
+    pub tokens: usize,
+    /// `full`, or which groups.
+    pub form: &'static str,
+    /// Time in milliseconds: a median, or of slow ones the faster of two.
+    pub ms: f64,
+    /// The same over that of full attention.
+    pub of_full: f64,
+    /// Bytes of all tensors that it needs.
+    pub bytes: u64,
+}
+
+/// Powers of the tokens that fit time and memory of the longest rows.
+#[derive(Debug, Clone, Serialize)]
+pub struct AttentionFitRecord {
+    /// The model whose heads these are.
+    pub heads: &'static str,
+    /// `full`, or which groups.
+    pub form: &'static str,
+    /// Of the time.
+    pub time_exponent: f64,
+    /// Of the bytes.
+    pub memory_exponent: f64,
+    /// Shortest row from which on it is faster than full attention, where there is one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub faster_from: Option<usize>,
 }
 
 /// A whole optimizer step: upload of the batch, forward, backward, read-back of the losses, AdamW, read-back of the norm.

@@ -105,6 +105,12 @@ impl Plan {
         self.arenas.iter().sum::<u64>() + self.params_bytes
     }
 
+    /// The dispatch with the most operations: its label and how many they are.
+    pub fn longest_dispatch(&self) -> Option<(&str, u64)> {
+        let dispatches = self.commands.iter().filter_map(|c| if let Command::Dispatch { what, .. } = c { Some(what) } else { None });
+        dispatches.map(|what| (what.label.as_str(), what.flops)).max_by_key(|(_, flops)| *flops)
+    }
+
     /// Number of kernel launches per run.
     pub fn dispatches(&self) -> usize {
         self.commands.iter().filter(|c| matches!(c, Command::Dispatch { .. })).count()

@@ -61,6 +61,13 @@ pub const LANES_DKV: KernelSpec =
 pub const DELTA: KernelSpec =
     KernelSpec { name: "attention_delta", source: include_str!("../../shaders/attention_delta.wgsl"), bindings: &[IN, IN, IN, RW] };
 
+/// Operations of a dispatch at most, on average over the parts of a pass: a tenth of a second where a GPU does 0.1 TFLOP/s.
+const MOST_FLOPS: u64 = 10_000_000_000;
+/// Parts of a pass at most: each is a dispatch with parameters of its own.
+const MOST_PARTS: u32 = 2048;
+/// Rows of the usual tile on a GPU: more parts than tiles would be empty.
+const USUAL_TILE: u32 = 32;
+
 /// Head dimensions the kernels are written for: multiples of 4 up to this.
 pub const MAX_HEAD_DIM: u32 = 256;
 
@@ -90,7 +97,9 @@ pub(crate) struct Params {
     scale: f32,
     /// Rows of the key/value cache; only for decoding.
     max_len: u32,
-    pad: [u32; 2],
+    /// Which of `parts` shares of the tiles.
+    part: u32,
+    parts: u32,
 }
 
 impl AttentionShape {
@@ -101,7 +110,7 @@ impl AttentionShape {
 
     fn params(&self) -> Params {
         let window = self.window.unwrap_or(u32::MAX);
-        Params { rows: self.rows, heads: self.heads, kv_heads: self.kv_heads, window, scale: self.scale(), max_len: 0, pad: [0; 2] }
+        Params { rows: self.rows, heads: self.heads, kv_heads: self.kv_heads, window, scale: self.scale(), max_len: 0, part: 0, parts: 1 }
     }
 
     /// Operations of `products` matrix products over the pairs of one document that fills the batch: an upper bound.
@@ -109,6 +118,12 @@ impl AttentionShape {
         let rows = u64::from(self.rows);
         let seen = u64::from(self.window.unwrap_or(u32::MAX)).min(rows.div_ceil(2));
         2 * products * rows * seen * u64::from(self.heads) * u64::from(self.head_dim)
+    }
+
+    /// Dispatches that a pass is recorded in, so that none is longer than [`MOST_FLOPS`] on average: a pass over tens of thousands of rows would keep a
+    /// GPU busy for seconds, which its watchdog or a browser ends.
+    pub fn parts(&self, pass: Pass) -> u32 {
+        (self.flops(pass.products()).div_ceil(MOST_FLOPS) as u32).clamp(1, MOST_PARTS.min(self.rows.div_ceil(USUAL_TILE)))
     }
 
     fn key(&self, kernel: &str) -> String {
@@ -173,8 +188,7 @@ pub fn forward(
     o: Tensor,
     lse: Tensor,
 ) {
-    let what = pass_dispatch(Pass::Forward, label, shape, &[q, k, v, documents, o, lse]);
-    record(rec, Pass::Forward, shape, what);
+    record(rec, Pass::Forward, label, shape, &[q, k, v, documents, o, lse]);
 }
 
 /// Records the gradients `d_q`, `d_k`, `d_v` (overwritten) of [`forward`], given its inputs, its outputs `o` and `lse`, and `d_o`.
@@ -200,10 +214,8 @@ pub fn backward(
 ) {
     let stats = rec.transient(&format!("{label}.stats"), 2 * (shape.rows * shape.heads) as usize);
     delta(rec, &format!("{label}.delta"), shape, o, d_o, lse, stats);
-    let what = pass_dispatch(Pass::Queries, &format!("{label}.dq"), shape, &[q, k, v, d_o, stats, documents, d_q]);
-    record(rec, Pass::Queries, shape, what);
-    let what = pass_dispatch(Pass::KeysValues, &format!("{label}.dkv"), shape, &[q, k, v, d_o, stats, documents, d_k, d_v]);
-    record(rec, Pass::KeysValues, shape, what);
+    record(rec, Pass::Queries, &format!("{label}.dq"), shape, &[q, k, v, d_o, stats, documents, d_q]);
+    record(rec, Pass::KeysValues, &format!("{label}.dkv"), shape, &[q, k, v, d_o, stats, documents, d_k, d_v]);
 }
 
 /// Records stats = (lse, sum(o · do)), `[t, h, 2]`: the first part of [`backward`].
@@ -218,18 +230,46 @@ pub fn delta(rec: &mut Recorder, label: &str, shape: &AttentionShape, o: Tensor,
 /// # Panics
 /// As [`forward`].
 pub fn pass_dispatch(pass: Pass, label: &str, shape: &AttentionShape, bind: &[Tensor]) -> Dispatch {
-    shape.check();
-    Dispatch::new(label, &shape.params(), bind, shape.flops(pass.products()))
+    part_dispatch(pass, label, shape, bind, (0, 1))
 }
 
-fn record(rec: &mut Recorder, pass: Pass, shape: &AttentionShape, what: Dispatch) {
-    let ways = candidates(pass, shape, rec.facts());
-    rec.dispatch_tuned(shape.key(pass.name()), ways, what);
+/// As [`pass_dispatch`] for part `part` of `parts`; all parts together are the pass, in any order, bit for bit.
+///
+/// # Panics
+/// As [`forward`].
+pub fn part_dispatch(pass: Pass, label: &str, shape: &AttentionShape, bind: &[Tensor], (part, parts): (u32, u32)) -> Dispatch {
+    shape.check();
+    let params = Params { part, parts, ..shape.params() };
+    Dispatch::new(label, &params, bind, shape.flops(pass.products()) / u64::from(parts))
+}
+
+/// Records a pass in as many parts as it needs.
+fn record(rec: &mut Recorder, pass: Pass, label: &str, shape: &AttentionShape, bind: &[Tensor]) {
+    let parts = shape.parts(pass);
+    let mut ways = candidates(pass, shape, rec.facts());
+    ways.iter_mut().for_each(|way| way.grid[0] = way.grid[0].div_ceil(parts));
+    let key = if parts == 1 { shape.key(pass.name()) } else { format!("{} parts={parts}", shape.key(pass.name())) };
+    for part in 0..parts {
+        rec.dispatch_tuned(key.clone(), ways.clone(), part_dispatch(pass, label, shape, bind, (part, parts)));
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn long_passes_come_in_parts_that_are_short() {
+        let shape = |rows| AttentionShape { rows, heads: 32, kv_heads: 32, head_dim: 128, window: None };
+        assert_eq!(shape(1024).parts(Pass::Forward), 1);
+        let long = shape(32 << 10);
+        for pass in [Pass::Forward, Pass::Queries, Pass::KeysValues] {
+            let (all, parts) = (long.flops(pass.products()), long.parts(pass));
+            assert!((800..=1024).contains(&parts), "{pass:?}: {parts} parts of {all}");
+            let part = part_dispatch(pass, "part", &long, &[], (parts - 1, parts));
+            assert!(part.flops == all / u64::from(parts) && part.flops < 2 * MOST_FLOPS);
+        }
+    }
 
     #[test]
     fn an_unknown_adapter_gets_the_tile() {

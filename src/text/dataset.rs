@@ -63,6 +63,9 @@ pub enum Overlong {
     Truncate,
     /// It is an error.
     Refuse,
+    /// All rows, short ones too, are joined end to end and cut into pieces of that many tokens, which see across the seams: continued
+    /// pre-training on long texts.
+    Join,
 }
 
 /// How a data set is built.
@@ -139,11 +142,15 @@ impl Dataset {
     /// When a row cannot be rendered in the asked format, when the model lacks what the format needs (a chat template, an
     /// end-of-sequence token), when a row is too long and that is to be refused, and when no row has a target.
     pub fn build(file: &str, rows: &[Row], tokenizer: &Tokenizer, options: DataOptions) -> Result<Self> {
-        let context = options.context;
+        let (context, joins) = (options.context, options.overlong == Overlong::Join);
+        let options = if joins { DataOptions { context: usize::MAX, ..options } } else { options };
         let mut builder = Builder::new(file, rows, tokenizer, options)?;
         let mut examples = Vec::with_capacity(rows.len());
         for row in rows {
             examples.extend(builder.example(row)?);
+        }
+        if joins {
+            examples = join(&examples, context);
         }
         if examples.is_empty() {
             let problem = format!("none of the {} rows has a token to train on within {context} tokens", rows.len());
@@ -186,6 +193,19 @@ impl Dataset {
     }
 }
 
+/// The rows end to end, cut into pieces of `context` tokens; a piece without a target is left out.
+fn join(rows: &[Example], context: usize) -> Vec<Example> {
+    let all: Vec<(u32, bool, usize)> =
+        rows.iter().flat_map(|row| row.tokens.iter().zip(&row.targets).map(|(token, target)| (*token, *target, row.row))).collect();
+    let piece = |part: &[(u32, bool, usize)]| Example {
+        tokens: part.iter().map(|(token, ..)| *token).collect(),
+        // Nothing stands before the first.
+        targets: part.iter().enumerate().map(|(i, (_, target, _))| i > 0 && *target).collect(),
+        row: part.first().map_or(0, |(.., row)| *row),
+    };
+    all.chunks(context.max(2)).map(piece).filter(|piece| piece.n_targets() > 0).collect()
+}
+
 /// Cuts the end-of-sequence or end-of-turn token and all after it from a scored answer.
 fn without_end(example: &mut Example, stop_ids: &[u32]) {
     let first = example.targets.iter().position(|&target| target).unwrap_or(example.tokens.len());
@@ -208,4 +228,24 @@ pub fn alpaca_prompt(instruction: &str, input: &str) -> String {
          Write a response that appropriately completes the request.\n\n\
          ### Instruction:\n{instruction}\n\n### Input:\n{input}\n\n### Response:\n"
     )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn rows_are_joined_and_cut_into_pieces() {
+        let row = |row: usize, n: u32| Example {
+            tokens: (0..n).map(|i| 100 * row as u32 + i).collect(),
+            targets: (0..n).map(|i| i > 0).collect(),
+            row,
+        };
+        let pieces = join(&[row(1, 5), row(2, 2), row(3, 4)], 4);
+        let tokens: Vec<&[u32]> = pieces.iter().map(|piece| piece.tokens.as_slice()).collect();
+        assert_eq!(tokens, [&[100, 101, 102, 103][..], &[104, 200, 201, 300], &[301, 302, 303]]);
+        assert_eq!(pieces[1].targets, [false, false, true, false]);
+        assert_eq!((pieces[1].row, pieces[2].row, pieces.len()), (1, 3, 3));
+        assert!(join(&[row(1, 1)], 4).is_empty());
+    }
 }

@@ -121,7 +121,7 @@ pub struct TrainConfig {
 }
 
 const FORMATS: &[(&str, Format)] = &[("auto", Format::Auto), ("plain", Format::Plain), ("chat", Format::Chat), ("alpaca", Format::Alpaca)];
-const OVERLONG: &[(&str, Overlong)] = &[("truncate", Overlong::Truncate), ("refuse", Overlong::Refuse)];
+const OVERLONG: &[(&str, Overlong)] = &[("truncate", Overlong::Truncate), ("refuse", Overlong::Refuse), ("join", Overlong::Join)];
 
 /// Rows of a micro-batch are numbered in 32 bits, with room for products.
 pub(super) const MAX_ROWS: usize = 1 << 24;

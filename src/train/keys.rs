@@ -89,7 +89,7 @@ pub const KEYS: &[Key] = &[
     switch("keep-reasoning", "false", "Write words of the assistant that the chat template leaves out"),
     switch("parse-special", "false", "Read control tokens in prompts and completions; text rows always do, messages never"),
     switch("train-on-prompt", "false", "Train on prompts too"),
-    choice("overlong", &["truncate", "refuse"], r#""truncate""#, "Rows longer than seq"),
+    choice("overlong", &["truncate", "refuse", "join"], r#""truncate""#, "Rows longer than seq; join puts all rows end to end and cuts them into pieces of seq tokens"),
     number("eval-split", 0.0, 1.0, "0", "Share of the rows to hold out when no held-out rows are given"),
     count("eval-every", 0, MANY, "0", "Steps between evaluations; 0 evaluates at the end only"),
     count("patience", 0, MANY, "0", "Stop after this many evaluations without a lower loss; 0 never"),

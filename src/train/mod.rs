@@ -23,6 +23,7 @@ pub mod proof;
 pub mod read;
 pub mod recompute;
 mod resume;
+pub mod retrieval;
 pub mod routing;
 pub mod run;
 pub mod schedule;

@@ -202,6 +202,23 @@ pub async fn accuracy(session: &mut Session, gpu: &Gpu, rows: &[Labelled], job: 
     Ok(Accuracy { right, rows: rows.len() as u64 })
 }
 
+/// Cuts a text's tokens into windows of at most `window` tokens that begin `stride` tokens apart. Every token but the first is a target once: in
+/// the first window that has it, so that from the second window on it has at least `window - stride` tokens before it.
+///
+/// # Panics
+/// When windows do not advance, or leave tokens out.
+pub fn sliding(tokens: &[u32], window: usize, stride: usize) -> Vec<Example> {
+    assert!(stride > 0 && stride < window, "windows of {window} tokens, {stride} apart");
+    let (mut examples, mut begin, mut scored) = (Vec::new(), 0, 1);
+    while scored < tokens.len() {
+        let end = (begin + window).min(tokens.len());
+        let targets = (begin..end).map(|i| i >= scored).collect();
+        examples.push(Example { tokens: tokens[begin..end].to_vec(), targets, row: examples.len() + 1 });
+        (begin, scored) = (begin + stride, end);
+    }
+    examples
+}
+
 /// Cuts a text's tokens into windows of at most `window` tokens. Each token but the first of a window is a target; windows do not overlap.
 pub fn windows(tokens: &[u32], window: usize) -> Vec<Example> {
     let example = |(row, chunk): (usize, &[u32])| {
@@ -209,4 +226,26 @@ pub fn windows(tokens: &[u32], window: usize) -> Vec<Example> {
         Example { tokens: chunk.to_vec(), targets, row: row + 1 }
     };
     tokens.chunks(window.max(2)).filter(|c| c.len() > 1).enumerate().map(example).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sliding_windows_score_every_token_but_the_first_once() {
+        for (length, window, stride) in [(0, 4, 2), (1, 4, 2), (2, 4, 3), (10, 4, 2), (11, 4, 3), (11, 4, 1), (8, 8, 4), (9, 8, 4)] {
+            let tokens: Vec<u32> = (0..length).collect();
+            let examples = sliding(&tokens, window, stride);
+            let scored: Vec<u32> = examples
+                .iter()
+                .flat_map(|e| e.tokens.iter().zip(&e.targets).filter(|(_, target)| **target).map(|(token, _)| *token))
+                .collect();
+            assert_eq!(scored, (1..length).collect::<Vec<u32>>(), "{length} tokens, {window} by {stride}");
+            for (i, example) in examples.iter().enumerate() {
+                let before = example.targets.iter().take_while(|target| !**target).count();
+                assert!(example.tokens.len() <= window && (i == 0 || before >= window - stride), "{length} tokens, {window} by {stride}");
+            }
+        }
+    }
 }

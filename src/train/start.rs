@@ -12,6 +12,7 @@ use crate::export::chain::{Chain, Link};
 use crate::export::mixlora::MixLoraAdapter;
 use crate::export::peft::{Folder, NOTE_FILE, Note, PeftAdapter};
 use crate::formats::BaseId;
+use crate::model::stretch;
 use crate::settings::{Map, Settings};
 use crate::text::ChatOptions;
 use crate::{Error, Result};
@@ -74,6 +75,13 @@ pub fn from_adapter(mut map: Map, folder: Folder<'_>, model: &ModelConfig, base:
         Adapter::Plain(adapter) => adapter,
         Adapter::Routed(adapter) => return from_routed(map, folder.name, &adapter, model, base),
     };
+    // It answers as it was trained only with the angles that it was trained with.
+    let note = adapter.note.as_ref().filter(|_| !map.contains_key("context"));
+    if let Some(note) = note.filter(|note| stretch::of_settings(model, &note.config).is_ok_and(|own| own != *model)) {
+        for key in ["context", "rope-scaling"] {
+            note.config.get(key).into_iter().for_each(|value| drop(map.insert(key.to_owned(), value.clone())));
+        }
+    }
     let asked = TrainConfig::from_map(&map)?;
     let warning = adapter.check_base(folder.name, base, asked.strict_base)?;
     let has_norms = !adapter.norms.is_empty();

@@ -25,6 +25,7 @@ mod kernel_choices;
 mod kernels;
 mod kill;
 mod large_models;
+mod long_program;
 mod longlora;
 mod lowrank;
 mod matmul;

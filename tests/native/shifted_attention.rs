@@ -97,7 +97,7 @@ fn ragged_rows_have_the_authors_segments() {
 }
 
 /// Runs one form of one pass over `documents` and returns its outputs.
-fn run(gpu: &Gpu, pass: Pass, form: &Candidate, shape: &AttentionShape, documents: &[Document], data: &Data) -> Vec<Vec<f32>> {
+fn run(gpu: &Gpu, pass: Pass, form: &Candidate, shape: &AttentionShape, documents: &[Document], data: &Data, parts: u32) -> Vec<Vec<f32>> {
     let mut bench = Bench::new();
     let [q, k, v, d_o, o, lse] = [&data.q, &data.k, &data.v, &data.d_o, &data.o, &data.lse].map(|x| bench.put("input", x));
     let words = bench.put("documents", &table(documents));
@@ -111,12 +111,14 @@ fn run(gpu: &Gpu, pass: Pass, form: &Candidate, shape: &AttentionShape, document
         Pass::Forward => vec![q, k, v, words, o, lse],
         _ => [vec![q, k, v, d_o, stats, words], outputs.clone()].concat(),
     };
-    let what = attention::pass_dispatch(pass, "pass", shape, &bind);
     bench.run(gpu, &Tuner::none(), &outputs, |rec: &mut Recorder| {
         if pass != Pass::Forward {
             attention::delta(rec, "delta", shape, o, d_o, lse, stats);
         }
-        rec.dispatch(form.spec, form.variant.clone(), form.grid, what);
+        for part in 0..parts {
+            let what = attention::part_dispatch(pass, "pass", shape, &bind, (part, parts));
+            rec.dispatch(form.spec, form.variant.clone(), form.grid, what);
+        }
     })
 }
 
@@ -159,15 +161,39 @@ fn tiles_outside_a_group_are_never_read() {
                 o: poison(clean(5, 32)),
                 lse: poison(clean(6, 4)),
             };
-            let right = run(gpu, pass, &form, &shape, &documents, &data(&|x| x));
-            let beside = run(gpu, pass, &form, &shape, &documents, &data(&poison));
-            let full = run(gpu, pass, &form, &shape, &[Document::new(0, rows as u32)], &data(&poison));
+            let right = run(gpu, pass, &form, &shape, &documents, &data(&|x| x), 1);
+            let beside = run(gpu, pass, &form, &shape, &documents, &data(&poison), 1);
+            let full = run(gpu, pass, &form, &shape, &[Document::new(0, rows as u32)], &data(&poison), 1);
             for ((right, beside), full) in right.iter().zip(&beside).zip(&full) {
                 let width = right.len() / rows;
                 let rows_of = |x: &[f32]| x[kept.start * width..kept.end * width].to_vec();
                 assert!(rows_of(right) == rows_of(beside), "{} {}: reads outside the group", form.spec.name, form.variant.key());
                 assert!(rows_of(full).iter().any(|x| x.is_nan()), "{}: full attention would read it", form.spec.name);
             }
+        }
+    }
+}
+
+/// Long passes are recorded in parts of the tiles: together they are the pass, bit for bit, also where there are more parts than tiles.
+#[test]
+fn parts_of_a_pass_are_the_pass() {
+    let Some(gpu) = gpu() else { return };
+    let mut documents = Document::packed(&[70, 33, 5, 90]);
+    documents[3].group = Some(16);
+    let shape = AttentionShape { rows: 198, heads: 6, kv_heads: 3, head_dim: 12, window: None };
+    let data = Data {
+        q: noise(1, 198 * 72),
+        k: noise(2, 198 * 36),
+        v: noise(3, 198 * 36),
+        d_o: noise(4, 198 * 72),
+        o: noise(5, 198 * 72),
+        lse: noise(6, 198 * 6),
+    };
+    for pass in [Pass::Forward, Pass::Queries, Pass::KeysValues] {
+        let form = attention::candidates(pass, &shape, Some(gpu.facts())).remove(0);
+        let whole = run(gpu, pass, &form, &shape, &documents, &data, 1);
+        for parts in [2, 3, 40] {
+            assert!(run(gpu, pass, &form, &shape, &documents, &data, parts) == whole, "{pass:?} in {parts} parts");
         }
     }
 }
@@ -184,7 +210,7 @@ fn a_ragged_batch_of_documents_with_and_without_groups_matches_the_twin() {
     for form in attention::forms(Pass::Forward, &shape, Some(gpu.facts())) {
         let zeros = |x: &[f32]| vec![0.0; x.len()];
         let data = Data { q: q.clone(), k: k.clone(), v: v.clone(), d_o: zeros(&q), o: zeros(&o), lse: zeros(&lse) };
-        let got = run(gpu, Pass::Forward, &form, &shape, &documents, &data);
+        let got = run(gpu, Pass::Forward, &form, &shape, &documents, &data, 1);
         assert_close(&format!("o, {}", form.variant.key()), &got[0], &o, 2e-5, 2e-5);
         assert_close(&format!("lse, {}", form.variant.key()), &got[1], &lse, 2e-5, 2e-5);
     }

@@ -3,6 +3,8 @@
 mod canvas;
 mod panels;
 mod pictures;
+mod retrieval;
 mod scale;
 
 pub use pictures::{Picture, effective_ranks, link_overlap, module_scales, of_adapter, of_pair, spectra, staircase, subspaces};
+pub use retrieval::retrieval;

@@ -71,7 +71,9 @@ See docs/jobs.md for priorities, memory budgets and early stopping.")]
     /// Measure loss, perplexity or accuracy of a model, before and after adapters.
     #[command(after_help = "Examples:
   weblora eval --model model.gguf --text book.txt --seq 1024
-  weblora eval --model model.gguf --data test.jsonl --adapter my-adapter")]
+  weblora eval --model model.gguf --data test.jsonl --adapter my-adapter
+  weblora eval --model model.gguf --text book.txt --window 512,1024,2048 --adapter long
+  weblora eval --model model.gguf --retrieval passkey --window 512,1024,2048 --adapter long --svg pictures")]
     Eval(EvalArgs),
     /// List the kernels, or print the final WGSL of some.
     Shaders(ShadersArgs),
@@ -196,7 +198,7 @@ pub struct EvalArgs {
     #[arg(long, value_name = "FILE")]
     pub tokenizer: Option<PathBuf>,
     /// A text file: mean NLL and perplexity over windows of --seq tokens.
-    #[arg(long, value_name = "FILE", required_unless_present = "data")]
+    #[arg(long, value_name = "FILE", required_unless_present_any = ["data", "retrieval"])]
     pub text: Option<PathBuf>,
     /// A file of rows: mean loss of their targets, and accuracy where rows have `choices`.
     #[arg(long, value_name = "FILE", conflicts_with = "text")]
@@ -210,6 +212,24 @@ pub struct EvalArgs {
     /// Longest row or window in tokens.
     #[arg(long, default_value_t = 512, value_name = "N", value_parser = clap::value_parser!(u32).range(2..))]
     pub seq: u32,
+    /// With --text: perplexity over sliding windows of these lengths, as 512,1024; with --retrieval: lengths of the texts.
+    #[arg(long, value_name = "N,N,…", value_delimiter = ',', value_parser = window)]
+    pub window: Vec<usize>,
+    /// Tokens between the beginnings of sliding windows [default: half a window].
+    #[arg(long, value_name = "N", requires = "window")]
+    pub stride: Option<usize>,
+    /// Instead of a file: ask for something hidden in a long text, by length and depth: passkey, keys or variables.
+    #[arg(long, value_name = "TASK", conflicts_with_all = ["text", "data"])]
+    pub retrieval: Option<String>,
+    /// With --retrieval: places in the text, evenly from its beginning to its end.
+    #[arg(long, default_value_t = 5, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=100))]
+    pub depths: u32,
+    /// With --retrieval: questions for each length and depth.
+    #[arg(long, default_value_t = 4, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=1000))]
+    pub trials: u32,
+    /// With --retrieval: a new folder for a heat map of each adapter.
+    #[arg(long, value_name = "DIR", requires = "retrieval")]
+    pub svg: Option<PathBuf>,
     /// Also measure under shifted sparse attention (LongLoRA) in groups of this many rows.
     #[arg(long, value_name = "N", conflicts_with = "group_ratio")]
     pub group: Option<usize>,
@@ -231,6 +251,11 @@ pub struct EvalArgs {
     /// The GPU.
     #[command(flatten)]
     pub device: DeviceArgs,
+}
+
+/// Tokens of a window.
+fn window(text: &str) -> std::result::Result<usize, String> {
+    text.trim().parse().ok().filter(|n| (4..=1 << 24).contains(n)).ok_or_else(|| format!("{text:?} is no length of 4 tokens or more"))
 }
 
 /// Arguments of `shaders`.

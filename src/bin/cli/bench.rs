@@ -3,7 +3,10 @@
 use std::path::PathBuf;
 
 use clap::{Args, ValueEnum};
-use weblora::bench::{self, CompareRecord, JobsRecord, KernelRecord, MatmulRecord, Options, ProfileRecord, Record, StepRecord, Workload};
+use weblora::bench::{
+    self, AttentionFitRecord, AttentionRecord, CompareRecord, JobsRecord, KernelRecord, MatmulRecord, Options, ProfileRecord, Record,
+    StepRecord, Workload,
+};
 use weblora::formats::ModelFile;
 use weblora::{Error, Result, demo};
 
@@ -43,6 +46,8 @@ enum Config {
     Smollm2,
     /// A step of the embedded demo: 16 x 32 tokens
     Demo,
+    /// Attention over rows of 512 to 32768 tokens, full and in the shifted groups of LongLoRA
+    Attention,
     /// Other methods beside plain LoRA of the same size, instead of the step, for every step named (default demo)
     Methods,
     /// Eight jobs in one pass beside each of them alone, instead of the step, for every step named (default the model given, or demo)
@@ -79,6 +84,7 @@ pub fn run(args: &BenchArgs, output: &mut Output) -> Result<()> {
     let Device { gpu, tuner, measure } = &mut device;
     let options = Options {
         kernels: configs.contains(&Config::Kernels),
+        attention: configs.contains(&Config::Attention),
         methods: configs.contains(&Config::Methods),
         jobs: configs.contains(&Config::Jobs),
         quick: args.quick,
@@ -96,7 +102,7 @@ async fn workloads(args: &BenchArgs, configs: &[Config]) -> Result<Vec<Workload>
     let mut workloads = Vec::new();
     for config in configs {
         workloads.push(match config {
-            Config::Kernels | Config::Methods | Config::Jobs => continue,
+            Config::Kernels | Config::Attention | Config::Methods | Config::Jobs => continue,
             Config::StepS => Workload::small().await?,
             Config::StepM => Workload::medium().await?,
             Config::Demo => Workload::new("demo", demo::model().await?, 16, 32),
@@ -122,6 +128,8 @@ fn show(record: &Record, section: &mut &'static str, output: &mut Output) -> Res
         Record::Peak(p) => ("", format!("peak: {:.1} GFLOP/s of f32 multiply-adds in registers, median of {}", p.gflops, p.runs)),
         Record::Matmul(m) => (MATMULS, matmul_row(m)),
         Record::Kernel(k) => (KERNELS, kernel_row(k)),
+        Record::Attention(a) => (ATTENTION, attention_row(a)),
+        Record::AttentionFit(fit) => (ATTENTION, attention_fit_row(fit)),
         Record::Step(s) => (STEPS, step_row(s)),
         Record::Compare(c) => (METHODS, compare_row(c)),
         Record::Jobs(j) => (JOBS, jobs_rows(j)),
@@ -136,6 +144,7 @@ fn show(record: &Record, section: &mut &'static str, output: &mut Output) -> Res
 
 const MATMULS: &str = "product   format    t      n     k        ms  GFLOP/s  of peak  kernel";
 const KERNELS: &str = "kernel                       shape                                   ms  GFLOP/s  of peak";
+const ATTENTION: &str = "heads          tokens  attention               ms  of full       memory";
 const STEPS: &str = "step";
 const METHODS: &str = "methods";
 const JOBS: &str = "jobs";
@@ -187,6 +196,16 @@ fn kernel_row(k: &KernelRecord) -> String {
         row += &format!("\n    {kernel}");
     }
     row
+}
+
+fn attention_row(a: &AttentionRecord) -> String {
+    format!("{:13} {:7}  {:14} {:11.2} {:8.3} {:>12}", a.heads, a.tokens, a.form, a.ms, a.of_full, bytes(a.bytes))
+}
+
+fn attention_fit_row(fit: &AttentionFitRecord) -> String {
+    let faster = fit.faster_from.map_or_else(String::new, |tokens| format!(", faster than full attention from {tokens} tokens on"));
+    let AttentionFitRecord { heads, form, time_exponent, memory_exponent, .. } = fit;
+    format!("{heads}, {form}: time grows with tokens^{time_exponent:.2}, memory with tokens^{memory_exponent:.2}{faster}")
 }
 
 fn step_row(s: &StepRecord) -> String {

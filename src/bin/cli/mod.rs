@@ -22,6 +22,7 @@ mod merge;
 mod method_args;
 mod output;
 mod plan;
+mod retrieval;
 mod rows;
 mod run;
 mod settings;

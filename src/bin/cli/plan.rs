@@ -39,6 +39,7 @@ pub fn run(args: &TrainArgs, output: &mut Output) -> Result<()> {
     let trainable = plan.layout.params.trainable();
     let largest = plan.planned.store.entries().into_iter().max_by_key(|e| e.bytes);
     let (binding, binding_bytes) = largest.map_or((String::new(), 0), |e| (e.label.clone(), e.bytes));
+    let (longest, operations) = plan.planned.longest_dispatch().unwrap_or_default();
     if output.is_json() {
         return output.print(
             &json!({
@@ -47,6 +48,7 @@ pub fn run(args: &TrainArgs, output: &mut Output) -> Result<()> {
                 "planned_bytes": footprint.total(), "persistent": footprint.persistent, "activations": footprint.arenas,
                 "params": footprint.params, "dispatches": micro, "update_dispatches": update,
                 "largest_buffer": binding, "largest_buffer_bytes": binding_bytes,
+                "longest_dispatch": longest, "longest_dispatch_flops": operations,
             })
             .to_string(),
         );
@@ -70,5 +72,6 @@ pub fn run(args: &TrainArgs, output: &mut Output) -> Result<()> {
         (_, Ok(less)) => format!("  activations are kept; computed again (--recompute on) the total is {}", bytes(less)),
         (_, Err(error)) => format!("  activations are kept; computed again: {error}"),
     })?;
-    output.print(&format!("  largest buffer {binding}, {}; {micro} + {update} dispatches a step", bytes(binding_bytes)))
+    output.print(&format!("  largest buffer {binding}, {}; {micro} + {update} dispatches a step", bytes(binding_bytes)))?;
+    output.print(&format!("  longest dispatch {longest}, {:.1} GFLOP", operations as f64 / 1e9))
 }

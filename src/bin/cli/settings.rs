@@ -192,7 +192,7 @@ pub struct TrainArgs {
     /// Train on prompts too.
     #[arg(long, help_heading = "Rows", num_args = 0, default_missing_value = "true")]
     train_on_prompt: Option<bool>,
-    /// Rows longer than --seq: truncate or refuse [default: truncate].
+    /// Rows longer than --seq: truncate, refuse, or join all rows and cut them into pieces of --seq tokens [default: truncate].
     #[arg(long, help_heading = "Rows", value_name = "NAME")]
     overlong: Option<String>,
 

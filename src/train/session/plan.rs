@@ -154,6 +154,11 @@ impl Planned {
         &self.recordings.untuned
     }
 
+    /// The dispatch with the most operations of a micro-batch: its label and how many they are, were all rows one document.
+    pub fn longest_dispatch(&self) -> Option<(&str, u64)> {
+        self.recordings.sizes.first().and_then(|size| size.micro.longest_dispatch())
+    }
+
     /// Model operations per token of a training step as papers count them: 2 N forward and 2 N for input gradients.
     pub fn model_flops_per_token(&self) -> u64 {
         4 * self.model.weights.matmul_parameters()
