@@ -373,43 +373,6 @@ fn jobs_that_are_added_find_the_room_that_was_kept_or_wait_with_a_reason() {
     assert_eq!(kept.adapters.len(), 3);
 }
 
-/// The jobs of the browser's test (`tests/wasm/jobs.rs`), on the embedded model.
-#[test]
-fn jobs_on_the_embedded_model_are_what_they_are_alone() {
-    let Some(gpu) = gpu() else { return };
-    let file = block(weblora::demo::model()).unwrap();
-    let hash = block(file.content_hash()).unwrap();
-    let tokenizer = weblora::text::Tokenizer::of_model(&file).unwrap();
-    let specs = [
-        ("chain", json!({ "method": "cola", "links": [2, 2] })),
-        ("modules", json!({ "method": "multilora", "modules": 2, "rank": 2, "seed": 1 })),
-        ("dropped", json!({ "rank": 4, "dropout": 0.2, "seed": 5 })),
-        ("wide", json!({ "rank": 32, "targets": ["q", "v"], "seed": 2 })),
-    ];
-    let losses = |only: Option<&str>| {
-        let entry = |(name, more): &(&str, Value)| {
-            let mut map = settings(name, json!({ "seq": 32, "steps": 3 }));
-            map.extend(more.as_object().unwrap().clone());
-            let config = TrainConfig::from_map(&map).unwrap();
-            let (data, _) = TrainData::read(&config, &tokenizer, &[("train", weblora::demo::TRAIN)], &[]).unwrap();
-            Entry { config, data, start: None, priority: 0, group: None, saved: None }
-        };
-        let mut tuner = Tuner::for_device(gpu);
-        let entries = specs.iter().map(entry).collect();
-        let plan = FleetPlan::new(&file, &hash, None, entries, Options::default(), gpu.plan_limits(), &tuner).unwrap();
-        let mut fleet = block(plan.open(gpu, &file, &mut tuner, false, |_, _| {})).unwrap();
-        let others = specs.iter().map(|(name, _)| *name).filter(|name| only.is_some_and(|only| only != *name));
-        others.for_each(|name| fleet.request(name, Request::Stop).unwrap());
-        let mut kept = Kept::default();
-        run(gpu, &mut fleet, &mut kept);
-        kept
-    };
-    let together = losses(None);
-    for (name, _) in &specs {
-        assert_eq!(losses(Some(name)).losses(name), together.losses(name), "{name}");
-    }
-}
-
 #[test]
 fn two_jobs_over_one_base_are_those_of_pytorch() {
     let Some(gpu) = gpu() else { return };

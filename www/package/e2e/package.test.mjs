@@ -1,5 +1,4 @@
-// The package in headless Chromium, as it is built, without a bundler: training, saving, going on, losing the device, loading.
-// Run by scripts/test-package.sh.
+// The package in headless Chromium, as it is built, without a bundler: training, saving, going on, losing the device, loading. Run by scripts/test-package.sh.
 
 import assert from "node:assert/strict";
 import { readFile } from "node:fs/promises";

@@ -7,6 +7,7 @@ import "./styles/sections.css";
 import "./styles/charts.css";
 import "./styles/inside.css";
 import "./styles/finale.css";
+import "./styles/jobs.css";
 import { refreshStorage } from "./actions/base";
 import { mountAnnouncer } from "./lib/announce";
 import { h, show } from "./lib/dom";
