@@ -332,6 +332,7 @@ mod tests {
             "rank-pattern": {"q_proj": 1}, "alpha-pattern": {"q_proj": 1}});
         let mut config = TrainConfig::from_map(all.as_object().expect("an object")).expect("settings");
         (config.eval_data, config.epochs) = (vec!["e".into()], Some(1));
+        config.memory = Some(1 << 30);
         (config.data_weights, config.data_temperature) = (Some(vec![1.0]), Some(2.0));
         (config.context.context, config.context.group, config.context.group_ratio) = (Some(512), Some(32), Some(0.25));
         config.context.rope_scaling = weblora::model::stretch::Stretch::by_name("yarn").ok();
