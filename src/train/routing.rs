@@ -178,7 +178,7 @@ mod tests {
         let mut watch = CollapseWatch::default();
         let even = report(vec![0.25; 8]);
         let collapsed = report(vec![1.0, 1.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0]);
-        assert_eq!((experts_in_use(&even.load[0]), experts_in_use(&collapsed.load[0])), (8.0, 2.0));
+        assert!((experts_in_use(&even.load[0]) - 8.0).abs() < 1e-9 && (experts_in_use(&collapsed.load[0]) - 2.0).abs() < 1e-9);
         assert!((0..50).all(|_| watch.step(&even).is_none()));
         let told: Vec<u32> = (0..50).filter(|_| watch.step(&collapsed).is_some()).collect();
         assert_eq!(told, [STEPS - 1]);
