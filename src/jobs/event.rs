@@ -146,12 +146,12 @@ impl Action {
     /// Place in a step boundary's list.
     pub(super) fn phase(self) -> u8 {
         match self {
-            Self::Done | Self::Stop | Self::Fail => 0,
-            Self::Pause => 1,
-            Self::Refuse | Self::Note => 2,
-            Self::Shrink { .. } => 3,
-            Self::Admit | Self::Resume => 4,
-            Self::Evaluate => 5,
+            // Together: a job that is paused and stopped at one boundary leaves in that order.
+            Self::Done | Self::Stop | Self::Fail | Self::Pause => 0,
+            Self::Refuse | Self::Note => 1,
+            Self::Shrink { .. } => 2,
+            Self::Admit | Self::Resume => 3,
+            Self::Evaluate => 4,
         }
     }
 }

@@ -206,7 +206,7 @@ fn inherited_links_kept_as_f16_report_their_jump() {
     assert_eq!(rounding(&link, json!({ "links": [8], "steps": 1 })), Rounding::Exact);
     // A link of rank 1 beside 192 ranks needs less memory than those ranks in f32: told, not measured.
     let long = saved(json!({ "links": vec![16; 12], "steps": 12, "knot-probes": 0 }), 12);
-    let unknown = rounding(&long, json!({ "links": [1], "steps": 1, "link-storage": "f16", "knot-probes": 0 }));
+    let unknown = rounding(&long, json!({ "links": [1], "steps": 1, "link-storage": "f16", "knot-probes": 0, "recompute": true }));
     assert_eq!(unknown, Rounding::Unknown);
     assert!(unknown.warning().unwrap().contains("--link-storage f32"));
 }

@@ -126,3 +126,17 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn a_job_that_is_paused_and_stopped_at_one_boundary_leaves_in_that_order() {
+    let mut scheduler = Scheduler::new(Options { memory: Some(90), step_tokens: 50, ..Options::default() });
+    let job = scheduler.add(super::spec("job", 0, 3, 1)).unwrap();
+    scheduler.decide(&[], &planned);
+    let before = on_device(&scheduler);
+    assert_eq!(before.len(), 1);
+    let events = [Request::Pause, Request::Stop].map(|what| Event::Request { job, what });
+    let boundary = scheduler.decide(&events, &planned);
+    let actions: Vec<Action> = boundary.decisions.iter().map(|decision| decision.action).collect();
+    assert_eq!(actions, [Action::Pause, Action::Stop]);
+    follow(&scheduler, &before, &boundary).unwrap();
+}
