@@ -43,9 +43,12 @@ impl Form {
     }
 }
 
+/// Length of a row, seconds of each form, bytes.
+type Measured = (usize, [f64; 3], u64);
+
 pub(super) async fn run(bench: &mut Bench<'_>) -> Result<()> {
     for (model, heads, kv_heads, head_dim) in HEADS {
-        let mut found: Vec<(usize, [f64; 3], u64)> = Vec::new();
+        let mut found: Vec<Measured> = Vec::new();
         let lengths = if bench.options.quick { &LENGTHS[..3] } else { &LENGTHS[..] };
         for &length in lengths {
             if found.last().is_some_and(|(_, seconds, _)| seconds[0] > LONGEST) {
@@ -67,7 +70,7 @@ pub(super) async fn run(bench: &mut Bench<'_>) -> Result<()> {
             found.push((length, seconds, bytes));
         }
         for form in Form::ALL {
-            let of = |value: &dyn Fn(&(usize, [f64; 3], u64)) -> f64| {
+            let of = |value: &dyn Fn(&Measured) -> f64| {
                 // What does not grow with the row hides the exponent of short ones.
                 let long: Vec<(f64, f64)> = found.iter().rev().take(4).map(|one| ((one.0 as f64).ln(), value(one).ln())).collect();
                 slope(&long)
