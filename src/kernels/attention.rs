@@ -120,7 +120,7 @@ impl AttentionShape {
         2 * products * rows * seen * u64::from(self.heads) * u64::from(self.head_dim)
     }
 
-    /// Dispatches that a pass is recorded in, so that none is longer than [`MOST_FLOPS`] on average: a pass over tens of thousands of rows would keep a
+    /// Dispatches that a pass is recorded in, so that none is longer than `MOST_FLOPS` on average: a pass over tens of thousands of rows would keep a
     /// GPU busy for seconds, which its watchdog or a browser ends.
     pub fn parts(&self, pass: Pass) -> u32 {
         (self.flops(pass.products()).div_ceil(MOST_FLOPS) as u32).clamp(1, MOST_PARTS.min(self.rows.div_ceil(USUAL_TILE)))

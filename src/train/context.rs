@@ -37,7 +37,7 @@ pub enum Positions {
     /// A token's place in its row.
     #[default]
     Row,
-    /// Skipped positions: [`super::pose`].
+    /// Skipped positions: `pose.rs`.
     Pose,
 }
 

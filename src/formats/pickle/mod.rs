@@ -1,7 +1,7 @@
 //! Tensors in the files of `torch.save`: a zip archive with a pickle and one file for each storage.
 //!
 //! A pickle is a program that may call any function of Python. Here it can only build numbers, texts, tuples, dictionaries and tensors: see
-//! [`machine`]; whatever else it names is refused. What is read is a dictionary from names to float tensors.
+//! `machine`; whatever else it names is refused. What is read is a dictionary from names to float tensors.
 
 mod machine;
 mod opcodes;

@@ -12,7 +12,7 @@
 //! | `y = W2 Σ_j w_j a_j + Σ_j w_j expert(a_j)` | combine, a product of all rows, `lowrank`, combine |
 //!
 //! W2 is linear, so it runs once over the weighted sum: the frozen feed-forward layer costs what it costs without experts.
-//! The balance loss is `coef · E Σ_e f[e] P[e]`, mean over blocks, with f[e] the share of the job's rows that chose e (no gradient) and P[e] their mean p.
+//! The balance loss is `coef · E Σ_e f_e P_e`, mean over blocks, with f_e the share of the job's rows that chose e (no gradient) and P_e their mean p.
 
 mod balance;
 mod routing;
