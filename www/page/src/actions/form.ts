@@ -16,6 +16,12 @@ const READ_BY_PREVIEW = ["seq", "format", "chat-template", "date", "keep-reasoni
 /** Keys that name files or folders; the page has other ways to choose those. */
 const NOT_IN_FORM = ["model", "data", "eval-data", "init-adapter", "out", "name", "method", "quantize"];
 
+/** The change of method that is under way: its table comes from the Worker, after whatever that is busy with. */
+let changing: Promise<void> = Promise.resolve();
+
+/** Resolves when the form says what was last chosen in it. */
+export const formSettled = (): Promise<void> => changing;
+
 /** Fetches the table of a method's settings. */
 export async function loadTable(method: string): Promise<void> {
   try {
@@ -31,7 +37,12 @@ export async function loadTable(method: string): Promise<void> {
 export const visibleSettings = () => get().form.table.filter(({ key }) => !NOT_IN_FORM.includes(key));
 
 /** Changes the method; settings that only the old one had are dropped. */
-export async function setMethod(method: string): Promise<void> {
+export function setMethod(method: string): Promise<void> {
+  changing = changing.then(() => changeMethod(method));
+  return changing;
+}
+
+async function changeMethod(method: string): Promise<void> {
   await loadTable(method);
   const known = new Set(get().form.table.map(({ key }) => key));
   const changed = Object.fromEntries(Object.entries(get().form.changed).filter(([key]) => known.has(key)));

@@ -11,6 +11,7 @@ import { dismissNotice, report, trainer } from "../trainer";
 import { loadBase, refreshStorage } from "./base";
 import { note, take } from "./events";
 import { showFinale } from "./finale";
+import { formSettled } from "./form";
 import { newJob } from "./newrun";
 import { replan } from "./plan";
 import { restoreRows } from "./rows";
@@ -44,6 +45,7 @@ export async function startSweep({ rates, ranks, end }: SweepWish): Promise<void
 /** Starts the form's settings as a job, or adds it to those that train. */
 export async function startJob(): Promise<void> {
   await guarded(async () => {
+    await formSettled();
     const settings = runSettings();
     const lr = Number(settings["lr"] ?? get().form.table.find(({ key }) => key === "lr")?.default);
     const rank = String(settings["rank"] ?? get().form.table.find(({ key }) => key === "rank")?.default);

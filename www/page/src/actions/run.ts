@@ -9,7 +9,7 @@ import { dropCurves, keepCurves } from "../lib/history";
 import { activeRun, get, isJobUnderWay, isTraining, runSettings, touch, update, type Run } from "../state";
 import { dismissNotice, report, trainer } from "../trainer";
 import { loadBase, refreshStorage } from "./base";
-import { applyRecipe, takeSettings } from "./form";
+import { applyRecipe, formSettled, takeSettings } from "./form";
 import { note, take } from "./events";
 import { showFinale } from "./finale";
 import { watchModules } from "./modules";
@@ -21,6 +21,7 @@ let training: Training | null = null;
 
 /** Starts a run with the form's base, rows and settings. */
 export async function start(): Promise<void> {
+  await formSettled();
   const { base, rows, form } = get();
   if (isTraining() || !base.info || !base.source || !rows.train) return;
   const run = newRun(runSettings(), { train: rows.train, heldOut: rows.heldOut, name: rows.trainName });
