@@ -12,6 +12,7 @@ use crate::train::Run;
 use crate::train::checkpoint::Buffers;
 use crate::train::events::Event;
 use crate::train::job::{Job, Seat};
+use crate::train::kernels::KernelChoices;
 use crate::train::session::Session;
 
 /// A job and where it is.
@@ -127,6 +128,11 @@ impl Member {
     /// The job; `None` of one that had ended before the run was resumed, and of one that failed.
     pub fn job(&self) -> Option<&Job> {
         self.job.as_ref()
+    }
+
+    /// Kernel choices of the checkpoint that it goes on from.
+    pub(super) fn resumed_kernels(&self) -> Option<&KernelChoices> {
+        self.job.as_ref()?.resumed_kernels()
     }
 
     pub(super) fn job_mut(&mut self) -> &mut Job {
