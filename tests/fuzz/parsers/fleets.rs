@@ -82,7 +82,9 @@ fn manifest(hash: &str, rules: &[&str]) -> Value {
     let asked = options.clone();
     (options.memory, options.step_tokens) = (Some(1 << 30), 96);
     let mut scheduler = Scheduler::new(options);
-    ["a", "b", "c"].iter().for_each(|name| drop(scheduler.add(spec(name, 9)).unwrap()));
+    for name in ["a", "b", "c"] {
+        scheduler.add(spec(name, 9)).unwrap();
+    }
     let mut told = Vec::new();
     for i in 0..2 {
         let boundary = scheduler.decide(&told, &|_: &[&Job]| 1000);
@@ -148,7 +150,7 @@ fn decide(mut scheduler: Scheduler, mut told: Vec<Event>) {
         told = vec![stepped(&boundary.batch, &scheduler, i)];
         let evaluated = boundary.decisions.iter().filter(|decision| matches!(decision.action, weblora::jobs::Action::Evaluate));
         told.extend(evaluated.map(|decision| Event::Evaluated { job: decision.job, loss: 1.0 }));
-        scheduler.jobs().iter().for_each(|job| drop(scheduler.seconds_left(job.id)));
-        drop((scheduler.best(None), scheduler.seconds_left_all()));
+        scheduler.jobs().iter().filter_map(|job| scheduler.seconds_left(job.id)).for_each(|seconds| assert!(seconds >= 0.0, "{seconds}"));
+        assert!(scheduler.best(None).is_none_or(|best| !best.at.loss.is_nan()), "losses that are no numbers are not the lowest");
     }
 }
