@@ -11,6 +11,7 @@ use weblora::train::start::{Start, from_adapter};
 use weblora::train::trainer::{TrainData, TrainPlan, Trainer};
 use weblora::train::{StepReport, TrainConfig};
 
+use crate::common::program::{asset, succeeds, text, weblora};
 use crate::common::{Bench, assert_close, gpu, noise};
 
 fn numbers(value: &Value) -> Vec<f64> {
@@ -193,4 +194,42 @@ fn a_new_link_is_held_to_the_links_it_goes_on_from() {
         plan.err().expect("refused").to_string()
     };
     assert!(refused(json!({ "loss": "dpo", "dpo-reference": "start", "seq": 24 })).contains("--init-adapter"));
+}
+
+#[test]
+fn the_program_trains_on_pairs_of_a_file() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let path = |name: &str| folder.path().join(name).display().to_string();
+    let (data, out, model) = (path("pairs.jsonl"), path("out"), asset("demo.gguf"));
+    let row = |colour: &str| {
+        let row = json!({ "prompt": format!("Anna has a {colour} lamp. Now"), "chosen": " Anna smiles.", "rejected": " Ben has it." });
+        format!("{row}\n")
+    };
+    std::fs::write(&data, ["red", "blue", "grey"].map(row).concat()).expect("written");
+    let train = ["train", "--model", &model, "--data", &data, "--out", &out, "--steps", "3", "--json"];
+    let refused = |more: &[&str], words: &[&str]| {
+        let output = weblora(&[&train[..], &["--seq", "32"], more].concat());
+        let said = text(&output.stderr) + &text(&output.stdout);
+        assert!(!output.status.success() && words.iter().all(|word| said.contains(word)), "{more:?}: {said}");
+    };
+    refused(&[], &["--loss dpo"]);
+    refused(&["--dpo-beta", "0.2"], &["dpo-beta", "--loss dpo"]);
+    refused(&["--loss", "dpo", "--overlong", "join"], &["whole answers"]);
+    refused(&["--loss", "dpo", "--dpo-reference", "start"], &["--init-adapter"]);
+    refused(&["--loss", "dpo", "--batch", "1"], &["row 1", "reference"]);
+    let tokens = ["train", "--model", &model, "--data", &asset("train.jsonl"), "--out", &out, "--loss", "dpo"];
+    let error = text(&weblora(&tokens).stderr);
+    assert!(error.contains("no pair of answers"), "{error}");
+    if gpu().is_none() {
+        return;
+    }
+    let events = succeeds(&[&train[..], &["--loss", "dpo", "--no-tune", "--seq", "32"]].concat());
+    let steps: Vec<Value> =
+        events.lines().filter_map(|line| serde_json::from_str(line).ok()).filter(|e: &Value| e["event"] == "step").collect();
+    assert!((steps[0]["loss"].as_f64().expect("a loss") - std::f64::consts::LN_2).abs() < 1e-6, "{events}");
+    assert!(steps[2]["preference"]["margin"].as_f64() > Some(0.0), "{events}");
+    let shown = succeeds(&["inspect", &model, "--data", &data, "--rows", "1"]);
+    assert!(shown.contains("row 1: 15") && shown.contains("row 1: 13"), "{shown}");
+    let scored = succeeds(&["eval", "--model", &model, "--data", &data, "--adapter", &out]);
+    assert!(scored.contains("accuracy"), "{scored}");
 }
