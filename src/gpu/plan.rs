@@ -8,8 +8,8 @@ use std::collections::BTreeMap;
 use super::device::PlanLimits;
 use super::dispatch::Command;
 use super::live::without_unread;
-use super::recorder::{MOST_WORDS, Recorder};
-use super::store::{Class, Space, Store};
+use super::recorder::Recorder;
+use super::store::{Class, MOST_WORDS, Space, Store};
 use crate::{Error, Result};
 
 /// Binding offsets must be multiples of this many bytes on every device.

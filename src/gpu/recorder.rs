@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use super::device::Facts;
 use super::dispatch::{Candidate, Command, Dispatch};
 use super::kernel::{KernelSpec, Variant};
-use super::store::{Space, Tensor};
+use super::store::{MOST_WORDS, Space, Tensor};
 use super::tune::Tuner;
 
 /// A transient tensor before it has a place.
@@ -27,9 +27,6 @@ pub struct Untuned {
     /// What it does, with bindings of the right sizes.
     pub what: Dispatch,
 }
-
-/// Words of the largest tensor: bytes are addressed in 32 bits.
-pub(super) const MOST_WORDS: u32 = u32::MAX / 4;
 
 /// Collects commands and transient tensors.
 pub struct Recorder<'a> {

@@ -50,6 +50,9 @@ pub enum Space {
     Transient,
 }
 
+/// Words of the largest tensor: bytes are addressed in 32 bits.
+pub(super) const MOST_WORDS: u32 = u32::MAX / 4;
+
 /// A range of 4-byte words: the whole or a slice of a logical buffer. Shapes are the caller's; words are f32 or u32.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Tensor {
@@ -72,6 +75,11 @@ impl Tensor {
         assert!(range.start <= range.end && range.end <= self.len as usize, "slice {range:?} of {} words", self.len);
         Tensor { offset: self.offset + range.start as u32, len: (range.end - range.start) as u32, ..self }
     }
+    /// Whether `words` fit into it. More than any tensor can have fit, too: a recording that asks for so many becomes an error when it is planned.
+    pub fn holds(self, words: usize) -> bool {
+        self.len as usize >= words.min(MOST_WORDS as usize)
+    }
+
     /// Size in bytes.
     pub fn bytes(self) -> u64 {
         u64::from(self.len) * 4

@@ -67,7 +67,7 @@ impl LossCurve {
             return f64::NAN;
         }
         let smooth = self.floor + (self.start - self.floor) * (1.0 + step as f64 / self.scale).powf(-self.power);
-        smooth + self.noise * (2.0 * unit(key, step + 1) - 1.0)
+        smooth + self.noise * (2.0 * unit(key, step.wrapping_add(1)) - 1.0)
     }
 }
 

@@ -52,7 +52,7 @@ pub fn cross_entropy(
     backward: bool,
 ) {
     let Rows { tensor, stride } = logits;
-    assert!(stride >= vocab && tensor.len as usize >= rows * stride, "{label}: {rows} rows of {vocab} do not fit the logits");
+    assert!(stride >= vocab && tensor.holds(rows * stride), "{label}: {rows} rows of {vocab} do not fit the logits");
     let params = Params { rows: rows as u32, vocab: vocab as u32, first: first as u32, stride: stride as u32 };
     let what = Dispatch::new(label, &params, &[targets.ids, targets.weight, tensor, targets.loss], 8 * (rows * vocab) as u64);
     let variant = Variant::new().with("WG", row_lanes(rec, LANES)).flag_if("BACKWARD", backward);

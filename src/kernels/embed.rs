@@ -13,7 +13,7 @@ pub const EMBED: KernelSpec = KernelSpec {
 /// `y[t, w.cols] = w[tokens[t]]`, for `tokens.len` tokens, equal to the format's decoder bit for bit. Zeros for a token past the table.
 pub fn gather(rec: &mut Recorder, label: &str, tokens: Tensor, w: &Matrix, y: Tensor) {
     let t = tokens.len;
-    assert!(y.len as usize >= t as usize * w.cols, "{label}: {t} rows of {} do not fit", w.cols);
+    assert!(y.holds(t as usize * w.cols), "{label}: {t} rows of {} do not fit", w.cols);
     for part in &w.parts {
         let params = Params {
             t,

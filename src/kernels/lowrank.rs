@@ -368,7 +368,7 @@ impl LowrankSite {
         assert!(self.r_max > 0 && self.jobs > 0, "a low-rank site with r_max {} and {} jobs", self.r_max, self.jobs);
         for (name, tensor, width) in tensors {
             let needed = self.rows * width;
-            assert!(tensor.len as usize >= needed, "{name} has {} words, [{}, {width}] needs {needed}", tensor.len, self.rows);
+            assert!(tensor.holds(needed), "{name} has {} words, [{}, {width}] needs {needed}", tensor.len, self.rows);
         }
     }
 }

@@ -106,7 +106,7 @@ pub fn product(label: &str, direction: Direction, (x, y): (Rows, Rows), t: usize
     let (ldx, ldy) = (x.stride, y.stride);
     assert!(ldx >= inputs && ldy >= outputs, "{label}: rows of {inputs} and {outputs} overlap at strides of {ldx} and {ldy}");
     let words = |r: Rows, outputs: bool| if outputs { (t * r.stride).max(w.output_words(t)) } else { t * r.stride };
-    let fits = |r: Rows, outputs: bool| r.tensor.len as usize >= words(r, outputs);
+    let fits = |r: Rows, outputs: bool| r.tensor.holds(words(r, outputs));
     let forward = direction == Direction::Forward;
     assert!(fits(x, !forward) && fits(y, forward), "{label}: {t} rows of {ldx} and {ldy} do not fit the tensors");
     let params = Params {

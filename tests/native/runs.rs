@@ -48,6 +48,7 @@ fn two_rows_a_batch_are_those_of_pytorch() {
         tokens: numbers(&row["tokens"]).iter().map(|t| *t as u32).collect(),
         targets: numbers(&row["labels"]).iter().map(|l| *l >= 0.0).collect(),
         row: i + 1,
+        rejected: None,
     };
     let rows: Vec<Example> = golden["rows"].as_array().expect("rows").iter().enumerate().map(example).collect();
     let run = &golden["run"];
@@ -147,6 +148,8 @@ fn what_cannot_be_addressed_is_a_limit_and_no_panic() {
     }
     let mut recorder = Recorder::new(&tuner);
     let tensor = recorder.transient("x", (1 << 30) - 1);
+    // Kernels go on with what cannot be, for the plan to name it; logits of a vocabulary of 2^24, say.
+    assert!(tensor.holds(usize::MAX) && recorder.transient("y", 8).holds(8) && !recorder.transient("z", 8).holds(9));
     recorder.clear(tensor);
     assert!(Plan::new(recorder, limits).is_ok());
 }

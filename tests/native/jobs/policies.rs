@@ -178,3 +178,10 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn a_curve_has_a_loss_at_every_step() {
+    let job = r#"{"name":"a","passes":1,"batches":[{"rows":8,"documents":1,"longest":8}],"curve":{"start":2,"floor":1,"scale":3,"power":0.5,"noise":0.1}}"#;
+    let jobs = read("jobs.jsonl", job).unwrap();
+    assert!([0, 1, u64::MAX].into_iter().all(|step| jobs[0].curve.unwrap().at(step, "key").is_finite()));
+}
