@@ -72,6 +72,11 @@ impl TrainData {
         self.train.iter().chain(&self.held_out).chain(labelled).try_for_each(|row| check_tokens(&row.tokens, model))
     }
 
+    /// The tokens of the rows to train on, each as often as it occurs.
+    pub fn tokens(&self) -> impl Iterator<Item = u32> {
+        self.train.iter().flat_map(|row| row.tokens.iter().copied())
+    }
+
     /// Whether there is more than one task to tell apart.
     pub fn is_mixture(&self) -> bool {
         self.tasks.len() > 1

@@ -158,6 +158,7 @@ impl Fleet {
         let missing = [
             (need.dropout && !room.dropout, "dropout"),
             (need.norms > room.norms, "norms of its own"),
+            (need.embeddings && !room.embeddings, "embeddings of its own"),
             (need.half && !room.half, "links stored as f16"),
             (!room.modules.holds(need.modules), "learnable scales"),
         ];
