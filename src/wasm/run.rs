@@ -76,6 +76,7 @@ impl State {
         };
         if let Some(saved) = &saved {
             config.check_resume(&saved.state.config)?;
+            config.adapter = config.adapter.with_tokens(saved.state.embedding_tokens.iter().copied());
         }
         if saved.is_none() {
             config.begin_today(&base.tokenizer);
