@@ -75,7 +75,7 @@ impl TrainData {
 
     /// The tokens of the rows to train on, each as often as it occurs.
     pub fn tokens(&self) -> impl Iterator<Item = u32> {
-        self.train.iter().flat_map(|row| row.tokens.iter().copied())
+        self.train.iter().flat_map(Example::documents).flat_map(|row| row.tokens.iter().copied())
     }
 
     /// Whether there is more than one task to tell apart.

@@ -97,6 +97,8 @@ pub struct After {
     pub best: bool,
     /// The training loss has risen far: what was saved before that is worth more than what is saved now.
     pub diverges: bool,
+    /// The step's loss speaks for what was saved before it.
+    pub sound: bool,
 }
 
 impl Run {
@@ -152,13 +154,13 @@ impl Run {
             tell(Event::Warning { job: Some(self.config.name.clone()), message })?;
         }
         let diverged = self.progress.diverges();
-        self.progress.stepped(report_loss);
+        let sound = self.progress.stepped(report_loss);
         let diverges = self.progress.diverges();
         if diverges && !diverged {
             tell(self.diverging_event())?;
         }
         let due = Progress::due(&self.config, self.done, self.total, self.held_out);
-        let mut after = After { save: due.checkpoint, best: false, diverges };
+        let mut after = After { save: due.checkpoint, best: false, diverges, sound };
         let mut stop = None;
         if due.evaluate
             && let Some(found) = engine.evaluate().await?

@@ -69,6 +69,10 @@ impl State {
     pub async fn adapter_gguf(&self, files: &AdapterFiles) -> Result<File> {
         let base = loaded(&self.base)?;
         let adapter = read(files, base)?;
+        if let Some(problem) = adapter.zero_problem() {
+            let hint = "train it (a learning rate of 0 or no step leaves it so) before it is exported";
+            return Err(Error::Adapter { adapter: ADAPTER.into(), problem, hint });
+        }
         let request = Request { name: ADAPTER, adapter: (&adapter).into(), model: Some(&base.file), format: None };
         let mut memory = Memory::default();
         gguf_lora::export(&request, &mut memory).await?;

@@ -124,9 +124,10 @@ impl State {
             trainer.job_mut().progress = run.progress;
         }
         let (step, total) = (run.done, run.total);
-        let After { save, best, diverges } = after;
+        let After { save, best, diverges, sound } = after;
+        let (over, events) = (run.is_over(), json!(events));
         Ok(
-            json!({ "events": events, "save": save, "best": best, "diverges": diverges, "over": run.is_over(), "step": step, "total": total }),
+            json!({ "events": events, "save": save, "best": best, "diverges": diverges, "sound": sound, "over": over, "step": step, "total": total }),
         )
     }
 

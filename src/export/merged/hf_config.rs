@@ -32,7 +32,8 @@ pub(super) fn side_files(
         return Ok(files);
     }
     // A GGUF without a tokenizer still has weights worth exporting.
-    let tokenizer = if model.metadata().get("tokenizer.ggml.model").is_some() { Some(Tokenizer::of_model(model)?) } else { None };
+    let has_tokenizer = side.tokenizer_json.is_some() || model.metadata().get("tokenizer.ggml.model").is_some();
+    let tokenizer = if has_tokenizer { Some(Tokenizer::of_model(model)?) } else { None };
     let mut files = vec![("config.json", pretty(&config(trained, tokenizer.as_ref(), dtype)))];
     if let Some(mut tokenizer) = tokenizer {
         if let Some(template) = template {

@@ -11,6 +11,7 @@ use crate::jobs::{JobId, JobSpec, MicroBatch, Scheduler};
 use crate::train::checkpoint::Buffers;
 use crate::train::events::Event;
 use crate::train::job::Job;
+use crate::train::kernels::KernelChoices;
 use crate::train::seat::Seat;
 use crate::train::session::Session;
 use crate::train::{Run, embeddings};
@@ -128,6 +129,11 @@ impl Member {
     /// The job; `None` of one that had ended before the run was resumed, and of one that failed.
     pub fn job(&self) -> Option<&Job> {
         self.job.as_ref()
+    }
+
+    /// Kernel choices of the checkpoint that it goes on from.
+    pub(super) fn resumed_kernels(&self) -> Option<&KernelChoices> {
+        self.job.as_ref()?.resumed_kernels()
     }
 
     pub(super) fn job_mut(&mut self) -> &mut Job {

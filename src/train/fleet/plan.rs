@@ -127,7 +127,7 @@ pub(super) struct Recorded {
 
 impl FleetPlan {
     /// Plans `entries` on the model in `file`, whose `ModelFile::content_hash` is `hash`, on `resident` where that suits. Without a budget
-    /// all jobs are on the device at once as far as the device binds their parameters.
+    /// all jobs are on the device at once as far as the device binds their parameters. `tuner` sums in the orders of jobs that go on from now on.
     ///
     /// # Errors
     /// No entry, a setting that cannot work (with the job's name), jobs that quantise the base differently, what the device's limits
@@ -139,7 +139,7 @@ impl FleetPlan {
         entries: Vec<Entry>,
         options: Options,
         limits: PlanLimits,
-        tuner: &Tuner,
+        tuner: &mut Tuner,
     ) -> Result<FleetPlan> {
         let Some(first) = entries.first() else { return Err(Error::config("job", "there is none", "give at least one")) };
         let shared = (first.config.quantize.clone(), first.config.recompute);
@@ -153,6 +153,7 @@ impl FleetPlan {
             let name = entry.config.name.clone();
             members.push(member(entry, &base).map_err(|error| of_job(&name, error))?);
         }
+        KernelChoices::repeat(members.iter().filter_map(Member::resumed_kernels), tuner);
         let mut sizes = Sizes::new(&members, &options, &base);
         let needs: Vec<Capacity> = members.iter().map(|member| member.need.clone()).collect();
         let place = Place { file, model: &base.model, resident, limits, tuner };
@@ -206,7 +207,8 @@ impl FleetPlan {
         tuner.unpin();
         let norms = if session.capacity().norms > 0 { session.base_norms(gpu).await? } else { Vec::new() };
         members.iter_mut().for_each(|member| member.take_norms(&norms));
-        let mut fleet = Fleet { session, norms, members, scheduler, asked, fixed, sizes, base, told, generation };
+        let kernels = members.iter().filter_map(Member::resumed_kernels).find_map(|saved| sizes.kernels.difference(saved));
+        let mut fleet = Fleet { session, norms, members, scheduler, asked, fixed, sizes, base, told, generation, kernels };
         fleet.take_places(gpu).await?;
         Ok(fleet)
     }
