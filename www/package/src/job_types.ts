@@ -7,8 +7,9 @@ export interface JobOptions {
   /** What events, results and files call it: letters, digits, `-`, `_`, `+` and `.`. */
   name: string;
   settings: Settings;
-  rows: Rows;
-  heldOut?: Rows;
+  /** Several sets are mixed, as for `train`. */
+  rows: Rows | Rows[];
+  heldOut?: Rows | Rows[];
   /** Start from this adapter; settings that are not given are the adapter's. */
   initAdapter?: AdapterFile[];
   /** Higher goes first; default 0. */

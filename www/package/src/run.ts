@@ -20,7 +20,7 @@ export class Run {
   readonly #device: Device;
   readonly #queue: Queue;
   readonly #settings: Settings;
-  readonly #rows: Rows;
+  readonly #rows: Rows | Rows[];
   readonly #options: Options;
   readonly #tell: (item: Item) => void;
   readonly #progress: (phase: Progress["phase"], done: number, total: number) => void;
@@ -41,7 +41,7 @@ export class Run {
   best: AdapterFile[] | undefined;
 
   constructor(
-    device: Device, queue: Queue, settings: Settings, rows: Rows, options: Options, tell: (item: Item) => void,
+    device: Device, queue: Queue, settings: Settings, rows: Rows | Rows[], options: Options, tell: (item: Item) => void,
     progress: (phase: Progress["phase"], done: number, total: number) => void,
   ) {
     [this.#device, this.#queue, this.#rows, this.#options] = [device, queue, rows, options];

@@ -7,8 +7,8 @@ import { Stream } from "./stream.js";
 import { support } from "./support.js";
 import type {
   AdapterChoice, AdapterFacts, AdapterFile, AdapterFormat, AdapterInfo, Analysis, Autosave, BaseInfo, BaseSource, CacheEntry, ChatMessage, CreateOptions, DoneEvent, Evaluation,
-  GenerateOptions, JobOptions, Jobs, JobsEvent, JobsOptions, JobStatus, JobTables, Knot, Link, LoadOptions, MemoryUse, Merged, MergeOptions, MethodInfo, Plan, Restored, RowPreview, Rows, Setting, Settings, Support,
-  Sweep, TrainEvent, Training, TrainOptions, Trial,
+  GenerateOptions, JobOptions, Jobs, JobsEvent, JobsOptions, JobStatus, JobTables, Knot, Link, LoadOptions, MemoryUse, Merged, MergedModel, MergeOptions, MethodInfo, Plan, Restored, RowPreview, Rows, Setting, Settings, Support,
+  Sweep, TrainEvent, Training, TrainOptions, Trial, WeightFormat,
 } from "./types.js";
 
 /** What goes to the Worker of a run's options. */
@@ -87,12 +87,13 @@ export class Trainer {
   }
 
   /** What a run would take on this device; nothing is allocated. */
-  plan(settings: Settings, rows?: Rows): Promise<Plan> {
+  plan(settings: Settings, rows?: Rows | Rows[]): Promise<Plan> {
     return this.#caller.call("plan", [settings, rows]);
   }
 
-  /** Starts a run. One at a time: a second one fails with code "busy". */
-  train(settings: Settings, rows: Rows, options: TrainOptions = {}): Training {
+  /** Starts a run. One at a time: a second one fails with code "busy". Several sets of rows are mixed, a task each: by the settings `data-weights` or
+   *  `data-temperature`, and with as many held-out sets, one for each of them in order. */
+  train(settings: Settings, rows: Rows | Rows[], options: TrainOptions = {}): Training {
     const { onProgress, signal, ...rest } = options;
     // Asked for here, since a Worker may not: without it the browser may clear the storage when the disk gets full.
     if (rest.autosave !== undefined) void globalThis.navigator?.storage?.persist?.().catch(() => false);
@@ -164,9 +165,16 @@ export class Trainer {
 
   /** The adapter being trained, as the files of a PEFT folder; "best": as it was at the lowest held-out loss of a run with `eval-every`; or one whose
    *  files are given. With the format "gguf" it is one file, adapter.gguf, that llama.cpp (`--lora`) and Ollama (`ADAPTER`) load beside a GGUF of the
-   *  loaded base. */
+   *  loaded base; with "mixlora-bin" a MixLoRA adapter for its authors' programs. */
   exportAdapter(which: "current" | "best" | AdapterFile[] = "current", options: { format?: AdapterFormat } = {}): Promise<AdapterFile[]> {
     return this.#caller.call("exportAdapter", [which, options.format ?? "peft"]);
+  }
+
+  /** Base and adapter as one GGUF file for any program, written to the origin's storage piece by piece. `format` is how the changed weights are stored;
+   *  without it they keep that of the base, which may round most of the update away: `retention` says how much is left. */
+  exportModel(which: "current" | "best" | AdapterFile[] = "current", options: { format?: WeightFormat; signal?: AbortSignal; onProgress?: LoadOptions["onProgress"] } = {}): Promise<MergedModel> {
+    const { format, signal, onProgress } = options;
+    return this.#caller.call("exportModel", [which, format], { signal, onProgress });
   }
 
   /** What an adapter is, and whether it belongs to the loaded base. One that was trained on another file of it (Q4 for F16) has a warning, or is refused
@@ -253,7 +261,7 @@ class RunningTraining implements Training {
   readonly #caller: Caller;
   #state: Training["state"] = "running";
 
-  constructor(caller: Caller, settings: Settings, rows: Rows, options: RunOptions, onProgress: TrainOptions["onProgress"]) {
+  constructor(caller: Caller, settings: Settings, rows: Rows | Rows[], options: RunOptions, onProgress: TrainOptions["onProgress"]) {
     this.#caller = caller;
     this.job = options.job ?? (typeof settings["name"] === "string" ? settings["name"] : "main");
     const onItem = (item: Item) => {

@@ -24,7 +24,7 @@ export interface LoadOptions {
 
 /** Something that takes a while is so far. `done` and `total` are bytes, or shader pipelines in the phase "pipelines". */
 export interface Progress {
-  phase: "download" | "verify" | "header" | "weights" | "pipelines";
+  phase: "download" | "verify" | "header" | "weights" | "pipelines" | "export";
   done: number;
   total: number;
 }
@@ -141,6 +141,18 @@ export interface Knot {
   overlap?: number[];
 }
 
+/** What the routers of a MixLoRA run did in a step; every list has an entry for each block of `layers`. */
+export interface RouterReport {
+  /** Norm of the gradient of all routers together, before clipping. */
+  grad_norm: number;
+  /** Mean entropy of the routers' probabilities in nats. */
+  entropy: number[];
+  /** Share of tokens that chose each expert. A block's shares sum to the experts that a token gets. */
+  load: number[][];
+  /** The blocks with a router. */
+  layers: number[];
+}
+
 /** What a run tells: exactly the events of the command line's `--json`. */
 export type TrainEvent =
   | {
@@ -152,6 +164,9 @@ export type TrainEvent =
     }
   | {
       event: "step"; job: string; step: number; loss: number; lr: number; grad_norm: number; tokens: number; tokens_per_s: number;
+      /** Of MixLoRA, whose `loss` is what is minimised: the mean loss over the step's targets, what balances the experts before its coefficient, and
+       *  what the routers did. */
+      ce?: number; balance_loss?: number; router?: RouterReport;
       /** Mean loss of each task, where rows come from several. */
       tasks?: Record<string, number>;
     }
@@ -187,10 +202,12 @@ export interface AdapterFile {
 
 /** Singular values of an adapter's update at one linear layer, and what follows from them. */
 export interface SiteAnalysis {
-  /** Short name: layers.0.self_attn.q_proj. */
+  /** Short name: layers.0.self_attn.q_proj; of an expert layers.0.mlp.experts.3.gate_proj. */
   site: string;
   layer: number;
   projection: string;
+  /** Which expert's, where the layer has experts. */
+  expert?: number;
   /** The modules of MultiLoRA at this layer, where the run is at hand that knows them; `frobenius` is of their sum. */
   modules?: { frobenius: number; each: ModuleAnalysis[] };
   [figure: string]: unknown;
@@ -208,6 +225,15 @@ export interface ModuleAnalysis {
   share: number;
 }
 
+/** The experts of one block of a MixLoRA adapter; every list has a number an expert. */
+export interface BlockExperts {
+  layer: number;
+  /** Norm of the update of gate, up and down together. */
+  frobenius: number[];
+  /** Norm of the expert's row of the router. */
+  router: number[];
+}
+
 /** Figures of an adapter, those of `weblora analyze --json`, and the same pictures. */
 export interface Analysis {
   report: {
@@ -216,6 +242,8 @@ export interface Analysis {
     projections: { projection: string; sites: number; rank: number; rank_sum: number; effective_rank: number; top1_energy: number; [figure: string]: unknown }[];
     /** Medians over the layers by module; absent where no modules are known. */
     modules?: ModuleAnalysis[];
+    /** Of a MixLoRA adapter. */
+    experts?: { experts: number; blocks: BlockExperts[] };
     sites: SiteAnalysis[];
   };
   pictures: { name: string; svg: string }[];
@@ -262,8 +290,30 @@ export interface Merged {
   warning: string | null;
 }
 
-/** How an adapter is handed out: a PEFT folder, or one GGUF file for llama.cpp and Ollama. */
-export type AdapterFormat = "peft" | "gguf";
+/** How an adapter is handed out: as the run has it (a PEFT folder; of MixLoRA its authors' folder), one GGUF file for llama.cpp and Ollama, or MixLoRA's
+ *  folder with safetensors or with PyTorch's `adapter_model.bin`. MixLoRA is no GGUF, and plain LoRA no MixLoRA. */
+export type AdapterFormat = "peft" | "gguf" | "mixlora" | "mixlora-bin";
+
+/** How weights of a merged model are stored. */
+export type WeightFormat = "f32" | "f16" | "bf16" | "q8_0" | "q5_0" | "q5_1" | "q4_0" | "q4_1";
+
+/** What was exported. */
+export interface ExportReport {
+  /** Names of the files, in the order they were written. */
+  files: string[];
+  bytes: number;
+  /** What is not in the files and was in the adapter. */
+  warnings: string[];
+  /** Of a merged model: the share of the adapter's update that is in the stored weights, and how far they are from the exact ones, as a share of the update. */
+  retention?: number;
+  relativeError?: number;
+}
+
+/** Base and adapter as one GGUF file. */
+export interface MergedModel extends ExportReport {
+  /** In the origin's private storage until the next one is made: save it, or read it piece by piece. */
+  file: File;
+}
 
 /** What an adapter is, and how it stands to the loaded base. */
 export interface AdapterFacts {
@@ -297,7 +347,7 @@ export interface ChatMessage {
 
 /** How a run is started. */
 export interface TrainOptions {
-  heldOut?: Rows;
+  heldOut?: Rows | Rows[];
   /** Continue from this adapter; settings that are not given are the adapter's. */
   initAdapter?: AdapterFile[];
   /** Go on from a checkpoint; settings that are not given are the checkpoint's. */
@@ -388,8 +438,8 @@ export interface BestAdapter {
 /** A saved run, ready to go on: `train(settings, rows, { heldOut, resume: checkpoint, autosave: key })`. */
 export interface Restored {
   settings: Settings;
-  rows: Rows;
-  heldOut?: Rows;
+  rows: Rows | Rows[];
+  heldOut?: Rows | Rows[];
   checkpoint: Uint8Array;
   /** Of a run that is over: its adapter at the end. */
   adapter?: AdapterFile[];

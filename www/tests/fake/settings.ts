@@ -6,6 +6,9 @@ export const METHODS: T.MethodInfo[] = [
   { name: "lora", help: "one low-rank product B A at every target" },
   { name: "cola", help: "a chain of low-rank products, trained one after the other" },
   { name: "multilora", help: "several low-rank products side by side" },
+  { name: "mixlora", help: "a router and LoRA experts on the feed-forward layers, plain LoRA on attention" },
+  { name: "mixlora-dynamic", help: "MixLoRA in which a token gets as many experts as its router is undecided (top-p)" },
+  { name: "mixlora-switch", help: "MixLoRA with one expert a token and a capacity for each (Switch)" },
 ];
 
 export const SETTINGS: T.Setting[] = [
@@ -19,6 +22,10 @@ export const SETTINGS: T.Setting[] = [
   { key: "lora-plus", kind: "number", default: 1, help: "Learning rate of B as a multiple of A's (LoRA+; its authors use 16)", method: "lora", min: 0.001, max: 10000 },
   { key: "links", kind: "counts", default: [8, 4, 2], help: "Ranks of the links of the chain", method: "cola" },
   { key: "modules", kind: "count", default: 3, help: "Parallel modules", method: "multilora", min: 1, max: 64 },
+  { key: "experts", kind: "count", default: 8, help: "Experts in each block", method: "mixlora", min: 2, max: 64 },
+  { key: "top-k", kind: "count", default: 2, help: "Experts that a token gets", method: "mixlora", min: 1, max: 64 },
+  { key: "aux-coef", kind: "number", default: 0.01, help: "Coefficient of the loss that balances the experts", method: "mixlora", min: 0, max: 1000 },
+  { key: "data-weights", kind: "numbers", default: null, help: "Share of each data file in an epoch" },
   { key: "steps", kind: "count", default: null, help: "Optimizer steps", min: 1 },
   { key: "epochs", kind: "count", default: null, help: "Passes over the data", min: 1 },
   { key: "batch", kind: "count", default: 4, help: "Sequences in a micro-batch", min: 1 },

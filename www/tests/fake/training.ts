@@ -18,7 +18,7 @@ export class FakeTraining implements T.Training {
 
   constructor(
     readonly settings: T.Settings,
-    readonly rows: T.Rows,
+    readonly rows: T.Rows | T.Rows[],
     readonly options: T.TrainOptions,
     readonly base: T.BaseInfo | null,
     readonly flags: Set<string>,
@@ -128,6 +128,26 @@ export class FakeTraining implements T.Training {
     return knot;
   }
 
+  /** Routers that begin even; with the flag "collapse" all tokens end at two experts of the last layer. */
+  #routers(step: number, loss: number): { ce?: number; balance_loss?: number; router?: T.RouterReport } {
+    const { job, settings } = this;
+    if (!String(settings["method"]).startsWith("mixlora")) return {};
+    const experts = Number(settings["experts"]);
+    const layers = Array.from({ length: this.base?.layers ?? 5 }, (_, layer) => layer);
+    const far = this.flags.has("collapse") ? Math.min(1, step / 30) : 0;
+    const load = layers.map((layer) => {
+      const own = layer === layers.length - 1 ? far : 0;
+      const uneven = Array.from({ length: experts }, (_, e) => 1 + 0.3 * Math.sin(e + layer));
+      const all = uneven.reduce((sum, share) => sum + share, 0);
+      return uneven.map((share, e) => (1 - own) * ((2 * share) / all) + own * (e < 2 ? 1 : 0));
+    });
+    if (this.flags.has("collapse") && step === 50) {
+      this.#emit({ event: "warning", job, message: `the router of block ${layers.length - 1} (and 0 others) sends nearly all rows to the same experts; raise \`aux-coef\`, or lower \`lr\`` });
+    }
+    const balance = 2 + 2 * far;
+    return { ce: loss - 0.01 * balance, balance_loss: balance, router: { grad_norm: 0.02, entropy: layers.map(() => Math.log(experts) * (1 - 0.5 * far)), load, layers } };
+  }
+
   #advance(): number {
     const { job, settings } = this;
     const step = this.#step;
@@ -135,7 +155,7 @@ export class FakeTraining implements T.Training {
     const pace = 1 + Number(settings["rank"]) / 16;
     const loss = 2.4 * Math.exp((-4 * pace * step) / this.#total) + 0.03 + 0.08 * Math.abs(noise) * Math.exp((-2 * step) / this.#total);
     const lr = Number(settings["lr"]) * Math.min(step / 5, 1 - step / (this.#total + 1));
-    this.#emit({ event: "step", job, step, loss, lr, grad_norm: 0.4 + Math.abs(noise), tokens: 496, tokens_per_s: 4100 + 300 * noise });
+    this.#emit({ event: "step", job, step, loss, ...this.#routers(step, loss), lr, grad_norm: 0.4 + Math.abs(noise), tokens: 496, tokens_per_s: 4100 + 300 * noise });
     const every = Number(settings["eval-every"]);
     if (this.options.heldOut && every > 0 && step % every === 0) this.#emit({ event: "eval", job, step, loss: loss * 1.1 + 0.02, tokens: 640, best: true });
     if (settings["method"] === "cola" && step % 40 === 0) this.tie(`step ${step} was its last`);

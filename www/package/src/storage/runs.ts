@@ -11,8 +11,8 @@ import { readRecord, removeRecord, writeRecord } from "./slots.js";
 export interface RunFacts {
   key: string;
   settings: Settings;
-  rows: Rows;
-  heldOut?: Rows;
+  rows: Rows | Rows[];
+  heldOut?: Rows | Rows[];
   base?: BaseSource;
   /** Where the base was downloaded from, should its stored copy be gone. */
   url?: string;
@@ -139,7 +139,10 @@ export async function listRuns(): Promise<Autosave[]> {
   return found.sort((a, b) => b.savedAt - a.savedAt);
 }
 
-const nameOf = (rows: Rows) => ("embedded" in rows ? "swap" : (rows.name ?? "rows"));
+const nameOf = (rows: Rows | Rows[]): string => {
+  if (Array.isArray(rows)) return rows.map(nameOf).join(" + ");
+  return "embedded" in rows ? "swap" : (rows.name ?? "rows");
+};
 
 async function sizeOf(at: FileSystemDirectoryHandle): Promise<number> {
   let sum = 0;

@@ -80,7 +80,9 @@ function stepped(run: Run, event: Extract<TrainEvent, { event: "step" }>): void 
   }
   const before = run.step;
   run.step = event.step;
-  run.series.put(event.step, { loss: event.loss, lr: event.lr, grad: event.grad_norm, speed: event.tokens_per_s });
+  const split = event.ce === undefined ? {} : { ce: event.ce, balance: event.balance_loss ?? null };
+  run.series.put(event.step, { loss: event.loss, ...split, lr: event.lr, grad: event.grad_norm, speed: event.tokens_per_s });
+  if (event.router) run.series.routers.put(event.step, event.router);
   const seconds = event.tokens / event.tokens_per_s;
   // The very first step of a visit also compiles; it says nothing about the others.
   if (run.series.step.length > 2) run.stepSeconds = run.stepSeconds === null ? seconds : INERTIA * run.stepSeconds + (1 - INERTIA) * seconds;

@@ -6,7 +6,7 @@ import { dropCurves, keepCurves } from "../lib/history";
 import { loss, plural, short } from "../lib/format";
 import { PageError, problem } from "../lib/problem";
 import { exclusive } from "../lib/queue";
-import { get, isTraining, runSettings, touch, update, type Run } from "../state";
+import { chosenRows, get, isTraining, runSettings, touch, update, type Run } from "../state";
 import { dismissNotice, report, trainer } from "../trainer";
 import { loadBase, refreshStorage } from "./base";
 import { note, take } from "./events";
@@ -64,15 +64,16 @@ function freshName(wanted: string): string {
 }
 
 function jobFromForm(name: string, assigned: Settings, group: string | null): JobOptions {
-  const { rows, form } = get();
-  if (!rows.train) throw new PageError("data", "Choose rows to train on.");
+  const { form } = get();
+  const all = chosenRows();
+  if (!all) throw new PageError("data", "Choose rows to train on.");
   const settings: Settings = { ...runSettings(), ...assigned };
   // Jobs are compared by their loss on rows that none of them trains on.
-  if (!rows.heldOut && !(Number(settings["eval-split"]) > 0)) settings["eval-split"] = 0.1;
+  if (!all.heldOut && !(Number(settings["eval-split"]) > 0)) settings["eval-split"] = 0.1;
   if (!(Number(settings["eval-every"]) > 0)) settings["eval-every"] = Math.max(1, Math.round((get().plan.plan?.steps ?? LOOKS) / LOOKS));
   return {
-    name, settings, rows: rows.train,
-    ...(rows.heldOut ? { heldOut: rows.heldOut } : {}),
+    name, settings, rows: all.train,
+    ...(all.heldOut ? { heldOut: all.heldOut } : {}),
     ...(form.init ? { initAdapter: form.init.files } : {}),
     ...(group === null ? {} : { group }),
   };
@@ -90,7 +91,7 @@ function scheduler(end: EarlyEnd): Settings {
 }
 
 async function begin(jobs: JobOptions[], end: EarlyEnd): Promise<void> {
-  const rows = { train: get().rows.train as Run["rows"]["train"], heldOut: get().rows.heldOut, name: get().rows.trainName };
+  const rows = chosenRows() as Run["rows"];
   const set = get().runs.jobs ?? `jobs-${Date.now().toString(36)}`;
   const runs = jobs.map(({ name, settings, group }) => newJob(set, name, group ?? null, settings, rows));
   if (current && get().runs.jobs) return join(current, jobs, runs);
@@ -265,7 +266,7 @@ export async function resumeJobs(set: string, file?: File): Promise<void> {
     const runs: Run[] = [];
     for (const [open, { settings, rows, heldOut, job, checkpoint, adapter, best }] of saved) {
       if (!job) continue;
-      const run = newJob(set, job.name, job.group ?? null, settings, { train: rows, heldOut: heldOut ?? null, name: get().rows.trainName }, true);
+      const run = newJob(set, job.name, job.group ?? null, settings, { train: rows, heldOut: heldOut ?? null, name: chosenRows()?.name ?? "" }, true);
       runs.push(run);
       if (open) {
         const { curve, ...known } = job;

@@ -7,7 +7,7 @@ import { duration } from "../lib/format";
 import { problem } from "../lib/problem";
 import { exclusive, newest } from "../lib/queue";
 import { readPreference, writePreference } from "../lib/theme";
-import { get, isLocked, isTraining, runSettings, update } from "../state";
+import { chosenRows, get, isLocked, isTraining, runSettings, update } from "../state";
 import { trainer } from "../trainer";
 
 const latest = newest<void>();
@@ -21,12 +21,11 @@ export function replan(): void {
 const soon = debounce(() => void planNow(), 200);
 
 async function planNow(): Promise<void> {
-  const { base, rows } = get();
-  if (base.status !== "ready" || isLocked()) return;
+  if (get().base.status !== "ready" || isLocked()) return;
   await latest(async () => {
     try {
       const made = await trainer();
-      const plan: Plan = await made.plan(runSettings(), rows.train ?? undefined);
+      const plan: Plan = await made.plan(runSettings(), chosenRows()?.train);
       update("plan", { status: "ready", plan, problem: null, stepSeconds: remembered(runSettings()) });
     } catch (error) {
       update("plan", { status: "failed", plan: null, problem: problem(error), stepSeconds: null });
@@ -36,14 +35,14 @@ async function planNow(): Promise<void> {
 
 /** Runs two steps on the GPU and throws them away; the second one is what a step takes here. */
 export async function measure(): Promise<void> {
-  const { base, rows, plan } = get();
-  if (base.status !== "ready" || !rows.train || isTraining() || plan.measuring) return;
+  const { base, plan } = get();
+  const train = chosenRows()?.train;
+  if (base.status !== "ready" || !train || isTraining() || plan.measuring) return;
   update("plan", { measuring: true });
   announce("Measuring a step.");
   try {
     const made = await trainer();
     const settings = runSettings();
-    const train = rows.train;
     const seconds = await exclusive(async () => {
       const run = made.train({ ...shortened(settings), steps: 2 }, train, { job: "measure" });
       let last = 0;

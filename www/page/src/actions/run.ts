@@ -1,12 +1,12 @@
 /** Starting, pausing, resuming and stopping runs. */
 
-import type { AdapterFile, Restored, Training, TrainOptions } from "weblora";
+import type { AdapterFile, AdapterFormat, MergedModel, Progress, Restored, Training, TrainOptions } from "weblora";
 import { alertUser, announce } from "../lib/announce";
 import { count, loss, plural } from "../lib/format";
 import { problem, PageError } from "../lib/problem";
 import { exclusive } from "../lib/queue";
 import { dropCurves, keepCurves } from "../lib/history";
-import { activeRun, get, isJobUnderWay, isTraining, runSettings, touch, update, type Run } from "../state";
+import { activeRun, chosenRows, get, isJobUnderWay, isTraining, runSettings, touch, update, type Run } from "../state";
 import { dismissNotice, report, trainer } from "../trainer";
 import { loadBase, refreshStorage } from "./base";
 import { applyRecipe, formSettled, takeSettings } from "./form";
@@ -22,9 +22,10 @@ let training: Training | null = null;
 /** Starts a run with the form's base, rows and settings. */
 export async function start(): Promise<void> {
   await formSettled();
-  const { base, rows, form } = get();
-  if (isTraining() || !base.info || !base.source || !rows.train) return;
-  const run = newRun(runSettings(), { train: rows.train, heldOut: rows.heldOut, name: rows.trainName });
+  const { base, form } = get();
+  const rows = chosenRows();
+  if (isTraining() || !base.info || !base.source || !rows) return;
+  const run = newRun(runSettings(), rows);
   const options: TrainOptions = {};
   if (form.init) options.initAdapter = form.init.files;
   if (form.resume) options.resume = form.resume.bytes;
@@ -196,7 +197,7 @@ export async function resumeSaved(key: string, file?: File): Promise<void> {
     }
     await restoreRows(saved.rows, saved.heldOut ?? null);
     await takeSettings(saved.settings);
-    const rows = { train: saved.rows, heldOut: saved.heldOut ?? null, name: get().rows.trainName };
+    const rows = { train: saved.rows, heldOut: saved.heldOut ?? null, name: chosenRows()?.name ?? "" };
     const run = newRun(saved.settings, rows, key);
     run.bestStep = saved.best?.step ?? null;
     await drive(run, { resume: saved.checkpoint });
@@ -243,10 +244,16 @@ export async function currentAdapter(): Promise<AdapterFile[]> {
   return exclusive(() => made.exportAdapter());
 }
 
-/** An adapter as one GGUF file, between two steps of a run. */
-export async function adapterAsGguf(files: AdapterFile[]): Promise<AdapterFile[]> {
+/** An adapter in another format, between two steps of a run. */
+export async function adapterAs(files: AdapterFile[], format: AdapterFormat): Promise<AdapterFile[]> {
   const made = await trainer();
-  return exclusive(() => made.exportAdapter(files, { format: "gguf" }));
+  return exclusive(() => made.exportAdapter(files, { format }));
+}
+
+/** Base and adapter as one GGUF file, its changed weights as f16: in 4 bits most of the change would be rounded away. */
+export async function mergedModel(files: AdapterFile[], onProgress: (progress: Progress) => void): Promise<MergedModel> {
+  const made = await trainer();
+  return exclusive(() => made.exportModel(files, { format: "f16", onProgress }));
 }
 
 /** Everything needed to go on with the run that is in the Worker. */

@@ -23,7 +23,7 @@ export async function openKept({ key, step, total, state, settings }: Autosave):
       if (!base) throw new PageError("data", `The base ${baseName} was a file; load it first.`);
       if ((await loadBase(base))?.contentHash !== contentHash) throw new PageError("adapter", `The base ${baseName} is not what it was; load the file that the run was made on.`);
     }
-    const name = "embedded" in rows ? "swap" : (rows.name ?? "saved rows");
+    const name = [rows].flat().map((set) => ("embedded" in set ? "swap" : (set.name ?? "saved rows"))).join(" + ");
     const run = newRun(settings, { train: rows, heldOut: heldOut ?? null, name }, key);
     if (job) run.name = job.name;
     else run.name = run.name.replace(/ · .*/, ` · ${String(settings["method"] ?? "lora")} r${String(settings["rank"] ?? 8)}`);

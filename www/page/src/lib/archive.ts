@@ -38,9 +38,20 @@ export function findAdapter(files: AdapterFile[]): AdapterFile[] | null {
   if (!config) return null;
   const folder = config.name.slice(0, -"adapter_config.json".length);
   const inside = files.filter((file) => file.name.startsWith(folder) && !file.name.slice(folder.length).includes("/"));
-  if (!inside.some((file) => baseName(file.name) === "adapter_model.safetensors")) return null;
-  const known = /\.(json|safetensors)$/;
+  if (!inside.some((file) => ["adapter_model.safetensors", "adapter_model.bin"].includes(baseName(file.name)))) return null;
+  const known = /\.(json|safetensors|bin)$/;
   return inside.filter((file) => known.test(file.name)).map((file) => ({ name: baseName(file.name), bytes: file.bytes }));
+}
+
+/** Whether an adapter has routers and experts. */
+export function hasExperts(files: AdapterFile[]): boolean {
+  const config = files.find(({ name }) => name === "adapter_config.json");
+  try {
+    const { peft_type: kind } = JSON.parse(new TextDecoder().decode(config?.bytes)) as { peft_type?: unknown };
+    return kind === "MIXLORA";
+  } catch {
+    return false;
+  }
 }
 
 /** The part after the last slash. */
