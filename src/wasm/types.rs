@@ -4,9 +4,9 @@ use wasm_bindgen::prelude::*;
 
 #[wasm_bindgen(typescript_custom_section)]
 const TYPES: &str = r#"
+import type { DoneEvent, EngineJob, JobsEvent, Knot, Setting, Settings, StartJobs, Sweep, TrainEvent, Trial } from "../src/crate_types.js";
 import type {
-  AdapterChoice, AdapterFacts, AdapterFile, Analysis, BaseInfo, ChatMessage, DoneEvent, Evaluation, ExportReport, GenerateOptions, Knot, Link, Merged, MergeOptions, MemoryUse, Plan, Progress, RowPreview, Rows,
-  EngineJob, JobsEvent, JobStatus, JobTables, Setting, Settings, StartJobs, Sweep, TrainEvent, Trial,
+  AdapterChoice, AdapterFacts, AdapterFile, Analysis, BaseInfo, ChatMessage, Evaluation, ExportReport, GenerateOptions, Link, Merged, MergeOptions, MemoryUse, Plan, Progress, RowPreview, Rows, JobStatus, JobTables,
 } from "../src/types.js";
 
 /** Bytes that can be read by range. `read` gives exactly `length` bytes. */

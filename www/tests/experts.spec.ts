@@ -119,14 +119,14 @@ test("several sets are mixed, with shares, and come back from an archive", async
   const list = part.getByRole("list", { name: "Sets of the mixture" });
   await expect(list.getByRole("listitem")).toHaveText([/^swap/, /^greet\.jsonl/]);
   await list.getByLabel("Share").last().fill("3");
-  await expect(page.locator('[data-key="data-weights"] input')).toHaveValue("1, 3");
+  await expect(page.locator('[data-key="dataWeights"] input')).toHaveValue("1, 3");
   await picture(page, info, "mixture");
   await setSetting(page, "steps", "12");
   await page.getByRole("button", { name: "Start training" }).click();
   await expect(runState(page)).toHaveText(/^done, 12 steps/);
   await list.getByRole("button", { name: "Take swap out of the mixture" }).click();
   await expect(list).toBeHidden();
-  await expect(page.locator('[data-key="data-weights"] input')).toHaveValue("");
+  await expect(page.locator('[data-key="dataWeights"] input')).toHaveValue("");
 });
 
 test("a link brings settings and nothing else; what cannot be read is said", async ({ page, context }) => {

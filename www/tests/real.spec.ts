@@ -135,7 +135,7 @@ test("the links of a chain come apart, and what is left of it is tried", async (
   await setSetting(page, "batch", "2");
   await setSetting(page, "rank", "2");
   await setSetting(page, "links", "2, 1");
-  await setSetting(page, "knot-probes", "0");
+  await setSetting(page, "knotProbes", "0");
   await expect(page.locator('.plan[aria-busy="false"]')).toContainText("64 tokens");
   await page.getByRole("button", { name: "Start training" }).click();
   await expect(runState(page)).toHaveText(/^done, 4 steps/, { timeout: PATIENCE });

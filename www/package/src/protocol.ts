@@ -1,9 +1,9 @@
 // What the page and the Worker say to each other. A request has an id; everything that answers it carries the same id.
 
+import type { Autosave, DoneEvent, JobOptions, JobsEvent, JobsOptions, Knot, Restored, Setting, Settings, Sweep, Trial } from "./crate_types.js";
 import type {
-  AdapterChoice, AdapterFacts, AdapterFile, AdapterFormat, AdapterInfo, Analysis, Autosave, BaseInfo, BaseSource, CacheEntry, ChatMessage, DoneEvent, ErrorCode, Evaluation,
-  GenerateOptions, JobOptions, JobsEvent, JobsOptions, JobStatus, JobTables, Knot, Link, LoadOptions, MemoryUse, Merged, MergedModel, MergeOptions, MethodInfo, Plan, Progress, Restored, RowPreview, Rows, Setting, Settings,
-  Sweep, Training, TrainOptions, Trial, WeightFormat, Written,
+  AdapterChoice, AdapterFacts, AdapterFile, AdapterFormat, AdapterInfo, Analysis, BaseInfo, BaseSource, CacheEntry, ChatMessage, ErrorCode, Evaluation, GenerateOptions, JobStatus, JobTables,
+  Link, LoadOptions, MemoryUse, Merged, MergedModel, MergeOptions, MethodInfo, Plan, Progress, RowPreview, Rows, Training, TrainOptions, WeightFormat, Written,
 } from "./types.js";
 
 /** What can be asked of the Worker: arguments and result. Callbacks and signals stay on the page. */

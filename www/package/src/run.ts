@@ -6,7 +6,8 @@ import type { Device } from "./gpu.js";
 import type { Item } from "./protocol.js";
 import type { Queue } from "./queue.js";
 import { RunStore, type Standing } from "./storage/runs.js";
-import type { AdapterFile, Autosave, DoneEvent, Knot, Progress, Rows, Settings, TrainEvent, Training, TrainOptions } from "./types.js";
+import type { Autosave, DoneEvent, Knot, Settings, TrainEvent } from "./crate_types.js";
+import type { AdapterFile, Progress, Rows, Training, TrainOptions } from "./types.js";
 
 /** A run is saved at least this often, in milliseconds: what a lost device or a closed tab can cost. */
 const SAVE_AT_LEAST = 30_000;

@@ -3,6 +3,8 @@
 import { Caller } from "./caller.js";
 import { WebloraError } from "./errors.js";
 import type { Item } from "./protocol.js";
+import type * as C from "./crate_types.js";
+import { eventFromCrate, fromCrate, jobToCrate, savedFromCrate, schedulerToCrate, settingFromCrate, sweepToCrate, tablesFromCrate, toCrate, trialFromCrate } from "./names.js";
 import { Stream } from "./stream.js";
 import { support } from "./support.js";
 import type {
@@ -73,22 +75,22 @@ export class Trainer {
 
   /** The settings under which the embedded model learns the embedded rows in a minute or two. */
   demoSettings(): Promise<Settings> {
-    return this.#caller.call("demoSettings", []);
+    return this.#caller.call("demoSettings", []).then(fromCrate);
   }
 
   /** The settings that a run of `method` takes. */
   settings(method: string): Promise<Setting[]> {
-    return this.#caller.call("settings", [method]);
+    return this.#caller.call("settings", [method]).then((rows) => rows.map(settingFromCrate));
   }
 
   /** The first rows as the model will see them. */
   preview(rows: Rows, settings: Settings = {}, limit = 20): Promise<{ rows: RowPreview[]; total: number; warnings: string[] }> {
-    return this.#caller.call("preview", [rows, settings, limit]);
+    return this.#caller.call("preview", [rows, toCrate(settings), limit]);
   }
 
   /** What a run would take on this device; nothing is allocated. */
   plan(settings: Settings, rows?: Rows | Rows[]): Promise<Plan> {
-    return this.#caller.call("plan", [settings, rows]);
+    return this.#caller.call("plan", [toCrate(settings), rows]);
   }
 
   /** Starts a run. One at a time: a second one fails with code "busy". Several sets of rows are mixed, a task each: by the settings `data-weights` or
@@ -97,7 +99,7 @@ export class Trainer {
     const { onProgress, signal, ...rest } = options;
     // Asked for here, since a Worker may not: without it the browser may clear the storage when the disk gets full.
     if (rest.autosave !== undefined) void globalThis.navigator?.storage?.persist?.().catch(() => false);
-    const training = new RunningTraining(this.#caller, settings, rows, rest, onProgress);
+    const training = new RunningTraining(this.#caller, toCrate(settings), rows, rest, onProgress);
     const stop = () => void training.stop().catch(() => undefined);
     signal?.addEventListener("abort", stop, { once: true });
     training.done.finally(() => signal?.removeEventListener("abort", stop)).catch(() => undefined);
@@ -107,24 +109,25 @@ export class Trainer {
 
   /** Starts jobs that share the base and train together. Each is what it would be alone; one that fails does so alone. Nothing else trains meanwhile. */
   jobs(jobs: JobOptions[], options: JobsOptions = {}): Jobs {
-    const { onProgress, ...rest } = options;
+    const { onProgress, scheduler, ...rest } = options;
     if (rest.autosave !== undefined) void globalThis.navigator?.storage?.persist?.().catch(() => false);
-    return new RunningJobs(this.#caller, jobs, rest, onProgress);
+    const known = { ...rest, ...(scheduler ? { scheduler: schedulerToCrate(scheduler) } : {}) };
+    return new RunningJobs(this.#caller, jobs.map(jobToCrate), known, onProgress);
   }
 
   /** The jobs that a sweep makes: names, and the settings that differ. */
   sweep(sweep: Sweep): Promise<Trial[]> {
-    return this.#caller.call("sweep", [sweep]);
+    return this.#caller.call("sweep", [sweepToCrate(sweep)]).then((trials) => trials.map(trialFromCrate));
   }
 
   /** Policies, rules of early stopping and ways to search, for a form. */
   jobTables(): Promise<JobTables> {
-    return this.#caller.call("jobTables", []);
+    return this.#caller.call("jobTables", []).then(tablesFromCrate);
   }
 
   /** Ties a knot now: the link of a chain that trains is frozen, and the next one begins. The event comes in the run's events, too. */
   tieKnot(): Promise<Knot> {
-    return this.#caller.call("mergeLink", []);
+    return this.#caller.call("mergeLink", []).then((knot) => eventFromCrate<Knot>(knot));
   }
 
   /** @deprecated The old name of `tieKnot`; it goes with the next minor version. */
@@ -218,12 +221,12 @@ export class Trainer {
 
   /** Runs saved in this origin's storage, newest first. */
   autosaves(): Promise<Autosave[]> {
-    return this.#caller.call("autosaves", []);
+    return this.#caller.call("autosaves", []).then((saves) => saves.map(savedFromCrate));
   }
 
   /** A saved run, ready to go on. */
   restore(key: string): Promise<Restored> {
-    return this.#caller.call("restore", [key]);
+    return this.#caller.call("restore", [key]).then(savedFromCrate);
   }
 
   /** Deletes a saved run. */
@@ -261,14 +264,14 @@ class RunningTraining implements Training {
   readonly #caller: Caller;
   #state: Training["state"] = "running";
 
-  constructor(caller: Caller, settings: Settings, rows: Rows | Rows[], options: RunOptions, onProgress: TrainOptions["onProgress"]) {
+  constructor(caller: Caller, settings: C.Settings, rows: Rows | Rows[], options: RunOptions, onProgress: TrainOptions["onProgress"]) {
     this.#caller = caller;
     this.job = options.job ?? (typeof settings["name"] === "string" ? settings["name"] : "main");
     const onItem = (item: Item) => {
-      if ("event" in item) this.#events.push(item.event as TrainEvent);
+      if ("event" in item) this.#events.push(eventFromCrate<TrainEvent>(item.event));
       if ("state" in item) this.#state = item.state;
     };
-    this.done = caller.call("train", [settings, rows, options], { onProgress, onItem });
+    this.done = caller.call("train", [settings, rows, options], { onProgress, onItem }).then((done) => eventFromCrate<DoneEvent>(done));
     this.done.then(
       () => this.#events.finish(),
       (error: unknown) => {
@@ -305,10 +308,10 @@ class RunningJobs implements Jobs {
   readonly #caller: Caller;
   #state: Jobs["state"] = "running";
 
-  constructor(caller: Caller, jobs: JobOptions[], options: Omit<JobsOptions, "onProgress">, onProgress: JobsOptions["onProgress"]) {
+  constructor(caller: Caller, jobs: C.JobOptions[], options: Omit<C.JobsOptions, "onProgress">, onProgress: JobsOptions["onProgress"]) {
     this.#caller = caller;
     const onItem = (item: Item) => {
-      if ("event" in item) this.#events.push(item.event);
+      if ("event" in item) this.#events.push(eventFromCrate<JobsEvent>(item.event));
       if ("state" in item) this.#state = item.state as Jobs["state"];
     };
     this.done = caller.call("jobs", [jobs, options], { onProgress, onItem });
@@ -326,7 +329,7 @@ class RunningJobs implements Jobs {
   }
 
   add(job: JobOptions): Promise<void> {
-    return this.#caller.call("addJob", [job]);
+    return this.#caller.call("addJob", [jobToCrate(job)]);
   }
 
   pause(job: string): Promise<void> {

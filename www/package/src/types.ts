@@ -54,8 +54,9 @@ export interface BaseInfo {
   warnings: string[];
 }
 
-/** Settings of a run: the keys of the command line's run files (kebab-case): method, rank, alpha, targets, steps, batch, seq, lr, ... */
-export type Settings = Record<string, unknown>;
+import type { Settings } from "./settings.js";
+
+export type * from "./settings.js";
 
 /** A way of training an adapter. */
 export interface MethodInfo {
@@ -65,7 +66,10 @@ export interface MethodInfo {
 
 /** One row of the table of settings, from which a form can be made. */
 export interface Setting {
+  /** As in `Settings`: "evalEvery". */
   key: string;
+  /** As on the command line and in run files: "eval-every". */
+  name: string;
   kind: "switch" | "count" | "number" | "counts" | "numbers" | "choice" | "text" | "names" | "patterns";
   /** null: not set (`steps`), or derived from others (`alpha`: twice the rank). */
   default: unknown;
@@ -126,9 +130,9 @@ export interface Knot {
   /** Why the link before it ended. */
   reason: string;
   /** Largest change of a target's log-probability by the knot. */
-  logit_jump: number;
+  logitJump: number;
   /** Mean over the layers of the gradient's spectral norm. */
-  gradient_norm?: number;
+  gradientNorm?: number;
   /** Frank-Wolfe gap in nats. */
   gap?: number;
   /** Share of the gradient's energy in as many directions as the new link has ranks. */
@@ -136,7 +140,7 @@ export interface Knot {
   /** Inner product of the gradient with each frozen link, oldest first. */
   along?: number[];
   /** Mean effective rank of the first 1, 2, ... links together. */
-  effective_rank?: number[];
+  effectiveRank?: number[];
   /** Mean overlap of the newest frozen link's input directions with those of each earlier one. */
   overlap?: number[];
 }
@@ -144,7 +148,7 @@ export interface Knot {
 /** What the routers of a MixLoRA run did in a step; every list has an entry for each block of `layers`. */
 export interface RouterReport {
   /** Norm of the gradient of all routers together, before clipping. */
-  grad_norm: number;
+  gradNorm: number;
   /** Mean entropy of the routers' probabilities in nats. */
   entropy: number[];
   /** Share of tokens that chose each expert. A block's shares sum to the experts that a token gets. */
@@ -153,20 +157,20 @@ export interface RouterReport {
   layers: number[];
 }
 
-/** What a run tells: exactly the events of the command line's `--json`. */
+/** What a run tells: the events of the command line's `--json`, with names as JavaScript has them (`grad_norm` is `gradNorm`). */
 export type TrainEvent =
   | {
-      event: "start"; job: string; config: Settings; trainable_parameters: number; planned_bytes: number; adapter: string; steps: number; resumed_at: number;
+      event: "start"; job: string; config: Settings; trainableParameters: number; plannedBytes: number; adapter: string; steps: number; resumedAt: number;
       /** Rows to train on, how many rows and tokens a step sees and how many steps a pass over all rows takes (on average), and the passes. */
-      rows: number; rows_per_step: number; tokens_per_step: number; steps_per_epoch: number; epochs: number;
+      rows: number; rowsPerStep: number; tokensPerStep: number; stepsPerEpoch: number; epochs: number;
       /** Largest change of a target's log-probability by rounding the links that a chain goes on from, where they are stored as f16. */
-      logit_jump?: number;
+      logitJump?: number;
     }
   | {
-      event: "step"; job: string; step: number; loss: number; lr: number; grad_norm: number; tokens: number; tokens_per_s: number;
+      event: "step"; job: string; step: number; loss: number; lr: number; gradNorm: number; tokens: number; tokensPerS: number;
       /** Of MixLoRA, whose `loss` is what is minimised: the mean loss over the step's targets, what balances the experts before its coefficient, and
        *  what the routers did. */
-      ce?: number; balance_loss?: number; router?: RouterReport;
+      ce?: number; balanceLoss?: number; router?: RouterReport;
       /** Mean loss of each task, where rows come from several. */
       tasks?: Record<string, number>;
     }
@@ -189,7 +193,7 @@ export interface DoneEvent {
   step: number;
   /** Of the last step; null when the run had nothing left to do. */
   loss: number | null;
-  best_eval?: number;
+  bestEval?: number;
   seconds: number;
   out: string;
 }

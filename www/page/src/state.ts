@@ -1,21 +1,7 @@
 /** All that the page knows, in one place. Views read it and listen to slices; actions change it. */
 
-import type {
-  AdapterFile,
-  AdapterInfo,
-  Autosave,
-  BaseInfo,
-  BaseSource,
-  CacheEntry,
-  MethodInfo,
-  Plan,
-  Progress,
-  RowPreview,
-  Rows,
-  Setting,
-  Settings,
-  Support,
-} from "weblora";
+import type { AdapterFile, AdapterInfo, Autosave, BaseInfo, BaseSource, CacheEntry, MethodInfo, Plan, Progress, RowPreview, Rows, Setting, Support } from "weblora";
+import type { FormSettings } from "./lib/settings";
 import type { Problem } from "./lib/problem";
 import type { Series } from "./lib/series";
 
@@ -78,7 +64,7 @@ export interface FormState {
   method: string;
   recipe: string;
   /** Only what differs from the defaults. */
-  changed: Settings;
+  changed: FormSettings;
   table: Setting[];
   methods: MethodInfo[];
   /** A PEFT adapter that the run starts from. */
@@ -105,9 +91,9 @@ export interface Run {
   colour: number;
   shown: boolean;
   state: "waiting" | "starting" | "running" | "paused" | "stopping" | "stopped" | "done" | "failed";
-  settings: Settings;
+  settings: FormSettings;
   /** The settings with all defaults, from the start event. */
-  config: Settings;
+  config: FormSettings;
   base: { name: string; hash: string; source: BaseSource };
   rows: ChosenRows;
   step: number;
@@ -338,8 +324,8 @@ function named(sets: Rows[]): Rows[] {
 export const noAnswer = idle;
 
 /** The settings as they would be run: the method and what was changed. Rows with a held-out set of their own are not split again. */
-export function runSettings(): Settings {
-  const settings: Settings = { method: state.form.method, ...state.form.changed };
-  if (chosenRows()?.heldOut) delete settings["eval-split"];
+export function runSettings(): FormSettings {
+  const settings: FormSettings = { method: state.form.method, ...state.form.changed };
+  if (chosenRows()?.heldOut) delete settings["evalSplit"];
   return settings;
 }

@@ -84,7 +84,7 @@ export class Trainer implements Pick<Real, keyof Real> {
   }
 
   async demoSettings(): Promise<T.Settings> {
-    return { name: "demo", method: "lora", rank: 8, alpha: 16, lr: 2e-3, warmup: 5, steps: 60, batch: 16, seq: 64, "eval-every": 20, recompute: false, out: "x" };
+    return { name: "demo", method: "lora", rank: 8, alpha: 16, lr: 2e-3, warmup: 5, steps: 60, batch: 16, seq: 64, evalEvery: 20, recompute: false };
   }
 
   async preview(rows: T.Rows, settings: T.Settings = {}, limit = 20): Promise<{ rows: T.RowPreview[]; total: number; warnings: string[] }> {

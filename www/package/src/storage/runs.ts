@@ -1,7 +1,8 @@
 // Saved runs: what a run needs to go on after the page was closed.
 
 import { WebloraError } from "../errors.js";
-import type { AdapterFile, Autosave, BaseSource, BestAdapter, Restored, Rows, Settings } from "../types.js";
+import type { Autosave, Restored, Settings } from "../crate_types.js";
+import type { AdapterFile, BaseSource, BestAdapter, Rows } from "../types.js";
 import { folder, names, readFile, remove } from "./files.js";
 import { hold } from "./locks.js";
 import { listModels } from "./models.js";

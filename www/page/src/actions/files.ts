@@ -1,6 +1,7 @@
 /** Taking results home and bringing them back. */
 
-import type { AdapterFile, Settings } from "weblora";
+import type { AdapterFile } from "weblora";
+import { fromFile, type FormSettings } from "../lib/settings";
 import { announce } from "../lib/announce";
 import { fileName, save, saveFile } from "../lib/download";
 import { bytes, percent } from "../lib/format";
@@ -115,7 +116,7 @@ const numberedFiles = (files: AdapterFile[], name: string): AdapterFile[] => {
 
 export const stem = (run: Run): string => fileName(`${run.base.name}-${run.name.replace(/^\d+ · /, "")}-step${run.step}`);
 
-const runFile = (run: Run): string => writeRunFile(run.config as Settings, { base: run.base.name, rows: run.rows.name });
+const runFile = (run: Run): string => writeRunFile(run.config as FormSettings, { base: run.base.name, rows: run.rows.name });
 
 async function adapterOf(run: Run): Promise<AdapterFile[]> {
   return run.adapter ?? (run.job ? jobAdapter(run) : currentAdapter());
@@ -194,7 +195,7 @@ async function importCheckpoint(file: File): Promise<void> {
     throw new PageError("adapter", `${file.name} was made on another base than ${info.name}; load that base first.`);
   }
   update("form", { resume: { name: file.name, bytes: new Uint8Array(await file.arrayBuffer()), step: state.step }, init: null });
-  await takeSettings(state.config);
+  await takeSettings(fromFile(state.config));
   announce(`The next run goes on from step ${state.step} of ${file.name}.`);
 }
 

@@ -3,6 +3,7 @@
 import type { AdapterChoice, ChatMessage, Rows } from "weblora";
 import { announce } from "../lib/announce";
 import { exclusive } from "../lib/queue";
+import type { FormSettings } from "../lib/settings";
 import { get, isTraining, update, type Run } from "../state";
 import { trainer } from "../trainer";
 
@@ -54,7 +55,8 @@ export function hideFinale(): void {
 /** The rows that end with one short answer. */
 async function questionsIn(rows: Rows, run: Run, most: number): Promise<Question[]> {
   const made = await trainer();
-  const { rows: seen } = await exclusive(() => made.preview(rows, { ...run.settings, seq: run.config["seq"] ?? run.settings["seq"] }, most));
+  const settings: FormSettings = { ...run.settings, seq: run.config["seq"] ?? run.settings["seq"] };
+  const { rows: seen } = await exclusive(() => made.preview(rows, settings, most));
   const lines = "text" in rows ? rows.text.split("\n") : [];
   return seen.flatMap((row) => {
     const at = row.tokens.findIndex(({ trained }) => trained);

@@ -168,7 +168,7 @@ export function unmixAll(): void {
 
 /** Shares are of the sets that were there. */
 function reshare(): void {
-  const { "data-weights": shares, ...changed } = get().form.changed;
+  const { dataWeights: shares, ...changed } = get().form.changed;
   if (shares !== undefined) update("form", { changed });
 }
 

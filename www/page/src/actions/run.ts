@@ -1,6 +1,7 @@
 /** Starting, pausing, resuming and stopping runs. */
 
 import type { AdapterFile, AdapterFormat, MergedModel, Progress, Restored, Training, TrainOptions } from "weblora";
+import { asForm } from "../lib/settings";
 import { alertUser, announce } from "../lib/announce";
 import { count, loss, plural } from "../lib/format";
 import { problem, PageError } from "../lib/problem";
@@ -91,7 +92,7 @@ async function finish(run: Run): Promise<void> {
   stopClock(run);
   const made = await trainer();
   run.adapter = run.step > 0 ? await exclusive(() => made.exportAdapter()) : null;
-  const better = run.bestStep !== null && run.bestStep > 0 && run.bestStep < run.step && Number(run.config["eval-every"]) > 0;
+  const better = run.bestStep !== null && run.bestStep > 0 && run.bestStep < run.step && Number(run.config["evalEvery"]) > 0;
   run.best = better ? await exclusive(() => made.exportAdapter("best")) : null;
   const ended = run.state === "done" ? "is done" : "was stopped";
   announce(`Run ${run.name} ${ended} after ${plural(run.step, "step")}, loss ${loss(run.series.last("loss"))}.`);
@@ -196,9 +197,9 @@ export async function resumeSaved(key: string, file?: File): Promise<void> {
       throw new PageError("adapter", `This is not the base that the run was made on (${saved.baseName}); choose that file.`);
     }
     await restoreRows(saved.rows, saved.heldOut ?? null);
-    await takeSettings(saved.settings);
+    await takeSettings(asForm(saved.settings));
     const rows = { train: saved.rows, heldOut: saved.heldOut ?? null, name: chosenRows()?.name ?? "" };
-    const run = newRun(saved.settings, rows, key);
+    const run = newRun(asForm(saved.settings), rows, key);
     run.bestStep = saved.best?.step ?? null;
     await drive(run, { resume: saved.checkpoint });
   } catch (error) {

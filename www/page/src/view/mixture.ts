@@ -15,7 +15,7 @@ export function mixtureView(): HTMLElement {
   watch(["rows", "form"], () => {
     const { mixed, train, trainName } = get().rows;
     const names = [...mixed.map(({ name }) => name), ...(train === null ? [] : [trainName])];
-    const shares = get().form.changed["data-weights"];
+    const shares = get().form.changed["dataWeights"];
     show(more, train !== null);
     show(list, mixed.length > 0);
     show(help, mixed.length > 0);
@@ -41,5 +41,5 @@ function readShares(event: Event): void {
   const list = (event.target as HTMLElement).closest("ul");
   const given = [...(list?.querySelectorAll("input") ?? [])].map((input) => input.valueAsNumber);
   const some = given.some((share) => Number.isFinite(share));
-  setSetting("data-weights", some ? given.map((share) => (Number.isFinite(share) ? share : 1)) : undefined);
+  setSetting("dataWeights", some ? given.map((share) => (Number.isFinite(share) ? share : 1)) : undefined);
 }

@@ -129,7 +129,7 @@ function heldOut(): HTMLElement {
   );
   watch(["rows", "form"], () => {
     const { heldOutName } = get().rows;
-    const split = Number(get().form.changed["eval-split"] ?? 0);
+    const split = Number(get().form.changed["evalSplit"] ?? 0);
     const from = heldOutName ? `Held out: ${heldOutName}.` : split > 0 ? `Held out: ${Math.round(100 * split)} % of the rows.` : "No rows are held out; only the training loss is known then.";
     setText(text, from);
     show(remove, heldOutName !== "");
