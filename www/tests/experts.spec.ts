@@ -92,7 +92,10 @@ test("of experts are offered the exports that apply, and they are looked into", 
   await expect(section(page, "Look inside")).toContainText("it can be neither joined nor cut");
   // Plain LoRA has the others.
   await page.getByLabel("Method", { exact: true }).selectOption({ label: "LoRA" });
+  await expect(page.locator('[data-key="experts"]')).toHaveCount(0);
+  await expect(page.locator('.plan[aria-busy="false"]')).toContainText("tokens");
   await page.getByRole("button", { name: "Start another run" }).click();
+  await expect(page.getByRole("region", { name: "Runs" }).locator("tbody tr")).toHaveCount(2);
   await expect(runState(page)).toHaveText(/^done, 12 steps/);
   await expect(home.getByRole("button", { name: "MixLoRA for PyTorch (.zip)" })).toBeHidden();
   await expect(home.getByRole("button", { name: "Adapter for llama.cpp and Ollama (.gguf)" })).toBeVisible();

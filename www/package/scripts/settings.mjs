@@ -1,6 +1,6 @@
 // Writes src/settings.ts, the types of a run's settings, from the crate's own table, as the built wasm module has it:
 //   node scripts/settings.mjs          writes the file
-//   node scripts/settings.mjs --check  fails where it is not what would be written
+//   node scripts/settings.mjs --check  fails where it, or a file that is named, is not what would be written
 
 import { readFile, writeFile } from "node:fs/promises";
 import { fileURLToPath } from "node:url";
@@ -79,13 +79,17 @@ function text() {
     "/** Settings of a run, by its method; without one it is plain LoRA. */",
     `export type Settings = ${methods.map(({ name }) => typeName(name)).join(" | ")};`,
     "",
+    "/** Those of one method. */",
+    'export type SettingsOf<M extends NonNullable<Settings["method"]>> = Extract<Settings, { method?: M }>;',
+    "",
   ].join("\n");
 }
 
 initSync({ module: await readFile(at("../wasm/weblora_bg.wasm")) });
 const made = text();
-if (!process.argv.includes("--check")) await writeFile(TARGET, made);
-else if ((await readFile(TARGET, "utf8").catch(() => "")) !== made) {
-  console.error("src/settings.ts is not what the crate's table says: run `node scripts/settings.mjs` in www/package");
+const [check, file = TARGET] = process.argv.slice(2);
+if (check !== "--check") await writeFile(TARGET, made);
+else if ((await readFile(file, "utf8").catch(() => "")) !== made) {
+  console.error(`${file} is not what the crate's table says: run \`npm run settings\` in www/package`);
   process.exit(1);
 }

@@ -369,3 +369,6 @@ export interface MixloraSwitchSettings extends CommonSettings, Without<"links" |
 
 /** Settings of a run, by its method; without one it is plain LoRA. */
 export type Settings = LoraSettings | ColaSettings | MultiloraSettings | MixloraSettings | MixloraDynamicSettings | MixloraSwitchSettings;
+
+/** Those of one method. */
+export type SettingsOf<M extends NonNullable<Settings["method"]>> = Extract<Settings, { method?: M }>;
