@@ -90,6 +90,16 @@ test("of experts are offered the exports that apply, and they are looked into", 
   await expect(page.getByRole("region", { name: "Medians by expert" }).locator("tbody tr")).toHaveCount(4);
   await page.getByText("Change the adapter").click();
   await expect(section(page, "Look inside")).toContainText("it can be neither joined nor cut");
+  // Brought back, it brings its routing.
+  const again = page.waitForEvent("download");
+  await home.getByRole("button", { name: "MixLoRA adapter (.zip)" }).click();
+  const zip = readFileSync(await (await again).path());
+  await page.getByLabel("Method", { exact: true }).selectOption({ label: "LoRA" });
+  await pick(page, "Import…", { name: "experts.zip", mimeType: "application/zip", buffer: zip });
+  await home.getByLabel("Start the next run from experts.zip").check();
+  await expect(page.getByLabel("Method", { exact: true })).toHaveValue("mixlora");
+  await expect(page.locator('[data-key="experts"] input')).toHaveValue("4");
+  await home.getByLabel("Start the next run from experts.zip").uncheck();
   // Plain LoRA has the others.
   await page.getByLabel("Method", { exact: true }).selectOption({ label: "LoRA" });
   await expect(page.locator('[data-key="experts"]')).toHaveCount(0);

@@ -93,8 +93,8 @@ export class Trainer {
     return this.#caller.call("plan", [toCrate(settings), rows]);
   }
 
-  /** Starts a run. One at a time: a second one fails with code "busy". Several sets of rows are mixed, a task each: by the settings `data-weights` or
-   *  `data-temperature`, and with as many held-out sets, one for each of them in order. */
+  /** Starts a run. One at a time: a second one fails with code "busy". Several sets of rows are mixed, a task each: by the settings `dataWeights` or
+   *  `dataTemperature`, and with as many held-out sets, one for each of them in order. */
   train(settings: Settings, rows: Rows | Rows[], options: TrainOptions = {}): Training {
     const { onProgress, signal, ...rest } = options;
     // Asked for here, since a Worker may not: without it the browser may clear the storage when the disk gets full.
@@ -166,7 +166,7 @@ export class Trainer {
     return this.#caller.call("evaluate", [rows, options.adapter ?? "none", options.strictBase ?? false], { signal: options.signal });
   }
 
-  /** The adapter being trained, as the files of a PEFT folder; "best": as it was at the lowest held-out loss of a run with `eval-every`; or one whose
+  /** The adapter being trained, as the files of a PEFT folder; "best": as it was at the lowest held-out loss of a run with `evalEvery`; or one whose
    *  files are given. With the format "gguf" it is one file, adapter.gguf, that llama.cpp (`--lora`) and Ollama (`ADAPTER`) load beside a GGUF of the
    *  loaded base; with "mixlora-bin" a MixLoRA adapter for its authors' programs. */
   exportAdapter(which: "current" | "best" | AdapterFile[] = "current", options: { format?: AdapterFormat } = {}): Promise<AdapterFile[]> {

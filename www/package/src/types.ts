@@ -268,7 +268,7 @@ export interface TrainOptions {
   resume?: Uint8Array;
   /** Name of the job in events; default "main". */
   job?: string;
-  /** Save the run under this key in the origin's storage: every `save-every` steps, on pause and stop, when the page is hidden, and at
+  /** Save the run under this key in the origin's storage: every `saveEvery` steps, on pause and stop, when the page is hidden, and at
    *  least every half minute. Deleted by `discard`, not at the end of the run. */
   autosave?: string;
   /** Measure which kernels are fastest here when that is not known yet; default: only for models of 20 M parameters and more. */
@@ -359,7 +359,7 @@ export interface Restored {
   adapter?: AdapterFile[];
   /** Of a job among several. */
   job?: { name: string; priority: number; group?: string; curve?: string };
-  /** Of a run with `eval-every`. Once the run goes on, `exportAdapter("best")` gives it, too, until there is a better one. */
+  /** Of a run with `evalEvery`. Once the run goes on, `exportAdapter("best")` gives it, too, until there is a better one. */
   best?: BestAdapter;
   /** Undefined when the base was a file that is not kept: ask the user for it by `baseName`, and compare `contentHash`. */
   base?: BaseSource;

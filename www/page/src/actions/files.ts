@@ -5,7 +5,7 @@ import { fromFile, type FormSettings } from "../lib/settings";
 import { announce } from "../lib/announce";
 import { fileName, save, saveFile } from "../lib/download";
 import { bytes, percent } from "../lib/format";
-import { baseName, findAdapter, pack, unpack } from "../lib/archive";
+import { baseName, findAdapter, pack, routingOf, unpack } from "../lib/archive";
 import { PageError } from "../lib/problem";
 import { exclusive } from "../lib/queue";
 import { writeRunFile } from "../lib/runfile";
@@ -13,7 +13,7 @@ import { checkpointState, sniff } from "../lib/sniff";
 import { activeRun, get, isJobUnderWay, isTraining, shownRun, update, type Run } from "../state";
 import { report, trainer } from "../trainer";
 import { loadBase } from "./base";
-import { importRunFile, takeSettings } from "./form";
+import { importRunFile, setMethod, setSetting, takeSettings } from "./form";
 import { jobAdapter } from "./jobs";
 import { adapterAs, currentAdapter, currentCheckpoint, mergedModel } from "./run";
 import { heldOutFromFile, mixCurrent, rowsFromFile, rowsFromText, unmixAll } from "./rows";
@@ -221,9 +221,15 @@ async function checkAdapter(files: AdapterFile[]): Promise<void> {
 }
 
 /** Lets the next run start from the imported adapter, or not. */
-export function startFromImported(on: boolean): void {
+export async function startFromImported(on: boolean): Promise<void> {
   const { imported } = get().trial;
   update("form", { init: on && imported ? imported : null, resume: on ? null : get().form.resume });
+  // Experts are trained on with the routing that they have.
+  const routing = on && imported ? routingOf(imported.files) : null;
+  if (!routing) return;
+  await setMethod(routing.method);
+  setSetting("experts", routing.experts);
+  if (routing.topK !== undefined) setSetting("topK", routing.topK);
 }
 
 /** The run whose results are taken home. */

@@ -43,16 +43,19 @@ export function findAdapter(files: AdapterFile[]): AdapterFile[] | null {
   return inside.filter((file) => known.test(file.name)).map((file) => ({ name: baseName(file.name), bytes: file.bytes }));
 }
 
-/** Whether an adapter has routers and experts. */
-export function hasExperts(files: AdapterFile[]): boolean {
+/** The routing of an adapter with experts; `null` of any other. What it says is checked by the crate. */
+export function routingOf(files: AdapterFile[]): { method: string; experts: unknown; topK: unknown } | null {
   const config = files.find(({ name }) => name === "adapter_config.json");
   try {
-    const { peft_type: kind } = JSON.parse(new TextDecoder().decode(config?.bytes)) as { peft_type?: unknown };
-    return kind === "MIXLORA";
+    const { peft_type: kind, routing_strategy: method = "mixlora", num_experts: experts, top_k: topK } = JSON.parse(new TextDecoder().decode(config?.bytes)) as Record<string, unknown>;
+    return kind === "MIXLORA" ? { method: method === "mixtral" ? "mixlora" : String(method), experts, topK } : null;
   } catch {
-    return false;
+    return null;
   }
 }
+
+/** Whether an adapter has routers and experts. */
+export const hasExperts = (files: AdapterFile[]): boolean => routingOf(files) !== null;
 
 /** The part after the last slash. */
 export const baseName = (path: string): string => path.slice(path.lastIndexOf("/") + 1);

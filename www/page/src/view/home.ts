@@ -81,7 +81,7 @@ function share(): HTMLElement {
 }
 
 function importZone(): HTMLElement {
-  const box = h("input", { type: "checkbox", onchange: () => startFromImported(box.checked) });
+  const box = h("input", { type: "checkbox", onchange: () => void startFromImported(box.checked) });
   const from = h("label", { class: "check", hidden: true }, box, h("span", {}));
   const zone = h(
     "div",
