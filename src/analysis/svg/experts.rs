@@ -19,7 +19,7 @@ pub fn experts(name: &str, report: &ExpertsReport) -> String {
     let title = format!("Experts: {name}");
     let size = ((MARGINS + 34.0 * report.experts as f64).max(230.0), (64.0 + 15.0 * report.blocks.len() as f64).max(150.0));
     let under = match report.load_steps {
-        Some(steps) => format!("used evenly, all experts of a block have the same share; load of the last {steps} steps"),
+        Some(steps) => format!("used evenly, all experts of a block have the same share; load: mean over the run's end, steps: {steps}"),
         None => "experts that share the work are alike in size; how much they were used is in a run's events (--events)".to_owned(),
     };
     let mut page = Page::new(shown.len(), shown.len(), size, &title, &under);

@@ -176,7 +176,7 @@ fn show_adapter(report: &AdapterReport, output: &mut Output) -> Result<()> {
 fn show_experts(report: &AdapterReport, output: &mut Output) -> Result<()> {
     let Some(experts) = &report.experts else { return Ok(()) };
     if let Some(steps) = experts.load_steps {
-        output.print(&format!("  (load: share of tokens in the last {steps} steps)"))?;
+        output.print(&format!("  (load: share of tokens, mean over the run's end, steps: {steps})"))?;
     }
     for block in &experts.blocks {
         let line = |values: &[f64]| values.iter().map(|x| format!(" {x:9.2e}")).collect::<String>();

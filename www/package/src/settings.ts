@@ -83,6 +83,14 @@ export interface CommonSettings {
   seed?: number;
   /** Shuffle the rows anew in every epoch; default true. */
   shuffle?: boolean;
+  /** Share of each set of rows in a pass; its number of rows when not given. */
+  dataWeights?: number[];
+  /** @deprecated The name of before: `dataWeights`. */
+  "data-weights"?: number[];
+  /** Shares of the sets of rows by size to the power 1 / T: 1 is by size, larger is more even; at least 0. */
+  dataTemperature?: number;
+  /** @deprecated The name of before: `dataTemperature`. */
+  "data-temperature"?: number;
   /** How rows become text; default "auto". */
   format?: "auto" | "plain" | "chat" | "alpaca";
   /** Chat template: chatml, llama3, mistral, gemma, alpaca, or Jinja; the model's own when not given. */
