@@ -69,7 +69,8 @@ impl TrainData {
     /// Names the token.
     pub fn check_tokens(&self, model: &ModelConfig) -> Result<()> {
         let labelled = self.tasks.iter().flat_map(|task| &task.labelled).flat_map(|row| &row.candidates);
-        self.train.iter().chain(&self.held_out).chain(labelled).try_for_each(|row| check_tokens(&row.tokens, model))
+        let rows = self.train.iter().chain(&self.held_out).chain(labelled).flat_map(Example::documents);
+        rows.map(|row| row.tokens.as_slice()).try_for_each(|tokens| check_tokens(tokens, model))
     }
 
     /// Whether there is more than one task to tell apart.
@@ -87,10 +88,19 @@ impl TrainData {
         ranges(self.tasks.iter().map(|task| task.held_out))
     }
 
-    /// Tokens of the longest row that is only evaluated.
+    /// Tokens of the longest document that is only evaluated.
     pub fn longest_held_out(&self) -> usize {
+        self.evaluated().map(Example::longest).max().unwrap_or(0)
+    }
+
+    /// Rows of a batch that the largest row takes which is only evaluated.
+    pub fn largest_held_out(&self) -> usize {
+        self.evaluated().map(Example::rows).max().unwrap_or(0)
+    }
+
+    fn evaluated(&self) -> impl Iterator<Item = &Example> {
         let candidates = self.tasks.iter().flat_map(|task| &task.labelled).flat_map(|row| &row.candidates);
-        self.held_out.iter().chain(candidates).map(|example| example.tokens.len()).max().unwrap_or(0)
+        self.held_out.iter().chain(candidates)
     }
 
     /// What deals the training rows out in steps of `rows` tokens: in the settings' shares, else every row once an epoch.

@@ -4,10 +4,10 @@
 use super::chain::KnotReport;
 use super::config::TrainConfig;
 use super::events::{Event, StepReport};
-use super::job::Seat;
 use super::progress::Progress;
 use super::routing::CollapseWatch;
 use super::score::HeldOut;
+use super::seat::Seat;
 use super::trainer::Trainer;
 use crate::gpu::Gpu;
 use crate::{Error, Result};

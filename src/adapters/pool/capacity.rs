@@ -56,6 +56,8 @@ pub struct Capacity {
     pub dropout: bool,
     /// Whether a job may store factors as f16.
     pub half: bool,
+    /// Whether a job may train on pairs of answers: what their targets weigh follows from a pass of the head before.
+    pub pairs: bool,
 }
 
 impl Capacity {
@@ -76,6 +78,7 @@ impl Capacity {
             norms: layout.norms.len(),
             dropout: layout.dropout > 0.0,
             half: layout.half,
+            pairs: false,
         }
     }
 
@@ -102,6 +105,7 @@ impl Capacity {
             norms: self.norms.max(other.norms),
             dropout: self.dropout || other.dropout,
             half: self.half || other.half,
+            pairs: self.pairs || other.pairs,
         }
     }
 
@@ -132,5 +136,6 @@ impl Capacity {
             && need.norms <= self.norms
             && (self.dropout || !need.dropout)
             && (self.half || !need.half)
+            && (self.pairs || !need.pairs)
     }
 }

@@ -5,6 +5,7 @@ mod capacity;
 mod experts;
 mod modules;
 mod norms;
+mod reference;
 mod slots;
 mod spans;
 
@@ -18,6 +19,7 @@ pub use modules::ModuleCapacity;
 use self::experts::ExpertTables;
 use self::modules::{Base, ModuleTables};
 use self::norms::NormTables;
+use self::reference::Reference;
 use self::slots::{groups, not_one, site_row};
 use self::spans::Spans;
 use super::layout::AdapterLayout;
@@ -43,6 +45,8 @@ pub struct AdapterPool {
     sites: BTreeMap<Site, SiteInfo>,
     rows: Vec<SiteRow>,
     placed: Vec<Option<Allocation>>,
+    /// By the number of the job that trains.
+    references: Vec<Option<Reference>>,
     values: Spans,
     grads: Spans,
     capacity: Capacity,
@@ -104,6 +108,7 @@ impl AdapterPool {
             sites,
             rows,
             placed: vec![None; jobs],
+            references: vec![None; jobs],
             values: Spans::new(capacity.values),
             grads: Spans::new(capacity.grads),
             capacity,
@@ -171,6 +176,7 @@ impl AdapterPool {
             experts.describe(job, layout, values.start, (&offsets, grads.start))?;
         }
         self.norms.set(job, layout, values.start, (&offsets, grads.start));
+        self.describe_reference(job, layout);
         Ok(())
     }
 
@@ -185,6 +191,11 @@ impl AdapterPool {
             experts.remove(job);
         }
         self.norms.remove(job);
+        self.remove_reference(job);
+        self.clear_rows(job);
+    }
+
+    fn clear_rows(&mut self, job: usize) {
         self.rows.iter_mut().skip(job).step_by(self.capacity.jobs.max(1)).for_each(|row| *row = SiteRow::default());
     }
 
