@@ -155,6 +155,16 @@ pub fn chat_of(folder: Folder<'_>) -> Result<ChatOptions> {
     Ok(ChatOptions { template: text("chat-template").map(str::to_owned), date: text("date").and_then(|day| day.parse().ok()) })
 }
 
+/// `model` with the rotary angles that the adapter in `folder` was trained with; as it is where the folder does not say, or cannot be read, which is
+/// told when the adapter itself is.
+///
+/// # Errors
+/// Angles that this model's cannot be stretched to.
+pub fn angles_of(folder: Folder<'_>, model: &ModelConfig) -> Result<ModelConfig> {
+    let note = folder.note.and_then(|bytes| serde_json::from_slice::<Note>(bytes).ok());
+    note.map_or_else(|| Ok(model.clone()), |note| stretch::of_settings(model, &note.config))
+}
+
 /// An adapter as it is used for inference: its layout and values.
 pub type LaidOut = (AdapterLayout, Vec<f32>);
 

@@ -7,7 +7,7 @@ use std::rc::Rc;
 use serde_json::{Value, json};
 
 use super::options::Rows;
-use super::run::Job;
+use super::run::{Job, row_files};
 use super::source::{Foreign, JsByteSource};
 use super::writing::Writer;
 use crate::formats::{BaseId, ByteSource, ModelFile};
@@ -152,16 +152,16 @@ impl State {
     }
 
     /// What a run would take.
-    pub fn plan(&self, settings: Option<Map>, rows: Option<Rows>) -> Result<Value> {
+    pub fn plan(&self, settings: Option<Map>, rows: &[Rows]) -> Result<Value> {
         let base = loaded(&self.base)?;
         let mut settings = settings.unwrap_or_default();
         settings.insert("quantize".into(), base.quantize.as_str().into());
         let mut data = None;
-        if let Some(rows) = rows {
-            rows.settle(&mut settings);
+        if !rows.is_empty() {
+            Rows::settle_all(rows, &mut settings)?;
             let mut config = TrainConfig { eval_every: 0, ..TrainConfig::from_map(&settings)? };
             config.begin_today(&base.tokenizer);
-            data = Some(TrainData::read(&config, &base.tokenizer, &[(rows.name(), rows.bytes()?)], &[])?.0);
+            data = Some(TrainData::read(&config, &base.tokenizer, &row_files(rows)?, &[])?.0);
         }
         let config = TrainConfig::from_map(&settings)?;
         let plan = match self.planned(base, &config, data.as_ref()) {
