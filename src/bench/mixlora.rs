@@ -157,7 +157,7 @@ fn declare(scene: &mut Scene, form: Form, (d, f): (usize, usize), rows: usize) -
     let gate_up = Matrix { members: vec![f, f], ..scene.matrix(&Q4_1, 2 * f, d)? };
     let down = scene.matrix(&Q4_1, d, f)?;
     let (n, dy) = (scene.noise("n", rows * d)?, scene.noise("dy", rows * d)?);
-    let inputs = Inputs::declare(&mut scene.store, rows)?;
+    let inputs = Inputs::declare(&mut scene.store, rows, false)?;
     let pool = AdapterPool::of(&[&layout], &config, &mut scene.store, inputs.row_job)?;
     Ok(Parts { pool, inputs, gate_up: Siblings::Joint(gate_up), down, n, dy, widths: (d, f) })
 }

@@ -104,7 +104,8 @@ impl Job {
 
     /// Whether one that was read can be at this step boundary.
     pub(super) fn is_before(&self, boundary: u64) -> bool {
-        let counts = [self.served, self.passes, self.resident, self.steps, self.tokens, self.spec.left, self.spec.max_rows, self.curve.steps()];
+        let counts =
+            [self.served, self.passes, self.resident, self.steps, self.tokens, self.spec.left, self.spec.max_rows, self.curve.steps()];
         self.arrived <= boundary && self.last_taken <= boundary && counts.into_iter().all(|count| count < MANY) && self.spec.next.is_sound()
     }
 

@@ -49,7 +49,8 @@ enum Config {
     /// Attention over rows of 512 to 32768 tokens, full and in the shifted groups of LongLoRA
     Attention,
     /// The feed-forward layer of SmolLM2-135M and Llama-3.2-1B with eight routed experts, beside the dense one and the naive form
-    Mixlora,
+    #[value(name = "mixlora")]
+    Experts,
     /// Other methods beside plain LoRA of the same size, instead of the step, for every step named (default demo)
     Methods,
     /// Eight jobs in one pass beside each of them alone, instead of the step, for every step named (default the model given, or demo)
@@ -88,7 +89,7 @@ pub fn run(args: &BenchArgs, output: &mut Output) -> Result<()> {
         kernels: configs.contains(&Config::Kernels),
         attention: configs.contains(&Config::Attention),
         methods: configs.contains(&Config::Methods),
-        mixlora: configs.contains(&Config::Mixlora),
+        mixlora: configs.contains(&Config::Experts),
         jobs: configs.contains(&Config::Jobs),
         quick: args.quick,
         profile: args.profile,
@@ -105,7 +106,7 @@ async fn workloads(args: &BenchArgs, configs: &[Config]) -> Result<Vec<Workload>
     let mut workloads = Vec::new();
     for config in configs {
         workloads.push(match config {
-            Config::Kernels | Config::Attention | Config::Methods | Config::Mixlora | Config::Jobs => continue,
+            Config::Kernels | Config::Attention | Config::Methods | Config::Experts | Config::Jobs => continue,
             Config::StepS => Workload::small().await?,
             Config::StepM => Workload::medium().await?,
             Config::Demo => Workload::new("demo", demo::model().await?, 16, 32),

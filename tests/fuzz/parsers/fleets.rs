@@ -26,8 +26,10 @@ pub static FLEET: Parser = Parser { name: "fleet", seeds, dictionary: words, run
 const BOUNDARIES: usize = 12;
 
 fn words() -> Vec<&'static str> {
-    let own = ["waiting", "running", "paused", "user", "memory", "rung", "done", "stopped", "failed", "stepped", "evaluated", "asha", "halving"];
-    let more = ["fair", "shortest", "fifo", "min-pad", "first_rung", "first-rung", "eta", "left", "served", "a-1.safetensors", "1e308", "NaN"];
+    let own =
+        ["waiting", "running", "paused", "user", "memory", "rung", "done", "stopped", "failed", "stepped", "evaluated", "asha", "halving"];
+    let more =
+        ["fair", "shortest", "fifo", "min-pad", "first_rung", "first-rung", "eta", "left", "served", "a-1.safetensors", "1e308", "NaN"];
     setting_words().into_iter().chain(own).chain(more).collect()
 }
 
@@ -92,9 +94,7 @@ fn manifest(hash: &str, rules: &[&str]) -> Value {
     }
     let stop = json!({ "request": { "job": 2, "what": "stop" } });
     scheduler.decide(&[serde_json::from_value(stop.clone()).unwrap()], &|_: &[&Job]| 1000);
-    let member = |name: &str, file: Value| {
-        json!({ "config": config(name, json!({})).to_map(), "total": 4, "done": 1, "last": "2.5", "progress": Progress::default(), "file": file })
-    };
+    let member = |name: &str, file: Value| json!({ "config": config(name, json!({})).to_map(), "total": 4, "done": 1, "last": "2.5", "progress": Progress::default(), "file": file });
     json!({
         "version": 1, "weblora": "0.1.0", "base_hash": hash, "asked": asked,
         "sizes": { "founders": 3, "rows": 96, "positions": 96, "recompute": false, "kernels": { "device": "a GPU", "choices": { "case": "x" } } },
@@ -128,7 +128,10 @@ fn read(input: &Input) -> Result<()> {
     state.is_over();
     state.check_options(&Options::default()).ok();
     let whole: Value = serde_json::from_str(&text).map_err(wrong)?;
-    decide(serde_json::from_value(whole["scheduler"].clone()).map_err(wrong)?, serde_json::from_value(whole["told"].clone()).map_err(wrong)?);
+    decide(
+        serde_json::from_value(whole["scheduler"].clone()).map_err(wrong)?,
+        serde_json::from_value(whole["told"].clone()).map_err(wrong)?,
+    );
     let found = state.members.iter().map(|member| {
         let file = member.file.clone()?;
         Some(Ok(Found { data: data(), file, bytes: input[1].bytes.clone() }))

@@ -158,7 +158,8 @@ fn train(args: &JobsArgs, output: &mut Output) -> Result<()> {
     };
     let on = On { model: &model, hash: &hash };
     let mut device = Device::open(&args.device)?;
-    let (plan, folder) = if args.resume { resume(&file, on, &mut device, output)? } else { begin(file, on, existing, &mut device, output)? };
+    let (plan, folder) =
+        if args.resume { resume(&file, on, &mut device, output)? } else { begin(file, on, existing, &mut device, output)? };
     let planned = plan.planned.footprint().total();
     let (places, spare_bytes) = plan.room();
     let stop = Stop::listen()?;
