@@ -5,6 +5,7 @@ mod adapter_files;
 mod analysis;
 mod convert;
 mod edit;
+mod export;
 mod jobs;
 mod jobs_api;
 mod options;
@@ -182,9 +183,9 @@ impl Engine {
     pub fn plan(
         &self,
         #[wasm_bindgen(unchecked_param_type = "Settings")] settings: JsValue,
-        #[wasm_bindgen(unchecked_param_type = "Rows | undefined")] rows: JsValue,
+        #[wasm_bindgen(unchecked_param_type = "Rows | Rows[] | undefined")] rows: JsValue,
     ) -> Result<JsValue, JsValue> {
-        self.at_once("plan", |state| to_js(&state.plan(settings_from_js(settings)?, from_js(rows, "rows")?)?))
+        self.at_once("plan", |state| to_js(&state.plan(settings_from_js(settings)?, &options::Rows::read_all(rows, "rows")?)?))
     }
 
     /// Prepares a run and returns its first events. `progress` is called with a phase, what is done and the total.
@@ -230,10 +231,17 @@ impl Engine {
         self.alone("exportAdapter", async |state| options::adapter_to_js(&state.export().await?)).await
     }
 
-    /// An adapter as one GGUF file for llama.cpp and Ollama, for the loaded base.
-    #[wasm_bindgen(js_name = adapterGguf, unchecked_return_type = "AdapterFile[]")]
-    pub async fn adapter_gguf(&self, #[wasm_bindgen(unchecked_param_type = "AdapterFile[]")] files: JsValue) -> Result<JsValue, JsValue> {
-        self.alone("exportAdapter", async |state| options::adapter_to_js(&[state.adapter_gguf(&options::adapter_files(&files)?).await?]))
+    /// An adapter in the files of another program, or merged into the loaded base; `to` and `format` as for `weblora export`. The files go to
+    /// `sink` piece by piece.
+    #[wasm_bindgen(js_name = exportTo, unchecked_return_type = "ExportReport")]
+    pub async fn export_to(
+        &self,
+        #[wasm_bindgen(unchecked_param_type = "AdapterFile[]")] files: JsValue,
+        to: &str,
+        format: Option<String>,
+        sink: export::JsSink,
+    ) -> Result<JsValue, JsValue> {
+        self.alone("export", async |state| to_js(&state.export_to(&options::adapter_files(&files)?, to, format.as_deref(), sink).await?))
             .await
     }
 

@@ -4,11 +4,13 @@ use std::collections::HashMap;
 
 use serde::{Deserialize, Serialize};
 
+use super::experts::ExpertsReport;
 use super::factors::{Factors, decompose, inner_product};
 use super::links::{Links, links};
 use super::modules::{self, ModuleReport, Modules, SiteModules};
 use super::similarity::{Similarity, similarity};
 use super::spectrum::{Spectrum, spectrum_of_sum};
+use crate::adapters::mixlora::expert_name;
 use crate::adapters::{Projection, Site};
 use crate::{Error, Result};
 
@@ -17,21 +19,33 @@ use crate::{Error, Result};
 pub struct SiteFactors<'a> {
     /// Where.
     pub site: Site,
+    /// Which expert's, where the site has experts.
+    pub expert: Option<usize>,
     /// The products, all of one shape; at least one.
     pub links: Vec<Factors<'a>>,
     /// Which link of the chain each product is, ascending from 0.
     pub numbers: Vec<usize>,
 }
 
+impl SiteFactors<'_> {
+    /// Short name of the site, or of the expert at it.
+    pub fn name(&self) -> String {
+        self.expert.map_or_else(|| self.site.to_string(), |expert| expert_name(self.site, expert))
+    }
+}
+
 /// What one site does.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct SiteReport {
-    /// Short name: `layers.0.self_attn.q_proj`.
+    /// Short name: `layers.0.self_attn.q_proj`, of an expert `layers.0.mlp.experts.3.gate_proj`.
     pub site: String,
     /// Block, from 0.
     pub layer: usize,
     /// Short name: `q`.
     pub projection: String,
+    /// Which expert's, where the site has experts.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub expert: Option<usize>,
     /// Sizes of the weight.
     pub out_features: usize,
     /// Sizes of the weight.
@@ -83,6 +97,9 @@ pub struct AdapterReport {
     /// Medians over the sites by module; empty where no modules are known.
     #[serde(skip_serializing_if = "Vec::is_empty", default)]
     pub modules: Vec<ModuleReport>,
+    /// Experts and routers; absent where there are none.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub experts: Option<ExpertsReport>,
     /// Every site, in the adapter's order.
     pub sites: Vec<SiteReport>,
 }
@@ -160,9 +177,10 @@ pub fn report(name: &str, sites: &[SiteFactors<'_>], with_links: bool) -> Adapte
     let site = |s: &SiteFactors<'_>| {
         let (out_features, in_features) = s.links.first().map_or((0, 0), Factors::shape);
         SiteReport {
-            site: s.site.to_string(),
+            site: s.name(),
             layer: s.site.layer,
             projection: s.site.projection.short_name().to_owned(),
+            expert: s.expert,
             out_features,
             in_features,
             rank_sum: s.links.iter().map(Factors::rank).sum(),
@@ -173,7 +191,7 @@ pub fn report(name: &str, sites: &[SiteFactors<'_>], with_links: bool) -> Adapte
     };
     let sites: Vec<SiteReport> = sites.iter().map(site).collect();
     let projections = Projection::ALL.iter().filter_map(|p| summary(p.short_name(), &sites)).collect();
-    AdapterReport { name: name.to_owned(), projections, modules: Vec::new(), sites }
+    AdapterReport { name: name.to_owned(), projections, modules: Vec::new(), experts: None, sites }
 }
 
 fn summary(projection: &str, sites: &[SiteReport]) -> Option<ProjectionSummary> {
@@ -207,13 +225,13 @@ pub fn median(numbers: impl IntoIterator<Item = f64>) -> Option<f64> {
 /// When they have no site in common, or a site is of another shape: then they are not of one base.
 pub fn compare(first: (&str, &[SiteFactors<'_>]), second: (&str, &[SiteFactors<'_>])) -> Result<PairReport> {
     let error = |problem: String| Error::Adapter { adapter: second.0.to_owned(), problem, hint: "compare adapters of one base" };
-    let others: HashMap<Site, &SiteFactors<'_>> = second.1.iter().map(|y| (y.site, y)).collect();
+    let others: HashMap<(Site, Option<usize>), &SiteFactors<'_>> = second.1.iter().map(|y| ((y.site, y.expert), y)).collect();
     let mut sites = Vec::new();
     for x in first.1 {
-        let Some(y) = others.get(&x.site) else { continue };
+        let Some(y) = others.get(&(x.site, x.expert)) else { continue };
         let (shape, other) = (x.links[0].shape(), y.links[0].shape());
         if shape != other {
-            return Err(error(format!("{} is {other:?} here and {shape:?} in {}", x.site, first.0)));
+            return Err(error(format!("{} is {other:?} here and {shape:?} in {}", x.name(), first.0)));
         }
         let (a, b) = (decompose(&x.links), decompose(&y.links));
         let phi = similarity(&a, &b);
@@ -222,7 +240,7 @@ pub fn compare(first: (&str, &[SiteFactors<'_>]), second: (&str, &[SiteFactors<'
         let norms = norm(&a.values) * norm(&b.values);
         let product: f64 = x.links.iter().flat_map(|f| y.links.iter().map(move |g| inner_product(f, g))).sum();
         sites.push(PairSite {
-            site: x.site.to_string(),
+            site: x.name(),
             layer: x.site.layer,
             projection: x.site.projection.short_name().to_owned(),
             left: phi.whole().0,

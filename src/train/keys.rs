@@ -61,6 +61,7 @@ pub const KEYS: &[Key] = &[
     Key { key: "alpha-pattern", kind: Kind::Patterns, default: "null", help: "Another alpha for the layers that a name or regular expression covers" },
     number("dropout", 0.0, 1.0, "0", "Probability that an element of an adapter's input is dropped"),
     switch("train-norms", "false", "Train the weights of all norms too, as LongLoRA does; without weight decay"),
+    switch("train-embeddings", "false", "Train the embeddings of the rows' tokens too; a tied head stays the base's; without weight decay"),
     count("steps", 1, MANY, "null", "Optimizer steps; excludes epochs"),
     count("epochs", 1, MANY, "null", "Passes over the rows; without it and without steps one, or more where the rows are few: at least 60 steps"),
     count("batch", 1, ROWS, "4", "Sequences in a micro-batch: batch x seq tokens, which short rows share; batch-rows where that is given"),
@@ -87,6 +88,8 @@ pub const KEYS: &[Key] = &[
     number("eps", 0.0, f64::MAX, "1e-8", "AdamW's epsilon"),
     count("seed", 0, MANY, "0", "Seed of everything random"),
     switch("shuffle", "true", "Shuffle the rows anew in every epoch"),
+    Key { key: "data-weights", kind: Kind::Option(OptionKind::Numbers), default: "null", help: "Share of each set of rows in a pass; its number of rows when not given" },
+    number("data-temperature", 0.0, f64::MAX, "null", "Shares of the sets of rows by size to the power 1 / T: 1 is by size, larger is more even"),
     choice("format", &["auto", "plain", "chat", "alpaca"], r#""auto""#, "How rows become text"),
     Key { key: "chat-template", kind: Kind::Text, default: "null", help: "Chat template: chatml, llama3, mistral, gemma, alpaca, or Jinja; the model's own when not given" },
     Key { key: "date", kind: Kind::Text, default: "null", help: "The day that chat templates take for today, as 2024-07-26; the day on which the run begins when not given" },
@@ -231,9 +234,9 @@ mod tests {
                 }
                 Kind::Option(OptionKind::Switch) => assert!(read(key, json!("?")).is_err() && read(key, json!(true)).is_ok(), "{key}"),
                 Kind::Text => assert!(read(key, json!([7])).is_err(), "{key}"),
-                Kind::Names | Kind::Patterns | Kind::Option(OptionKind::Counts | OptionKind::Numbers) => {
-                    assert!(read(key, json!(7)).is_err(), "{key}")
-                }
+                // A number alone is a list of one.
+                Kind::Option(OptionKind::Numbers) => assert!(read(key, json!("?")).is_err() && read(key, json!([2, 1])).is_ok(), "{key}"),
+                Kind::Names | Kind::Patterns | Kind::Option(OptionKind::Counts) => assert!(read(key, json!(7)).is_err(), "{key}"),
             }
         }
     }

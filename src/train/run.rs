@@ -3,6 +3,7 @@
 
 use super::chain::KnotReport;
 use super::config::TrainConfig;
+use super::embeddings;
 use super::events::{Event, StepReport};
 use super::progress::Progress;
 use super::routing::CollapseWatch;
@@ -208,7 +209,8 @@ impl Run {
         let slower = trainer.job().lr_changes().last().filter(|change| change.step == self.done);
         let slower = slower.map(|change| format!("the learning rate is {} from here on, it was {}", change.to, change.from));
         let kernels = trainer.job().resumed_kernels().cloned().and_then(|saved| trainer.session().kernels().difference(&saved));
-        let own = trainer.passes().warnings().into_iter().chain(self.config.warnings(self.total));
+        let embeddings = embeddings::warning(trainer.layout(), &trainer.job().model);
+        let own = trainer.passes().warnings().into_iter().chain(self.config.warnings(self.total)).chain(embeddings);
         let warnings = warnings.into_iter().chain(own).chain(trainer.rounding().warning().map(str::to_owned)).chain(slower).chain(kernels);
         let warning = |message| Event::Warning { job: Some(self.config.name.clone()), message };
         std::iter::once(start).chain(warnings.map(warning)).collect()

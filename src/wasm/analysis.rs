@@ -5,12 +5,13 @@ use serde::Serialize;
 use super::options::AdapterFiles;
 use super::run::running;
 use super::state::State;
-use crate::analysis::report::{AdapterReport, report};
+use crate::analysis::report::AdapterReport;
 use crate::analysis::svg;
 use crate::analysis::{SiteModules, mean_scales, scale_words};
+use crate::export::adapter::Adapter;
 use crate::export::chain::Chain;
-use crate::export::peft::{Folder, PeftAdapter};
-use crate::export::update::site_factors;
+use crate::export::peft::Folder;
+use crate::export::update::Inside;
 use crate::{Error, Result};
 
 /// What errors call the files of a page.
@@ -72,7 +73,11 @@ impl State {
 
 fn report_of(files: &AdapterFiles) -> Result<AdapterReport> {
     let folder = Folder::of(ADAPTER, files)?;
-    let (adapter, manifest) = (PeftAdapter::read_alone(folder)?, folder.chain);
-    let parts = if manifest.is_some() { Chain::read_chain(ADAPTER, adapter, manifest)?.split() } else { vec![adapter] };
-    Ok(report(ADAPTER, &site_factors(&parts)?, manifest.is_some()))
+    let manifest = folder.chain;
+    let inside = match Adapter::read(folder, None)? {
+        Adapter::Routed(adapter) => Inside::Routed(Box::new(adapter)),
+        Adapter::Plain(adapter) if manifest.is_some() => Inside::Links(Chain::read_chain(ADAPTER, adapter, manifest)?.split()),
+        Adapter::Plain(adapter) => Inside::Links(vec![adapter]),
+    };
+    Ok(inside.report(ADAPTER, &inside.factors()?, manifest.is_some()))
 }

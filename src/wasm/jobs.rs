@@ -3,9 +3,9 @@
 use serde::Serialize;
 use serde_json::{Value, json};
 
-use super::convert::{field, from_js, settings_from_js};
+use super::convert::{field, settings_from_js};
 use super::options::{AdapterFiles, Callback, Rows, adapter_from_js, bytes_from_js};
-use super::run::{ADAPTER, row_file};
+use super::run::{ADAPTER, row_files};
 use super::state::{Base, State, loaded};
 use crate::export::peft::{File, Folder};
 use crate::jobs::curve::Curve;
@@ -22,8 +22,8 @@ use crate::{Error, Result};
 pub struct JobOptions {
     name: String,
     settings: Map,
-    rows: Rows,
-    held_out: Option<Rows>,
+    rows: Vec<Rows>,
+    held_out: Vec<Rows>,
     init_adapter: Option<AdapterFiles>,
     priority: i64,
     group: Option<String>,
@@ -42,8 +42,8 @@ impl JobOptions {
         Ok(Self {
             name: get("name")?.as_string().ok_or_else(|| Error::config("name", "is missing", "give every job a name"))?,
             settings: settings_from_js(get("settings")?)?.unwrap_or_default(),
-            rows: from_js(get("rows")?, "rows")?,
-            held_out: from_js(get("heldOut")?, "heldOut")?,
+            rows: Rows::read_all(get("rows")?, "rows")?,
+            held_out: Rows::read_all(get("heldOut")?, "heldOut")?,
             init_adapter: adapter_from_js(&get("initAdapter")?)?,
             priority: get("priority")?.as_f64().unwrap_or_default() as i64,
             group: get("group")?.as_string(),
@@ -55,7 +55,7 @@ impl JobOptions {
     fn open(self, base: &Base) -> Result<(Entry, Vec<String>)> {
         let Self { name, mut settings, rows, held_out, init_adapter, priority, group, saved } = self;
         crate::jobs::names::check(&name)?;
-        rows.settle(&mut settings);
+        Rows::settle_all(&rows, &mut settings)?;
         settings.insert("quantize".into(), base.quantize.as_str().into());
         // What a job leaves behind is known by its name.
         settings.extend(["name", "out"].map(|key| (key.to_owned(), Value::from(name.as_str()))));
@@ -72,8 +72,7 @@ impl JobOptions {
         if saved.is_none() {
             config.begin_today(&base.tokenizer);
         }
-        let held_out = held_out.as_ref().map(row_file).transpose()?;
-        let (data, mut warnings) = TrainData::read(&config, &base.tokenizer, &[row_file(&rows)?], held_out.as_slice())?;
+        let (data, mut warnings) = TrainData::read(&config, &base.tokenizer, &row_files(&rows)?, &row_files(&held_out)?)?;
         crate::train::Run::check_held_out(&config, !data.held_out.is_empty())?;
         warnings.extend(start.as_ref().and_then(|start| start.warning.clone()));
         Ok((Entry { config, data, start, priority, group, saved }, warnings))

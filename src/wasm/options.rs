@@ -54,6 +54,36 @@ impl Rows {
         }
     }
 
+    /// Reads one set of rows, or several that a run mixes; nothing is none.
+    ///
+    /// # Errors
+    /// Something else.
+    pub fn read_all(value: JsValue, what: &str) -> Result<Vec<Self>> {
+        if value.is_falsy() {
+            return Ok(Vec::new());
+        }
+        if value.is_array() { from_js(value, what) } else { from_js(value, what).map(|rows| vec![rows]) }
+    }
+
+    /// Puts the formats that came with some sets among the settings, of which there is one.
+    ///
+    /// # Errors
+    /// Two formats.
+    pub fn settle_all(all: &[Self], settings: &mut Map) -> Result<()> {
+        for rows in all {
+            let before = settings.get("format").cloned();
+            rows.settle(settings);
+            if let (Some(before), Some(now)) = (before, settings.get("format"))
+                && before != *now
+                && all.len() > 1
+            {
+                let problem = format!("is {before} for some rows and {now} for others");
+                return Err(Error::config("format", problem, "mix rows of one format, or leave it to each row (auto)"));
+            }
+        }
+        Ok(())
+    }
+
     /// Puts a format that came with the rows among the settings.
     pub fn settle(&self, settings: &mut Map) {
         if let Self::Text { format: Some(format), .. } = self {
@@ -91,10 +121,10 @@ impl Callback {
 pub struct Start {
     /// Run-file keys.
     pub settings: Map,
-    /// Rows to train on.
-    pub rows: Rows,
+    /// Rows to train on, a task each.
+    pub rows: Vec<Rows>,
     /// Rows to evaluate on.
-    pub held_out: Option<Rows>,
+    pub held_out: Vec<Rows>,
     /// An adapter to start from.
     pub init_adapter: Option<AdapterFiles>,
     /// A checkpoint to go on from.
@@ -110,8 +140,8 @@ impl Start {
         let resume = get("resume")?;
         Ok(Self {
             settings: settings_from_js(get("settings")?)?.unwrap_or_default(),
-            rows: from_js(get("rows")?, "rows")?,
-            held_out: from_js(get("heldOut")?, "heldOut")?,
+            rows: Rows::read_all(get("rows")?, "rows")?,
+            held_out: Rows::read_all(get("heldOut")?, "heldOut")?,
             init_adapter: adapter_from_js(&get("initAdapter")?)?,
             resume: (!resume.is_falsy()).then(|| bytes_from_js(&resume, "resume")).transpose()?,
             tune: get("tune")?.is_truthy(),

@@ -4,6 +4,7 @@ use serde_json::{Value, json};
 
 use super::options::{Adapter, AdapterFiles, Callback, Rows, Start};
 use super::state::{Base, State, loaded};
+use crate::config::ModelConfig;
 use crate::export::peft::{File, Folder};
 use crate::model::decoder::Decoder;
 use crate::text::ChatOptions;
@@ -11,7 +12,7 @@ use crate::train::evaluate::{self, EvalRows, EvalShape};
 use crate::train::kernels::KernelChoices;
 use crate::train::read::RowFile;
 use crate::train::run::{After, OnDevice};
-use crate::train::start::{LaidOut, chat_of, fill_in, from_adapter, open_adapter};
+use crate::train::start::{LaidOut, angles_of, chat_of, fill_in, from_adapter, open_adapter};
 use crate::train::trainer::{TrainData, Trainer};
 use crate::train::{Checkpoint, Event, Run, TrainConfig};
 use crate::{Error, Result};
@@ -51,9 +52,24 @@ pub fn chat(adapter: &Adapter, job: Option<&Job>) -> Result<ChatOptions> {
     }
 }
 
+/// The model's shape with the rotary angles that belong to what is done: those of the run that has the device, of the adapter's training, or
+/// the file's own.
+pub fn angles(adapter: &Adapter, job: Option<&mut Job>, base: &Base) -> Result<ModelConfig> {
+    match (adapter, job) {
+        (Adapter::Files(files), _) => angles_of(Folder::of(ADAPTER, files)?, &base.file.config),
+        (_, Some(job)) => Ok(job.trainer.session().base().config.clone()),
+        (Adapter::None | Adapter::Current, None) => Ok(base.file.config.clone()),
+    }
+}
+
 /// Rows with what errors call them.
 pub fn row_file(rows: &Rows) -> Result<RowFile<'_>> {
     Ok((rows.name(), rows.bytes()?))
+}
+
+/// Sets of rows with what errors call them.
+pub fn row_files(all: &[Rows]) -> Result<Vec<RowFile<'_>>> {
+    all.iter().map(row_file).collect()
 }
 
 impl State {
@@ -61,7 +77,7 @@ impl State {
     pub async fn start(&mut self, options: Start, progress: &Callback) -> Result<Vec<Event>> {
         let base = loaded(&self.base)?;
         let Start { mut settings, rows, held_out, init_adapter, resume, tune } = options;
-        rows.settle(&mut settings);
+        Rows::settle_all(&rows, &mut settings)?;
         settings.insert("quantize".into(), base.quantize.as_str().into());
         let saved = resume.as_deref().map(|bytes| Checkpoint::read(CHECKPOINT, bytes)).transpose()?;
         if let Some(saved) = &saved {
@@ -76,12 +92,12 @@ impl State {
         };
         if let Some(saved) = &saved {
             config.check_resume(&saved.state.config)?;
+            config.adapter = config.adapter.with_tokens(saved.state.embedding_tokens.iter().copied());
         }
         if saved.is_none() {
             config.begin_today(&base.tokenizer);
         }
-        let held_out = held_out.as_ref().map(row_file).transpose()?;
-        let (data, mut warnings) = TrainData::read(&config, &base.tokenizer, &[row_file(&rows)?], held_out.as_slice())?;
+        let (data, mut warnings) = TrainData::read(&config, &base.tokenizer, &row_files(&rows)?, &row_files(&held_out)?)?;
         warnings.extend(values.as_ref().and_then(|start| start.warning.clone()));
         KernelChoices::repeat(saved.as_ref().and_then(|saved| saved.state.kernels.as_ref()), &mut self.tuner);
         let mut plan = self.planned(base, &config, Some(&data))?;
@@ -158,12 +174,13 @@ impl State {
     pub async fn evaluate(&mut self, rows: &Rows, adapter: Adapter, strict: bool) -> Result<Value> {
         let beside = self.run_bytes();
         let base = loaded(&self.base)?;
+        let model = angles(&adapter, self.job.as_mut(), base)?;
         // Rows are read and cut as the run does it.
         let mut settings = self.job.as_ref().map(|job| job.run.config.to_map()).unwrap_or_default();
         rows.settle(&mut settings);
         let mut config = TrainConfig::from_map(&settings)?;
         if self.job.is_none() {
-            config.seq = base.file.config.max_position_embeddings;
+            config.seq = model.context_length();
         }
         if let Adapter::Files(files) = &adapter {
             let chat = chat_of(Folder::of(ADAPTER, files)?)?;
@@ -187,7 +204,7 @@ impl State {
             }
         };
         let how = EvalShape { tokens: EVAL_TOKENS, quantize: base.format()?, measure: false };
-        let planned = evaluate::plan(&self.gpu, &base.file, base.resident.as_ref(), &adapters, &rows, how, &self.tuner)?;
+        let planned = evaluate::plan_as(&self.gpu, &base.file, &model, base.resident.as_ref(), &adapters, &rows, how, &self.tuner)?;
         self.check_size(planned.footprint().total() + beside)?;
         let mut session = evaluate::open(&self.gpu, &base.file, planned, &adapters, how, &mut self.tuner, |_, _| {}).await?;
         let resident = session.base().clone();

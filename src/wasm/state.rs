@@ -7,7 +7,7 @@ use std::rc::Rc;
 use serde_json::{Value, json};
 
 use super::options::Rows;
-use super::run::Job;
+use super::run::{Job, row_files};
 use super::source::{Foreign, JsByteSource};
 use super::writing::Writer;
 use crate::formats::{BaseId, ByteSource, ModelFile};
@@ -16,11 +16,11 @@ use crate::quant::QuantFormat;
 use crate::settings::Map;
 use crate::text::inspect::RowView;
 use crate::text::{DataOptions, Dataset, Example, Tokenizer, read_rows};
-use crate::train::TrainConfig;
 use crate::train::fleet::Fleet;
 use crate::train::recompute::RecomputeChoice;
 use crate::train::session::Session;
 use crate::train::trainer::{TrainData, TrainPlan};
+use crate::train::{TrainConfig, embeddings};
 use crate::{Error, Result, demo};
 
 /// Rows that a preview tokenises at most: enough to warn, quick enough to wait for.
@@ -152,16 +152,16 @@ impl State {
     }
 
     /// What a run would take.
-    pub fn plan(&self, settings: Option<Map>, rows: Option<Rows>) -> Result<Value> {
+    pub fn plan(&self, settings: Option<Map>, rows: &[Rows]) -> Result<Value> {
         let base = loaded(&self.base)?;
         let mut settings = settings.unwrap_or_default();
         settings.insert("quantize".into(), base.quantize.as_str().into());
         let mut data = None;
-        if let Some(rows) = rows {
-            rows.settle(&mut settings);
+        if !rows.is_empty() {
+            Rows::settle_all(rows, &mut settings)?;
             let mut config = TrainConfig { eval_every: 0, ..TrainConfig::from_map(&settings)? };
             config.begin_today(&base.tokenizer);
-            data = Some(TrainData::read(&config, &base.tokenizer, &[(rows.name(), rows.bytes()?)], &[])?.0);
+            data = Some(TrainData::read(&config, &base.tokenizer, &row_files(rows)?, &[])?.0);
         }
         let config = TrainConfig::from_map(&settings)?;
         let plan = match self.planned(base, &config, data.as_ref()) {
@@ -193,7 +193,8 @@ impl State {
                 "rows": passes.rows, "rowsPerStep": passes.rows_per_step, "tokensPerStep": passes.tokens_per_step,
                 "stepsPerEpoch": passes.steps_per_epoch, "epochs": passes.epochs, "words": passes.words(),
             });
-            answer["warnings"] = passes.warnings().into_iter().chain(config.warnings(passes.steps)).collect::<Vec<_>>().into();
+            let own = embeddings::warning(&plan.layout, &base.file.config);
+            answer["warnings"] = passes.warnings().into_iter().chain(config.warnings(passes.steps)).chain(own).collect::<Vec<_>>().into();
         }
         Ok(answer)
     }

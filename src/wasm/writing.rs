@@ -3,8 +3,9 @@
 use serde_json::{Value, json};
 
 use super::options::{Adapter, AdapterFiles, Callback, Prompt, Write};
-use super::run::{chat, opened, running};
+use super::run::{angles, chat, opened, running};
 use super::state::{Base, State, loaded};
+use crate::config::ModelConfig;
 use crate::generate::{Generator, generate};
 use crate::gpu::clock;
 use crate::model;
@@ -22,6 +23,8 @@ pub struct Writer {
     generator: Generator,
     /// Which adapter's files it was opened with.
     adapter: Option<u64>,
+    /// The model's shape, with the rotary angles that the adapter was trained with.
+    model: ModelConfig,
 }
 
 /// Identity of an adapter's files.
@@ -48,6 +51,7 @@ impl State {
         if !own {
             self.load_resident(progress).await?;
         }
+        let model = angles(&adapter, self.job.as_mut().filter(|_| own), loaded(&self.base)?)?;
         let base = loaded(&self.base)?;
         let tokens = match prompt {
             Prompt::Text(text) => base.tokenizer.encode_raw(text)?,
@@ -61,7 +65,7 @@ impl State {
             }
         };
         let sampling = how.sampling()?;
-        let (needed, context) = (tokens.len().saturating_add(sampling.max_tokens), base.file.config.max_position_embeddings);
+        let (needed, context) = (tokens.len().saturating_add(sampling.max_tokens), model.context_length());
         if needed > context {
             let problem = format!("{} prompt tokens and {} new ones exceed the context of {context}", tokens.len(), sampling.max_tokens);
             return Err(Error::config("maxTokens", problem, "generate fewer tokens or shorten the prompt"));
@@ -80,15 +84,15 @@ impl State {
         let written = if own {
             let job = running(&mut self.job)?;
             let choice = matches!(adapter, Adapter::Current).then_some(0);
-            let (store, model, tables) = job.trainer.session().parts();
+            let (store, llama, tables) = job.trainer.session().parts();
             let decoder = match job.decoder.take().filter(|decoder| decoder.max_len() >= needed) {
                 Some(decoder) => decoder,
-                None => Decoder::new(&self.gpu, store, model, Some(tables), room(needed, context), &mut self.tuner, false).await?,
+                None => Decoder::new(&self.gpu, store, llama, Some(tables), room(needed, context), &mut self.tuner, false).await?,
             };
             let decoder = job.decoder.insert(decoder);
             generate(&self.gpu, store, decoder, &tokens, &sampling, stop, choice, &mut each).await?
         } else {
-            let writer = writer(&mut self.writer, &self.gpu, base, &mut self.tuner, &adapter, how.strict_base, needed).await?;
+            let writer = writer(&mut self.writer, &self.gpu, base, &mut self.tuner, (&adapter, model), how.strict_base, needed).await?;
             let choice = matches!(adapter, Adapter::Files(_)).then_some(0);
             writer.generator.generate(&self.gpu, &tokens, &sampling, stop, choice, &mut each).await?
         };
@@ -120,13 +124,13 @@ impl State {
     }
 }
 
-/// The writer for `adapter`, opened anew where the last one does not fit.
+/// The writer for `adapter` on `model`, opened anew where the last one does not fit.
 async fn writer<'w>(
     slot: &'w mut Option<Writer>,
     gpu: &crate::gpu::Gpu,
     base: &Base,
     tuner: &mut crate::gpu::Tuner,
-    adapter: &Adapter,
+    (adapter, model): (&Adapter, ModelConfig),
     strict: bool,
     needed: usize,
 ) -> Result<&'w mut Writer> {
@@ -138,13 +142,16 @@ async fn writer<'w>(
         Adapter::Files(files) => vec![opened(files, base, strict)?.0],
         Adapter::None | Adapter::Current => Vec::new(),
     };
-    // Without an adapter any writer will do.
-    let kept = slot.take().filter(|w| w.generator.max_len() >= needed && (wanted.is_none() || w.adapter == wanted));
+    // Without an adapter any writer of the same angles will do.
+    let fits = |w: &Writer| w.generator.max_len() >= needed && w.model == model && (wanted.is_none() || w.adapter == wanted);
+    let kept = slot.take().filter(fits);
     if let Some(kept) = kept {
         return Ok(slot.insert(kept));
     }
-    let max_len = room(needed, base.file.config.max_position_embeddings);
+    let max_len = room(needed, model.context_length());
     let resident = base.resident.as_ref().ok_or_else(|| Error::config("model", "is not on the device", "call loadBase first"))?;
-    let generator = Generator::on(gpu, resident, &adapters, max_len, tuner, false).await?;
-    Ok(slot.insert(Writer { generator, adapter: wanted }))
+    // The weights may have come with a run whose angles were stretched.
+    let resident = resident.clone().with_config(model.clone());
+    let generator = Generator::on(gpu, &resident, &adapters, max_len, tuner, false).await?;
+    Ok(slot.insert(Writer { generator, adapter: wanted, model }))
 }

@@ -307,7 +307,7 @@ fn saved(modules: &[Module], rank: usize, scale: f64) -> Product {
 }
 
 fn report_of(product: &Product) -> AdapterReport {
-    report("test", &[SiteFactors { site: site(), links: vec![product.factors()], numbers: vec![0] }], false)
+    report("test", &[SiteFactors { site: site(), expert: None, links: vec![product.factors()], numbers: vec![0] }], false)
 }
 
 proptest! {

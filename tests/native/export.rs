@@ -65,7 +65,16 @@ fn random(key: &str, model: &ModelFile, rank: usize, alpha: f64, size: f64) -> P
         PeftSite { site, rank, alpha, a: fill("a", rank * inputs, 0.1), b: fill("b", out * rank, size) }
     };
     let (sites, blocks) = (Site::all(&model.config).map(site).collect(), model.config.num_hidden_layers);
-    PeftAdapter { sites, norms: Vec::new(), rslora: false, blocks, dropout: 0.0, base_name: Some("demo.gguf".into()), note: None }
+    PeftAdapter {
+        sites,
+        norms: Vec::new(),
+        embeddings: None,
+        rslora: false,
+        blocks,
+        dropout: 0.0,
+        base_name: Some("demo.gguf".into()),
+        note: None,
+    }
 }
 
 fn export(to: &str, adapter: &PeftAdapter, model: &ModelFile, format: Option<&str>) -> weblora::Result<(Vec<u8>, Exported)> {

@@ -400,7 +400,42 @@ fn the_program_shows_and_converts_them_and_merges_none() {
     }
     let merge = ["merge", &bin, &program::golden("peft_multilora"), "--out", &path("no")];
     program::fails(&merge, &["routers choose experts for every token"]);
-    program::fails(&["analyze", &bin], &["routers choose experts for every token"]);
+    program::fails(&["analyze", &bin, "--links"], &["routers choose experts for every token"]);
+}
+
+/// Experts are looked into one by one; how much they were used is in a run's events.
+#[test]
+fn the_program_looks_into_experts() {
+    let adapter = program::golden("mixlora/safetensors");
+    let folder = tempfile::tempdir().unwrap();
+    let path = |name: &str| folder.path().join(name).display().to_string();
+    let words = succeeds(&["analyze", &adapter, "--svg", &path("pictures")]);
+    for expected in ["3 experts in a block", "layer    0 experts' ‖ΔW‖", "‖router row‖"] {
+        assert!(words.contains(expected), "{words}");
+    }
+    let picture = std::fs::read_to_string(folder.path().join("pictures/safetensors-experts.svg")).unwrap();
+    assert!(picture.contains("‖row of the router‖") && !picture.contains("share of tokens"), "{picture}");
+    let line = |load: &str| {
+        format!(r#"{{"event":"step","job":"a","router":{{"grad_norm":0.1,"layers":[0,1],"load":{load},"entropy":[1.0,0.5]}}}}"#)
+    };
+    std::fs::write(path("run.jsonl"), line("[[1,0.5,0.5],[0,1,1]]")).unwrap();
+    let out = succeeds(&["analyze", &adapter, "--events", &path("run.jsonl"), "--svg", &path("more"), "--json"]);
+    let event: Value = serde_json::from_str(out.lines().next().unwrap()).unwrap();
+    let blocks = event["experts"]["blocks"].as_array().unwrap();
+    assert_eq!((&blocks[1]["load"], &blocks[1]["entropy"]), (&serde_json::json!([0.0, 1.0, 1.0]), &0.5.into()));
+    // What a block's experts change, from the sites one by one.
+    let own = read("there", &golden("mixlora/safetensors")).unwrap();
+    let of =
+        |set: &weblora::export::mixlora::ExpertSet| weblora::analysis::spectrum(&set.experts[2].factors(own.rslora).unwrap()).frobenius;
+    let norm = own.experts.iter().filter(|set| set.site.layer == 1).map(|set| of(set).powi(2)).sum::<f64>().sqrt();
+    assert!((blocks[1]["frobenius"][2].as_f64().unwrap() - norm).abs() < 1e-12 * norm && norm > 0.0);
+    let names: Vec<&str> = event["sites"].as_array().unwrap().iter().map(|site| site["site"].as_str().unwrap()).collect();
+    assert!(names.contains(&"layers.1.mlp.experts.2.down_proj") && names.contains(&"layers.0.self_attn.q_proj"), "{names:?}");
+    assert!(std::fs::read_to_string(folder.path().join("more/safetensors-experts.svg")).unwrap().contains("share of tokens"));
+    // Of another run, and of an adapter without experts.
+    std::fs::write(path("other.jsonl"), line("[[1,1],[0,2]]")).unwrap();
+    program::fails(&["analyze", &adapter, "--events", &path("other.jsonl")], &["3 experts", "the run 2"]);
+    program::fails(&["analyze", &program::golden("peft_multilora"), "--events", &path("run.jsonl")], &["has no experts"]);
 }
 
 /// Settings of every run that goes on read as settings: no key of another method.

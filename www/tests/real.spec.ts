@@ -127,6 +127,38 @@ test("a run of MultiLoRA shows its modules while it trains and when it is over",
   await picture(page, info, "modules");
 });
 
+test("experts are watched while they train, answer beside the base, and go home", async ({ page }, info) => {
+  test.setTimeout(300_000);
+  await load(page);
+  await page.getByLabel("Method", { exact: true }).selectOption({ label: "MixLoRA" });
+  await setSetting(page, "steps", "4");
+  await setSetting(page, "batch", "2");
+  await setSetting(page, "rank", "2");
+  await setSetting(page, "experts", "4");
+  await expect(page.locator('.plan[aria-busy="false"]')).toContainText("64 tokens");
+  await page.getByRole("button", { name: "Start training" }).click();
+  const map = page.getByRole("region", { name: "Load of the experts" });
+  await expect(map.locator("tbody tr")).toHaveCount(5, { timeout: PATIENCE });
+  await expect(runState(page)).toHaveText(/^done, 4 steps/, { timeout: PATIENCE });
+  // Two of four experts a token: the shares of a row make 200 %.
+  for (const row of await map.locator("tbody tr").all()) {
+    const shares = (await row.locator(".heat").allTextContents()).map(Number);
+    expect(Math.abs(shares.reduce((sum, share) => sum + share, 0) - 200)).toBeLessThanOrEqual(2);
+  }
+  const [loss, ce, balance] = await Promise.all(["Loss", "Cross-entropy", "Balance loss"].map(async (name) => Number(await figure(page, name).textContent())));
+  expect(Math.abs((loss ?? 0) - (ce ?? 0) - 0.01 * (balance ?? 0))).toBeLessThan(2e-4);
+  const { tuned } = await answers(page);
+  expect(tuned).not.toBe("");
+  await page.getByRole("button", { name: "Analyse the adapter" }).click();
+  await expect(page.getByRole("region", { name: "Medians by expert" }).locator("tbody tr")).toHaveCount(4, { timeout: PATIENCE });
+  await expect(page.getByRole("figure", { name: /^Experts/ })).toContainText("row of the router");
+  await picture(page, info, "experts");
+  const started = page.waitForEvent("download");
+  await page.getByRole("button", { name: "MixLoRA for PyTorch (.zip)" }).click();
+  const files = unzipSync(readFileSync(await (await started).path()));
+  expect(Object.keys(files)).toContain("adapter_model.bin");
+});
+
 test("the links of a chain come apart, and what is left of it is tried", async ({ page }, info) => {
   test.setTimeout(300_000);
   await load(page);
@@ -135,7 +167,7 @@ test("the links of a chain come apart, and what is left of it is tried", async (
   await setSetting(page, "batch", "2");
   await setSetting(page, "rank", "2");
   await setSetting(page, "links", "2, 1");
-  await setSetting(page, "knot-probes", "0");
+  await setSetting(page, "knotProbes", "0");
   await expect(page.locator('.plan[aria-busy="false"]')).toContainText("64 tokens");
   await page.getByRole("button", { name: "Start training" }).click();
   await expect(runState(page)).toHaveText(/^done, 4 steps/, { timeout: PATIENCE });

@@ -1,6 +1,7 @@
 //! The analysis as SVG pictures: readable on light and dark paper, in grey and with any colour vision; exact values in tool tips.
 
 mod canvas;
+mod experts;
 mod panels;
 mod pictures;
 mod retrieval;

@@ -1,6 +1,7 @@
 //! Which pictures there are.
 
 use super::canvas::{Anchor, Canvas};
+use super::experts::experts;
 use super::panels::{HeatPanel, LinePanel, Series, colour_bar, legend};
 use super::scale::{DISTINCT, DIVERGING, SEQUENTIAL, colour};
 use crate::adapters::Projection;
@@ -17,6 +18,7 @@ pub fn of_adapter(report: &AdapterReport) -> Vec<Picture> {
     pictures.extend(staircase(report).map(|svg| ("staircase.svg", svg)));
     pictures.extend(link_overlap(report).map(|svg| ("links.svg", svg)));
     pictures.extend(module_scales(report).map(|svg| ("modules.svg", svg)));
+    pictures.extend(report.experts.as_ref().map(|own| ("experts.svg", experts(&report.name, own))));
     pictures
 }
 
@@ -30,15 +32,15 @@ const TOP: f64 = 56.0;
 const BOTTOM: f64 = 46.0;
 
 /// Panels on a page with a title, four in a row.
-struct Page {
-    canvas: Canvas,
+pub(super) struct Page {
+    pub(super) canvas: Canvas,
     columns: usize,
     size: (f64, f64),
-    legend: (f64, f64),
+    pub(super) legend: (f64, f64),
 }
 
 impl Page {
-    fn new(panels: usize, most_columns: usize, panel: (f64, f64), title: &str, subtitle: &str) -> Self {
+    pub(super) fn new(panels: usize, most_columns: usize, panel: (f64, f64), title: &str, subtitle: &str) -> Self {
         let columns = panels.clamp(1, most_columns);
         let rows = panels.max(1).div_ceil(columns);
         let width = (columns as f64 * panel.0 + 20.0).max(560.0);
@@ -50,7 +52,7 @@ impl Page {
     }
 
     /// The place of panel `i`.
-    fn place(&self, i: usize) -> (f64, f64, f64, f64) {
+    pub(super) fn place(&self, i: usize) -> (f64, f64, f64, f64) {
         let (row, column) = (i / self.columns, i % self.columns);
         (10.0 + column as f64 * self.size.0, TOP + row as f64 * self.size.1, self.size.0, self.size.1)
     }
@@ -109,9 +111,10 @@ pub fn spectra(report: &AdapterReport) -> String {
 pub fn effective_ranks(report: &AdapterReport) -> String {
     let found = projections(report.sites.iter().map(|s| s.projection.as_str()));
     let layers = report.sites.iter().map(|s| s.layer + 1).max().unwrap_or(1);
-    let ranks: HashMap<(usize, &str), f64> =
-        report.sites.iter().map(|s| ((s.layer, s.projection.as_str()), s.spectrum.effective_rank)).collect();
-    let value = |layer: usize, projection: &'static str| ranks.get(&(layer, projection)).copied();
+    let mut ranks: HashMap<(usize, &str), Vec<f64>> = HashMap::new();
+    report.sites.iter().for_each(|s| ranks.entry((s.layer, s.projection.as_str())).or_default().push(s.spectrum.effective_rank));
+    // Of a block with experts the middle one.
+    let value = |layer: usize, projection: &'static str| median(ranks.get(&(layer, projection))?.iter().copied());
     let most = report.sites.iter().map(|s| s.spectrum.effective_rank).fold(1.0, f64::max);
     let title = format!("Effective rank of the update: {}", report.name);
     let size = (MARGINS + 46.0 * found.len() as f64, 64.0 + 15.0 * layers as f64);
@@ -133,7 +136,7 @@ pub fn effective_ranks(report: &AdapterReport) -> String {
 }
 
 /// Room beside the cells of a heat map.
-const MARGINS: f64 = 62.0;
+pub(super) const MARGINS: f64 = 62.0;
 
 /// Effective rank of the first 1, 2, … links together, medians over layers; `None` without several links.
 pub fn staircase(report: &AdapterReport) -> Option<String> {
@@ -247,7 +250,7 @@ pub fn module_scales(report: &AdapterReport) -> Option<String> {
 }
 
 /// Decimals that show two digits of numbers up to `largest`.
-fn decimals(largest: f64) -> usize {
+pub(super) fn decimals(largest: f64) -> usize {
     if largest > 0.0 { (1.0 - largest.log10().floor()).clamp(0.0, 5.0) as usize } else { 0 }
 }
 

@@ -1,14 +1,14 @@
-//! `weblora analyze`: singular values, effective ranks and shared directions of adapters, as a table, JSON and pictures.
+//! `weblora analyze`: singular values, effective ranks and shared directions of adapters, experts of MixLoRA; as a table, JSON and pictures.
 
 use std::path::{Path, PathBuf};
 
 use clap::Args;
 use serde_json::json;
-use weblora::analysis::report::{AdapterReport, PairReport, PairSite, compare, median, report};
-use weblora::analysis::{Grid, Links, Spectrum, svg};
+use weblora::analysis::report::{AdapterReport, PairReport, PairSite, compare, median};
+use weblora::analysis::{Grid, Links, RouterLoad, Spectrum, svg};
+use weblora::export::adapter::Adapter;
 use weblora::export::chain::Chain;
-use weblora::export::peft::PeftAdapter;
-use weblora::export::update::site_factors;
+use weblora::export::update::Inside;
 use weblora::train::{Checkpoint, Event};
 use weblora::{Error, Result};
 
@@ -18,12 +18,15 @@ use super::output::Output;
 /// Arguments of `analyze`.
 #[derive(Debug, Args)]
 pub struct AnalyzeArgs {
-    /// PEFT folders; several of one base are compared too.
+    /// PEFT or MixLoRA folders; several of one base are compared too.
     #[arg(value_name = "ADAPTER", required = true)]
     pub adapters: Vec<PathBuf>,
     /// Analyse the links of chains one by one, together and in pairs.
     #[arg(long)]
     pub links: bool,
+    /// What `train --json` of this one MixLoRA adapter printed: how much its experts were used at the end of the run.
+    #[arg(long, value_name = "FILE")]
+    pub events: Option<PathBuf>,
     /// Write pictures (SVG) into this new folder.
     #[arg(long, value_name = "DIR")]
     pub svg: Option<PathBuf>,
@@ -35,13 +38,17 @@ pub fn run(args: &AnalyzeArgs, output: &mut Output) -> Result<()> {
         OutFolder::check_unused("svg", folder)?;
     }
     let names = names(&args.adapters);
-    let adapters: Vec<Vec<PeftAdapter>> =
-        args.adapters.iter().map(|path| parts(path, args.links, args.adapters.len() == 1)).collect::<Result<_>>()?;
-    let factors = adapters.iter().map(|parts| site_factors(parts)).collect::<Result<Vec<_>>>()?;
+    let adapters: Vec<Inside> =
+        args.adapters.iter().map(|path| inside(path, args.links, args.adapters.len() == 1)).collect::<Result<_>>()?;
+    let factors = adapters.iter().map(Inside::factors).collect::<Result<Vec<_>>>()?;
+    let load = args.events.as_deref().map(|path| load(path, args.adapters.len())).transpose()?;
     let mut pictures = Vec::new();
-    for ((name, sites), path) in names.iter().zip(&factors).zip(&args.adapters) {
-        let mut report = report(name, sites, args.links);
+    for (((name, adapter), sites), path) in names.iter().zip(&adapters).zip(&factors).zip(&args.adapters) {
+        let mut report = adapter.report(name, sites, args.links);
         add_modules(&mut report, path, output)?;
+        if let Some(load) = &load {
+            add_load(&mut report, load)?;
+        }
         show_adapter(&report, output)?;
         pictures.extend(svg::of_adapter(&report).into_iter().map(|(end, svg)| (format!("{name}-{end}"), svg)));
     }
@@ -67,17 +74,40 @@ pub fn run(args: &AnalyzeArgs, output: &mut Output) -> Result<()> {
     Ok(())
 }
 
-/// The adapter alone, or its links.
-fn parts(path: &Path, links: bool, alone: bool) -> Result<Vec<PeftAdapter>> {
+/// The adapter alone, its links, or its experts.
+fn inside(path: &Path, links: bool, alone: bool) -> Result<Inside> {
     let files = AdapterFiles::read(path)?;
-    let adapter = PeftAdapter::read_alone(files.folder())?;
-    if !links {
-        return Ok(vec![adapter]);
-    }
     let name = path.display().to_string();
+    let adapter = match Adapter::read(files.folder(), None)? {
+        Adapter::Routed(adapter) if !links => return Ok(Inside::Routed(Box::new(adapter))),
+        adapter => adapter.subject().plain(&name, "a chain of links")?.clone(),
+    };
+    if !links {
+        return Ok(Inside::Links(vec![adapter]));
+    }
     // Beside others a plain adapter is one link; alone it has none to tell apart.
     let chain = if alone { Chain::read_chain(&name, adapter, files.chain())? } else { Chain::read(&name, adapter, files.chain())? };
-    Ok(chain.split())
+    Ok(Inside::Links(chain.split()))
+}
+
+/// The load in the events of a run, which are of one adapter.
+fn load(path: &Path, adapters: usize) -> Result<RouterLoad> {
+    if adapters != 1 {
+        let problem = format!("are of one run, and there are {adapters} adapters");
+        return Err(Error::config("events", problem, "analyse the adapter of that run alone"));
+    }
+    let name = path.display().to_string();
+    let bytes = read(path)?;
+    let text = std::str::from_utf8(&bytes).map_err(|e| Error::format(&name, e.to_string(), "give what `weblora train --json` printed"))?;
+    RouterLoad::of_events(&name, text)
+}
+
+fn add_load(report: &mut AdapterReport, load: &RouterLoad) -> Result<()> {
+    let name = report.name.clone();
+    match &mut report.experts {
+        Some(experts) => experts.add_load(&name, load),
+        None => Err(Error::config("events", format!("{name} has no experts"), "leave --events out")),
+    }
 }
 
 /// What the checkpoint beside the adapter knows of its modules. A checkpoint that cannot be read, or is of another step, is a warning: the adapter
@@ -117,7 +147,8 @@ fn show_adapter(report: &AdapterReport, output: &mut Output) -> Result<()> {
         event["event"] = "analysis".into();
         return output.print(&event.to_string());
     }
-    output.print(&format!("{}: {} sites", report.name, report.sites.len()))?;
+    let experts = report.experts.as_ref().map(|own| format!(", {} experts in a block", own.experts)).unwrap_or_default();
+    output.print(&format!("{}: {} sites{experts}", report.name, report.sites.len()))?;
     output.print("  projection  sites  rank sum  rank  eff. rank  eff. rank (σ)  entropy  stable  top-1 energy       ‖ΔW‖")?;
     for p in &report.projections {
         output.print(&format!(
@@ -137,7 +168,26 @@ fn show_adapter(report: &AdapterReport, output: &mut Output) -> Result<()> {
     output.print("  (medians over layers; eff. rank: exp of the entropy of σ²/Σσ², and of σ/Σσ; entropy: of σ², over ln n)")?;
     show_layers(report, output)?;
     show_links(report, output)?;
+    show_experts(report, output)?;
     show_modules(report, output)
+}
+
+/// Expert by expert: the size of its update, of its row of the router, and its load where a run told it.
+fn show_experts(report: &AdapterReport, output: &mut Output) -> Result<()> {
+    let Some(experts) = &report.experts else { return Ok(()) };
+    if let Some(steps) = experts.load_steps {
+        output.print(&format!("  (load: share of tokens, mean over the run's end, steps: {steps})"))?;
+    }
+    for block in &experts.blocks {
+        let line = |values: &[f64]| values.iter().map(|x| format!(" {x:9.2e}")).collect::<String>();
+        output.print(&format!("  layer {:4} experts' ‖ΔW‖   {}", block.layer, line(&block.frobenius)))?;
+        output.print(&format!("             ‖router row‖  {}", line(&block.router)))?;
+        if let (Some(load), Some(entropy)) = (&block.load, block.entropy) {
+            let shares: String = load.iter().map(|x| format!(" {:7.1} %", 100.0 * x)).collect();
+            output.print(&format!("             load          {shares}, entropy {entropy:.3}"))?;
+        }
+    }
+    Ok(())
 }
 
 /// Scales and shares of a run's modules, medians over the sites.
@@ -162,8 +212,9 @@ fn show_layers(report: &AdapterReport, output: &mut Output) -> Result<()> {
     let last = report.sites.iter().map(|s| s.layer).max().unwrap_or(0);
     for layer in 0..=last {
         let cell = |name: &&str| {
-            let site = report.sites.iter().find(|s| s.layer == layer && s.projection == **name);
-            site.map_or("      -".to_owned(), |s| format!("{:7.2}", s.spectrum.effective_rank))
+            // Of a block with experts the middle one.
+            let own = report.sites.iter().filter(|s| s.layer == layer && s.projection == **name);
+            median(own.map(|s| s.spectrum.effective_rank)).map_or("      -".to_owned(), |rank| format!("{rank:7.2}"))
         };
         if report.sites.iter().any(|s| s.layer == layer) {
             output.print(&format!("  layer {layer:4} {}", names.iter().map(cell).collect::<String>()))?;

@@ -5,12 +5,11 @@ use std::path::{Path, PathBuf};
 use clap::Args;
 use weblora::adapters::AdapterLayout;
 use weblora::config::ModelConfig;
-use weblora::export::peft::Note;
 use weblora::formats::ModelFile;
 use weblora::model::stretch;
 use weblora::text::{ChatOptions, Tokenizer};
 use weblora::train::context::ContextConfig;
-use weblora::train::start::{chat_of, open_adapter};
+use weblora::train::start::{angles_of, chat_of, open_adapter};
 use weblora::{Error, Result};
 
 use super::files::AdapterFiles;
@@ -45,9 +44,7 @@ impl AngleArgs {
         }
         let mut found: Option<ModelConfig> = None;
         for files in adapters {
-            // A note that cannot be read is told when the adapter itself is.
-            let note = files.folder().note.and_then(|bytes| serde_json::from_slice::<Note>(bytes).ok());
-            let own = note.map_or_else(|| Ok(model.clone()), |note| stretch::of_settings(model, &note.config))?;
+            let own = angles_of(files.folder(), model)?;
             if found.as_ref().is_some_and(|first| *first != own) {
                 let problem = "the adapters were trained with different ones";
                 return Err(Error::config("context", problem, "use them one after the other, or give --context"));

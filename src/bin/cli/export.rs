@@ -155,9 +155,11 @@ fn check(
     };
     let noise = Noise::of(makes, request.format, exported);
     let plain = request.plain("a comparison")?;
-    // No GGUF adapter holds norms, which is told: what it does hold is compared.
-    let norms = if makes == Made::GgufAdapter { Vec::new() } else { plain.norms.clone() };
-    let expected = PeftAdapter { norms, ..plain.clone() };
+    let mut expected = plain.clone();
+    // No GGUF adapter holds norms or embeddings, which is told: what it does hold is compared.
+    if makes == Made::GgufAdapter {
+        (expected.norms, expected.embeddings) = (Vec::new(), None);
+    }
     let proving = prove(&device.gpu, base, &expected, again, noise, &mut device.tuner, output.loading());
     let proof = pollster::block_on(proving)?;
     if let Some(message) = proof.check(request.name)? {

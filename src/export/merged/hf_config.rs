@@ -64,6 +64,9 @@ fn own_config(config: &str, base: &ModelConfig, trained: &ModelConfig, dtype: &Q
     // transformers 5 calls it dtype.
     let key = if map.contains_key("dtype") { "dtype" } else { "torch_dtype" };
     map.insert(key.into(), torch_dtype(dtype).into());
+    if trained.tie_word_embeddings != base.tie_word_embeddings {
+        map.insert("tie_word_embeddings".into(), trained.tie_word_embeddings.into());
+    }
     if trained.rope_scaling != base.rope_scaling {
         map.insert("max_position_embeddings".into(), trained.max_position_embeddings.into());
         // transformers 5 has all of it in one object.

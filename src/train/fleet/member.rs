@@ -8,13 +8,13 @@ use crate::adapters::{Capacity, norms};
 use crate::gpu::{Gpu, clock};
 use crate::jobs::curve::Curve;
 use crate::jobs::{JobId, JobSpec, MicroBatch, Scheduler};
-use crate::train::Run;
 use crate::train::checkpoint::Buffers;
 use crate::train::events::Event;
 use crate::train::job::Job;
 use crate::train::kernels::KernelChoices;
 use crate::train::seat::Seat;
 use crate::train::session::Session;
+use crate::train::{Run, embeddings};
 
 /// A job and where it is.
 pub struct Member {
@@ -170,7 +170,8 @@ impl Member {
             resumed_at: run.done,
             logit_jump: None,
         };
-        let warnings = job.passes.warnings().into_iter().chain(run.config.warnings(run.total));
+        let own = embeddings::warning(&job.layout, &job.model);
+        let warnings = job.passes.warnings().into_iter().chain(run.config.warnings(run.total)).chain(own);
         let warning = |message| Event::Warning { job: Some(run.config.name.clone()), message };
         std::iter::once(start).chain(warnings.map(warning)).collect()
     }

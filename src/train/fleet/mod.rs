@@ -166,6 +166,7 @@ impl Fleet {
         let missing = [
             (need.dropout && !room.dropout, "dropout"),
             (need.norms > room.norms, "norms of its own"),
+            (need.embeddings && !room.embeddings, "embeddings of its own"),
             (need.half && !room.half, "links stored as f16"),
             (need.pairs && !room.pairs, "pairs of answers"),
             (!room.modules.holds(need.modules), "learnable scales"),

@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::{Entry, Fleet, Member, Saved};
-use crate::adapters::{Capacity, ModuleCapacity, initial_buffer};
+use crate::adapters::{Capacity, ModuleCapacity, embeddings, initial_buffer};
 use crate::config::ModelConfig;
 use crate::formats::ModelFile;
 use crate::gpu::device::PlanLimits;
@@ -13,7 +13,7 @@ use crate::jobs::{self, Options, Scheduler};
 use crate::model::Base;
 use crate::model::llama::Recompute;
 use crate::quant;
-use crate::train::checkpoint::Buffers;
+use crate::train::checkpoint::{Buffers, Checkpoint};
 use crate::train::job::{BaseIdentity, Job};
 use crate::train::kernels::KernelChoices;
 use crate::train::plan::{check_length, micro_rows};
@@ -276,20 +276,28 @@ impl Needed {
 }
 
 pub(super) fn member(entry: Entry, base: &BaseIdentity) -> Result<Member> {
-    let Entry { config, data, start, priority, group, saved } = entry;
+    let Entry { mut config, data, start, priority, group, saved } = entry;
     // All jobs share one table of angles.
     if config.context.stretch(&base.trained)? != base.model {
         let hint = "give all jobs one --context and one --rope-scaling, or train them one after the other";
         return Err(Error::config("context", "stretches the model's angles in another way than the first job's", hint));
     }
     check_length(&config, &base.model)?;
+    if config.adapter.train_embeddings {
+        data.check_tokens(&base.model)?;
+        let of_saved = saved.as_ref().map(|saved| Checkpoint::read(&config.name, &saved.checkpoint)).transpose()?;
+        let of_saved = of_saved.map(|saved| saved.state.embedding_tokens).unwrap_or_default();
+        config.adapter = config.adapter.with_tokens(data.tokens().chain(of_saved));
+    }
     let layout = config.adapter.layout(&base.model)?;
     let (rows, need) = (micro_rows(&config, Some(&data)), config.need(&layout)?);
     let mut job = Job::new(config, data, layout, rows, base.clone())?;
-    let Start { values, links, has_norms, .. } = start.unwrap_or_else(|| initial_buffer(&job.layout.params, job.config.seed).into());
+    let Start { values, links, has_norms, tokens, .. } =
+        start.unwrap_or_else(|| initial_buffer(&job.layout.params, job.config.seed).into());
     if let Some(chain) = job.chain.as_mut().filter(|_| !links.is_empty()) {
         chain.inherit(links)?;
     }
+    let values = embeddings::widen(values, &tokens, &job.layout)?;
     let has_norms = has_norms || saved.is_some();
     let (_, moments) = job.layout.params.gradient_offsets();
     let new = Buffers { values, m: vec![0.0; moments], v: vec![0.0; moments], grads: None };

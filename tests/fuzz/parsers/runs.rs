@@ -239,6 +239,7 @@ fn state(config: &TrainConfig) -> State {
         lr_changes: Vec::new(),
         partial: None,
         kernels: Some(KernelChoices { device: "a GPU".into(), choices: [("case".to_owned(), "kernel A=1".to_owned())].into() }),
+        embedding_tokens: Vec::new(),
         chain: chain.map(|chain| serde_json::from_value(chain).unwrap()),
     }
 }

@@ -43,7 +43,7 @@ test("jobs train together, one fails alone, a larger one joins, each adapter is 
   const page = await fresh();
   const found = await page.evaluate(async () => {
     const heldOut = { text: '{"prompt":"a","completion":" b"}' };
-    const good = { ...job("good", { steps: 6, "eval-every": 2 }), heldOut };
+    const good = { ...job("good", { steps: 6, evalEvery: 2 }), heldOut };
     const jobs = trainer.jobs([good, job("wild", { lr: 1e30, clip: 0 }), { ...job("broken"), rows: { text: "nothing" } }]);
     const busy = await trainer.train({ steps: 1 }, rows).done.catch((error) => error.code);
     const twice = await jobs.add(job("good")).catch((error) => error.code);

@@ -55,7 +55,7 @@ try {
       if (event.event !== "step") continue;
       marks.firstStep ??= clock();
       console.log(`step ${event.step}: loss ${event.loss.toFixed(4)} after ${clock().toFixed(1)} s`);
-      steps.push([event.loss, event.tokens_per_s]);
+      steps.push([event.loss, event.tokensPerS]);
     }
     marks.trained = clock();
     const memory = await trainer.memory();

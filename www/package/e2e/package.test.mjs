@@ -65,7 +65,7 @@ test("trains, answers between steps, exports, evaluates", { timeout: 240_000 }, 
     const support = await Trainer.support();
     const trainer = await begin();
     const progress = [];
-    const training = trainer.train(small(12, { rank: 8, targets: undefined, batch: 4, lr: 1e-2, dropout: 0, "eval-every": 6 }), rows, { heldOut: { text: '{"prompt":"a","completion":"b"}' }, onProgress: (p) => progress.push(p) });
+    const training = trainer.train(small(12, { rank: 8, targets: undefined, batch: 4, lr: 1e-2, dropout: 0, evalEvery: 6 }), rows, { heldOut: { text: '{"prompt":"a","completion":"b"}' }, onProgress: (p) => progress.push(p) });
     const second = await failure(() => trainer.train(small(1), rows).done);
     const base = await failure(() => trainer.loadBase({ embedded: true }));
     const pieces = [];
@@ -130,7 +130,7 @@ test("trains, answers between steps, exports, evaluates", { timeout: 240_000 }, 
   assert.ok(found.memory.wasm < 256 << 20 && found.memory.gpu > 0, JSON.stringify(found.memory));
   assert.equal(found.plan.fits, true);
   assert.equal(found.plan.totalBytes, Object.values(found.plan.byPurpose).reduce((a, b) => a + b));
-  assert.equal(found.plan.totalBytes, found.events[0].planned_bytes);
+  assert.equal(found.plan.totalBytes, found.events[0].plannedBytes);
   assert.equal(found.preview.total, 480);
   assert.equal(found.preview.rows[0].tokens.some((t) => t.trained), true);
   assert.ok(found.settings.some((s) => s.key === "rslora" && s.method === "lora") && found.settings.some((s) => s.key === "rank" && s.max === 4096));
@@ -161,7 +161,7 @@ test("a run of MultiLoRA knows its modules, its files do not", { timeout: 240_00
 test("links of a chain are listed, dropped, split and joined, and ranks cut", { timeout: 240_000 }, async () => {
   const found = await page.evaluate(async () => {
     await begin();
-    await trainer.train(small(4, { method: "cola", links: [2, 1], knots: [2], rank: 2, lr: 2e-2, "knot-probes": 0, dropout: 0 }), rows).done;
+    await trainer.train(small(4, { method: "cola", links: [2, 1], knots: [2], rank: 2, lr: 2e-2, knotProbes: 0, dropout: 0 }), rows).done;
     const chain = await trainer.exportAdapter();
     const links = await trainer.links(chain);
     const split = await trainer.splitLinks(chain);
@@ -175,7 +175,7 @@ test("links of a chain are listed, dropped, split and joined, and ranks cut", { 
     const losses = { none: await loss("none"), chain: await loss(chain), joined: await loss(joined.files), halves: await loss(halves.files), first: await loss(first.files), link: await loss(split[0]) };
     const refused = [await failure(() => trainer.mergeAdapters([chain], { drop: [2] })), await failure(() => trainer.splitLinks(cut.files)), await failure(() => trainer.mergeAdapters([chain, chain], { weights: [1] })), await failure(() => trainer.mergeAdapters([], {}))];
     const facts = [joined, halves, first, cut].map(({ files, ...rest }) => ({ ...rest, names: files.map(({ name }) => name) }));
-    const more = trainer.train(small(1, { method: "cola", links: [1], rank: 1, "knot-probes": 0 }), rows, { initAdapter: first.files });
+    const more = trainer.train(small(1, { method: "cola", links: [1], rank: 1, knotProbes: 0 }), rows, { initAdapter: first.files });
     const events = [];
     for await (const event of more) events.push(event);
     return { links, plain, facts, losses, refused, longer: await trainer.links(await trainer.exportAdapter()), started: events[0] };
@@ -192,7 +192,7 @@ test("links of a chain are listed, dropped, split and joined, and ranks cut", { 
   assert.deepEqual(found.refused.map(({ code }) => code), ["config", "adapter", "config", "config"]);
   assert.match(found.refused[0].message, /no link 2.*0 to 1/);
   assert.deepEqual(found.longer.map(({ rank, steps }) => [rank, steps]), [[2, 2], [1, 1]]);
-  assert.equal(found.started.logit_jump, undefined);
+  assert.equal(found.started.logitJump, undefined);
 });
 
 test("a lost device and a closed page cost nothing but time", { timeout: 300_000 }, async () => {
@@ -233,7 +233,7 @@ test("a lost device and a closed page cost nothing but time", { timeout: 300_000
   });
   assert.equal(saved.length, 1);
   assert.deepEqual([saved[0].key, saved[0].step, saved[0].total], ["my run/1", lost.at(-1).step, 8]);
-  assert.equal(rest[0].resumed_at, lost.at(-1).step);
+  assert.equal(rest[0].resumedAt, lost.at(-1).step);
   assert.deepEqual(losses(rest), losses(whole).slice(lost.at(-1).step), "the rest of the run is the same, bit for bit");
   assert.equal(left.length, 0);
 });
@@ -241,7 +241,7 @@ test("a lost device and a closed page cost nothing but time", { timeout: 300_000
 test("a damaged save leaves the one before", { timeout: 240_000 }, async () => {
   const found = await page.evaluate(async () => {
     await begin();
-    await collect(trainer.train(small(4, { "save-every": 1 }), rows, { autosave: "a" }));
+    await collect(trainer.train(small(4, { saveEvery: 1 }), rows, { autosave: "a" }));
     const root = await navigator.storage.getDirectory();
     const at = await (await (await root.getDirectoryHandle("weblora")).getDirectoryHandle("runs")).getDirectoryHandle("run-a");
     const damage = async (name) => {
@@ -261,7 +261,7 @@ test("a damaged save leaves the one before", { timeout: 240_000 }, async () => {
     return { steps, events, none: await trainer.autosaves(), lost: await failure(() => trainer.restore("a")) };
   });
   assert.ok(found.steps[0] === 4 && found.steps[1] >= 3, String(found.steps));
-  assert.equal(found.events[0].resumed_at, found.steps[1]);
+  assert.equal(found.events[0].resumedAt, found.steps[1]);
   assert.deepEqual(found.none, []);
   assert.equal(found.lost.code, "config");
 });
@@ -420,7 +420,7 @@ test("the best adapter of a run survives the page", { timeout: 240_000 }, async 
   const first = await page.evaluate(async (heldOut) => {
     await begin();
     // Steps so large that they soon spoil what the first ones did.
-    const training = trainer.train(small(6, { "eval-every": 2, lr: 0.3, warmup: 0, schedule: "constant" }), rows, { heldOut, autosave: "best" });
+    const training = trainer.train(small(6, { evalEvery: 2, lr: 0.3, warmup: 0, schedule: "constant" }), rows, { heldOut, autosave: "best" });
     for await (const event of training) if (event.event === "step" && event.step === 4) await training.stop();
     await training.done;
     return (await trainer.exportAdapter("best")).map((f) => [f.name, [...f.bytes]]);

@@ -63,7 +63,7 @@ async function ourPage() {
     const initAdapter = await Promise.all(["adapter_config.json", "adapter_model.safetensors"].map(async (name) => ({ name, bytes: await bytes(name) })));
     const settings = {
       method: "lora", rank: shape.rank, alpha: shape.alpha, batch: 1, seq: rows, steps, lr: shape.lr, schedule: "constant", warmup: 0, clip: 0,
-      "weight-decay": shape.decay, recompute: false, "save-every": 0,
+      weightDecay: shape.decay, recompute: false, saveEvery: 0,
     };
     const training = trainer.train(settings, { text }, { initAdapter });
     const events = training[Symbol.asyncIterator]();

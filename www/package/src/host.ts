@@ -4,6 +4,7 @@
 import { Engine } from "../wasm/weblora.js";
 import { openBase } from "./base.js";
 import { WebloraError } from "./errors.js";
+import { adapterAs, mergedModel, sweepExports } from "./exporting.js";
 import { Device } from "./gpu.js";
 import type { Calls, Item, Method } from "./protocol.js";
 import { JobsRun } from "./jobs.js";
@@ -11,7 +12,7 @@ import { Queue } from "./queue.js";
 import { Run } from "./run.js";
 import { listModels, removeModel } from "./storage/models.js";
 import { discardRun, listRuns, restoreRun } from "./storage/runs.js";
-import type { Progress } from "./types.js";
+import type { AdapterFile, Progress } from "./types.js";
 
 /** What accompanies a call. */
 export interface Call {
@@ -73,9 +74,16 @@ export class Host {
     });
   }
 
+  /** The files of an adapter that is not the one in training as it is now. */
+  #given(which: "current" | "best" | AdapterFile[]): AdapterFile[] | undefined {
+    if (Array.isArray(which)) return which;
+    return which === "best" ? this.#run?.best?.map(({ name, bytes }) => ({ name, bytes: bytes.slice() })) : undefined;
+  }
+
   #handlers: Handlers = {
     create: async (_, { wasmUrl, ...options }) => {
       this.#device = await Device.open(wasmUrl, options);
+      void sweepExports();
       return this.#device.info;
     },
     loadBase: async (call, source, { quantize, tokenizer }) => {
@@ -123,8 +131,7 @@ export class Host {
     exportJob: (call, name, which, format) => {
       const jobs = this.#openJobs;
       return this.#use(call, async (engine) => {
-        const files = await jobs.export(engine, name, which);
-        return format === "gguf" ? engine.adapterGguf(files) : files;
+        return adapterAs(engine, await jobs.export(engine, name, which), format);
       });
     },
     jobTables: () => Engine.jobTables(),
@@ -158,13 +165,13 @@ export class Host {
     },
     evaluate: (call, rows, adapter, strictBase) => this.#use(call, (engine) => engine.evaluate(rows, adapter, strictBase)),
     exportAdapter: (call, which, format) => {
-      const best = which === "best" ? this.#run?.best : undefined;
-      const given = Array.isArray(which) ? which : best?.map(({ name, bytes }) => ({ name, bytes: bytes.slice() }));
+      const given = this.#given(which);
       if (given && format === "peft") return given;
-      return this.#use(call, async (engine) => {
-        const files = given ?? (await engine.exportAdapter());
-        return format === "gguf" ? engine.adapterGguf(files) : files;
-      });
+      return this.#use(call, async (engine) => adapterAs(engine, given ?? (await engine.exportAdapter()), format));
+    },
+    exportModel: (call, which, format) => {
+      const given = this.#given(which);
+      return this.#use(call, async (engine) => mergedModel(engine, given ?? (await engine.exportAdapter()), format, call.progress));
     },
     checkAdapter: (call, adapter, strictBase) => this.#use(call, (engine) => engine.checkAdapter(adapter, strictBase)),
     analyze: (call, adapter) => (adapter === "current" ? this.#use(call, (engine) => engine.analyzeCurrent()) : Engine.analyze(adapter)),

@@ -7,8 +7,9 @@ export interface JobOptions {
   /** What events, results and files call it: letters, digits, `-`, `_`, `+` and `.`. */
   name: string;
   settings: Settings;
-  rows: Rows;
-  heldOut?: Rows;
+  /** Several sets are mixed, as for `train`. */
+  rows: Rows | Rows[];
+  heldOut?: Rows | Rows[];
   /** Start from this adapter; settings that are not given are the adapter's. */
   initAdapter?: AdapterFile[];
   /** Higher goes first; default 0. */
@@ -19,10 +20,30 @@ export interface JobOptions {
   resume?: { checkpoint: Uint8Array; curve?: string };
 }
 
+/** Settings of the scheduler: what a jobs file has at its top. */
+export interface SchedulerSettings {
+  policy?: string;
+  /** Most GPU memory that all jobs may plan: "2 GiB", or bytes. */
+  memory?: string | number;
+  /** Most tokens and most jobs of a fused step. */
+  stepTokens?: number;
+  stepJobs?: number;
+  /** Jobs that may be added later, for which memory is kept. */
+  spareJobs?: number;
+  ageing?: number;
+  gap?: number;
+  earlyStop?: {
+    rules?: ("median" | "asha" | "halving" | "plateau" | "divergence")[];
+    unit?: "steps" | "tokens";
+    grace?: number; minTrials?: number; firstRung?: number; eta?: number; patience?: number; minDelta?: number; factor?: number; window?: number;
+  };
+  /** @deprecated The names of before. */
+  "step-tokens"?: number; "step-jobs"?: number; "spare-jobs"?: number; "early-stop"?: Record<string, unknown>;
+}
+
 /** How several jobs share the device. */
 export interface JobsOptions {
-  /** Settings of the scheduler, the keys at the top of a jobs file: `policy`, `memory`, `step-tokens`, `early-stop`, ... */
-  scheduler?: Settings;
+  scheduler?: SchedulerSettings;
   /** Save every job in the origin's storage, under this key, a slash and its name: as runs are. */
   autosave?: string;
   /** As for `train`. */
@@ -52,7 +73,7 @@ export interface JobStatus {
 export type JobsEvent =
   | TrainEvent
   /** They begin. */
-  | { event: "jobs"; jobs: number; rows: number; planned_bytes: number; places: number; spare_bytes: number; adapter: string }
+  | { event: "jobs"; jobs: number; rows: number; plannedBytes: number; places: number; spareBytes: number; adapter: string }
   /** The scheduler did something with a job: admit, pause, resume, evaluate, done, stop, fail, refuse, note. */
   | { event: "schedule"; job: string; action: string; reason: string }
   /** A job cannot go on; the others do. */
@@ -82,7 +103,7 @@ export interface Sweep {
   /** What the jobs' names begin with; default "sweep". */
   name?: string;
   search?: "grid" | "random" | "list";
-  /** By key of the settings. */
+  /** By key of the settings: `{ lr: [1e-3, 2e-3], expertRank: [4, 8] }`. */
   keys?: Record<string, unknown>;
   /** Draws of a random search. */
   trials?: number;
@@ -109,17 +130,4 @@ export interface JobTables {
   /** Of early stopping: `scheduler: { "early-stop": { rules: ["median"] } }`. */
   rules: TableRow[];
   searches: TableRow[];
-}
-
-/** @internal */
-export interface EngineJob extends Omit<JobOptions, "resume"> {
-  checkpoint?: Uint8Array | undefined;
-  curve?: string | undefined;
-}
-
-/** @internal */
-export interface StartJobs {
-  jobs: EngineJob[];
-  options: Settings;
-  tune: boolean;
 }

@@ -7,7 +7,8 @@ import type { Device } from "./gpu.js";
 import type { Item } from "./protocol.js";
 import type { Queue } from "./queue.js";
 import { RunStore } from "./storage/runs.js";
-import type { AdapterFile, JobOptions, JobsEvent, JobsOptions, JobStatus, Progress, Settings } from "./types.js";
+import type { JobOptions, JobsEvent, JobsOptions, Settings } from "./crate_types.js";
+import type { AdapterFile, JobStatus, Progress } from "./types.js";
 
 /** As for a run: what a lost device or a closed tab can cost, in milliseconds. */
 const SAVE_AT_LEAST = 30_000;

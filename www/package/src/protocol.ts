@@ -1,9 +1,9 @@
 // What the page and the Worker say to each other. A request has an id; everything that answers it carries the same id.
 
+import type { Autosave, DoneEvent, JobOptions, JobsEvent, JobsOptions, Knot, Restored, Setting, Settings, Sweep, Trial } from "./crate_types.js";
 import type {
-  AdapterChoice, AdapterFacts, AdapterFile, AdapterFormat, AdapterInfo, Analysis, Autosave, BaseInfo, BaseSource, CacheEntry, ChatMessage, DoneEvent, ErrorCode, Evaluation,
-  GenerateOptions, JobOptions, JobsEvent, JobsOptions, JobStatus, JobTables, Knot, Link, LoadOptions, MemoryUse, Merged, MergeOptions, MethodInfo, Plan, Progress, Restored, RowPreview, Rows, Setting, Settings,
-  Sweep, Training, TrainOptions, Trial, Written,
+  AdapterChoice, AdapterFacts, AdapterFile, AdapterFormat, AdapterInfo, Analysis, BaseInfo, BaseSource, CacheEntry, ChatMessage, ErrorCode, Evaluation, GenerateOptions, JobStatus, JobTables,
+  Link, LoadOptions, MemoryUse, Merged, MergedModel, MergeOptions, MethodInfo, Plan, Progress, RowPreview, Rows, Training, TrainOptions, WeightFormat, Written,
 } from "./types.js";
 
 /** What can be asked of the Worker: arguments and result. Callbacks and signals stay on the page. */
@@ -14,8 +14,8 @@ export interface Calls {
   demoSettings(): Settings;
   settings(method: string): Setting[];
   preview(rows: Rows, settings: Settings, limit: number): { rows: RowPreview[]; total: number; warnings: string[] };
-  plan(settings: Settings, rows: Rows | undefined): Plan;
-  train(settings: Settings, rows: Rows, options: Omit<TrainOptions, "onProgress" | "signal">): DoneEvent;
+  plan(settings: Settings, rows: Rows | Rows[] | undefined): Plan;
+  train(settings: Settings, rows: Rows | Rows[], options: Omit<TrainOptions, "onProgress" | "signal">): DoneEvent;
   pause(): void;
   resume(): void;
   jobs(jobs: JobOptions[], options: Omit<JobsOptions, "onProgress">): JobStatus[];
@@ -31,6 +31,7 @@ export interface Calls {
   generate(prompt: string | ChatMessage[], options: Omit<GenerateOptions, "signal" | "onProgress" | "onWarning" | "onEnd">): Written;
   evaluate(rows: Rows, adapter: AdapterChoice, strictBase: boolean): Evaluation;
   exportAdapter(which: "current" | "best" | AdapterFile[], format: AdapterFormat): AdapterFile[];
+  exportModel(which: "current" | "best" | AdapterFile[], format: WeightFormat | undefined): MergedModel;
   checkAdapter(adapter: AdapterFile[], strictBase: boolean): AdapterFacts;
   analyze(adapter: AdapterFile[] | "current"): Analysis;
   moduleScales(): number[];

@@ -6,7 +6,8 @@ import type { Device } from "./gpu.js";
 import type { Item } from "./protocol.js";
 import type { Queue } from "./queue.js";
 import { RunStore, type Standing } from "./storage/runs.js";
-import type { AdapterFile, Autosave, DoneEvent, Knot, Progress, Rows, Settings, TrainEvent, Training, TrainOptions } from "./types.js";
+import type { Autosave, DoneEvent, Knot, Settings, TrainEvent } from "./crate_types.js";
+import type { AdapterFile, Progress, Rows, Training, TrainOptions } from "./types.js";
 
 /** A run is saved at least this often, in milliseconds: what a lost device or a closed tab can cost. */
 const SAVE_AT_LEAST = 30_000;
@@ -20,7 +21,7 @@ export class Run {
   readonly #device: Device;
   readonly #queue: Queue;
   readonly #settings: Settings;
-  readonly #rows: Rows;
+  readonly #rows: Rows | Rows[];
   readonly #options: Options;
   readonly #tell: (item: Item) => void;
   readonly #progress: (phase: Progress["phase"], done: number, total: number) => void;
@@ -49,7 +50,7 @@ export class Run {
   best: AdapterFile[] | undefined;
 
   constructor(
-    device: Device, queue: Queue, settings: Settings, rows: Rows, options: Options, tell: (item: Item) => void,
+    device: Device, queue: Queue, settings: Settings, rows: Rows | Rows[], options: Options, tell: (item: Item) => void,
     progress: (phase: Progress["phase"], done: number, total: number) => void,
   ) {
     [this.#device, this.#queue, this.#rows, this.#options] = [device, queue, rows, options];

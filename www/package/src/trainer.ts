@@ -3,12 +3,14 @@
 import { Caller } from "./caller.js";
 import { WebloraError } from "./errors.js";
 import type { Item } from "./protocol.js";
+import type * as C from "./crate_types.js";
+import { eventFromCrate, fromCrate, jobToCrate, savedFromCrate, schedulerToCrate, settingFromCrate, sweepToCrate, tablesFromCrate, toCrate, trialFromCrate } from "./names.js";
 import { Stream } from "./stream.js";
 import { support } from "./support.js";
 import type {
   AdapterChoice, AdapterFacts, AdapterFile, AdapterFormat, AdapterInfo, Analysis, Autosave, BaseInfo, BaseSource, CacheEntry, ChatMessage, CreateOptions, DoneEvent, Evaluation,
-  GenerateOptions, JobOptions, Jobs, JobsEvent, JobsOptions, JobStatus, JobTables, Knot, Link, LoadOptions, MemoryUse, Merged, MergeOptions, MethodInfo, Plan, Restored, RowPreview, Rows, Setting, Settings, Support,
-  Sweep, TrainEvent, Training, TrainOptions, Trial,
+  GenerateOptions, JobOptions, Jobs, JobsEvent, JobsOptions, JobStatus, JobTables, Knot, Link, LoadOptions, MemoryUse, Merged, MergedModel, MergeOptions, MethodInfo, Plan, Restored, RowPreview, Rows, Setting, Settings, Support,
+  Sweep, TrainEvent, Training, TrainOptions, Trial, WeightFormat,
 } from "./types.js";
 
 /** What goes to the Worker of a run's options. */
@@ -73,30 +75,31 @@ export class Trainer {
 
   /** The settings under which the embedded model learns the embedded rows in a minute or two. */
   demoSettings(): Promise<Settings> {
-    return this.#caller.call("demoSettings", []);
+    return this.#caller.call("demoSettings", []).then(fromCrate);
   }
 
   /** The settings that a run of `method` takes. */
   settings(method: string): Promise<Setting[]> {
-    return this.#caller.call("settings", [method]);
+    return this.#caller.call("settings", [method]).then((rows) => rows.map(settingFromCrate));
   }
 
   /** The first rows as the model will see them. */
   preview(rows: Rows, settings: Settings = {}, limit = 20): Promise<{ rows: RowPreview[]; total: number; warnings: string[] }> {
-    return this.#caller.call("preview", [rows, settings, limit]);
+    return this.#caller.call("preview", [rows, toCrate(settings), limit]);
   }
 
   /** What a run would take on this device; nothing is allocated. */
-  plan(settings: Settings, rows?: Rows): Promise<Plan> {
-    return this.#caller.call("plan", [settings, rows]);
+  plan(settings: Settings, rows?: Rows | Rows[]): Promise<Plan> {
+    return this.#caller.call("plan", [toCrate(settings), rows]);
   }
 
-  /** Starts a run. One at a time: a second one fails with code "busy". */
-  train(settings: Settings, rows: Rows, options: TrainOptions = {}): Training {
+  /** Starts a run. One at a time: a second one fails with code "busy". Several sets of rows are mixed, a task each: by the settings `dataWeights` or
+   *  `dataTemperature`, and with as many held-out sets, one for each of them in order. */
+  train(settings: Settings, rows: Rows | Rows[], options: TrainOptions = {}): Training {
     const { onProgress, signal, ...rest } = options;
     // Asked for here, since a Worker may not: without it the browser may clear the storage when the disk gets full.
     if (rest.autosave !== undefined) void globalThis.navigator?.storage?.persist?.().catch(() => false);
-    const training = new RunningTraining(this.#caller, settings, rows, rest, onProgress);
+    const training = new RunningTraining(this.#caller, toCrate(settings), rows, rest, onProgress);
     const stop = () => void training.stop().catch(() => undefined);
     signal?.addEventListener("abort", stop, { once: true });
     training.done.finally(() => signal?.removeEventListener("abort", stop)).catch(() => undefined);
@@ -106,24 +109,25 @@ export class Trainer {
 
   /** Starts jobs that share the base and train together. Each is what it would be alone; one that fails does so alone. Nothing else trains meanwhile. */
   jobs(jobs: JobOptions[], options: JobsOptions = {}): Jobs {
-    const { onProgress, ...rest } = options;
+    const { onProgress, scheduler, ...rest } = options;
     if (rest.autosave !== undefined) void globalThis.navigator?.storage?.persist?.().catch(() => false);
-    return new RunningJobs(this.#caller, jobs, rest, onProgress);
+    const known = { ...rest, ...(scheduler ? { scheduler: schedulerToCrate(scheduler) } : {}) };
+    return new RunningJobs(this.#caller, jobs.map(jobToCrate), known, onProgress);
   }
 
   /** The jobs that a sweep makes: names, and the settings that differ. */
   sweep(sweep: Sweep): Promise<Trial[]> {
-    return this.#caller.call("sweep", [sweep]);
+    return this.#caller.call("sweep", [sweepToCrate(sweep)]).then((trials) => trials.map(trialFromCrate));
   }
 
   /** Policies, rules of early stopping and ways to search, for a form. */
   jobTables(): Promise<JobTables> {
-    return this.#caller.call("jobTables", []);
+    return this.#caller.call("jobTables", []).then(tablesFromCrate);
   }
 
   /** Ties a knot now: the link of a chain that trains is frozen, and the next one begins. The event comes in the run's events, too. */
   tieKnot(): Promise<Knot> {
-    return this.#caller.call("mergeLink", []);
+    return this.#caller.call("mergeLink", []).then((knot) => eventFromCrate<Knot>(knot));
   }
 
   /** @deprecated The old name of `tieKnot`; it goes with the next minor version. */
@@ -162,11 +166,18 @@ export class Trainer {
     return this.#caller.call("evaluate", [rows, options.adapter ?? "none", options.strictBase ?? false], { signal: options.signal });
   }
 
-  /** The adapter being trained, as the files of a PEFT folder; "best": as it was at the lowest held-out loss of a run with `eval-every`; or one whose
+  /** The adapter being trained, as the files of a PEFT folder; "best": as it was at the lowest held-out loss of a run with `evalEvery`; or one whose
    *  files are given. With the format "gguf" it is one file, adapter.gguf, that llama.cpp (`--lora`) and Ollama (`ADAPTER`) load beside a GGUF of the
-   *  loaded base. */
+   *  loaded base; with "mixlora-bin" a MixLoRA adapter for its authors' programs. */
   exportAdapter(which: "current" | "best" | AdapterFile[] = "current", options: { format?: AdapterFormat } = {}): Promise<AdapterFile[]> {
     return this.#caller.call("exportAdapter", [which, options.format ?? "peft"]);
+  }
+
+  /** Base and adapter as one GGUF file for any program, written to the origin's storage piece by piece. `format` is how the changed weights are stored;
+   *  without it they keep that of the base, which may round most of the update away: `retention` says how much is left. */
+  exportModel(which: "current" | "best" | AdapterFile[] = "current", options: { format?: WeightFormat; signal?: AbortSignal; onProgress?: LoadOptions["onProgress"] } = {}): Promise<MergedModel> {
+    const { format, signal, onProgress } = options;
+    return this.#caller.call("exportModel", [which, format], { signal, onProgress });
   }
 
   /** What an adapter is, and whether it belongs to the loaded base. One that was trained on another file of it (Q4 for F16) has a warning, or is refused
@@ -210,12 +221,12 @@ export class Trainer {
 
   /** Runs saved in this origin's storage, newest first. */
   autosaves(): Promise<Autosave[]> {
-    return this.#caller.call("autosaves", []);
+    return this.#caller.call("autosaves", []).then((saves) => saves.map(savedFromCrate));
   }
 
   /** A saved run, ready to go on. */
   restore(key: string): Promise<Restored> {
-    return this.#caller.call("restore", [key]);
+    return this.#caller.call("restore", [key]).then(savedFromCrate);
   }
 
   /** Deletes a saved run. */
@@ -253,14 +264,14 @@ class RunningTraining implements Training {
   readonly #caller: Caller;
   #state: Training["state"] = "running";
 
-  constructor(caller: Caller, settings: Settings, rows: Rows, options: RunOptions, onProgress: TrainOptions["onProgress"]) {
+  constructor(caller: Caller, settings: C.Settings, rows: Rows | Rows[], options: RunOptions, onProgress: TrainOptions["onProgress"]) {
     this.#caller = caller;
     this.job = options.job ?? (typeof settings["name"] === "string" ? settings["name"] : "main");
     const onItem = (item: Item) => {
-      if ("event" in item) this.#events.push(item.event as TrainEvent);
+      if ("event" in item) this.#events.push(eventFromCrate<TrainEvent>(item.event));
       if ("state" in item) this.#state = item.state;
     };
-    this.done = caller.call("train", [settings, rows, options], { onProgress, onItem });
+    this.done = caller.call("train", [settings, rows, options], { onProgress, onItem }).then((done) => eventFromCrate<DoneEvent>(done));
     this.done.then(
       () => this.#events.finish(),
       (error: unknown) => {
@@ -297,10 +308,10 @@ class RunningJobs implements Jobs {
   readonly #caller: Caller;
   #state: Jobs["state"] = "running";
 
-  constructor(caller: Caller, jobs: JobOptions[], options: Omit<JobsOptions, "onProgress">, onProgress: JobsOptions["onProgress"]) {
+  constructor(caller: Caller, jobs: C.JobOptions[], options: Omit<C.JobsOptions, "onProgress">, onProgress: JobsOptions["onProgress"]) {
     this.#caller = caller;
     const onItem = (item: Item) => {
-      if ("event" in item) this.#events.push(item.event);
+      if ("event" in item) this.#events.push(eventFromCrate<JobsEvent>(item.event));
       if ("state" in item) this.#state = item.state as Jobs["state"];
     };
     this.done = caller.call("jobs", [jobs, options], { onProgress, onItem });
@@ -318,7 +329,7 @@ class RunningJobs implements Jobs {
   }
 
   add(job: JobOptions): Promise<void> {
-    return this.#caller.call("addJob", [job]);
+    return this.#caller.call("addJob", [jobToCrate(job)]);
   }
 
   pause(job: string): Promise<void> {

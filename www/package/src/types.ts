@@ -24,7 +24,7 @@ export interface LoadOptions {
 
 /** Something that takes a while is so far. `done` and `total` are bytes, or shader pipelines in the phase "pipelines". */
 export interface Progress {
-  phase: "download" | "verify" | "header" | "weights" | "pipelines";
+  phase: "download" | "verify" | "header" | "weights" | "pipelines" | "export";
   done: number;
   total: number;
 }
@@ -54,8 +54,9 @@ export interface BaseInfo {
   warnings: string[];
 }
 
-/** Settings of a run: the keys of the command line's run files (kebab-case): method, rank, alpha, targets, steps, batch, seq, lr, ... */
-export type Settings = Record<string, unknown>;
+import type { Settings } from "./settings.js";
+
+export type * from "./settings.js";
 
 /** A way of training an adapter. */
 export interface MethodInfo {
@@ -65,7 +66,10 @@ export interface MethodInfo {
 
 /** One row of the table of settings, from which a form can be made. */
 export interface Setting {
+  /** As in `Settings`: "evalEvery". */
   key: string;
+  /** As on the command line and in run files: "eval-every". */
+  name: string;
   kind: "switch" | "count" | "number" | "counts" | "numbers" | "choice" | "text" | "names" | "patterns";
   /** null: not set (`steps`), or derived from others (`alpha`: twice the rank). */
   default: unknown;
@@ -126,9 +130,9 @@ export interface Knot {
   /** Why the link before it ended. */
   reason: string;
   /** Largest change of a target's log-probability by the knot. */
-  logit_jump: number;
+  logitJump: number;
   /** Mean over the layers of the gradient's spectral norm. */
-  gradient_norm?: number;
+  gradientNorm?: number;
   /** Frank-Wolfe gap in nats. */
   gap?: number;
   /** Share of the gradient's energy in as many directions as the new link has ranks. */
@@ -136,22 +140,37 @@ export interface Knot {
   /** Inner product of the gradient with each frozen link, oldest first. */
   along?: number[];
   /** Mean effective rank of the first 1, 2, ... links together. */
-  effective_rank?: number[];
+  effectiveRank?: number[];
   /** Mean overlap of the newest frozen link's input directions with those of each earlier one. */
   overlap?: number[];
 }
 
-/** What a run tells: exactly the events of the command line's `--json`. */
+/** What the routers of a MixLoRA run did in a step; every list has an entry for each block of `layers`. */
+export interface RouterReport {
+  /** Norm of the gradient of all routers together, before clipping. */
+  gradNorm: number;
+  /** Mean entropy of the routers' probabilities in nats. */
+  entropy: number[];
+  /** Share of tokens that chose each expert. A block's shares sum to the experts that a token gets. */
+  load: number[][];
+  /** The blocks with a router. */
+  layers: number[];
+}
+
+/** What a run tells: the events of the command line's `--json`, with names as JavaScript has them (`grad_norm` is `gradNorm`). */
 export type TrainEvent =
   | {
-      event: "start"; job: string; config: Settings; trainable_parameters: number; planned_bytes: number; adapter: string; steps: number; resumed_at: number;
+      event: "start"; job: string; config: Settings; trainableParameters: number; plannedBytes: number; adapter: string; steps: number; resumedAt: number;
       /** Rows to train on, how many rows and tokens a step sees and how many steps a pass over all rows takes (on average), and the passes. */
-      rows: number; rows_per_step: number; tokens_per_step: number; steps_per_epoch: number; epochs: number;
+      rows: number; rowsPerStep: number; tokensPerStep: number; stepsPerEpoch: number; epochs: number;
       /** Largest change of a target's log-probability by rounding the links that a chain goes on from, where they are stored as f16. */
-      logit_jump?: number;
+      logitJump?: number;
     }
   | {
-      event: "step"; job: string; step: number; loss: number; lr: number; grad_norm: number; tokens: number; tokens_per_s: number;
+      event: "step"; job: string; step: number; loss: number; lr: number; gradNorm: number; tokens: number; tokensPerS: number;
+      /** Of MixLoRA, whose `loss` is what is minimised: the mean loss over the step's targets, what balances the experts before its coefficient, and
+       *  what the routers did. */
+      ce?: number; balanceLoss?: number; router?: RouterReport;
       /** Mean loss of each task, where rows come from several. */
       tasks?: Record<string, number>;
       /** How the step's pairs did, where the run trains on preferences: share right, mean rewards and their difference. */
@@ -176,7 +195,7 @@ export interface DoneEvent {
   step: number;
   /** Of the last step; null when the run had nothing left to do. */
   loss: number | null;
-  best_eval?: number;
+  bestEval?: number;
   seconds: number;
   out: string;
 }
@@ -187,85 +206,30 @@ export interface AdapterFile {
   bytes: Uint8Array;
 }
 
-/** Singular values of an adapter's update at one linear layer, and what follows from them. */
-export interface SiteAnalysis {
-  /** Short name: layers.0.self_attn.q_proj. */
-  site: string;
-  layer: number;
-  projection: string;
-  /** The modules of MultiLoRA at this layer, where the run is at hand that knows them; `frobenius` is of their sum. */
-  modules?: { frobenius: number; each: ModuleAnalysis[] };
-  [figure: string]: unknown;
+/** How an adapter is handed out: as the run has it (a PEFT folder; of MixLoRA its authors' folder), one GGUF file for llama.cpp and Ollama, or MixLoRA's
+ *  folder with safetensors or with PyTorch's `adapter_model.bin`. MixLoRA is no GGUF, and plain LoRA no MixLoRA. */
+export type AdapterFormat = "peft" | "gguf" | "mixlora" | "mixlora-bin";
+
+/** How weights of a merged model are stored. */
+export type WeightFormat = "f32" | "f16" | "bf16" | "q8_0" | "q5_0" | "q5_1" | "q4_0" | "q4_1";
+
+/** What was exported. */
+export interface ExportReport {
+  /** Names of the files, in the order they were written. */
+  files: string[];
+  bytes: number;
+  /** What is not in the files and was in the adapter. */
+  warnings: string[];
+  /** Of a merged model: the share of the adapter's update that is in the stored weights, and how far they are from the exact ones, as a share of the update. */
+  retention?: number;
+  relativeError?: number;
 }
 
-/** One module of MultiLoRA: `c s ⊙ B A` with a learnable scale s, a number per output or one in all. */
-export interface ModuleAnalysis {
-  /** Of |s| over the outputs. */
-  mean_scale: number;
-  rms_scale: number;
-  max_scale: number;
-  /** Norm of `c s ⊙ B A`. */
-  frobenius: number;
-  /** That norm over the sum of all modules' norms. */
-  share: number;
+/** Base and adapter as one GGUF file. */
+export interface MergedModel extends ExportReport {
+  /** In the origin's private storage until the next one is made: save it, or read it piece by piece. */
+  file: File;
 }
-
-/** Figures of an adapter, those of `weblora analyze --json`, and the same pictures. */
-export interface Analysis {
-  report: {
-    name: string;
-    /** Medians by projection. */
-    projections: { projection: string; sites: number; rank: number; rank_sum: number; effective_rank: number; top1_energy: number; [figure: string]: unknown }[];
-    /** Medians over the layers by module; absent where no modules are known. */
-    modules?: ModuleAnalysis[];
-    sites: SiteAnalysis[];
-  };
-  pictures: { name: string; svg: string }[];
-}
-
-/** A link of a chain, as its chain.json has it. */
-export interface Link {
-  rank: number;
-  /** Ranks of single modules, where they differ. */
-  ranks?: Record<string, number>;
-  alpha: number;
-  rslora: boolean;
-  /** Optimizer steps that it was trained for. */
-  steps: number;
-  /** Linear layers that it adapts, and numbers in its factors. */
-  sites: number;
-  parameters: number;
-}
-
-/** How adapters are put together; what `weblora merge` takes. */
-export interface MergeOptions {
-  /** What each adapter's update is multiplied by; 1 for all when absent. */
-  weights?: number[];
-  /** Links to take out of the one chain, from 0, the oldest. */
-  drop?: number[];
-  /** Cut every layer to this rank at most, keeping the largest singular values. */
-  maxRank?: number;
-  /** Cut every layer to the smallest rank that keeps this share of its update's squared norm. */
-  energy?: number;
-}
-
-/** Adapters put together. */
-export interface Merged {
-  files: AdapterFile[];
-  /** Links that can still be told apart; 0 for an adapter that is no chain. */
-  links: number;
-  /** The largest rank of a layer. */
-  rank: number;
-  sites: number;
-  parameters: number;
-  /** Share of the update's squared norm that cutting ranks lost; null where nothing was cut. */
-  dropped: number | null;
-  /** Something that could not be checked. */
-  warning: string | null;
-}
-
-/** How an adapter is handed out: a PEFT folder, or one GGUF file for llama.cpp and Ollama. */
-export type AdapterFormat = "peft" | "gguf";
 
 /** What an adapter is, and how it stands to the loaded base. */
 export interface AdapterFacts {
@@ -299,14 +263,14 @@ export interface ChatMessage {
 
 /** How a run is started. */
 export interface TrainOptions {
-  heldOut?: Rows;
+  heldOut?: Rows | Rows[];
   /** Continue from this adapter; settings that are not given are the adapter's. */
   initAdapter?: AdapterFile[];
   /** Go on from a checkpoint; settings that are not given are the checkpoint's. */
   resume?: Uint8Array;
   /** Name of the job in events; default "main". */
   job?: string;
-  /** Save the run under this key in the origin's storage: every `save-every` steps, on pause and stop, when the page is hidden, and at
+  /** Save the run under this key in the origin's storage: every `saveEvery` steps, on pause and stop, when the page is hidden, and at
    *  least every half minute. Deleted by `discard`, not at the end of the run. */
   autosave?: string;
   /** Measure which kernels are fastest here when that is not known yet; default: only for models of 20 M parameters and more. */
@@ -390,14 +354,14 @@ export interface BestAdapter {
 /** A saved run, ready to go on: `train(settings, rows, { heldOut, resume: checkpoint, autosave: key })`. */
 export interface Restored {
   settings: Settings;
-  rows: Rows;
-  heldOut?: Rows;
+  rows: Rows | Rows[];
+  heldOut?: Rows | Rows[];
   checkpoint: Uint8Array;
   /** Of a run that is over: its adapter at the end. */
   adapter?: AdapterFile[];
   /** Of a job among several. */
   job?: { name: string; priority: number; group?: string; curve?: string };
-  /** Of a run with `eval-every`. Once the run goes on, `exportAdapter("best")` gives it, too, until there is a better one. */
+  /** Of a run with `evalEvery`. Once the run goes on, `exportAdapter("best")` gives it, too, until there is a better one. */
   best?: BestAdapter;
   /** Undefined when the base was a file that is not kept: ask the user for it by `baseName`, and compare `contentHash`. */
   base?: BaseSource;
@@ -468,4 +432,5 @@ export interface Training extends AsyncIterable<TrainEvent> {
   readonly done: Promise<DoneEvent>;
 }
 
+export type * from "./analysis_types.js";
 export type * from "./job_types.js";

@@ -1,21 +1,7 @@
 /** All that the page knows, in one place. Views read it and listen to slices; actions change it. */
 
-import type {
-  AdapterFile,
-  AdapterInfo,
-  Autosave,
-  BaseInfo,
-  BaseSource,
-  CacheEntry,
-  MethodInfo,
-  Plan,
-  Progress,
-  RowPreview,
-  Rows,
-  Setting,
-  Settings,
-  Support,
-} from "weblora";
+import type { AdapterFile, AdapterInfo, Autosave, BaseInfo, BaseSource, CacheEntry, MethodInfo, Plan, Progress, RowPreview, Rows, Setting, Support } from "weblora";
+import type { FormSettings } from "./lib/settings";
 import type { Problem } from "./lib/problem";
 import type { Series } from "./lib/series";
 
@@ -36,8 +22,24 @@ export interface BaseState {
   problem: Problem | null;
 }
 
+/** A set of rows beside others that a run mixes. */
+export interface MixedSet {
+  train: Rows;
+  heldOut: Rows | null;
+  name: string;
+}
+
+/** What a run takes: one set, or several. */
+export interface ChosenRows {
+  train: Rows | Rows[];
+  heldOut: Rows | Rows[] | null;
+  name: string;
+}
+
 /** Rows to train on and to evaluate on. */
 export interface RowsState {
+  /** Sets that the ones below are mixed with. */
+  mixed: MixedSet[];
   /** Id of a set that comes with the page, or where the rows are from. */
   choice: string;
   train: Rows | null;
@@ -62,7 +64,7 @@ export interface FormState {
   method: string;
   recipe: string;
   /** Only what differs from the defaults. */
-  changed: Settings;
+  changed: FormSettings;
   table: Setting[];
   methods: MethodInfo[];
   /** A PEFT adapter that the run starts from. */
@@ -89,11 +91,11 @@ export interface Run {
   colour: number;
   shown: boolean;
   state: "waiting" | "starting" | "running" | "paused" | "stopping" | "stopped" | "done" | "failed";
-  settings: Settings;
+  settings: FormSettings;
   /** The settings with all defaults, from the start event. */
-  config: Settings;
+  config: FormSettings;
   base: { name: string; hash: string; source: BaseSource };
-  rows: { train: Rows; heldOut: Rows | null; name: string };
+  rows: ChosenRows;
   step: number;
   total: number;
   trainable: number;
@@ -214,6 +216,7 @@ const state: State = {
   device: { status: "checking", support: null, adapter: null, problem: null },
   base: { status: "none", source: null, info: null, progress: null, problem: null },
   rows: {
+    mixed: [],
     choice: "",
     train: null,
     heldOut: null,
@@ -293,12 +296,36 @@ export const isLocked = (): boolean => state.runs.active !== null;
 /** Whether a run is a job that is not over. */
 export const isJobUnderWay = (run: Run): boolean => run.job !== null && run.job.set === state.runs.jobs && ["waiting", "running", "paused", "stopping"].includes(run.state);
 
+/** All rows that a run would take; `null` while there are none. */
+export function chosenRows(): ChosenRows | null {
+  const { mixed, train, heldOut, trainName } = state.rows;
+  const sets = train === null ? mixed : [...mixed, { train, heldOut, name: trainName }];
+  const [first] = sets;
+  if (!first) return null;
+  if (sets.length === 1) return first;
+  const kept = sets.flatMap((set) => set.heldOut ?? []);
+  const name = sets.map((set) => set.name).join(" + ");
+  return { train: named(sets.map((set) => set.train)), heldOut: kept.length > 0 ? named(kept) : null, name };
+}
+
+/** Sets with names that tell them apart. */
+function named(sets: Rows[]): Rows[] {
+  const taken = new Map<string, number>();
+  return sets.map((rows) => {
+    if ("embedded" in rows) return rows;
+    const name = rows.name ?? "rows";
+    const before = taken.get(name) ?? 0;
+    taken.set(name, before + 1);
+    return { ...rows, name: before === 0 ? name : `${name} ${before + 1}` };
+  });
+}
+
 /** An answer that has not begun. */
 export const noAnswer = idle;
 
 /** The settings as they would be run: the method and what was changed. Rows with a held-out set of their own are not split again. */
-export function runSettings(): Settings {
-  const settings: Settings = { method: state.form.method, ...state.form.changed };
-  if (state.rows.heldOut) delete settings["eval-split"];
+export function runSettings(): FormSettings {
+  const settings: FormSettings = { method: state.form.method, ...state.form.changed };
+  if (chosenRows()?.heldOut) delete settings["evalSplit"];
   return settings;
 }

@@ -76,13 +76,13 @@ export class FakeJobs implements T.Jobs {
 
   #start({ options, settings, status }: Entry): void {
     status.state = "running";
-    const counts = { rows: 100, rows_per_step: 4, tokens_per_step: 96, steps_per_epoch: 25, epochs: status.steps / 25 };
-    this.#events.push({ event: "start", job: options.name, config: settings, trainable_parameters: 5432 * Number(settings["rank"]), planned_bytes: 1e6, adapter: "Pretend GPU", steps: status.steps, resumed_at: status.step, ...counts });
+    const counts = { rows: 100, rowsPerStep: 4, tokensPerStep: 96, stepsPerEpoch: 25, epochs: status.steps / 25 };
+    this.#events.push({ event: "start", job: options.name, config: settings, trainableParameters: 5432 * Number(settings["rank"]), plannedBytes: 1e6, adapter: "Pretend GPU", steps: status.steps, resumedAt: status.step, ...counts });
   }
 
   async #run(): Promise<T.JobStatus[]> {
     await wait(30);
-    this.#events.push({ event: "jobs", jobs: this.#entries.length, rows: 4096, planned_bytes: 4e7, places: 64, spare_bytes: 0, adapter: "Pretend GPU" });
+    this.#events.push({ event: "jobs", jobs: this.#entries.length, rows: 4096, plannedBytes: 4e7, places: 64, spareBytes: 0, adapter: "Pretend GPU" });
     this.#entries.forEach((entry) => this.#start(entry));
     const open = () => this.#entries.filter((entry) => !isOver(entry));
     while (open().length > 0) {
@@ -106,8 +106,8 @@ export class FakeJobs implements T.Jobs {
     const loss = (2.4 - 0.3 * off) * Math.exp((-4 * status.step) / status.steps / (1 + off)) + 0.05 * (1 + off);
     status.loss = loss;
     status.secondsLeft = 0.012 * (status.steps - status.step);
-    this.#events.push({ event: "step", job, step: status.step, loss, lr: Number(settings["lr"]), grad_norm: 0.5, tokens: 496, tokens_per_s: 4100 });
-    const every = Number(settings["eval-every"]);
+    this.#events.push({ event: "step", job, step: status.step, loss, lr: Number(settings["lr"]), gradNorm: 0.5, tokens: 496, tokensPerS: 4100 });
+    const every = Number(settings["evalEvery"]);
     if (every > 0 && status.step % every === 0) {
       const held = loss * 1.1;
       const best = status.bestEval === null || held < status.bestEval;

@@ -5,8 +5,8 @@ import { WebloraError } from "../../package/src/errors";
 import { checkpointBytes, peftFiles } from "./world";
 
 interface Save extends Omit<T.Autosave, "rows"> {
-  rows: T.Rows;
-  heldOut?: T.Rows;
+  rows: T.Rows | T.Rows[];
+  heldOut?: T.Rows | T.Rows[];
   contentHash: string;
   job?: NonNullable<T.Restored["job"]>;
 }
@@ -15,7 +15,7 @@ const KEY = "fake.saves";
 
 export class Saves {
   list(): T.Autosave[] {
-    const name = (rows: T.Rows) => ("embedded" in rows ? "swap" : (rows.name ?? "rows"));
+    const name = (rows: T.Rows | T.Rows[]): string => Array.isArray(rows) ? rows.map(name).join(" + ") : ("embedded" in rows ? "swap" : (rows.name ?? "rows"));
     return this.#read().map(({ rows, heldOut: _heldOut, contentHash: _hash, job: _job, ...save }) => ({ ...save, rows: name(rows) }));
   }
 

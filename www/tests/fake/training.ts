@@ -18,7 +18,7 @@ export class FakeTraining implements T.Training {
 
   constructor(
     readonly settings: T.Settings,
-    readonly rows: T.Rows,
+    readonly rows: T.Rows | T.Rows[],
     readonly options: T.TrainOptions,
     readonly base: T.BaseInfo | null,
     readonly flags: Set<string>,
@@ -86,8 +86,8 @@ export class FakeTraining implements T.Training {
       this.#step = JSON.parse(JSON.parse(JSON.parse(header).__metadata__.weblora).state).step as number;
     }
     await wait(30);
-    const start = { event: "start", job, config: { ...settings, alpha: 16 }, trainable_parameters: 54_321, planned_bytes: 1.2e7, adapter: "Pretend GPU", rows: 100, rows_per_step: 4, tokens_per_step: 96, steps_per_epoch: 25, epochs: this.#total / 25 } as const;
-    this.#emit({ ...start, steps: this.#total, resumed_at: this.#step });
+    const start = { event: "start", job, config: { ...settings, alpha: 16 }, trainableParameters: 54_321, plannedBytes: 1.2e7, adapter: "Pretend GPU", rows: 100, rowsPerStep: 4, tokensPerStep: 96, stepsPerEpoch: 25, epochs: this.#total / 25 } as const;
+    this.#emit({ ...start, steps: this.#total, resumedAt: this.#step });
     if (options.heldOut && this.#step === 0) this.#emit({ event: "eval", job, step: 0, loss: 2.6, tokens: 640, best: true });
     let loss = 0;
     while (this.#step < this.#total && this.state !== "stopped") {
@@ -102,7 +102,7 @@ export class FakeTraining implements T.Training {
         this.#save();
         this.#step = 15;
         this.#emit({ event: "warning", job, message: "the GPU device was lost; going on after step 15 on a new one" });
-        this.#emit({ ...start, steps: this.#total, resumed_at: this.#step });
+        this.#emit({ ...start, steps: this.#total, resumedAt: this.#step });
       }
       if (this.flags.has("nan") && this.#step === 20) throw new WebloraError("not_finite", `loss became NaN at step 21 of job ${job}; lower --lr, raise --warmup or set --clip 1`);
       this.#step += 1;
@@ -123,9 +123,29 @@ export class FakeTraining implements T.Training {
   /** Ends the link of a chain. */
   tie(reason: string): T.Knot {
     this.#links += 1;
-    const knot: T.Knot = { event: "knot", job: this.job, step: this.#step, link: this.#links, rank: Number(this.settings["rank"]), reason, logit_jump: 3.1e-6 };
+    const knot: T.Knot = { event: "knot", job: this.job, step: this.#step, link: this.#links, rank: Number(this.settings["rank"]), reason, logitJump: 3.1e-6 };
     this.#emit(knot);
     return knot;
+  }
+
+  /** Routers that begin even; with the flag "collapse" all tokens end at two experts of the last layer. */
+  #routers(step: number, loss: number): { ce?: number; balanceLoss?: number; router?: T.RouterReport } {
+    const { job, settings } = this;
+    if (!String(settings["method"]).startsWith("mixlora")) return {};
+    const experts = Number(settings["experts"]);
+    const layers = Array.from({ length: this.base?.layers ?? 5 }, (_, layer) => layer);
+    const far = this.flags.has("collapse") ? Math.min(1, step / 30) : 0;
+    const load = layers.map((layer) => {
+      const own = layer === layers.length - 1 ? far : 0;
+      const uneven = Array.from({ length: experts }, (_, e) => 1 + 0.3 * Math.sin(e + layer));
+      const all = uneven.reduce((sum, share) => sum + share, 0);
+      return uneven.map((share, e) => (1 - own) * ((2 * share) / all) + own * (e < 2 ? 1 : 0));
+    });
+    if (this.flags.has("collapse") && step === 50) {
+      this.#emit({ event: "warning", job, message: `the router of block ${layers.length - 1} (and 0 others) sends nearly all rows to the same experts; raise \`aux-coef\`, or lower \`lr\`` });
+    }
+    const balance = 2 + 2 * far;
+    return { ce: loss - 0.01 * balance, balanceLoss: balance, router: { gradNorm: 0.02, entropy: layers.map(() => Math.log(experts) * (1 - 0.5 * far)), load, layers } };
   }
 
   #advance(): number {
@@ -135,8 +155,8 @@ export class FakeTraining implements T.Training {
     const pace = 1 + Number(settings["rank"]) / 16;
     const loss = 2.4 * Math.exp((-4 * pace * step) / this.#total) + 0.03 + 0.08 * Math.abs(noise) * Math.exp((-2 * step) / this.#total);
     const lr = Number(settings["lr"]) * Math.min(step / 5, 1 - step / (this.#total + 1));
-    this.#emit({ event: "step", job, step, loss, lr, grad_norm: 0.4 + Math.abs(noise), tokens: 496, tokens_per_s: 4100 + 300 * noise });
-    const every = Number(settings["eval-every"]);
+    this.#emit({ event: "step", job, step, loss, ...this.#routers(step, loss), lr, gradNorm: 0.4 + Math.abs(noise), tokens: 496, tokensPerS: 4100 + 300 * noise });
+    const every = Number(settings["evalEvery"]);
     if (this.options.heldOut && every > 0 && step % every === 0) this.#emit({ event: "eval", job, step, loss: loss * 1.1 + 0.02, tokens: 640, best: true });
     if (settings["method"] === "cola" && step % 40 === 0) this.tie(`step ${step} was its last`);
     if (step % 10 === 0) this.#save();

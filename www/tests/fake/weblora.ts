@@ -84,7 +84,7 @@ export class Trainer implements Pick<Real, keyof Real> {
   }
 
   async demoSettings(): Promise<T.Settings> {
-    return { name: "demo", method: "lora", rank: 8, alpha: 16, lr: 2e-3, warmup: 5, steps: 60, batch: 16, seq: 64, "eval-every": 20, recompute: false, out: "x" };
+    return { name: "demo", method: "lora", rank: 8, alpha: 16, lr: 2e-3, warmup: 5, steps: 60, batch: 16, seq: 64, evalEvery: 20, recompute: false };
   }
 
   async preview(rows: T.Rows, settings: T.Settings = {}, limit = 20): Promise<{ rows: T.RowPreview[]; total: number; warnings: string[] }> {
@@ -92,7 +92,7 @@ export class Trainer implements Pick<Real, keyof Real> {
     return { rows: examples.slice(0, limit), total: examples.length, warnings };
   }
 
-  async plan(settings: T.Settings, rows?: T.Rows): Promise<T.Plan> {
+  async plan(settings: T.Settings, rows?: T.Rows | T.Rows[]): Promise<T.Plan> {
     const all = defaults(settings);
     const [rank, batch, seq] = [Number(all["rank"]), Number(all["batch"]), Number(all["seq"])];
     if (!(rank >= 1)) throw new WebloraError("config", `\`rank\`: is ${JSON.stringify(all["rank"])}; give a whole number from 1 to 4096`);
@@ -101,12 +101,12 @@ export class Trainer implements Pick<Real, keyof Real> {
     const trainable = rank * 7 * (this.#base?.layers ?? 0) * (this.#base?.hidden ?? 0) * 3;
     const byPurpose = { weights, adapter: 4 * trainable, gradients: 4 * trainable, optimizer: 8 * trainable, io: 40_000, activations: batch * seq * 9000, params: 30_000 };
     const totalBytes = Object.values(byPurpose).reduce((a, b) => a + b, 0);
-    const steps = Number(all["steps"] ?? 0) || Math.ceil((rows ? tokenise(rows, seq).examples.length : 100) / batch) * Number(all["epochs"] ?? 1);
+    const steps = Number(all["steps"] ?? 0) || Math.ceil((rows ? [rows].flat().reduce((sum, set) => sum + tokenise(set, seq).examples.length, 0) : 100) / batch) * Number(all["epochs"] ?? 1);
     const fits = !flags.has("oom");
     return { totalBytes, byPurpose, trainable, dispatches: 412, rows: batch * seq, steps, fits, ...(fits ? {} : { reason: "the plan needs 9.1 GB and this GPU allows 4.3 GB; use a smaller batch or seq" }) };
   }
 
-  train(settings: T.Settings, rows: T.Rows, options: T.TrainOptions = {}): T.Training {
+  train(settings: T.Settings, rows: T.Rows | T.Rows[], options: T.TrainOptions = {}): T.Training {
     this.#run = new FakeTraining(defaults(settings), rows, options, this.#base, flags, saves);
     return this.#run;
   }
@@ -136,7 +136,17 @@ export class Trainer implements Pick<Real, keyof Real> {
 
   async exportAdapter(_which: "current" | "best" | T.AdapterFile[] = "current", options: { format?: T.AdapterFormat } = {}): Promise<T.AdapterFile[]> {
     if (options.format === "gguf") return [{ name: "adapter.gguf", bytes: new TextEncoder().encode("GGUF") }];
-    return [...peftFiles(), ...chainFile(this.#run?.chain() ?? [])];
+    if (options.format === "mixlora-bin") return [peftFiles(true)[0], { name: "adapter_model.bin", bytes: new TextEncoder().encode("PK") }].flatMap((file) => file ?? []);
+    const routed = String(this.#run?.settings["method"]).startsWith("mixlora");
+    return [...peftFiles(routed), ...chainFile(this.#run?.chain() ?? [])];
+  }
+
+  async exportModel(_which: "current" | "best" | T.AdapterFile[] = "current", options: { onProgress?: (progress: T.Progress) => void } = {}): Promise<T.MergedModel> {
+    for (let part = 1; part <= 10; part += 1) {
+      await wait(flags.has("slow") ? 120 : 5);
+      options.onProgress?.({ phase: "export", done: part * 1e6, total: 1e7 });
+    }
+    return { file: new File(["GGUF merged"], "model.gguf"), files: ["model.gguf"], bytes: 1e7, warnings: [], retention: 0.9987, relativeError: 0.01 };
   }
 
   async checkAdapter(): Promise<T.AdapterFacts> {
@@ -154,7 +164,9 @@ export class Trainer implements Pick<Real, keyof Real> {
       '<rect width="100%" height="100%" class="paper"/><line x1="40" y1="180" x2="390" y2="180" class="axis"/><text x="40" y="20" class="ink" font-size="13">Singular values</text></svg>';
     const module = { mean_scale: 0.012, rms_scale: 0.015, max_scale: 0.04, frobenius: 0.5, share: 0.5 };
     const modules = adapter === "current" && this.#run?.settings["method"] === "multilora" ? { modules: [module, module] } : {};
-    return { report: { name: "the adapter", projections, ...modules, sites: [] }, pictures: [{ name: "spectra.svg", svg }] };
+    const block = { frobenius: [0.5, 0.4, 0.3, 0.6], router: [0.11, 0.12, 0.1, 0.13] };
+    const routed = String(this.#run?.settings["method"]).startsWith("mixlora") ? { experts: { experts: 4, blocks: [0, 1].map((layer) => ({ layer, ...block })) } } : {};
+    return { report: { name: "the adapter", projections, ...modules, ...routed, sites: [] }, pictures: [{ name: "spectra.svg", svg }] };
   }
 
   async links(adapter: T.AdapterFile[]): Promise<T.Link[]> {

@@ -45,10 +45,10 @@ function parse(rows: { text: string; name?: string }): Row[] {
 }
 
 /** A PEFT folder that is one in name only. */
-export function peftFiles(): T.AdapterFile[] {
+export function peftFiles(routed = false): T.AdapterFile[] {
   const text = new TextEncoder();
   return [
-    { name: "adapter_config.json", bytes: text.encode('{"peft_type": "LORA", "r": 8}\n') },
+    { name: "adapter_config.json", bytes: text.encode(routed ? '{"peft_type": "MIXLORA", "r": 8, "routing_strategy": "mixlora", "num_experts": 4, "top_k": 2}\n' : '{"peft_type": "LORA", "r": 8}\n') },
     { name: "adapter_model.safetensors", bytes: new Uint8Array(400_000) },
   ];
 }

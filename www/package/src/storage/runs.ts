@@ -1,7 +1,8 @@
 // Saved runs: what a run needs to go on after the page was closed.
 
 import { WebloraError } from "../errors.js";
-import type { AdapterFile, Autosave, BaseSource, BestAdapter, Restored, Rows, Settings } from "../types.js";
+import type { Autosave, Restored, Settings } from "../crate_types.js";
+import type { AdapterFile, BaseSource, BestAdapter, Rows } from "../types.js";
 import { folder, names, readFile, remove } from "./files.js";
 import { hold } from "./locks.js";
 import { listModels } from "./models.js";
@@ -11,8 +12,8 @@ import { readRecord, removeRecord, takeBack, writeRecord } from "./slots.js";
 export interface RunFacts {
   key: string;
   settings: Settings;
-  rows: Rows;
-  heldOut?: Rows;
+  rows: Rows | Rows[];
+  heldOut?: Rows | Rows[];
   base?: BaseSource;
   /** Where the base was downloaded from, should its stored copy be gone. */
   url?: string;
@@ -149,7 +150,10 @@ export async function listRuns(): Promise<Autosave[]> {
   return found.sort((a, b) => b.savedAt - a.savedAt);
 }
 
-const nameOf = (rows: Rows) => ("embedded" in rows ? "swap" : (rows.name ?? "rows"));
+const nameOf = (rows: Rows | Rows[]): string => {
+  if (Array.isArray(rows)) return rows.map(nameOf).join(" + ");
+  return "embedded" in rows ? "swap" : (rows.name ?? "rows");
+};
 
 async function sizeOf(at: FileSystemDirectoryHandle): Promise<number> {
   let sum = 0;

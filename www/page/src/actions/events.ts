@@ -1,6 +1,7 @@
 /** What a run tells, put into its row, its curves and its log. */
 
 import type { TrainEvent } from "weblora";
+import { asForm } from "../lib/settings";
 import { announce } from "../lib/announce";
 import { count, duration, loss, plural, short } from "../lib/format";
 import { keepCurves } from "../lib/history";
@@ -27,8 +28,8 @@ export function take(run: Run, event: TrainEvent): void {
       break;
     }
     case "knot":
-      run.series.knots.push({ step: event.step, link: event.link, jump: event.logit_jump });
-      note(run, `Knot at step ${count(event.step)}: link ${event.link + 1} begins; largest change of a logit ${short(event.logit_jump)}.`);
+      run.series.knots.push({ step: event.step, link: event.link, jump: event.logitJump });
+      note(run, `Knot at step ${count(event.step)}: link ${event.link + 1} begins; largest change of a logit ${short(event.logitJump)}.`);
       announce(`Link ${event.link + 1} begins.`);
       break;
     case "checkpoint":
@@ -60,16 +61,16 @@ export function note(run: Run, text: string): void {
 function started(run: Run, event: Extract<TrainEvent, { event: "start" }>): void {
   if (run.state === "starting") run.state = "running";
   run.clock = Date.now();
-  run.config = event.config;
+  run.config = asForm(event.config);
   run.total = event.steps;
-  run.step = event.resumed_at;
-  run.trainable = event.trainable_parameters;
-  run.plannedBytes = event.planned_bytes;
+  run.step = event.resumedAt;
+  run.trainable = event.trainableParameters;
+  run.plannedBytes = event.plannedBytes;
   if (!run.job) run.name = run.name.replace(/ · .*/, ` · ${String(event.config["method"])} r${String(event.config["rank"])}`);
-  run.series.cutAfter(event.resumed_at);
-  const from = event.resumed_at > 0 ? `Went on from step ${count(event.resumed_at)} of` : "Started:";
+  run.series.cutAfter(event.resumedAt);
+  const from = event.resumedAt > 0 ? `Went on from step ${count(event.resumedAt)} of` : "Started:";
   note(run, `${from} ${plural(event.steps, "step")} on ${event.adapter}.`);
-  if (event.logit_jump !== undefined) note(run, `Earlier links are kept as f16; largest change of a logit ${short(event.logit_jump)}.`);
+  if (event.logitJump !== undefined) note(run, `Earlier links are kept as f16; largest change of a logit ${short(event.logitJump)}.`);
   if (!run.job) announce(`${from} ${plural(event.steps, "step")}.`);
 }
 
@@ -80,8 +81,10 @@ function stepped(run: Run, event: Extract<TrainEvent, { event: "step" }>): void 
   }
   const before = run.step;
   run.step = event.step;
-  run.series.put(event.step, { loss: event.loss, lr: event.lr, grad: event.grad_norm, speed: event.tokens_per_s });
-  const seconds = event.tokens / event.tokens_per_s;
+  const split = event.ce === undefined ? {} : { ce: event.ce, balance: event.balanceLoss ?? null };
+  run.series.put(event.step, { loss: event.loss, ...split, lr: event.lr, grad: event.gradNorm, speed: event.tokensPerS });
+  if (event.router) run.series.routers.put(event.step, event.router);
+  const seconds = event.tokens / event.tokensPerS;
   // The very first step of a visit also compiles; it says nothing about the others.
   if (run.series.step.length > 2) run.stepSeconds = run.stepSeconds === null ? seconds : INERTIA * run.stepSeconds + (1 - INERTIA) * seconds;
   if (run.stepSeconds !== null && run.series.step.length === 8) remember(run.settings, run.stepSeconds);

@@ -1,9 +1,11 @@
 /** Taking results home and bringing them back. */
 
-import type { AdapterFile, Settings } from "weblora";
+import type { AdapterFile } from "weblora";
+import { fromFile, type FormSettings } from "../lib/settings";
 import { announce } from "../lib/announce";
-import { fileName, save } from "../lib/download";
-import { baseName, findAdapter, pack, unpack } from "../lib/archive";
+import { fileName, save, saveFile } from "../lib/download";
+import { bytes, percent } from "../lib/format";
+import { baseName, findAdapter, pack, routingOf, unpack } from "../lib/archive";
 import { PageError } from "../lib/problem";
 import { exclusive } from "../lib/queue";
 import { writeRunFile } from "../lib/runfile";
@@ -11,10 +13,10 @@ import { checkpointState, sniff } from "../lib/sniff";
 import { activeRun, get, isJobUnderWay, isTraining, shownRun, update, type Run } from "../state";
 import { report, trainer } from "../trainer";
 import { loadBase } from "./base";
-import { importRunFile, takeSettings } from "./form";
+import { importRunFile, setMethod, setSetting, takeSettings } from "./form";
 import { jobAdapter } from "./jobs";
-import { adapterAsGguf, currentAdapter, currentCheckpoint } from "./run";
-import { heldOutFromFile, rowsFromFile, rowsFromText } from "./rows";
+import { adapterAs, currentAdapter, currentCheckpoint, mergedModel } from "./run";
+import { heldOutFromFile, mixCurrent, rowsFromFile, rowsFromText, unmixAll } from "./rows";
 import { offerAdapter } from "./trial";
 
 const RUN_FILE = "run.toml";
@@ -37,9 +39,31 @@ export async function saveAdapter(run: Run): Promise<void> {
 /** Saves the adapter as one GGUF file for llama.cpp and Ollama. */
 export async function saveGguf(run: Run): Promise<void> {
   await guarded(async () => {
-    const [file] = await adapterAsGguf(await adapterOf(run));
+    const [file] = await adapterAs(await adapterOf(run), "gguf");
     if (file) save(`${stem(run)}-adapter.gguf`, file.bytes);
     announce("The adapter was saved as GGUF.");
+  });
+}
+
+/** Saves base and adapter as one GGUF model; what to tell of it. */
+export async function saveModel(run: Run): Promise<void> {
+  await guarded(async () => {
+    const files = await adapterOf(run);
+    const { file, bytes: size, retention, warnings } = await mergedModel(files, (progress) => update("base", { progress }));
+    saveFile(`${stem(run)}-merged-f16.gguf`, file);
+    const kept = retention === undefined ? "" : ` ${percent(retention)} of the adapter's change is in it.`;
+    const text = `The merged model of ${bytes(size)} was saved.${kept}`;
+    update("notice", { kind: "info", text, detail: warnings });
+    announce(text);
+  });
+  update("base", { progress: null });
+}
+
+/** Saves a MixLoRA adapter as its authors' programs read it. */
+export async function saveAuthors(run: Run): Promise<void> {
+  await guarded(async () => {
+    save(`${stem(run)}-pytorch.zip`, await pack(await adapterAs(await adapterOf(run), "mixlora-bin")), "application/zip");
+    announce("The adapter was saved for PyTorch.");
   });
 }
 
@@ -70,18 +94,29 @@ export async function saveEverything(run: Run): Promise<void> {
     const text = (content: string) => new TextEncoder().encode(content);
     const files: AdapterFile[] = (await adapterOf(run)).map(({ name, bytes }) => ({ name: `adapter/${name}`, bytes }));
     files.push({ name: RUN_FILE, bytes: text(runFile(run)) });
-    if ("text" in run.rows.train) files.push({ name: ROWS_FILE, bytes: text(run.rows.train.text) });
-    const { heldOut } = run.rows;
-    if (heldOut && "text" in heldOut) files.push({ name: HELD_OUT_FILE, bytes: text(heldOut.text) });
+    const { train, heldOut } = run.rows;
+    for (const [name, sets] of [[ROWS_FILE, train], [HELD_OUT_FILE, heldOut ?? []]] as const) {
+      const all = [sets].flat();
+      all.forEach((rows, i) => "text" in rows && files.push({ name: numbered(name, i, all.length), bytes: text(rows.text) }));
+    }
     if (hasCheckpoint(run)) files.push({ name: CHECKPOINT_FILE, bytes: await currentCheckpoint() });
     save(`${stem(run)}.zip`, await pack(files), "application/zip");
     announce("Everything was saved in one archive.");
   });
 }
 
+/** `rows.jsonl` alone, `rows-2.jsonl` among others. */
+const numbered = (name: string, i: number, of: number): string => (of === 1 ? name : name.replace(".", `-${i + 1}.`));
+
+/** The files of that name, numbered or not. */
+const numberedFiles = (files: AdapterFile[], name: string): AdapterFile[] => {
+  const pattern = new RegExp(`^${name.replace(".", "(-\\d+)?\\.")}$`);
+  return files.filter((file) => pattern.test(baseName(file.name))).sort((a, b) => (a.name < b.name ? -1 : 1));
+};
+
 export const stem = (run: Run): string => fileName(`${run.base.name}-${run.name.replace(/^\d+ · /, "")}-step${run.step}`);
 
-const runFile = (run: Run): string => writeRunFile(run.config as Settings, { base: run.base.name, rows: run.rows.name });
+const runFile = (run: Run): string => writeRunFile(run.config as FormSettings, { base: run.base.name, rows: run.rows.name });
 
 async function adapterOf(run: Run): Promise<AdapterFile[]> {
   return run.adapter ?? (run.job ? jobAdapter(run) : currentAdapter());
@@ -130,17 +165,23 @@ async function importFile(file: File): Promise<void> {
 async function importArchive(file: File): Promise<void> {
   const files = await unpack(file);
   const find = (name: string) => files.find((each) => baseName(each.name) === name);
-  const [toml, checkpoint, rows, heldOut] = [find(RUN_FILE), find(CHECKPOINT_FILE), find(ROWS_FILE), find(HELD_OUT_FILE)];
+  const [toml, checkpoint] = [find(RUN_FILE), find(CHECKPOINT_FILE)];
+  const [rows, heldOut] = [numberedFiles(files, ROWS_FILE), numberedFiles(files, HELD_OUT_FILE)];
   const adapter = findAdapter(files);
   if (!toml && !checkpoint && !adapter) {
     throw new PageError("format", `${file.name} holds neither an adapter nor a run; choose a zip file that this page or PEFT made.`);
   }
   if (toml) await importRunFile(asFile(toml));
-  if (rows) await rowsFromText(new TextDecoder().decode(rows.bytes));
-  if (heldOut) await heldOutFromFile(asFile(heldOut));
+  if (rows.length > 0) unmixAll();
+  for (const [i, file] of rows.entries()) {
+    if (i > 0) mixCurrent("paste");
+    await rowsFromText(new TextDecoder().decode(file.bytes));
+    const own = heldOut[i];
+    if (own) await heldOutFromFile(asFile(own));
+  }
   if (adapter) takeAdapter(file.name, adapter);
   if (checkpoint) await importCheckpoint(asFile(checkpoint));
-  const found = [adapter ? "the adapter" : "", toml ? "the settings" : "", rows ? "the rows" : "", checkpoint ? "the checkpoint" : ""].filter(Boolean).join(", ");
+  const found = [adapter ? "the adapter" : "", toml ? "the settings" : "", rows.length > 0 ? "the rows" : "", checkpoint ? "the checkpoint" : ""].filter(Boolean).join(", ");
   const next = get().base.info ? "" : " Load the base that it was made on to go on.";
   update("notice", { kind: "info", text: `From ${file.name}: ${found}.${next}`, detail: [] });
   announce(`From ${file.name}: ${found}.${next}`);
@@ -154,7 +195,7 @@ async function importCheckpoint(file: File): Promise<void> {
     throw new PageError("adapter", `${file.name} was made on another base than ${info.name}; load that base first.`);
   }
   update("form", { resume: { name: file.name, bytes: new Uint8Array(await file.arrayBuffer()), step: state.step }, init: null });
-  await takeSettings(state.config);
+  await takeSettings(fromFile(state.config));
   announce(`The next run goes on from step ${state.step} of ${file.name}.`);
 }
 
@@ -180,9 +221,15 @@ async function checkAdapter(files: AdapterFile[]): Promise<void> {
 }
 
 /** Lets the next run start from the imported adapter, or not. */
-export function startFromImported(on: boolean): void {
+export async function startFromImported(on: boolean): Promise<void> {
   const { imported } = get().trial;
   update("form", { init: on && imported ? imported : null, resume: on ? null : get().form.resume });
+  // Experts are trained on with the routing that they have.
+  const routing = on && imported ? routingOf(imported.files) : null;
+  if (!routing) return;
+  await setMethod(routing.method);
+  setSetting("experts", routing.experts);
+  if (routing.topK !== undefined) setSetting("topK", routing.topK);
 }
 
 /** The run whose results are taken home. */

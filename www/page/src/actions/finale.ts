@@ -3,6 +3,7 @@
 import type { AdapterChoice, ChatMessage, Rows } from "weblora";
 import { announce } from "../lib/announce";
 import { exclusive } from "../lib/queue";
+import type { FormSettings } from "../lib/settings";
 import { get, isTraining, update, type Run } from "../state";
 import { trainer } from "../trainer";
 
@@ -21,9 +22,10 @@ const LONGEST = 48;
 export async function showFinale(run: Run): Promise<void> {
   const adapter = run.best ?? run.adapter;
   if (!adapter) return;
-  const rows = run.rows.heldOut ?? run.rows.train;
+  const sets = [run.rows.heldOut ?? run.rows.train].flat();
   try {
-    const questions = await questionsIn(rows, run);
+    const questions: Question[] = [];
+    for (const rows of sets) questions.push(...(await questionsIn(rows, run, Math.ceil(MOST / sets.length))));
     const [first] = questions;
     if (!first || isTraining()) return;
     const start = { run: run.id, name: run.name, prompt: first.shown, expected: first.answer.trim(), base: "", tuned: "", asked: 0, total: questions.length, before: 0, after: 0, heldOut: run.rows.heldOut !== null };
@@ -51,9 +53,10 @@ export function hideFinale(): void {
 }
 
 /** The rows that end with one short answer. */
-async function questionsIn(rows: Rows, run: Run): Promise<Question[]> {
+async function questionsIn(rows: Rows, run: Run, most: number): Promise<Question[]> {
   const made = await trainer();
-  const { rows: seen } = await exclusive(() => made.preview(rows, { ...run.settings, seq: run.config["seq"] ?? run.settings["seq"] }, MOST));
+  const settings: FormSettings = { ...run.settings, seq: run.config["seq"] ?? run.settings["seq"] };
+  const { rows: seen } = await exclusive(() => made.preview(rows, settings, most));
   const lines = "text" in rows ? rows.text.split("\n") : [];
   return seen.flatMap((row) => {
     const at = row.tokens.findIndex(({ trained }) => trained);

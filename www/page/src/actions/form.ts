@@ -1,6 +1,6 @@
 /** The settings form: its table comes from the crate, its values are only what the user changed. */
 
-import type { Settings } from "weblora";
+import { asForm, type FormSettings } from "../lib/settings";
 import { RECIPES } from "../data/recipes";
 import { announce } from "../lib/announce";
 import { readRunFile } from "../lib/runfile";
@@ -10,11 +10,11 @@ import { report, trainer } from "../trainer";
 import { replan } from "./plan";
 import { refreshPreview } from "./rows";
 
-/** Settings that change how rows become tokens. */
-const READ_BY_PREVIEW = ["seq", "format", "chat-template", "date", "keep-reasoning", "parse-special", "train-on-prompt", "overlong"];
+/** FormSettings that change how rows become tokens. */
+const READ_BY_PREVIEW = ["seq", "format", "chatTemplate", "date", "keepReasoning", "parseSpecial", "trainOnPrompt", "overlong"];
 
 /** Keys that name files or folders; the page has other ways to choose those. */
-const NOT_IN_FORM = ["model", "data", "eval-data", "init-adapter", "out", "name", "method", "quantize"];
+const NOT_IN_FORM = ["model", "data", "evalData", "initAdapter", "out", "name", "method", "quantize"];
 
 /** The change of method that is under way: its table comes from the Worker, after whatever that is busy with. */
 let changing: Promise<void> = Promise.resolve();
@@ -52,7 +52,7 @@ async function changeMethod(method: string): Promise<void> {
 
 /** Changes one setting; `undefined` takes it back to its default. */
 export function setSetting(key: string, value: unknown): void {
-  const changed: Settings = { ...get().form.changed };
+  const changed: FormSettings = { ...get().form.changed };
   if (value === undefined) delete changed[key];
   else changed[key] = value;
   // The two say the same thing in two ways.
@@ -84,7 +84,7 @@ export function fitContext(): void {
 }
 
 /** Takes all settings from somewhere else: a run file, a checkpoint, a saved run. */
-export async function takeSettings(settings: Settings): Promise<void> {
+export async function takeSettings(settings: FormSettings): Promise<void> {
   const { method, ...changed } = onlyInForm(settings);
   if (typeof method === "string" && method !== get().form.method) await loadTable(method);
   update("form", { changed: withoutDefaults(changed), recipe: "custom" });
@@ -95,21 +95,21 @@ export async function takeSettings(settings: Settings): Promise<void> {
 /** Takes the settings of a run file. */
 export async function importRunFile(file: File): Promise<void> {
   await takeSettings(readRunFile(await file.text(), file.name));
-  announce(`Settings taken from ${file.name}.`);
+  announce(`FormSettings taken from ${file.name}.`);
 }
 
 /** How the crate itself runs its demo. */
-async function demoSettings(): Promise<Settings> {
+async function demoSettings(): Promise<FormSettings> {
   const made = await trainer();
-  return exclusive(() => made.demoSettings());
+  return asForm(await exclusive(() => made.demoSettings()));
 }
 
-function onlyInForm(settings: Settings): Settings {
+function onlyInForm(settings: FormSettings): FormSettings {
   const fits = (key: string, value: unknown) => key === "method" || (!NOT_IN_FORM.includes(key) && value !== null);
   return Object.fromEntries(Object.entries(settings).filter(([key, value]) => fits(key, value)));
 }
 
-function withoutDefaults(settings: Settings): Settings {
+function withoutDefaults(settings: FormSettings): FormSettings {
   const same = (key: string, value: unknown) => {
     const row = get().form.table.find((each) => each.key === key);
     return row !== undefined && JSON.stringify(row.default) === JSON.stringify(value);

@@ -1,12 +1,13 @@
 /** Several jobs at once over the loaded base: a sweep, or one by one. */
 
-import type { AdapterFile, JobOptions, Jobs, JobsEvent, JobStatus, Restored, Settings } from "weblora";
+import type { AdapterFile, JobOptions, Jobs, JobsEvent, JobStatus, Restored } from "weblora";
+import { asForm, type FormSettings } from "../lib/settings";
 import { alertUser, announce } from "../lib/announce";
 import { dropCurves, keepCurves } from "../lib/history";
 import { loss, plural, short } from "../lib/format";
 import { PageError, problem } from "../lib/problem";
 import { exclusive } from "../lib/queue";
-import { get, isTraining, runSettings, touch, update, type Run } from "../state";
+import { chosenRows, get, isTraining, runSettings, touch, update, type Run } from "../state";
 import { dismissNotice, report, trainer } from "../trainer";
 import { loadBase, refreshStorage } from "./base";
 import { note, take } from "./events";
@@ -37,7 +38,7 @@ export async function startSweep({ rates, ranks, end }: SweepWish): Promise<void
     const made = await trainer();
     const prefix = freshName("sweep");
     const trials = await exclusive(() => made.sweep({ name: prefix, keys: { lr: rates, rank: ranks } }));
-    const jobs = trials.map(({ name, assigned }) => jobFromForm(name, assigned, prefix));
+    const jobs = trials.map(({ name, assigned }) => jobFromForm(name, asForm(assigned), prefix));
     await begin(jobs, end);
   });
 }
@@ -63,36 +64,37 @@ function freshName(wanted: string): string {
   }
 }
 
-function jobFromForm(name: string, assigned: Settings, group: string | null): JobOptions {
-  const { rows, form } = get();
-  if (!rows.train) throw new PageError("data", "Choose rows to train on.");
-  const settings: Settings = { ...runSettings(), ...assigned };
+function jobFromForm(name: string, assigned: FormSettings, group: string | null): JobOptions {
+  const { form } = get();
+  const all = chosenRows();
+  if (!all) throw new PageError("data", "Choose rows to train on.");
+  const settings: FormSettings = { ...runSettings(), ...assigned };
   // Jobs are compared by their loss on rows that none of them trains on.
-  if (!rows.heldOut && !(Number(settings["eval-split"]) > 0)) settings["eval-split"] = 0.1;
-  if (!(Number(settings["eval-every"]) > 0)) settings["eval-every"] = Math.max(1, Math.round((get().plan.plan?.steps ?? LOOKS) / LOOKS));
+  if (!all.heldOut && !(Number(settings["evalSplit"]) > 0)) settings["evalSplit"] = 0.1;
+  if (!(Number(settings["evalEvery"]) > 0)) settings["evalEvery"] = Math.max(1, Math.round((get().plan.plan?.steps ?? LOOKS) / LOOKS));
   return {
-    name, settings, rows: rows.train,
-    ...(rows.heldOut ? { heldOut: rows.heldOut } : {}),
+    name, settings, rows: all.train,
+    ...(all.heldOut ? { heldOut: all.heldOut } : {}),
     ...(form.init ? { initAdapter: form.init.files } : {}),
     ...(group === null ? {} : { group }),
   };
 }
 
 /** The scheduler's settings. */
-function scheduler(end: EarlyEnd): Settings {
+function scheduler(end: EarlyEnd): FormSettings {
   const plan = get().plan.plan;
   const steps = plan?.steps ?? 60;
   const rows = plan?.rows ?? 1024;
-  const settings: Settings = { "step-tokens": Math.max(rows, Math.min(4096, 4 * rows)) };
-  if (end === "median") settings["early-stop"] = { rules: ["median"], grace: Math.max(1, Math.round(steps / 4)) };
-  if (end === "asha") settings["early-stop"] = { rules: ["asha"], "first-rung": Math.max(1, Math.round(steps / 9)), eta: 3 };
+  const settings: FormSettings = { stepTokens: Math.max(rows, Math.min(4096, 4 * rows)) };
+  if (end === "median") settings["earlyStop"] = { rules: ["median"], grace: Math.max(1, Math.round(steps / 4)) };
+  if (end === "asha") settings["earlyStop"] = { rules: ["asha"], firstRung: Math.max(1, Math.round(steps / 9)), eta: 3 };
   return settings;
 }
 
 async function begin(jobs: JobOptions[], end: EarlyEnd): Promise<void> {
-  const rows = { train: get().rows.train as Run["rows"]["train"], heldOut: get().rows.heldOut, name: get().rows.trainName };
+  const rows = chosenRows() as Run["rows"];
   const set = get().runs.jobs ?? `jobs-${Date.now().toString(36)}`;
-  const runs = jobs.map(({ name, settings, group }) => newJob(set, name, group ?? null, settings, rows));
+  const runs = jobs.map(({ name, settings, group }) => newJob(set, name, group ?? null, asForm(settings), rows));
   if (current && get().runs.jobs) return join(current, jobs, runs);
   if (isTraining()) throw new PageError("busy", "A run is under way; stop it before starting jobs.");
   await drive(set, jobs, runs, scheduler(end));
@@ -114,7 +116,7 @@ async function join(to: Jobs, jobs: JobOptions[], runs: Run[]): Promise<void> {
 }
 
 /** Trains jobs until none can go on. */
-async function drive(set: string, jobs: JobOptions[], runs: Run[], settings: Settings): Promise<void> {
+async function drive(set: string, jobs: JobOptions[], runs: Run[], settings: FormSettings): Promise<void> {
   dismissNotice();
   update("runs", { list: [...get().runs.list, ...runs], jobs: set, selected: null, held: null });
   try {
@@ -265,7 +267,7 @@ export async function resumeJobs(set: string, file?: File): Promise<void> {
     const runs: Run[] = [];
     for (const [open, { settings, rows, heldOut, job, checkpoint, adapter, best }] of saved) {
       if (!job) continue;
-      const run = newJob(set, job.name, job.group ?? null, settings, { train: rows, heldOut: heldOut ?? null, name: get().rows.trainName }, true);
+      const run = newJob(set, job.name, job.group ?? null, asForm(settings), { train: rows, heldOut: heldOut ?? null, name: chosenRows()?.name ?? "" }, true);
       runs.push(run);
       if (open) {
         const { curve, ...known } = job;

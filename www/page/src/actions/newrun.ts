@@ -1,6 +1,6 @@
 /** A run that has not begun. */
 
-import type { Settings } from "weblora";
+import type { FormSettings } from "../lib/settings";
 import { keptCurves } from "../lib/history";
 import { Series } from "../lib/series";
 import { get, type Run } from "../state";
@@ -11,7 +11,7 @@ const COLOURS = 6;
 let numbered = 0;
 
 /** A run of the loaded base. `id` is that of one which an earlier visit left. */
-export function newRun(settings: Settings, rows: Run["rows"], id?: string): Run {
+export function newRun(settings: FormSettings, rows: Run["rows"], id?: string): Run {
   const { info, source } = get().base;
   numbered += 1;
   return {
@@ -47,7 +47,7 @@ export function newRun(settings: Settings, rows: Run["rows"], id?: string): Run 
 }
 
 /** A job of a set: what it is saved under begins with the set. */
-export function newJob(set: string, name: string, group: string | null, settings: Settings, rows: Run["rows"], kept = false): Run {
+export function newJob(set: string, name: string, group: string | null, settings: FormSettings, rows: Run["rows"], kept = false): Run {
   const id = `${set}/${name}`;
   const run = newRun(settings, rows, kept ? id : undefined);
   const job = { set, name, group, reason: "", secondsLeft: null, best: false };

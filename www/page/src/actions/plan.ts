@@ -1,13 +1,14 @@
 /** What a run will take: memory from the plan, time from a measured step. */
 
-import type { Plan, Settings } from "weblora";
+import type { Plan } from "weblora";
+import type { FormSettings } from "../lib/settings";
 import { announce } from "../lib/announce";
 import { debounce } from "../lib/dom";
 import { duration } from "../lib/format";
 import { problem } from "../lib/problem";
 import { exclusive, newest } from "../lib/queue";
 import { readPreference, writePreference } from "../lib/theme";
-import { get, isLocked, isTraining, runSettings, update } from "../state";
+import { chosenRows, get, isLocked, isTraining, runSettings, update } from "../state";
 import { trainer } from "../trainer";
 
 const latest = newest<void>();
@@ -21,12 +22,11 @@ export function replan(): void {
 const soon = debounce(() => void planNow(), 200);
 
 async function planNow(): Promise<void> {
-  const { base, rows } = get();
-  if (base.status !== "ready" || isLocked()) return;
+  if (get().base.status !== "ready" || isLocked()) return;
   await latest(async () => {
     try {
       const made = await trainer();
-      const plan: Plan = await made.plan(runSettings(), rows.train ?? undefined);
+      const plan: Plan = await made.plan(runSettings(), chosenRows()?.train);
       update("plan", { status: "ready", plan, problem: null, stepSeconds: remembered(runSettings()) });
     } catch (error) {
       update("plan", { status: "failed", plan: null, problem: problem(error), stepSeconds: null });
@@ -36,18 +36,18 @@ async function planNow(): Promise<void> {
 
 /** Runs two steps on the GPU and throws them away; the second one is what a step takes here. */
 export async function measure(): Promise<void> {
-  const { base, rows, plan } = get();
-  if (base.status !== "ready" || !rows.train || isTraining() || plan.measuring) return;
+  const { base, plan } = get();
+  const train = chosenRows()?.train;
+  if (base.status !== "ready" || !train || isTraining() || plan.measuring) return;
   update("plan", { measuring: true });
   announce("Measuring a step.");
   try {
     const made = await trainer();
     const settings = runSettings();
-    const train = rows.train;
     const seconds = await exclusive(async () => {
       const run = made.train({ ...shortened(settings), steps: 2 }, train, { job: "measure" });
       let last = 0;
-      for await (const event of run) if (event.event === "step") last = event.tokens / event.tokens_per_s;
+      for await (const event of run) if (event.event === "step") last = event.tokens / event.tokensPerS;
       await run.done;
       return last;
     });
@@ -62,8 +62,8 @@ export async function measure(): Promise<void> {
 }
 
 /** Without what makes a run long or look at itself. */
-function shortened(settings: Settings): Settings {
-  const drop = ["epochs", "steps", "eval-every", "eval-split", "patience", "save-every", "warmup", "links", "knots"];
+function shortened(settings: FormSettings): FormSettings {
+  const drop = ["epochs", "steps", "evalEvery", "evalSplit", "patience", "saveEvery", "warmup", "links", "knots"];
   return Object.fromEntries(Object.entries(settings).filter(([key]) => !drop.includes(key)));
 }
 
@@ -71,14 +71,14 @@ const KEY = "weblora.step-seconds";
 const LIMIT = 40;
 
 /** Remembers what a step took, for the next estimate of the same shapes. */
-export function remember(settings: Settings, seconds: number): void {
+export function remember(settings: FormSettings, seconds: number): void {
   if (!(seconds > 0)) return;
   const known = read().filter(([shape]) => shape !== shapeOf(settings));
   known.push([shapeOf(settings), seconds]);
   writePreference(KEY, JSON.stringify(known.slice(-LIMIT)));
 }
 
-function remembered(settings: Settings): number | null {
+function remembered(settings: FormSettings): number | null {
   return read().find(([shape]) => shape === shapeOf(settings))?.[1] ?? null;
 }
 
@@ -92,9 +92,9 @@ function read(): [string, number][] {
 }
 
 /** All that decides how long a step takes. */
-function shapeOf(settings: Settings): string {
+function shapeOf(settings: FormSettings): string {
   const { base, device, form } = get();
-  const irrelevant = ["lr", "steps", "epochs", "schedule", "warmup", "seed", "alpha", "eval-every", "eval-split", "patience", "save-every", "name", "out"];
+  const irrelevant = ["lr", "steps", "epochs", "schedule", "warmup", "seed", "alpha", "evalEvery", "evalSplit", "patience", "saveEvery", "name", "out"];
   // A default that is written out is still the default.
   const set = ([key, value]: [string, unknown]) =>
     value !== null && !irrelevant.includes(key) && JSON.stringify(form.table.find((row) => row.key === key)?.default) !== JSON.stringify(value);

@@ -144,8 +144,45 @@ export function beginChoice(choice: "file" | "paste" | "teach"): void {
   replan();
 }
 
+/** Keeps the set that is there as part of a mixture, and begins with another. */
+export function mixCurrent(choice: "file" | "paste" | "teach"): void {
+  const { mixed, train, heldOut, trainName } = get().rows;
+  if (train === null) return;
+  update("rows", { mixed: [...mixed, { train, heldOut, name: trainName }] });
+  reshare();
+  beginChoice(choice);
+}
+
+/** Takes a set out of the mixture. */
+export function unmix(at: number): void {
+  update("rows", { mixed: get().rows.mixed.filter((_, i) => i !== at) });
+  reshare();
+  replan();
+}
+
+/** Takes all sets out of the mixture. */
+export function unmixAll(): void {
+  if (get().rows.mixed.length > 0) update("rows", { mixed: [] });
+  reshare();
+}
+
+/** Shares are of the sets that were there. */
+function reshare(): void {
+  const { dataWeights: shares, ...changed } = get().form.changed;
+  if (shares !== undefined) update("form", { changed });
+}
+
 /** Puts rows back as a saved run had them. */
-export async function restoreRows(train: Rows, heldOut: Rows | null): Promise<void> {
+export async function restoreRows(saved: Rows | Rows[], savedHeldOut: Rows | Rows[] | null): Promise<void> {
+  const [sets, kept] = [[saved].flat(), [savedHeldOut ?? []].flat()];
+  const nameOf = (rows: Rows) => ("embedded" in rows ? "swap" : (rows.name ?? "saved rows"));
+  const mixed = sets.slice(0, -1).map((train, i) => ({ train, heldOut: kept[i] ?? null, name: nameOf(train) }));
+  update("rows", { mixed });
+  const [train, heldOut] = [sets.at(-1), kept[sets.length - 1] ?? null];
+  if (train) await restoreOne(train, heldOut);
+}
+
+async function restoreOne(train: Rows, heldOut: Rows | null): Promise<void> {
   const choice = "embedded" in train ? "swap" : "file";
   const name = "embedded" in train ? "swap" : (train.name ?? "saved rows");
   update("rows", { choice });

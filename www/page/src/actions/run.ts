@@ -1,12 +1,13 @@
 /** Starting, pausing, resuming and stopping runs. */
 
-import type { AdapterFile, Restored, Training, TrainOptions } from "weblora";
+import type { AdapterFile, AdapterFormat, MergedModel, Progress, Restored, Training, TrainOptions } from "weblora";
+import { asForm } from "../lib/settings";
 import { alertUser, announce } from "../lib/announce";
 import { count, loss, plural } from "../lib/format";
 import { problem, PageError } from "../lib/problem";
 import { exclusive } from "../lib/queue";
 import { dropCurves, keepCurves } from "../lib/history";
-import { activeRun, get, isJobUnderWay, isTraining, runSettings, touch, update, type Run } from "../state";
+import { activeRun, chosenRows, get, isJobUnderWay, isTraining, runSettings, touch, update, type Run } from "../state";
 import { dismissNotice, report, trainer } from "../trainer";
 import { loadBase, refreshStorage } from "./base";
 import { applyRecipe, formSettled, takeSettings } from "./form";
@@ -22,9 +23,10 @@ let training: Training | null = null;
 /** Starts a run with the form's base, rows and settings. */
 export async function start(): Promise<void> {
   await formSettled();
-  const { base, rows, form } = get();
-  if (isTraining() || !base.info || !base.source || !rows.train) return;
-  const run = newRun(runSettings(), { train: rows.train, heldOut: rows.heldOut, name: rows.trainName });
+  const { base, form } = get();
+  const rows = chosenRows();
+  if (isTraining() || !base.info || !base.source || !rows) return;
+  const run = newRun(runSettings(), rows);
   const options: TrainOptions = {};
   if (form.init) options.initAdapter = form.init.files;
   if (form.resume) options.resume = form.resume.bytes;
@@ -90,7 +92,7 @@ async function finish(run: Run): Promise<void> {
   stopClock(run);
   const made = await trainer();
   run.adapter = run.step > 0 ? await exclusive(() => made.exportAdapter()) : null;
-  const better = run.bestStep !== null && run.bestStep > 0 && run.bestStep < run.step && Number(run.config["eval-every"]) > 0;
+  const better = run.bestStep !== null && run.bestStep > 0 && run.bestStep < run.step && Number(run.config["evalEvery"]) > 0;
   run.best = better ? await exclusive(() => made.exportAdapter("best")) : null;
   const ended = run.state === "done" ? "is done" : "was stopped";
   announce(`Run ${run.name} ${ended} after ${plural(run.step, "step")}, loss ${loss(run.series.last("loss"))}.`);
@@ -195,9 +197,9 @@ export async function resumeSaved(key: string, file?: File): Promise<void> {
       throw new PageError("adapter", `This is not the base that the run was made on (${saved.baseName}); choose that file.`);
     }
     await restoreRows(saved.rows, saved.heldOut ?? null);
-    await takeSettings(saved.settings);
-    const rows = { train: saved.rows, heldOut: saved.heldOut ?? null, name: get().rows.trainName };
-    const run = newRun(saved.settings, rows, key);
+    await takeSettings(asForm(saved.settings));
+    const rows = { train: saved.rows, heldOut: saved.heldOut ?? null, name: chosenRows()?.name ?? "" };
+    const run = newRun(asForm(saved.settings), rows, key);
     run.bestStep = saved.best?.step ?? null;
     await drive(run, { resume: saved.checkpoint });
   } catch (error) {
@@ -243,10 +245,16 @@ export async function currentAdapter(): Promise<AdapterFile[]> {
   return exclusive(() => made.exportAdapter());
 }
 
-/** An adapter as one GGUF file, between two steps of a run. */
-export async function adapterAsGguf(files: AdapterFile[]): Promise<AdapterFile[]> {
+/** An adapter in another format, between two steps of a run. */
+export async function adapterAs(files: AdapterFile[], format: AdapterFormat): Promise<AdapterFile[]> {
   const made = await trainer();
-  return exclusive(() => made.exportAdapter(files, { format: "gguf" }));
+  return exclusive(() => made.exportAdapter(files, { format }));
+}
+
+/** Base and adapter as one GGUF file, its changed weights as f16: in 4 bits most of the change would be rounded away. */
+export async function mergedModel(files: AdapterFile[], onProgress: (progress: Progress) => void): Promise<MergedModel> {
+  const made = await trainer();
+  return exclusive(() => made.exportModel(files, { format: "f16", onProgress }));
 }
 
 /** Everything needed to go on with the run that is in the Worker. */

@@ -1,6 +1,6 @@
-/** Settings in an address: the part after #, which is sent to no server. */
+/** FormSettings in an address: the part after #, which is sent to no server. */
 
-import type { Settings } from "weblora";
+import { fromFile, type FormSettings } from "../lib/settings";
 import { get, runSettings, update, watch } from "../state";
 import { takeSettings } from "./form";
 
@@ -32,10 +32,10 @@ export function takeLinked(): void {
   });
 }
 
-function read(text: string): Settings | null {
+function read(text: string): FormSettings | null {
   try {
     const found: unknown = JSON.parse(decodeURIComponent(text));
-    return typeof found === "object" && found !== null && !Array.isArray(found) ? (found as Settings) : null;
+    return typeof found === "object" && found !== null && !Array.isArray(found) ? fromFile(found) : null;
   } catch {
     return null;
   }

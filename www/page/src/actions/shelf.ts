@@ -1,6 +1,7 @@
 /** The shelf: runs that this browser keeps, opened again with all that is known of them. */
 
 import type { Autosave } from "weblora";
+import { asForm } from "../lib/settings";
 import { announce } from "../lib/announce";
 import { fileName, save } from "../lib/download";
 import { pack } from "../lib/archive";
@@ -23,8 +24,8 @@ export async function openKept({ key, step, total, state, settings }: Autosave):
       if (!base) throw new PageError("data", `The base ${baseName} was a file; load it first.`);
       if ((await loadBase(base))?.contentHash !== contentHash) throw new PageError("adapter", `The base ${baseName} is not what it was; load the file that the run was made on.`);
     }
-    const name = "embedded" in rows ? "swap" : (rows.name ?? "saved rows");
-    const run = newRun(settings, { train: rows, heldOut: heldOut ?? null, name }, key);
+    const name = [rows].flat().map((set) => ("embedded" in set ? "swap" : (set.name ?? "saved rows"))).join(" + ");
+    const run = newRun(asForm(settings), { train: rows, heldOut: heldOut ?? null, name }, key);
     if (job) run.name = job.name;
     else run.name = run.name.replace(/ · .*/, ` · ${String(settings["method"] ?? "lora")} r${String(settings["rank"] ?? 8)}`);
     Object.assign(run, { state: state === "open" ? "stopped" : state, step, total, savedStep: step, adapter: adapter ?? null, best: best?.files ?? null, bestStep: best?.step ?? null });

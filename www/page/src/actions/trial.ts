@@ -81,7 +81,7 @@ async function write(answer: Answer, prompt: string | ChatMessage[], adapter: Ad
   const begun = performance.now();
   try {
     const made = await trainer();
-    const chatTemplate = get().form.changed["chat-template"];
+    const chatTemplate = get().form.changed["chatTemplate"];
     const template = typeof chatTemplate === "string" ? { chatTemplate } : {};
     const onEnd = ({ tokens, stopped }: Written) => (answer.written = { tokens, stopped });
     for await (const piece of made.generate(prompt, { ...drawing, ...template, adapter, signal, onEnd })) {

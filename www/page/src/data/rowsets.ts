@@ -1,13 +1,14 @@
 /** Rows that come with the page, to try a run before bringing one's own. */
 
-import type { Rows, Settings } from "weblora";
+import type { Rows } from "weblora";
+import type { FormSettings } from "../lib/settings";
 
 export interface RowSet {
   id: string;
   name: string;
   help: string;
   /** What it is learned well with, on the built-in model. */
-  settings?: Settings;
+  settings?: FormSettings;
   train: () => Promise<Rows>;
   heldOut: () => Promise<Rows | null>;
 }

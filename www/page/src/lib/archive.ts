@@ -38,10 +38,24 @@ export function findAdapter(files: AdapterFile[]): AdapterFile[] | null {
   if (!config) return null;
   const folder = config.name.slice(0, -"adapter_config.json".length);
   const inside = files.filter((file) => file.name.startsWith(folder) && !file.name.slice(folder.length).includes("/"));
-  if (!inside.some((file) => baseName(file.name) === "adapter_model.safetensors")) return null;
-  const known = /\.(json|safetensors)$/;
+  if (!inside.some((file) => ["adapter_model.safetensors", "adapter_model.bin"].includes(baseName(file.name)))) return null;
+  const known = /\.(json|safetensors|bin)$/;
   return inside.filter((file) => known.test(file.name)).map((file) => ({ name: baseName(file.name), bytes: file.bytes }));
 }
+
+/** The routing of an adapter with experts; `null` of any other. What it says is checked by the crate. */
+export function routingOf(files: AdapterFile[]): { method: string; experts: unknown; topK: unknown } | null {
+  const config = files.find(({ name }) => name === "adapter_config.json");
+  try {
+    const { peft_type: kind, routing_strategy: method = "mixlora", num_experts: experts, top_k: topK } = JSON.parse(new TextDecoder().decode(config?.bytes)) as Record<string, unknown>;
+    return kind === "MIXLORA" ? { method: method === "mixtral" ? "mixlora" : String(method), experts, topK } : null;
+  } catch {
+    return null;
+  }
+}
+
+/** Whether an adapter has routers and experts. */
+export const hasExperts = (files: AdapterFile[]): boolean => routingOf(files) !== null;
 
 /** The part after the last slash. */
 export const baseName = (path: string): string => path.slice(path.lastIndexOf("/") + 1);

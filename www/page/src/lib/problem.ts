@@ -1,5 +1,7 @@
 /** Errors as the page shows them. */
 
+import { camel } from "./settings";
+
 /** What went wrong, for people. */
 export interface Problem {
   /** Stable short name: the crate's codes, and a few of the page's own. */
@@ -32,7 +34,7 @@ export function problem(error: unknown): Problem {
     causes: Array.isArray(causes) ? causes.map(String).filter((cause) => cause !== error.message) : [],
   };
   const named = typeof key === "string" ? key : settingIn(found);
-  if (named !== undefined) found.key = named;
+  if (named !== undefined) found.key = camel(named);
   return found;
 }
 

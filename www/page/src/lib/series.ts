@@ -1,6 +1,7 @@
 /** What a run measured, step by step, kept in columns that charts read as they are. */
 
 import { count, loss, short } from "./format";
+import { Routers } from "./routers";
 
 /** One measured quantity; the charts and the tables are made from this list. */
 export interface Metric {
@@ -10,11 +11,13 @@ export interface Metric {
   format(x: number): string;
 }
 
-export type MetricKey = "loss" | "eval" | "lr" | "grad" | "speed";
+export type MetricKey = "loss" | "eval" | "ce" | "balance" | "lr" | "grad" | "speed";
 
 export const METRICS: Record<MetricKey, Metric> = {
   loss: { key: "loss", label: "Training loss", unit: "nats per token", format: loss },
   eval: { key: "eval", label: "Held-out loss", unit: "nats per token", format: loss },
+  ce: { key: "ce", label: "Cross-entropy", unit: "nats per token", format: loss },
+  balance: { key: "balance", label: "Balance loss", unit: "before its coefficient", format: short },
   lr: { key: "lr", label: "Learning rate", unit: "", format: short },
   grad: { key: "grad", label: "Gradient norm", unit: "unclipped", format: short },
   speed: { key: "speed", label: "Speed", unit: "tokens/s", format: count },
@@ -25,10 +28,12 @@ type Column = (number | null)[];
 /** A run's measurements. Steps ascend; a held-out loss may stand at a step of its own (before the first, for one). */
 export class Series {
   readonly step: number[] = [];
-  readonly columns: Record<MetricKey, Column> = { loss: [], eval: [], lr: [], grad: [], speed: [] };
+  readonly columns: Record<MetricKey, Column> = { loss: [], eval: [], ce: [], balance: [], lr: [], grad: [], speed: [] };
   readonly knots: { step: number; link: number; jump: number }[] = [];
   /** Mean size of the learnable scale of every module, at the steps where it was asked for. */
   readonly modules: { step: number; scales: number[] }[] = [];
+  /** What routers did in the last steps. */
+  readonly routers = new Routers();
   /** Grows with every change; whoever draws compares it. */
   version = 0;
 
@@ -59,6 +64,7 @@ export class Series {
     if (keep === this.step.length) return;
     this.step.length = keep;
     for (const column of Object.values(this.columns)) column.length = keep;
+    this.routers.cutAfter(step);
     for (const list of [this.knots, this.modules]) while ((list.at(-1)?.step ?? -1) > step) list.pop();
     this.version += 1;
   }

@@ -3,6 +3,7 @@
 import type { Link } from "weblora";
 import { cutRanks, dropLinks, joinWith, linksOf, saveIt, saveLinks, type Editable } from "../actions/change";
 import { knownAdapters } from "../actions/trial";
+import { hasExperts } from "../lib/archive";
 import { fill, h, setDisabled, setText, show, uniqueId } from "../lib/dom";
 import { parameters, plural } from "../lib/format";
 import type { Problem } from "../lib/problem";
@@ -14,10 +15,14 @@ type Outcome = string | Problem | null;
 
 const EMPTY = "Takes links out of a chain, adds adapters up, cuts ranks, once there is an adapter.";
 const TRAINING = "The adapter is still in training; its files come when the run has ended.";
+const ROUTED = "Routers choose experts for every token, so a MixLoRA adapter is no update of the weights: it can be neither joined nor cut.";
 const READY = "Exact, from the factors; the result is offered under “Try it” as another adapter.";
 
 /** The adapters whose files are at hand. */
-const editables = (): Editable[] => knownAdapters().flatMap(({ files, ...known }) => (files ? [{ ...known, files }] : []));
+const editables = (): Editable[] => knownAdapters().flatMap(({ files, ...known }) => (files && !hasExperts(files) ? [{ ...known, files }] : []));
+
+/** Whether the one under "Try it" is there and has experts. */
+const isRouted = (): boolean => knownAdapters().some(({ id, files }) => id === get().trial.adapter && files !== null && hasExperts(files));
 
 /** The one of them that is chosen under "Try it". */
 const chosen = (): Editable | null => editables().find(({ id }) => id === get().trial.adapter) ?? null;
@@ -90,7 +95,7 @@ export function changeAdapter(): HTMLElement {
     const options = JSON.stringify(others.map(({ id, name }) => [id, name]));
     if (options !== offered) fill(other, ...others.map(({ id, name }) => h("option", { value: id }, name)));
     offered = options;
-    setText(hint, from ? READY : get().trial.adapter === "" ? EMPTY : TRAINING);
+    setText(hint, from ? READY : get().trial.adapter === "" ? EMPTY : isRouted() ? ROUTED : TRAINING);
     show(tools, from !== null);
     show(joining, others.length > 0);
     if (from) void showLinks(from);

@@ -4,6 +4,7 @@ import { h, show } from "../lib/dom";
 import { count, loss, plural, short } from "../lib/format";
 import { METRICS, smooth, thin, type MetricKey } from "../lib/series";
 import { get, shownRun, watch, type Run } from "../state";
+import { expertsView } from "./experts";
 import { chart, type Chart, type ChartData, type Line, type Mark } from "./chart";
 
 /** Drawn points of a line; a wide screen has fewer pixels. */
@@ -15,7 +16,7 @@ const PACE = 250;
 /** All charts and their two switches. */
 export function chartsView(): HTMLElement {
   const main = chart({ title: "Loss", unit: "nats per token", height: 260, format: loss, fromZero: false });
-  const small = (["lr", "grad", "speed"] as const).map((key): [MetricKey, Chart] => {
+  const small = (["ce", "balance", "lr", "grad", "speed"] as const).map((key): [MetricKey, Chart] => {
     const { label, unit, format } = METRICS[key];
     return [key, chart({ title: label, unit, height: 120, format, fromZero: true })];
   });
@@ -31,13 +32,19 @@ export function chartsView(): HTMLElement {
     }),
     toggle("Log scale", false, (on) => main.setLog(on)),
   );
-  const root = h("div", { class: "charts", hidden: true }, options, main.root, h("div", { class: "small-charts" }, ...small.map(([, each]) => each.root), modules.root));
+  const root = h("div", { class: "charts", hidden: true }, options, main.root, h("div", { class: "small-charts" }, ...small.map(([, each]) => each.root), modules.root), expertsView());
 
   // One chart a task: four at once, the first time above all, would hold the page up.
   const draw = () => {
     const runs = get().runs.list.filter((run) => run.shown && run.series.step.length > 0);
     main.set(lossData(runs, smoothed));
-    small.forEach(([key, each], i) => setTimeout(() => each.set(metricData(runs, key)), 16 * (i + 1)));
+    // Only where a run has the quantity.
+    const known = small.filter(([key, each]) => {
+      const some = runs.some((run) => run.series.last(key) !== null);
+      show(each.root, some);
+      return some;
+    });
+    known.forEach(([key, each], i) => setTimeout(() => each.set(metricData(runs, key)), 16 * (i + 1)));
     const watched = shownRun()?.series.modules ?? [];
     show(modules.root, watched.length > 0);
     setTimeout(() => modules.set(moduleData(watched)), 16 * (small.length + 1));
@@ -89,7 +96,7 @@ function lossData(runs: Run[], smoothed: boolean): ChartData {
 
 function metricData(runs: Run[], key: MetricKey): ChartData {
   const { label, unit, format } = METRICS[key];
-  const lines = runs.map((run): Line => ({ label: runs.length > 1 ? run.name : "", colour: `--run-${run.colour}`, kind: "line", ...column(run, key) }));
+  const lines = runs.filter((run) => run.series.last(key) !== null).map((run): Line => ({ label: runs.length > 1 ? run.name : "", colour: `--run-${run.colour}`, kind: "line", ...column(run, key) }));
   const last = shownRun()?.series.last(key) ?? null;
   return { lines, marks: [], summary: last === null ? "" : `${label}: ${format(last)} ${unit}.`, table: () => table([key]) };
 }

@@ -31,8 +31,8 @@ export function field(row: Setting): Field {
   const control = make(row, id);
   const help = h("p", { class: "muted small", id: `${id}-help` }, row.help);
   const error = h("p", { class: "field-error small", id: `${id}-error`, hidden: true });
-  const reset = h("button", { type: "button", class: "reset", "aria-label": `Reset ${row.key}`, title: `Back to the default, ${describe(row)}`, onclick: () => setSetting(row.key, undefined) }, "reset");
-  const words = LABELS[row.key] ? [LABELS[row.key], " ", h("code", { class: "key" }, row.key)] : [row.key];
+  const reset = h("button", { type: "button", class: "reset", "aria-label": `Reset ${row.name}`, title: `Back to the default, ${describe(row)}`, onclick: () => setSetting(row.key, undefined) }, "reset");
+  const words = LABELS[row.key] ? [LABELS[row.key], " ", h("code", { class: "key" }, row.name)] : [row.name];
   const name = control.group ? h("span", { id: `${id}-label`, class: "label" }, words) : h("label", { for: id, class: "label" }, words);
   control.input.setAttribute("aria-describedby", `${id}-help ${id}-error`);
   if (control.group) control.input.setAttribute("aria-labelledby", `${id}-label`);
@@ -105,7 +105,7 @@ function line(row: Setting, id: string): Control {
 /** Names to switch on and off, and a line for others, such as the path of one layer. */
 function chips(row: Setting, names: string[]): Control {
   const boxes = names.map((name) => h("input", { type: "checkbox", value: name }));
-  const other = h("input", { type: "text", class: "other-names", "aria-label": `Other ${row.key}`, placeholder: "others, by path", autocomplete: "off", spellcheck: "false" });
+  const other = h("input", { type: "text", class: "other-names", "aria-label": `Other ${row.name}`, placeholder: "others, by path", autocomplete: "off", spellcheck: "false" });
   const change = () => {
     const others = other.value.split(",").map((name) => name.trim()).filter(Boolean);
     const chosen = [...boxes.filter((box) => box.checked).map((box) => box.value), ...others];

@@ -1,10 +1,11 @@
 /** Section 7: files out, files in. */
 
 import { copyLink } from "../actions/share";
-import { exportable, hasCheckpoint, importFiles, saveAdapter, saveBest, saveCheckpoint, saveEverything, saveGguf, saveRunFile, startFromImported, stem } from "../actions/files";
+import { exportable, hasCheckpoint, importFiles, saveAdapter, saveBest, saveCheckpoint, saveEverything, saveAuthors, saveGguf, saveModel, saveRunFile, startFromImported, stem } from "../actions/files";
+import { isRouted } from "../data/words";
 import { h, setDisabled, setText, show } from "../lib/dom";
-import { get, watch, type Run } from "../state";
-import { dropTarget, filePicker, section } from "./parts";
+import { get, isTraining, watch, type Run } from "../state";
+import { dropTarget, filePicker, progressBar, section } from "./parts";
 
 /** The section. */
 export function homeSection(): HTMLElement {
@@ -19,25 +20,39 @@ export function homeSection(): HTMLElement {
   };
   const gguf = item("Adapter for llama.cpp and Ollama (.gguf)", "One file beside the base that it was trained on.", saveGguf);
   const adapter = item("PEFT adapter (.zip)", "Loads in Hugging Face PEFT as it is.", saveAdapter);
-  const best = item("Best PEFT adapter (.zip)", "As it was at its lowest held-out loss.", saveBest);
+  const routed = item("MixLoRA adapter (.zip)", "Routers and experts with their authors' names, as safetensors.", saveAdapter);
+  const authors = item("MixLoRA for PyTorch (.zip)", "The same with adapter_model.bin, which its authors' programs read.", saveAuthors);
+  const best = item("Best adapter (.zip)", "As it was at its lowest held-out loss.", saveBest);
+  const merged = item("Merged model (.gguf, f16)", "Base and adapter in one file, for any program that reads GGUF. As large as the base, or larger.", saveModel);
+  const writing = progressBar("Writing the merged model");
   const checkpoint = item("Checkpoint", "Goes on bit for bit, here or with weblora train --resume.", saveCheckpoint);
   const runFile = item("Run file (.toml)", "All settings, for weblora train --config.", saveRunFile);
   const everything = item("Everything (.zip)", "Adapter, checkpoint, run file and rows; drop it here to go on.", saveEverything);
-  const list = h("ul", { class: "exports" }, gguf.root, adapter.root, best.root, checkpoint.root, runFile.root, everything.root);
+  const list = h("ul", { class: "exports" }, gguf.root, adapter.root, routed.root, authors.root, best.root, merged.root, checkpoint.root, runFile.root, everything.root);
   const hint = h("p", { class: "muted" });
   const lines = h("pre", { class: "lines", tabindex: 0, "aria-label": "Commands that load the adapter" });
   const load = h("details", { class: "more" }, h("summary", {}, "How to load it there"), lines);
-  body.append(hint, list, load, share(), importZone());
-  watch(["runs", "trial"], () => {
+  body.append(hint, list, writing.root, load, share(), importZone());
+  watch(["base"], () => {
+    const { progress } = get().base;
+    writing.set(progress?.phase === "export" ? progress : null);
+  });
+  watch(["runs", "trial", "base"], () => {
     const run = exportable();
-    const busy = get().trial.busy;
+    // A base that was loaded since is not the one to merge into.
+    const same = run !== null && get().base.info?.contentHash === run.base.hash;
+    const busy = get().trial.busy || get().base.progress !== null;
     setText(lines, run ? loadingLines(run) : "");
     show(load, run !== null);
     setText(aside, run ? `run ${run.name}` : "");
     setText(hint, "The results of a run, from its first step on.");
     show(hint, run === null);
     show(best.root, run !== null && run.best !== null);
-    for (const each of [gguf, adapter, runFile, everything]) setDisabled(each.button, run === null || busy);
+    const experts = run !== null && isRouted(run.config["method"]);
+    for (const each of [gguf, adapter, merged]) show(each.root, !experts);
+    for (const each of [routed, authors]) show(each.root, experts);
+    for (const each of [gguf, adapter, routed, authors, runFile, everything]) setDisabled(each.button, run === null || busy);
+    setDisabled(merged.button, !same || busy || isTraining(), isTraining() ? "When no run is under way" : "Load the base of this run first");
     setDisabled(checkpoint.button, run === null || busy || !hasCheckpoint(run), "Only the last run still has its whole state");
   });
   return root;
@@ -47,6 +62,8 @@ export function homeSection(): HTMLElement {
 function loadingLines(run: Run): string {
   const base = /\.gguf$/i.test(run.base.name) ? run.base.name : `${run.base.name}.gguf`;
   const file = `${stem(run)}-adapter`;
+  // No other program chooses experts.
+  if (isRouted(run.config["method"])) return `weblora generate --model "${base}" --adapter ${file} --prompt "…"   # the unpacked zip`;
   return [
     `llama-cli -m "${base}" --lora ${file}.gguf -p "…"`,
     `printf 'FROM "./${base}"\\nADAPTER ./${file}.gguf\\n' > Modelfile && ollama create mine && ollama run mine`,
@@ -64,12 +81,12 @@ function share(): HTMLElement {
 }
 
 function importZone(): HTMLElement {
-  const box = h("input", { type: "checkbox", onchange: () => startFromImported(box.checked) });
+  const box = h("input", { type: "checkbox", onchange: () => void startFromImported(box.checked) });
   const from = h("label", { class: "check", hidden: true }, box, h("span", {}));
   const zone = h(
     "div",
     { class: "drop" },
-    filePicker("Bring files back…", ".zip,.safetensors,.json,.toml,.gguf,.jsonl", (files) => void importFiles(files)),
+    filePicker("Bring files back…", ".zip,.safetensors,.bin,.json,.toml,.gguf,.jsonl", (files) => void importFiles(files)),
     h("p", { class: "muted small" }, "An adapter (zip, or its two files), a checkpoint, a run file, or an archive of this page. Or drop them anywhere."),
   );
   dropTarget(zone, (files) => void importFiles(files));

@@ -1,4 +1,4 @@
-/** Section 6: singular values and effective ranks of an adapter, of a chain its links, of a run of MultiLoRA its modules; and changing it. */
+/** Section 6: singular values and effective ranks of an adapter, of a chain its links, of MultiLoRA its modules, of MixLoRA its experts; and changing it. */
 
 import type { Analysis } from "weblora";
 import { analyzeChosen } from "../actions/inside";
@@ -78,11 +78,24 @@ const BY_MODULE: Column[] = [
   ["share", "share of the norms", (x) => `${(100 * x).toFixed(1)} %`],
 ];
 
+const BY_EXPERT: Column[] = [
+  ["frobenius", "‖ΔW‖", (x) => x.toExponential(2)],
+  ["router", "‖row of the router‖", (x) => x.toExponential(2)],
+];
+
+/** Medians over the layers of every expert. */
+function expertRows({ experts }: Analysis["report"]): { name: string; row: Record<string, unknown> }[] {
+  const median = (values: number[]) => values.sort((a, b) => a - b)[Math.floor(values.length / 2)] ?? 0;
+  const of = (expert: number, key: "frobenius" | "router") => median((experts?.blocks ?? []).map((block) => block[key][expert] ?? 0));
+  return Array.from({ length: experts?.experts ?? 0 }, (_, expert) => ({ name: String(expert), row: { frobenius: of(expert, "frobenius"), router: of(expert, "router") } }));
+}
+
 /** Medians by projection, and of a run of MultiLoRA by module. */
 function tables({ report }: Analysis): HTMLElement[] {
   const projections = report.projections.map((row) => ({ name: row.projection, row }));
   const modules = (report.modules ?? []).map((row, i) => ({ name: String(i), row: { ...row } }));
-  return [table("projection", BY_PROJECTION, projections), ...(modules.length > 0 ? [table("module", BY_MODULE, modules)] : [])];
+  const more: [string, Column[], { name: string; row: Record<string, unknown> }[]][] = [["module", BY_MODULE, modules], ["expert", BY_EXPERT, expertRows(report)]];
+  return [table("projection", BY_PROJECTION, projections), ...more.filter(([, , rows]) => rows.length > 0).map((each) => table(...each))];
 }
 
 /** Medians over the layers, a row for each of `what`. */

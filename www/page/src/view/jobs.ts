@@ -3,7 +3,7 @@
 import { startJob, startSweep, stopJobs, type EarlyEnd } from "../actions/jobs";
 import { fill, h, setDisabled, setText, show, uniqueId } from "../lib/dom";
 import { plural, short } from "../lib/format";
-import { get, isLocked, watch } from "../state";
+import { chosenRows, get, isLocked, watch } from "../state";
 
 /** Rates are tried as multiples of the form's. */
 const FACTORS = [0.25, 0.5, 1, 2, 4];
@@ -34,7 +34,7 @@ export function jobsPanel(): HTMLElement {
 
   let base = 0;
   const refresh = () => {
-    const { form, plan, rows, runs, trial } = get();
+    const { form, plan, runs, trial } = get();
     show(root, get().base.status === "ready" && !isLocked());
     const lr = Number(form.changed["lr"] ?? form.table.find(({ key }) => key === "lr")?.default ?? 0);
     if (lr > 0 && lr !== base) {
@@ -45,7 +45,7 @@ export function jobsPanel(): HTMLElement {
     const training = runs.jobs !== null;
     if (training) root.open = true;
     const number = rates.chosen().length * ranks.chosen().length;
-    const ready = rows.train !== null && plan.status === "ready" && plan.plan?.fits !== false && !plan.measuring && !trial.busy;
+    const ready = chosenRows() !== null && plan.status === "ready" && plan.plan?.fits !== false && !plan.measuring && !trial.busy;
     setText(sweep, training ? `Add ${plural(number, "job")}` : `Start ${plural(number, "job")}`);
     setDisabled(sweep, !ready || number === 0, number === 0 ? "Choose a rate and a rank at least" : "Rows and settings that can be planned are needed");
     setText(one, training ? "Add the settings as a job" : "Start the settings as a job");

@@ -61,6 +61,7 @@ const PHASES: Record<Progress["phase"], string> = {
   header: "Reading the header",
   weights: "Moving weights to the GPU",
   pipelines: "Compiling shaders",
+  export: "Writing the model",
 };
 
 /** A progress bar with its numbers in words. */

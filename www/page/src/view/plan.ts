@@ -3,7 +3,7 @@
 import { measure } from "../actions/plan";
 import { fill, h, setDisabled, setText, show } from "../lib/dom";
 import { bytes, count, duration, plural } from "../lib/format";
-import { get, isLocked, watch } from "../state";
+import { chosenRows, get, isLocked, watch } from "../state";
 import { problemBox } from "./parts";
 
 /** Memory by purpose, in the order in which it is drawn. */
@@ -48,7 +48,7 @@ export function planView(): HTMLElement {
     setText(time, stepSeconds !== null && steps > 0 ? duration(stepSeconds * steps) : steps > 0 ? plural(steps, "step") : "–");
     setText(timeDetail, stepSeconds !== null ? `${plural(steps, "step")} of ${duration(stepSeconds)}, as measured on this GPU` : "not measured with these settings yet");
     setText(passes, [plan.passes?.words ?? "", ...(plan.warnings ?? [])].filter(Boolean).map((line) => line.replace(/[^.]$/, "$&.")).join(" "));
-    show(button, get().rows.train !== null);
+    show(button, chosenRows() !== null);
     setDisabled(button, measuring || !plan.fits);
     setText(button, measuring ? "Measuring…" : stepSeconds !== null ? "Measure again" : "Measure a step");
   });

@@ -8,6 +8,7 @@ import { plural } from "../lib/format";
 import { get, isLocked, watch } from "../state";
 import { choices, dropTarget, filePicker, problemBox, section } from "./parts";
 import { columnsView } from "./columns";
+import { mixtureView } from "./mixture";
 import { previewView } from "./preview";
 import { teachPanel } from "./teach";
 
@@ -35,7 +36,7 @@ export function rowsSection(): HTMLElement {
   );
   const problem = problemBox();
   const warnings = h("ul", { class: "warnings" });
-  const fieldset = h("fieldset", { class: "plain" }, tabs.root, sets, file, paste.root, teach.root, formatChoice(), heldOut());
+  const fieldset = h("fieldset", { class: "plain" }, tabs.root, sets, file, paste.root, teach.root, formatChoice(), heldOut(), mixtureView());
   const edit = h("button", { type: "button", class: "quiet small", onclick: () => paste.edit() }, "Edit these rows");
   body.append(fieldset, problem.root, warnings, previewView(), edit);
   root.classList.add("rows-section");
@@ -128,7 +129,7 @@ function heldOut(): HTMLElement {
   );
   watch(["rows", "form"], () => {
     const { heldOutName } = get().rows;
-    const split = Number(get().form.changed["eval-split"] ?? 0);
+    const split = Number(get().form.changed["evalSplit"] ?? 0);
     const from = heldOutName ? `Held out: ${heldOutName}.` : split > 0 ? `Held out: ${Math.round(100 * split)} % of the rows.` : "No rows are held out; only the training loss is known then.";
     setText(text, from);
     show(remove, heldOutName !== "");

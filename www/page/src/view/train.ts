@@ -6,7 +6,7 @@ import { fill, h, setDisabled, setText, show } from "../lib/dom";
 import { LABELS } from "../data/words";
 import { withoutKey } from "../lib/problem";
 import { bytes, count, duration, loss, plural, short } from "../lib/format";
-import { get, isTraining, shownRun, watch, type Run } from "../state";
+import { chosenRows, get, isTraining, shownRun, watch, type Run } from "../state";
 import { chartsView } from "./charts";
 import { logView } from "./log";
 import { problemBox, progressBar, section, sentence } from "./parts";
@@ -26,12 +26,12 @@ export function trainSection(): HTMLElement {
   let followed = "";
   watch(["runs", "base", "rows"], () => {
     const run = shownRun();
-    const { base, rows } = get();
+    const { base } = get();
     if (run?.state === "starting" && followed !== run.id) {
       followed = run.id;
       follow(root);
     }
-    const missing = base.status !== "ready" ? "Load a base model first." : rows.train === null ? "Choose rows to train on." : "";
+    const missing = base.status !== "ready" ? "Load a base model first." : chosenRows() === null ? "Choose rows to train on." : "";
     setText(hint, missing);
     show(hint, missing !== "" && !isTraining());
     const preparing = run?.state === "starting" || (isTraining() && base.progress !== null);
@@ -87,14 +87,14 @@ function controls(): HTMLElement {
   const reason = h("p", { class: "why small", hidden: true });
   const root = h("div", { class: "row controls" }, startButton, pauseButton, stopButton, knotButton, goOn, reason);
   watch(["runs", "base", "rows", "plan", "form", "trial"], () => {
-    const { base, rows, plan, form, trial, runs } = get();
+    const { base, plan, form, trial, runs } = get();
     const run = shownRun();
     const active = runs.active !== null;
     const had = document.activeElement;
     const jobs = runs.jobs !== null;
     show(startButton, !active && !jobs);
     setText(startButton, form.resume ? `Go on from step ${form.resume.step}` : runs.list.length > 0 ? "Start another run" : "Start training");
-    const ready = base.status === "ready" && rows.train !== null && plan.status === "ready" && plan.plan?.fits !== false;
+    const ready = base.status === "ready" && chosenRows() !== null && plan.status === "ready" && plan.plan?.fits !== false;
     setDisabled(startButton, !ready || plan.measuring || trial.busy, ready ? "" : "A base, rows and settings that can be planned are needed");
     const why = active || jobs || ready ? null : whyNot();
     show(reason, why !== null);
@@ -116,9 +116,9 @@ function controls(): HTMLElement {
 
 /** Why nothing can be started, and where that can be changed. */
 function whyNot(): { text: string; at?: string; label: string } | null {
-  const { base, rows, plan } = get();
+  const { base, plan } = get();
   if (base.status !== "ready") return { text: "A base model is needed.", at: ".setup .section:nth-of-type(1)", label: "Choose one" };
-  if (rows.train === null) return { text: "Rows are needed.", at: ".rows-section", label: "Choose them" };
+  if (chosenRows() === null) return { text: "Rows are needed.", at: ".rows-section", label: "Choose them" };
   const { key, message } = plan.problem ?? {};
   if (key && message) return { text: sentence(withoutKey(message)), at: `[data-key="${CSS.escape(key)}"]`, label: `Change ${LABELS[key] ?? key}` };
   if (plan.problem) return { text: sentence(plan.problem.message), label: "" };
@@ -135,15 +135,21 @@ function jump(selector: string): void {
   target?.querySelector<HTMLElement>("input, select, h2")?.focus({ preventScroll: true });
 }
 
+/** Whether the run has routers and experts. */
+const routed = (run: Run): boolean => run.series.last("ce") !== null;
+
 /** The first five are always there, the others folded away. */
 const FIRST = 5;
 
-const FIGURES: [string, (run: Run) => string][] = [
+/** A name, what a run has of it, and whether it is a figure of every run. */
+const FIGURES: [string, (run: Run) => string, ((run: Run) => boolean)?][] = [
   ["Loss", (run) => loss(run.series.last("loss"))],
   ["Held-out loss", (run) => loss(run.series.last("eval"))],
   ["Speed", (run) => (run.series.last("speed") === null ? "–" : `${count(run.series.recent("speed", 10) ?? 0)} tokens/s`)],
   ["Time left", (run) => (run.state === "done" || run.state === "stopped" ? "–" : duration(run.job?.secondsLeft ?? secondsLeft(run) ?? NaN))],
   ["Trained for", (run) => duration(run.seconds + (run.clock > 0 ? (Date.now() - run.clock) / 1000 : 0))],
+  ["Cross-entropy", (run) => loss(run.series.last("ce")), routed],
+  ["Balance loss", (run) => short(run.series.last("balance")), routed],
   ["Learning rate", (run) => short(run.series.last("lr"))],
   ["Gradient norm", (run) => short(run.series.last("grad"))],
   ["GPU memory planned", (run) => bytes(run.plannedBytes)],
@@ -164,7 +170,11 @@ function figures(): HTMLElement {
     if (!run) return;
     bar.max = Math.max(1, run.total);
     bar.value = run.step;
-    FIGURES.forEach(([, read], i) => values[i] && setText(values[i], read(run)));
+    FIGURES.forEach(([, read, has], i) => {
+      const value = values[i];
+      if (value) setText(value, read(run));
+      if (all[i]) show(all[i], has?.(run) ?? true);
+    });
   };
   let due = 0;
   // Faster than a person reads would only cost layout.

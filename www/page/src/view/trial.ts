@@ -123,7 +123,7 @@ const LEADING_ROLE = /^(?:user|assistant|system)\n/;
 const TRAILING_ROLE = /\n(?:assistant)\n?$/;
 
 /** Whether there is a chat template: the base's own, or one among the settings. */
-const hasTemplate = (): boolean => get().base.info?.chatTemplate === true || get().form.changed["chat-template"] !== undefined;
+const hasTemplate = (): boolean => get().base.info?.chatTemplate === true || get().form.changed["chatTemplate"] !== undefined;
 
 /** Whether the rows are conversations, which the template renders. */
 function conversational(): boolean {
