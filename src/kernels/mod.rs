@@ -17,6 +17,7 @@ pub mod multilora;
 pub mod norm;
 pub mod optimizer;
 pub mod peak;
+pub mod preference;
 pub mod real;
 mod reduce;
 pub mod rope;
@@ -80,6 +81,7 @@ pub const KERNELS: &[&KernelSpec] = &[
     &elementwise::ADD,
     &rows::ROWS,
     &cross_entropy::CROSS_ENTROPY,
+    &preference::PREFERENCE,
     &optimizer::SQUARE_SUM,
     &optimizer::GLOBAL_NORM,
     &optimizer::ADAMW,

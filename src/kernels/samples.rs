@@ -9,7 +9,7 @@ use super::moe::{Combine, Moe, MoeShape, Routed, RouterRow, Stats};
 use super::multilora::{ModuleGrid, ModuleRow, Modules};
 use super::optimizer::{self, Block, Hyper, State};
 use super::rope::Turn;
-use super::{elementwise, embed, matmul, norm, peak, rope, rows};
+use super::{elementwise, embed, matmul, norm, peak, preference, rope, rows};
 use crate::gpu::device::Facts;
 use crate::gpu::dispatch::Command;
 use crate::gpu::{Class, KernelSpec, Recorder, Store, Tensor, Tuner, Variant};
@@ -197,6 +197,7 @@ fn record_rows(rec: &mut Recorder, store: &mut Store, d: usize) {
     let logits = matmul::Rows { tensor: x, stride: d };
     cross_entropy::cross_entropy(rec, "sample", targets, logits, d, (0, t), true);
     cross_entropy::cross_entropy(rec, "sample", targets, logits, d, (0, t), false);
+    preference::weights(rec, "sample", tensor(store, preference::table_words(t)), targets.loss, targets.weight);
     let (blocks, hyper) = (tensor(store, size_of::<Block>() / 4), tensor(store, size_of::<Hyper>() / 4));
     optimizer::step(rec, State { values: x, grads: y, m: z, v: square(store), blocks, hyper, norms: column });
     peak::record(rec, tensor(store, peak::SUMS), 1);

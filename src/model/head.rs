@@ -7,6 +7,7 @@ use crate::gpu::{Recorder, Tensor};
 use crate::kernels::cross_entropy::{self, Targets};
 use crate::kernels::matmul::{self, Rows};
 use crate::kernels::norm::{self, Weight};
+use crate::kernels::preference;
 use crate::kernels::rows;
 
 /// Bytes that the logits of one chunk may take; a chunk has at least one and at most [`MAX_CHUNK`] rows.
@@ -57,20 +58,20 @@ pub fn loss(
     if let Some(all) = all_dn {
         rec.clear(all);
     }
-    let targets = Targets { ids: inputs.targets, weight: inputs.weights, loss: inputs.losses };
+    if dx.is_some() && adapters.is_some_and(|a| a.capacity().pairs) {
+        // What a pair's targets weigh follows from the losses of all of them, which may lie in several chunks.
+        for (i, first) in (0..inputs.rows).step_by(chunk).enumerate() {
+            rec.optional(i as u32, |rec| {
+                drop(forward(rec, weights, adapters, inputs, eps, x, (first, chunk.min(inputs.rows - first)), false))
+            });
+        }
+        preference::weights(rec, "preference", inputs.pairs, inputs.losses, inputs.weights);
+    }
     for (i, first) in (0..inputs.rows).step_by(chunk).enumerate() {
         let count = chunk.min(inputs.rows - first);
         rec.optional(i as u32, |rec| {
-            let slice = |t: Tensor| t.slice(first..first + count);
-            let (list, ids) = (slice(inputs.loss_rows), slice(inputs.targets));
-            let (picked, n) = (rec.transient("picked", count * d), rec.transient("norm", count * d));
-            let rstd = rec.transient("norm.rstd", count);
-            rows::gather(rec, "gather", list, ids, x, picked);
-            let w = final_norm(weights, adapters, Some(slice(inputs.loss_jobs)));
-            norm::forward(rec, "norm", picked, w, n, rstd, eps);
-            let logits = Rows { tensor: rec.transient("logits", count * (vocab + GAP)), stride: vocab + GAP };
-            matmul::forward_rows(rec, "lm_head.matmul", n, count, &weights.lm_head, logits, false);
-            cross_entropy::cross_entropy(rec, "loss", targets, logits, vocab, (first, count), dx.is_some());
+            let Chunk { list, ids, picked, rstd, logits, norm: w } =
+                forward(rec, weights, adapters, inputs, eps, x, (first, count), dx.is_some());
             if let Some(dx) = dx {
                 let (dn, dpicked) = (rec.transient("dnorm", count * d), rec.transient("dpicked", count * d));
                 matmul::backward_rows(rec, "lm_head.matmul_backward", logits, count, &weights.lm_head, dn, false);
@@ -87,4 +88,40 @@ pub fn loss(
         norm::forward(rec, "norm_again", x, weights.norm, n, rstd, eps);
         norm::own_gradient(rec, "norm_gradient", x, whole, rstd, all);
     }
+}
+
+/// What the forward pass of a chunk leaves for the backward pass.
+struct Chunk {
+    list: Tensor,
+    ids: Tensor,
+    picked: Tensor,
+    rstd: Tensor,
+    logits: Rows,
+    norm: Weight,
+}
+
+/// Records the losses of `count` target rows from the number `first` on; with `backward` the logits become their gradient.
+fn forward(
+    rec: &mut Recorder,
+    weights: &Weights,
+    adapters: Option<&AdapterPool>,
+    inputs: &Inputs,
+    eps: f32,
+    x: Tensor,
+    (first, count): (usize, usize),
+    backward: bool,
+) -> Chunk {
+    let (vocab, d) = (weights.lm_head.rows, weights.lm_head.cols);
+    let slice = |t: Tensor| t.slice(first..first + count);
+    let (list, ids) = (slice(inputs.loss_rows), slice(inputs.targets));
+    let (picked, n) = (rec.transient("picked", count * d), rec.transient("norm", count * d));
+    let rstd = rec.transient("norm.rstd", count);
+    rows::gather(rec, "gather", list, ids, x, picked);
+    let norm = final_norm(weights, adapters, Some(slice(inputs.loss_jobs)));
+    norm::forward(rec, "norm", picked, norm, n, rstd, eps);
+    let logits = Rows { tensor: rec.transient("logits", count * (vocab + GAP)), stride: vocab + GAP };
+    matmul::forward_rows(rec, "lm_head.matmul", n, count, &weights.lm_head, logits, false);
+    let targets = Targets { ids: inputs.targets, weight: inputs.weights, loss: inputs.losses };
+    cross_entropy::cross_entropy(rec, "loss", targets, logits, vocab, (first, count), backward);
+    Chunk { list, ids, picked, rstd, logits, norm }
 }

@@ -4,6 +4,7 @@ use crate::Result;
 use crate::gpu::{Class, Gpu, Store, Tensor};
 use crate::kernels::attention::documents::{self, Document};
 use crate::kernels::embed;
+use crate::kernels::preference::{self, Pair};
 
 /// Tensors of a packed batch of `rows` tokens.
 #[derive(Debug, Clone, Copy)]
@@ -30,6 +31,8 @@ pub struct Inputs {
     pub weights: Tensor,
     /// `[T]` f32 out: loss of each of `loss_rows` in nats.
     pub losses: Tensor,
+    /// Which of the targets are pairs of answers, [`preference::Pair`].
+    pub pairs: Tensor,
 }
 
 /// One batch on the host, in the layout of [`Inputs`].
@@ -49,6 +52,8 @@ pub struct HostBatch {
     pub targets: Vec<i32>,
     /// Their weights.
     pub weights: Vec<f32>,
+    /// Pairs of answers among them, whose weights follow from their losses.
+    pub pairs: Vec<Pair>,
 }
 
 impl HostBatch {
@@ -65,6 +70,7 @@ impl HostBatch {
             weights: vec![weight; loss_rows.len()],
             loss_rows,
             targets,
+            pairs: Vec::new(),
         }
     }
 }
@@ -125,6 +131,7 @@ impl Inputs {
             loss_jobs: tensor("loss_jobs", rows)?,
             weights: tensor("weights", rows)?,
             losses: tensor("losses", rows)?,
+            pairs: tensor("pairs", preference::table_words(rows))?,
         })
     }
 
@@ -143,6 +150,7 @@ impl Inputs {
             loss_jobs: of(self.loss_jobs),
             weights: of(self.weights),
             losses: of(self.losses),
+            pairs: self.pairs.slice(0..preference::table_words(rows)),
         }
     }
 
@@ -173,7 +181,10 @@ impl Inputs {
         let targets: Vec<i32> = batch.targets.iter().copied().chain(std::iter::repeat(-1)).take(self.rows).collect();
         store.write(gpu, self.targets, &targets)?;
         let weights: Vec<f32> = batch.weights.iter().copied().chain(std::iter::repeat(0.0)).take(self.rows).collect();
-        store.write(gpu, self.weights, &weights)
+        store.write(gpu, self.weights, &weights)?;
+        let mut pairs = batch.pairs.clone();
+        pairs.resize(preference::most_pairs(self.rows), Pair::default());
+        store.write(gpu, self.pairs, &pairs)
     }
 }
 

@@ -35,7 +35,7 @@ impl<'a> Builder<'a> {
         }
         let chat = match options.format {
             Format::Chat => true,
-            Format::Auto => rows.iter().any(|row| matches!(row.content, Content::Messages(_))),
+            Format::Auto => rows.iter().any(|row| row.content.is_conversation()),
             Format::Plain | Format::Alpaca => false,
         };
         let mut report = DataReport::default();
@@ -55,23 +55,33 @@ impl<'a> Builder<'a> {
 
     /// The example of a row, cut to the context; `None` when nothing of it is a target.
     pub(super) fn example(&mut self, row: &Row) -> Result<Option<Example>> {
-        let mut example = self.tokens(row.number, &row.content)?;
+        let mut example = match &row.content {
+            Content::Preference { chosen, rejected } => {
+                let rejected = self.tokens(row.number, rejected)?;
+                Example { rejected: Some(Box::new(rejected)), ..self.tokens(row.number, chosen)? }
+            }
+            content => self.tokens(row.number, content)?,
+        };
         self.report.rows += 1;
         for key in &row.look_alikes {
             self.report.look_alikes.entry(key.clone()).or_insert(row.number);
         }
         self.fit(&mut example)?;
-        let targets = example.n_targets();
-        if targets == 0 {
+        if let Some(rejected) = &mut example.rejected {
+            self.fit(rejected)?;
+        }
+        if example.documents().any(|document| document.n_targets() == 0) {
             self.report.dropped += 1;
             return Ok(None);
         }
         let stops = self.tokenizer.stop_ids();
         let ended = example.tokens.iter().zip(&example.targets).any(|(id, &target)| target && stops.contains(id));
         self.report.ended += usize::from(ended);
-        self.report.tokens += example.tokens.len();
-        self.report.targets += targets;
-        self.report.longest = self.report.longest.max(example.tokens.len());
+        for document in example.documents() {
+            self.report.tokens += document.tokens.len();
+            self.report.targets += document.n_targets();
+        }
+        self.report.longest = self.report.longest.max(example.longest());
         Ok(Some(example))
     }
 
@@ -153,7 +163,7 @@ impl<'a> Builder<'a> {
             tokens.push(eos);
         }
         targets.resize(tokens.len(), true);
-        Ok(Example { tokens, targets, row })
+        Ok(Example { tokens, targets, row, rejected: None })
     }
 
     fn chat(&mut self, row: usize, talk: &Conversation) -> Result<Example> {
@@ -211,7 +221,7 @@ impl<'a> Builder<'a> {
                 break;
             }
         }
-        Ok(Example { tokens, targets, row })
+        Ok(Example { tokens, targets, row, rejected: None })
     }
 
     /// Counts what happened to a conversation, and says what is worth a look.

@@ -6,6 +6,7 @@
 //! | `instruction`/`output` | the same, with the Alpaca prompt | output and eos |
 //! | `messages` | the chat template over the whole conversation | the assistant's turns with their end-of-turn token |
 //! | `text` | encode(text) + eos | everything |
+//! | `chosen`/`rejected` | each as an answer to the same prompt | both answers, for preference training |
 //!
 //! A row that ends with a token that generation stops at gets no other end.
 //!
@@ -104,12 +105,36 @@ pub struct Example {
     pub targets: Vec<bool>,
     /// 1-based number of the row it came from.
     pub row: usize,
+    /// Of a preference row the answer that is to become less likely than this one, after the same prompt.
+    pub rejected: Option<Box<Example>>,
 }
 
 impl Example {
-    /// How many tokens are trained.
+    /// How many tokens are trained, without those of a rejected answer.
     pub fn n_targets(&self) -> usize {
         self.targets.iter().filter(|&&target| target).count()
+    }
+
+    /// What the model reads of it: itself, and its rejected answer.
+    pub fn documents(&self) -> impl Iterator<Item = &Example> {
+        std::iter::once(self).chain(self.rejected.as_deref())
+    }
+
+    /// The same, each on its own.
+    pub fn into_documents(mut self) -> impl Iterator<Item = Example> {
+        let rejected = self.rejected.take();
+        std::iter::once(self).chain(rejected.map(|rejected| *rejected))
+    }
+
+    /// Rows of a batch that it takes: a pair is read by the policy and by the reference.
+    pub fn rows(&self) -> usize {
+        let own: usize = self.documents().map(|document| document.tokens.len()).sum();
+        if self.rejected.is_some() { 2 * own } else { own }
+    }
+
+    /// Tokens of its longest document.
+    pub fn longest(&self) -> usize {
+        self.documents().map(|document| document.tokens.len()).max().unwrap_or(0)
     }
 }
 
@@ -202,6 +227,7 @@ fn join(rows: &[Example], context: usize) -> Vec<Example> {
         // Nothing stands before the first.
         targets: part.iter().enumerate().map(|(i, (_, target, _))| i > 0 && *target).collect(),
         row: part.first().map_or(0, |(.., row)| *row),
+        rejected: None,
     };
     all.chunks(context.max(2)).map(piece).filter(|piece| piece.n_targets() > 0).collect()
 }
@@ -240,6 +266,7 @@ mod tests {
             tokens: (0..n).map(|i| 100 * row as u32 + i).collect(),
             targets: (0..n).map(|i| i > 0).collect(),
             row,
+            rejected: None,
         };
         let pieces = join(&[row(1, 5), row(2, 2), row(3, 4)], 4);
         let tokens: Vec<&[u32]> = pieces.iter().map(|piece| piece.tokens.as_slice()).collect();

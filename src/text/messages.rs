@@ -85,6 +85,16 @@ pub(super) fn are_messages(value: &Value) -> bool {
     }
 }
 
+/// Whether messages begin with somebody else than the assistant: with the prompt.
+pub(super) fn begins_a_conversation(messages: &Value) -> bool {
+    let first = match messages {
+        Value::Array(items) => items.iter().find(|item| !item.is_null()),
+        one => Some(one),
+    };
+    let role = first.and_then(Value::as_object).and_then(|map| find(map, &["role", "from"]).and_then(|key| map[&key].as_str()));
+    role.is_some_and(|role| !ROLES[3].contains(&role.trim().to_lowercase().as_str()))
+}
+
 /// Reads the conversations of one row.
 pub(super) struct Reader<'a> {
     file: &'a str,

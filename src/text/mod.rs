@@ -12,6 +12,7 @@ mod masked;
 pub mod messages;
 pub mod of_model;
 pub mod pre_tokenizer;
+mod preference;
 pub mod report;
 pub mod rows;
 pub mod stream;

@@ -5,6 +5,7 @@ use std::collections::HashSet;
 use serde_json::{Map, Value};
 
 use super::messages::{self, Conversation, Reader};
+use super::preference;
 use crate::formats::foreign::instead_of_text;
 use crate::{Error, Result};
 
@@ -44,9 +45,25 @@ pub enum Content {
     Messages(Conversation),
     /// `text`: every token is trained.
     Text(String),
+    /// `chosen` and `rejected`: two answers to one prompt, for preference training.
+    Preference {
+        /// The better answer with its prompt, of another shape.
+        chosen: Box<Content>,
+        /// The worse one with the same prompt.
+        rejected: Box<Content>,
+    },
 }
 
 impl Content {
+    /// Whether it holds messages, of which a chat template makes text.
+    pub(super) fn is_conversation(&self) -> bool {
+        match self {
+            Self::Messages(_) => true,
+            Self::Preference { chosen, .. } => chosen.is_conversation(),
+            _ => false,
+        }
+    }
+
     /// The shape's name: the keys that tell it.
     pub fn shape(&self) -> &'static str {
         match self {
@@ -54,6 +71,7 @@ impl Content {
             Self::Instruction { .. } => "instruction/output",
             Self::Messages(_) => "messages",
             Self::Text(_) => "text",
+            Self::Preference { .. } => "chosen/rejected",
         }
     }
 }
@@ -148,6 +166,9 @@ fn parse(file: &str, number: usize, value: Value) -> Result<Row> {
 /// What a row holds. Takes the keys that it reads out of `row`; `null` are those that were there with the value null.
 fn content(reader: &mut Reader<'_>, row: &mut Map<String, Value>, null: &[String]) -> Result<Content> {
     let (file, number) = reader.place();
+    if preference::is_preference(row) {
+        return preference::sides((file, number), row, |side| content(reader, side, &[]));
+    }
     let completion = row.contains_key("prompt") && row.contains_key("completion");
     let instruction = row.contains_key("instruction") && row.contains_key("output");
     let talks: Vec<&'static str> = messages::KEYS.iter().copied().filter(|key| row.contains_key(*key)).collect();
@@ -182,7 +203,9 @@ fn content(reader: &mut Reader<'_>, row: &mut Map<String, Value>, null: &[String
             if !null.is_empty() {
                 found += &format!(" (and null in {})", null.join(", "));
             }
-            let problem = format!("{found}, expected prompt and completion, instruction and output, messages, conversations, or text");
+            let problem = format!(
+                "{found}, expected prompt and completion, instruction and output, messages, conversations, text, or `chosen` and `rejected`"
+            );
             Err(data(file, number, problem, "rename the keys"))
         }
         _ => {

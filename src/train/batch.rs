@@ -39,6 +39,8 @@ pub struct Batch {
     pub n_targets: usize,
     /// Rows that hold a token of a document.
     pub n_tokens: usize,
+    /// Targets of the chosen and of the rejected answer of each pair. All pairs lie one after the other, and then once more, for the reference.
+    pub pairs: Vec<[usize; 2]>,
     /// The examples, as indices into the data set, in the order of their rows.
     pub examples: Vec<u32>,
 }
@@ -78,11 +80,12 @@ impl Packer {
         if examples.is_empty() {
             return Err(Error::config("data", "there is no row to train on", "give a file with at least one row that has a target token"));
         }
-        if let Some(long) = examples.iter().find(|e| e.tokens.len() > rows) {
-            let problem = format!("row {} has {} tokens but a step has only {rows} rows (batch x seq)", long.row, long.tokens.len());
+        if let Some(long) = examples.iter().find(|e| e.rows() > rows) {
+            let whose = if long.rejected.is_some() { " (of two answers, each read by the adapter and by the reference)" } else { "" };
+            let problem = format!("row {} has {} tokens{whose} but a step has only {rows} rows (batch x seq)", long.row, long.rows());
             return Err(Error::config("seq", problem, "raise --seq or --batch, or let longer rows be truncated"));
         }
-        let lengths = examples.iter().map(|e| e.tokens.len() as u32).collect();
+        let lengths = examples.iter().map(|e| e.rows() as u32).collect();
         let mut packer =
             Self { lengths, rows, most: usize::MAX, seed, shuffle, mixture: None, order: Vec::new(), cursor: Cursor::default() };
         packer.order = packer.epoch_order(0);
@@ -283,26 +286,63 @@ impl Batch {
             position: vec![0; rows],
             n_targets: 0,
             n_tokens: 0,
+            pairs: Vec::new(),
             examples: Vec::new(),
         };
         for &id in &chosen {
-            let example = &examples[id as usize];
-            let start = batch.n_tokens;
-            for (i, &token) in example.tokens.iter().enumerate() {
-                let row = start + i;
-                batch.tokens[row] = token;
-                batch.doc_start[row] = start as u32;
-                batch.position[row] = i as u32;
-                // The row before a target token predicts it; the last row of a document predicts nothing.
-                if i > 0 && example.targets[i] {
-                    batch.targets[row - 1] = token as i32;
-                    batch.n_targets += 1;
-                }
+            let (example, begin) = (&examples[id as usize], batch.n_targets);
+            batch.lay(example);
+            if let Some(rejected) = &example.rejected {
+                let of_chosen = batch.n_targets - begin;
+                batch.lay(rejected);
+                batch.pairs.push([of_chosen, batch.n_targets - begin - of_chosen]);
             }
-            batch.n_tokens += example.tokens.len();
+        }
+        if !batch.pairs.is_empty() {
+            batch.lay_again();
         }
         batch.examples = chosen;
         batch
+    }
+
+    /// Lays one document behind those that are there.
+    fn lay(&mut self, example: &Example) {
+        let start = self.n_tokens;
+        for (i, &token) in example.tokens.iter().enumerate() {
+            let row = start + i;
+            self.tokens[row] = token;
+            self.doc_start[row] = start as u32;
+            self.position[row] = i as u32;
+            // The row before a target token predicts it; the last row of a document predicts nothing.
+            if i > 0 && example.targets[i] {
+                self.targets[row - 1] = token as i32;
+                self.n_targets += 1;
+            }
+        }
+        self.n_tokens += example.tokens.len();
+    }
+
+    /// Lays all documents behind themselves once more.
+    fn lay_again(&mut self) {
+        let own = self.n_tokens;
+        self.tokens.copy_within(..own, own);
+        self.targets.copy_within(..own, own);
+        self.position.copy_within(..own, own);
+        for row in 0..own {
+            self.doc_start[own + row] = own as u32 + self.doc_start[row];
+        }
+        self.n_tokens *= 2;
+        self.n_targets *= 2;
+    }
+
+    /// Rows that the adapter answers for; those of the reference come after them.
+    pub fn policy_rows(&self) -> usize {
+        if self.pairs.is_empty() { self.n_tokens } else { self.n_tokens / 2 }
+    }
+
+    /// What its loss is a sum over: pairs, or targets.
+    pub fn n_losses(&self) -> usize {
+        if self.pairs.is_empty() { self.n_targets } else { self.pairs.len() }
     }
 }
 

@@ -107,7 +107,7 @@ pub struct Buffers {
 /// Identity of a data set as the model sees it: FNV-1a 64 over every example's length, tokens and targets, as hex digits.
 pub fn data_hash(examples: &[Example]) -> String {
     let mut hash = FNV_OFFSET;
-    for example in examples {
+    for example in examples.iter().flat_map(Example::documents) {
         hash = fnv1a_bytes(hash, &(example.tokens.len() as u64).to_le_bytes());
         for (token, &target) in example.tokens.iter().zip(&example.targets) {
             hash = fnv1a_bytes(fnv1a_bytes(hash, &token.to_le_bytes()), &[u8::from(target)]);

@@ -4,11 +4,12 @@ use serde::{Serialize, Serializer};
 use serde_json::Value;
 
 use super::chain::check_steps;
-use super::context::ContextConfig;
+use super::context::{ContextConfig, Positions};
 use super::mixture::Shares;
+use super::preference::Dpo;
 use super::recompute::RecomputeChoice;
 use super::schedule::{Decay, Schedule, Warmup};
-use crate::adapters::AdapterConfig;
+use crate::adapters::{AdapterConfig, AdapterLayout, Capacity};
 use crate::gpu::clock;
 use crate::quant;
 use crate::settings::{Map, Settings, one_of};
@@ -69,6 +70,9 @@ pub struct TrainConfig {
     pub context: ContextConfig,
     /// Micro-batches of one optimizer step; default 1.
     pub grad_accum: usize,
+    /// Preference training instead of the loss of tokens.
+    #[serde(flatten)]
+    pub dpo: Option<Dpo>,
     /// Peak learning rate; default 5e-4: between the 2e-4 that QLoRA takes for 7B models and the 1e-3 that 0.1B ones like.
     pub lr: f64,
     /// What the rate does after the warm-up; default linear, as in Hugging Face's trainer.
@@ -183,6 +187,7 @@ impl TrainConfig {
             seq: s.size("seq", context.context.unwrap_or(512), 2..=MAX_ROWS)?,
             context,
             grad_accum: s.size("grad-accum", 1, 1..=1 << 16)?,
+            dpo: Dpo::read(s)?,
             lr: s.number("lr", 5e-4, "a positive number, such as 5e-4", positive)?,
             schedule: s.choice("schedule", Decay::default(), Decay::TABLE)?,
             warmup: s.value("warmup").map_or(Ok(Warmup::default()), Warmup::from_json)?,
@@ -228,6 +233,11 @@ impl TrainConfig {
         }
         if !self.eval_data.is_empty() && self.eval_split > 0.0 {
             return Err(Error::config("eval-split", "given together with `eval-data`", "give one of the two"));
+        }
+        let whole_rows = self.overlong != Overlong::Join && self.context.positions == Positions::Row && !self.context.eval_group;
+        if self.dpo.is_some() && !whole_rows {
+            let hint = "leave out --overlong join, --positions pose and --eval-group, or --loss";
+            return Err(Error::config("loss", "compares whole answers as they are read later: not joined, skipped or grouped rows", hint));
         }
         if self.patience > 0 && self.eval_every == 0 {
             return Err(Error::config("patience", "there is no evaluation to wait for", "give --eval-every, too"));
@@ -285,6 +295,16 @@ impl TrainConfig {
     pub fn shares(&self) -> Option<Shares> {
         let weights = self.data_weights.clone().map(Shares::Weights);
         weights.or_else(|| self.data_temperature.map(Shares::Temperature))
+    }
+
+    /// What recordings must have for a run of `layout`.
+    ///
+    /// # Errors
+    /// A reference that the run has not.
+    pub fn need(&self, layout: &AdapterLayout) -> Result<Capacity> {
+        let links = self.dpo.map_or(Ok(0), |dpo| dpo.reference_links(&self.adapter))?;
+        let one = Capacity::of(layout);
+        Ok(Capacity { pairs: self.dpo.is_some(), jobs: one.jobs + usize::from(links > 0), ..one })
     }
 
     /// How rows become examples.

@@ -69,12 +69,13 @@ impl TrainData {
     /// Names the token.
     pub fn check_tokens(&self, model: &ModelConfig) -> Result<()> {
         let labelled = self.tasks.iter().flat_map(|task| &task.labelled).flat_map(|row| &row.candidates);
-        self.train.iter().chain(&self.held_out).chain(labelled).try_for_each(|row| check_tokens(&row.tokens, model))
+        let rows = self.train.iter().chain(&self.held_out).chain(labelled).flat_map(Example::documents);
+        rows.map(|row| row.tokens.as_slice()).try_for_each(|tokens| check_tokens(tokens, model))
     }
 
     /// The tokens of the rows to train on, each as often as it occurs.
     pub fn tokens(&self) -> impl Iterator<Item = u32> {
-        self.train.iter().flat_map(|row| row.tokens.iter().copied())
+        self.train.iter().flat_map(Example::documents).flat_map(|row| row.tokens.iter().copied())
     }
 
     /// Whether there is more than one task to tell apart.
@@ -92,10 +93,19 @@ impl TrainData {
         ranges(self.tasks.iter().map(|task| task.held_out))
     }
 
-    /// Tokens of the longest row that is only evaluated.
+    /// Tokens of the longest document that is only evaluated.
     pub fn longest_held_out(&self) -> usize {
+        self.evaluated().map(Example::longest).max().unwrap_or(0)
+    }
+
+    /// Rows of a batch that the largest row takes which is only evaluated.
+    pub fn largest_held_out(&self) -> usize {
+        self.evaluated().map(Example::rows).max().unwrap_or(0)
+    }
+
+    fn evaluated(&self) -> impl Iterator<Item = &Example> {
         let candidates = self.tasks.iter().flat_map(|task| &task.labelled).flat_map(|row| &row.candidates);
-        self.held_out.iter().chain(candidates).map(|example| example.tokens.len()).max().unwrap_or(0)
+        self.held_out.iter().chain(candidates)
     }
 
     /// What deals the training rows out in steps of `rows` tokens: in the settings' shares, else every row once an epoch.

@@ -28,8 +28,15 @@ impl EvalRows {
     /// Unusable rows.
     pub fn read(name: &str, bytes: &[u8], tokenizer: &Tokenizer, options: DataOptions) -> Result<Self> {
         let rows = read_rows(name, bytes)?;
-        let labelled = Dataset::labelled(name, &rows, tokenizer, options.clone())?;
-        Ok(Self { examples: Dataset::build(name, &rows, tokenizer, options)?.examples, labelled })
+        let mut labelled = Dataset::labelled(name, &rows, tokenizer, options.clone())?;
+        let mut examples = Dataset::build(name, &rows, tokenizer, options)?.examples;
+        // Of a pair the chosen answer has a loss, and is right where it is the likelier one.
+        for example in &mut examples {
+            if let Some(rejected) = example.rejected.take() {
+                labelled.push(Labelled { candidates: vec![example.clone(), *rejected], label: 0, row: example.row });
+            }
+        }
+        Ok(Self { examples, labelled })
     }
 
     /// Tokens of the longest row, at least 2.

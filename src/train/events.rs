@@ -6,6 +6,7 @@ use serde::{Serialize, Serializer};
 
 use super::chain::KnotReport;
 use super::passes::Passes;
+use super::preference::PreferenceReport;
 use super::routing::RouterReport;
 use crate::Error;
 use crate::settings::Map;
@@ -171,7 +172,8 @@ pub struct StepReport {
     pub job: String,
     /// Which step, from 1.
     pub step: u64,
-    /// What is minimised, before the update: the mean loss in nats over the step's targets, and for MixLoRA what balances its experts.
+    /// What is minimised, before the update: the mean loss in nats over the step's targets (of DPO over its pairs), and for MixLoRA what balances its
+    /// experts.
     pub loss: f64,
     /// The mean loss in nats over the step's targets, where more than that is minimised.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -179,6 +181,9 @@ pub struct StepReport {
     /// The balance loss of MixLoRA's experts, before its coefficient.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub balance_loss: Option<f64>,
+    /// How the step's pairs did, where the job trains on preferences.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub preference: Option<PreferenceReport>,
     /// What MixLoRA's routers did.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub router: Option<RouterReport>,

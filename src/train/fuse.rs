@@ -6,9 +6,11 @@
 use super::batch::Batch;
 use super::events::StepReport;
 use super::job::Job;
+use super::preference::Dpo;
 use super::session::Session;
 use crate::gpu::Gpu;
 use crate::kernels::lowrank::JobRow;
+use crate::kernels::preference::Pair;
 use crate::model::inputs::HostBatch;
 use crate::{Error, Result};
 
@@ -22,8 +24,12 @@ struct Fused {
     targets: Vec<i32>,
     doc_start: Vec<u32>,
     positions: Vec<u32>,
+    /// Whose adapter reads a row: nobody's, or some frozen links, where it is the reference's.
     row_job: Vec<u32>,
+    /// Whose a row is.
+    owners: Vec<u32>,
     weights: Vec<f32>,
+    pairs: Vec<Pair>,
     /// By number of the job.
     rows: Vec<JobRow>,
     /// Rows of a group of shifted sparse attention, by number of the job.
@@ -31,28 +37,45 @@ struct Fused {
 }
 
 impl Fused {
-    /// Appends the rows of one job that hold a token, seen in groups of `group` rows; every target counts `weight`. `row` says the job's dropout.
-    fn push(&mut self, slot: usize, batch: &Batch, weight: f32, group: Option<u32>, row: impl FnOnce(std::ops::Range<usize>) -> JobRow) {
-        let (begin, own) = (self.tokens.len(), batch.n_tokens);
+    /// Appends the rows of one job that hold a token, seen in groups of `group` rows; every target, or with `dpo` every pair, counts `weight`. `row`
+    /// says the job's dropout.
+    fn push(
+        &mut self,
+        slot: usize,
+        (batch, weight): (&Batch, f32),
+        group: Option<u32>,
+        dpo: Option<&(Dpo, u32)>,
+        row: impl FnOnce(std::ops::Range<usize>) -> JobRow,
+    ) {
+        let (begin, own, policy) = (self.tokens.len(), batch.n_tokens, batch.policy_rows());
         self.tokens.extend(&batch.tokens[..own]);
         self.targets.extend(&batch.targets[..own]);
         self.doc_start.extend(batch.doc_start[..own].iter().map(|start| start + begin as u32));
         self.positions.extend(&batch.position[..own]);
-        self.row_job.resize(begin + own, slot as u32);
-        self.weights.resize(self.weights.len() + batch.n_targets, weight);
-        if self.rows.len() <= slot {
-            self.rows.resize(slot + 1, JobRow::new(0..0));
-            self.groups.resize(slot + 1, None);
+        self.row_job.resize(begin + policy, slot as u32);
+        self.row_job.resize(begin + own, dpo.map_or(u32::MAX, |(_, reference)| *reference));
+        self.owners.resize(begin + own, slot as u32);
+        let first = self.weights.len();
+        self.pairs.extend(dpo.into_iter().flat_map(|(dpo, _)| dpo.table(batch, first, weight)));
+        self.weights.resize(first + batch.n_targets, if dpo.is_some() { 0.0 } else { weight });
+        let reference = dpo.map(|(_, reference)| *reference as usize).filter(|reference| *reference < u32::MAX as usize);
+        let numbers = slot.max(reference.unwrap_or(slot)) + 1;
+        if self.rows.len() < numbers {
+            self.rows.resize(numbers, JobRow::new(0..0));
+            self.groups.resize(numbers, None);
         }
         self.groups[slot] = group;
-        self.rows[slot] = row(begin..begin + own);
+        self.rows[slot] = row(begin..begin + policy);
+        if let Some(reference) = reference {
+            self.rows[reference] = JobRow::new(begin + policy..begin + own);
+        }
     }
 
     fn finish(self) -> (HostBatch, Vec<JobRow>) {
         let mut batch = HostBatch::new(&self.tokens, &self.targets, &self.doc_start, &self.positions, 0.0);
-        (batch.row_job, batch.weights) = (self.row_job, self.weights);
+        (batch.row_job, batch.weights, batch.pairs) = (self.row_job, self.weights, self.pairs);
         for doc in &mut batch.documents {
-            doc.group = self.groups[batch.row_job[doc.first as usize] as usize];
+            doc.group = self.groups[self.owners[doc.first as usize] as usize];
         }
         (batch, self.rows)
     }
@@ -76,9 +99,8 @@ pub fn of_one_job(batch: &HostBatch, slot: usize) -> (HostBatch, Vec<JobRow>) {
 pub async fn micro_step(session: &mut Session, gpu: &Gpu, jobs: &mut [&mut Job]) -> Result<Vec<Outcome>> {
     let mut fused = Fused::default();
     for job in jobs.iter_mut() {
-        let (slot, dropout, group) = (job.slot, job.dropout(), job.group());
-        let (batch, weight) = job.next_micro();
-        fused.push(slot, batch, weight, group, |rows| {
+        let (slot, dropout, group, dpo) = (job.slot, job.dropout(), job.group(), job.config.dpo.map(|dpo| (dpo, job.reference)));
+        fused.push(slot, job.next_micro(), group, dpo.as_ref(), |rows| {
             JobRow::new(rows).with_dropout(dropout.p, dropout.seed, dropout.counter).accumulated(dropout.accumulated)
         });
     }

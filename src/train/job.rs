@@ -12,12 +12,13 @@ use super::events::StepReport;
 use super::kernels::KernelChoices;
 use super::passes::Passes;
 use super::pose;
+use super::preference::PreferenceSums;
 use super::progress::Progress;
 use super::resume;
 use super::routing::RouterSums;
 use super::schedule::Schedule;
-use super::score::{self, HeldOut, Score};
-use super::session::{Hyper, Session};
+use super::score::{self, Score};
+use super::session::Hyper;
 use crate::adapters::AdapterLayout;
 use crate::adapters::pool::RouterStats;
 use crate::config::ModelConfig;
@@ -26,7 +27,7 @@ use crate::export::mixlora::MixLoraAdapter;
 use crate::export::mixlora::write::Container;
 use crate::export::peft::{File, Note, PeftAdapter};
 use crate::formats::{BaseId, ModelFile};
-use crate::gpu::{Gpu, clock};
+use crate::gpu::clock;
 use crate::model::inputs::HostBatch;
 use crate::{Result, rng};
 
@@ -77,17 +78,22 @@ pub struct Job {
     accumulating: Option<Accumulating>,
     /// Rows of a group of shifted sparse attention.
     group: Option<u32>,
+    /// What the reference's rows have as their job: nobody, or the number of the chain's first links.
+    pub(super) reference: u32,
 }
 
 /// A step that is not complete: its micro-batches, and where the job would be without it.
 struct Accumulating {
     batches: Vec<Batch>,
     next: usize,
-    targets: usize,
+    /// What its loss is the mean of: targets, or pairs.
+    losses: usize,
     sum: f64,
     by_task: Vec<Score>,
     /// Where the job has routers.
     routing: Option<RouterSums>,
+    /// Where the job trains on pairs.
+    preference: Option<PreferenceSums>,
     before: Cursor,
     /// By the device's clock.
     began: Duration,
@@ -103,16 +109,6 @@ pub(super) struct Dropout {
     pub accumulated: usize,
 }
 
-/// A job with the device it is on.
-pub struct Seat<'a> {
-    /// The job.
-    pub job: &'a mut Job,
-    /// Where its parameters are.
-    pub session: &'a mut Session,
-    /// The device.
-    pub gpu: &'a Gpu,
-}
-
 impl Job {
     /// A job at its first step, with micro-batches of at most `rows` rows.
     ///
@@ -126,6 +122,7 @@ impl Job {
         let chain = Job::begin_chain(&config, &packer, &data.train, total)?;
         Ok(Job {
             group: config.context.group(config.seq)?,
+            reference: u32::MAX,
             passes,
             schedule: config.schedule(total),
             layout,
@@ -192,11 +189,11 @@ impl Job {
     pub fn peek_micro(&mut self) -> (usize, usize, usize) {
         let (batch, _) = self.next_micro();
         let (rows, documents, ids) = (batch.n_tokens, batch.examples.len(), batch.examples.clone());
-        let longest = ids.iter().map(|id| self.data.train[*id as usize].tokens.len()).max().unwrap_or(0);
+        let longest = ids.iter().map(|id| self.data.train[*id as usize].longest()).max().unwrap_or(0);
         (rows, documents, longest)
     }
 
-    /// The next micro-batch and what each of its targets counts in the loss. A step's micro-batches are drawn when it begins.
+    /// The next micro-batch and what each of its targets, or pairs, counts in the loss. A step's micro-batches are drawn when it begins.
     pub(super) fn next_micro(&mut self) -> (&Batch, f32) {
         let accum = self.config.grad_accum;
         let (packer, data, config) = (&mut self.packer, &self.data, &self.config);
@@ -210,11 +207,12 @@ impl Job {
                     pose::spread(batch, &lengths, config.seed, number, context);
                 }
             }
-            let targets = batches.iter().map(|batch| batch.n_targets).sum();
+            let losses = batches.iter().map(Batch::n_losses).sum();
             let by_task = vec![Score::default(); data.tasks.len()];
-            Accumulating { batches, next: 0, targets, sum: 0.0, by_task, routing: None, before, began: clock::now() }
+            let preference = config.dpo.map(|_| PreferenceSums::default());
+            Accumulating { batches, next: 0, losses, sum: 0.0, by_task, routing: None, preference, before, began: clock::now() }
         });
-        (&step.batches[step.next], 1.0 / step.targets.max(1) as f32)
+        (&step.batches[step.next], 1.0 / step.losses.max(1) as f32)
     }
 
     /// Targets of the micro-batch that [`Self::next_micro`] gave.
@@ -233,15 +231,21 @@ impl Job {
     /// Takes the losses of the micro-batch's targets; true if the step is complete.
     pub(super) fn add_losses(&mut self, losses: &[f32]) -> bool {
         let Some(step) = &mut self.accumulating else { return false };
-        step.sum += losses.iter().map(|l| f64::from(*l)).sum::<f64>();
+        let batch = &step.batches[step.next];
+        let scores: Vec<Score> = match &self.config.dpo {
+            Some(dpo) => {
+                let pairs = dpo.scores(batch, losses);
+                pairs.iter().for_each(|pair| step.preference.iter_mut().for_each(|sums| sums.add(pair)));
+                pairs.iter().map(|pair| Score { nll: pair.loss, targets: 1 }).collect()
+            }
+            None => score::by_example(batch, &self.data.train, losses),
+        };
         let ranges = self.data.train_ranges();
-        let mut losses = losses.iter();
-        for id in &step.batches[step.next].examples {
-            let count = self.data.train[*id as usize].n_targets();
-            let nll: f64 = losses.by_ref().take(count).map(|l| f64::from(*l)).sum();
+        for (id, own) in batch.examples.iter().zip(scores) {
+            step.sum += own.nll;
             if let Some(task) = ranges.iter().position(|range| range.contains(&(*id as usize))) {
                 let score = &mut step.by_task[task];
-                *score = Score { nll: score.nll + nll, targets: score.targets + count };
+                *score = Score { nll: score.nll + own.nll, targets: score.targets + own.targets };
             }
         }
         step.next += 1;
@@ -257,7 +261,7 @@ impl Job {
 
     /// Mean loss of the step so far, and what is minimised beside it.
     pub(super) fn step_loss(&self) -> f64 {
-        self.accumulating.as_ref().map_or(f64::NAN, |step| step.sum / step.targets.max(1) as f64 + self.router_loss(step))
+        self.accumulating.as_ref().map_or(f64::NAN, |step| step.sum / step.losses.max(1) as f64 + self.router_loss(step))
     }
 
     fn router_loss(&self, step: &Accumulating) -> f64 {
@@ -288,8 +292,9 @@ impl Job {
             job: self.config.name.clone(),
             step: self.step,
             loss,
-            ce: routing.as_ref().and(step.as_ref()).map(|step| step.sum / step.targets.max(1) as f64),
+            ce: routing.as_ref().and(step.as_ref()).map(|step| step.sum / step.losses.max(1) as f64),
             balance_loss: routing.as_ref().map(RouterSums::balance),
+            preference: step.as_ref().and_then(|step| step.preference).map(|sums| sums.report()),
             router: routing.map(|sums| sums.report(f64::from(router_norm.unwrap_or(f32::NAN)))),
             lr,
             grad_norm: f64::from(norm),
@@ -408,66 +413,6 @@ impl Job {
             Some(routed) => routed.to_files(&self.config.out, Container::Safetensors),
             None => PeftAdapter::from_layout(&self.layout, values, base_name, Some(note)).to_files(&self.config.out),
         }
-    }
-}
-
-impl Seat<'_> {
-    /// Goes on from a checkpoint of the same base, rows and settings; the learning rate may be smaller.
-    ///
-    /// # Errors
-    /// A damaged, foreign or forged checkpoint: the job is as it was then.
-    pub fn resume(&mut self, file: &str, bytes: &[u8]) -> Result<()> {
-        let buffers = self.job.restore(file, bytes)?;
-        self.session.relayout(self.gpu, self.job.slot, &self.job.layout)?;
-        self.write_buffers(&buffers)
-    }
-
-    /// Writes parameters, moments, and the gradients of a step that is under way; without one they are zero.
-    ///
-    /// # Errors
-    /// [`crate::Error::Gpu`] if the buffers were not allocated.
-    pub fn write_buffers(&self, buffers: &Buffers) -> Result<()> {
-        self.session.write_values(self.gpu, self.job.slot, &buffers.values)?;
-        match &buffers.grads {
-            Some(grads) => self.session.write_grads(self.gpu, self.job.slot, grads)?,
-            None => self.session.clear_grads(self.gpu, self.job.slot)?,
-        }
-        self.session.write_moments(self.gpu, self.job.slot, &buffers.m, &buffers.v)
-    }
-
-    /// Reads parameters, moments, and the gradients of a step that is under way.
-    ///
-    /// # Errors
-    /// A lost device.
-    pub async fn read_buffers(&self) -> Result<Buffers> {
-        let (m, v) = self.session.read_moments(self.gpu, self.job.slot).await?;
-        let grads = if self.job.is_mid_step() { Some(self.session.read_grads(self.gpu, self.job.slot).await?) } else { None };
-        Ok(Buffers { values: self.session.read_values(self.gpu, self.job.slot).await?, m, v, grads })
-    }
-
-    /// Whether the model answers with the adapter as it does without: every product of it is zero.
-    ///
-    /// # Errors
-    /// A lost device.
-    pub async fn changes_nothing(&self) -> Result<bool> {
-        Ok(self.job.layout.changes_nothing(&self.session.read_values(self.gpu, self.job.slot).await?))
-    }
-
-    /// Loss and accuracy of the held-out rows, by task where there are several; `None` without any.
-    ///
-    /// # Errors
-    /// A lost device.
-    pub async fn evaluate(&mut self) -> Result<Option<HeldOut>> {
-        let slot = Some(self.job.slot);
-        let mut found = score::held_out(self.session, self.gpu, &self.job.data, slot).await?;
-        if let (Some(found), true) = (&mut found, self.job.config.context.eval_group) {
-            let grouped = score::mean_in_groups(self.session, self.gpu, &self.job.data.held_out, slot, self.job.group).await?;
-            found.grouped_loss = grouped.map(|grouped| grouped.loss);
-        }
-        if let (Some(chain), Some(found)) = (&mut self.job.chain, &found) {
-            chain.evaluated(found.loss);
-        }
-        Ok(found)
     }
 }
 

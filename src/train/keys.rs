@@ -74,6 +74,10 @@ pub const KEYS: &[Key] = &[
     choice("positions", &["row", "pose"], r#""row""#, "Positions of training rows: their own, or skipped ones that spread short rows over the context (PoSE)"),
     switch("eval-group", "false", "Evaluations tell the loss under the groups, too; without it only that of full attention"),
     count("grad-accum", 1, 1 << 16, "1", "Micro-batches of one optimizer step"),
+    choice("loss", &["cross-entropy", "dpo"], "null", "What is minimised: the loss of the trained tokens, or DPO's over rows with a chosen and a rejected answer; the former when not given"),
+    number("dpo-beta", 0.0, f64::MAX, "null", "DPO: how strongly answers are held to the reference's, the base without the adapter; 0.1 when not given"),
+    choice("dpo-reference", &["base", "start"], "null", "DPO: what answers are held to: the base without an adapter, or with the links that a chain goes on from; the former when not given"),
+    number("dpo-label-smoothing", 0.0, 0.5, "null", "DPO: share of pairs that are taken to be the wrong way round; 0 when not given"),
     number("lr", 0.0, f64::MAX, "0.0005", "Peak learning rate"),
     choice("schedule", &["constant", "linear", "cosine"], r#""linear""#, "What the learning rate does after the warm-up"),
     number("warmup", 0.0, f64::MAX, "0.03", "Steps of warm-up, or a share of all steps below 1"),
@@ -176,6 +180,9 @@ mod tests {
         let mut map = Map::from_iter([(key.to_owned(), value)]);
         if key == "patience" {
             map.insert("eval-every".into(), 1.into());
+        }
+        if key.starts_with("dpo-") {
+            map.insert("loss".into(), "dpo".into());
         }
         if key == "eval-group" {
             map.insert("group".into(), 32.into());

@@ -123,7 +123,7 @@ mod tests {
     use serde_json::json;
 
     fn passes(settings: serde_json::Value, rows: usize, tokens: usize) -> Result<Passes> {
-        let example = |row| Example { tokens: vec![1; tokens], targets: vec![true; tokens], row };
+        let example = |row| Example { tokens: vec![1; tokens], targets: vec![true; tokens], row, rejected: None };
         let examples: Vec<Example> = (1..=rows).map(example).collect();
         let config = TrainConfig::from_map(settings.as_object().expect("an object"))?;
         let packer = Packer::new(&examples, 2048, 0, config.shuffle)?.at_most(config.batch_rows.unwrap_or(usize::MAX));

@@ -35,11 +35,11 @@ pub struct TrainPlan {
 pub(super) fn micro_rows(config: &TrainConfig, data: Option<&TrainData>) -> usize {
     let asked = config.batch * config.seq;
     let Some(data) = data else { return asked };
-    let lengths: Vec<u32> = data.train.iter().map(|example| example.tokens.len() as u32).collect();
+    let lengths: Vec<u32> = data.train.iter().map(|example| example.rows() as u32).collect();
     let most = config.batch_rows.unwrap_or(usize::MAX);
     let together = fullest(&lengths, most, config.batch_rows.is_some() && config.shares().is_some()).clamp(1, asked as u64) as usize;
     // A held-out row has to fit, too.
-    asked.min(together.next_multiple_of(8)).max(data.longest_held_out())
+    asked.min(together.next_multiple_of(8)).max(data.largest_held_out())
 }
 
 /// Refuses rows that the model does not read.
@@ -100,9 +100,13 @@ impl TrainPlan {
             training: true,
         };
         let base = Base::suiting(resident, file, limits, shape.quantize, rows)?.with_config(model);
-        let most = allowed(config.memory, limits);
+        let (most, need) = (allowed(config.memory, limits), config.need(&layout)?);
         let (planned, recompute) = config.recompute.choose(
-            |recompute| Planned::on(base.clone(), &[&layout], Shape { recompute, ..shape }, limits, tuner),
+            |recompute| {
+                let mut planned = Planned::within(base.clone(), need.clone(), Shape { recompute, ..shape }, &[], limits, tuner)?;
+                planned.adapters.add(&layout)?;
+                Ok(planned)
+            },
             |planned| planned.footprint().total() <= most,
         )?;
         check_memory(&planned, config.memory)?;

@@ -38,7 +38,7 @@ mod tests {
     #[test]
     fn positions_rise_end_inside_the_context_and_reach_its_end() {
         let examples: Vec<Example> =
-            [40, 1, 23].into_iter().map(|n| Example { tokens: vec![1; n], targets: vec![true; n], row: 1 }).collect();
+            [40, 1, 23].into_iter().map(|n| Example { tokens: vec![1; n], targets: vec![true; n], row: 1, rejected: None }).collect();
         let packed = || Batch::pack(vec![0, 1, 2], &examples, 70);
         let (mut farthest, mut cuts) = (0, std::collections::BTreeSet::new());
         for number in 0..300 {

@@ -152,7 +152,7 @@ fn probe(file: &ModelFile) -> Example {
     let mut tokens = text.unwrap_or_else(|| (0..longest).map(|i| (i * 7919 % vocabulary) as u32).collect());
     tokens.truncate(longest);
     let targets = (0..tokens.len()).map(|i| i > 0).collect();
-    Example { tokens, targets, row: 1 }
+    Example { tokens, targets, row: 1, rejected: None }
 }
 
 /// Scores the probe three times, with the angles that the adapter was trained with. `progress` gets bytes of weights done and in all.

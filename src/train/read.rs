@@ -5,6 +5,7 @@ use std::collections::BTreeSet;
 use super::batch::split;
 use super::config::TrainConfig;
 use super::data::{TaskRows, TrainData};
+use super::preference::check_rows;
 use super::run::Run;
 use crate::text::{Dataset, Example, Labelled, Row, Tokenizer, read_rows};
 use crate::{Error, Result};
@@ -82,6 +83,7 @@ impl Reader<'_> {
         let rows = read_rows(name, bytes)?;
         let Dataset { examples, report, .. } = Dataset::build(name, &rows, self.tokenizer, self.config.data_options())?;
         self.warnings.extend(report.warnings(name));
+        check_rows(self.config.dpo.as_ref(), examples.iter())?;
         Ok((rows, examples))
     }
 

@@ -1,15 +1,19 @@
 //! Losses of rows under a session's present parameters: held-out loss, perplexity of text, choices by likelihood.
 
+use std::ops::Range;
+
 use serde::{Deserialize, Serialize};
 
-use super::batch::Packer;
+use super::batch::{Batch, Packer};
 use super::data::TrainData;
 use super::events::TaskReport;
 use super::job::host_batch;
+use super::preference::{Dpo, PairScore};
 use super::session::Session;
 use crate::Result;
 use crate::gpu::Gpu;
 use crate::kernels::lowrank::JobRow;
+use crate::model::inputs::HostBatch;
 use crate::text::{Example, Labelled};
 
 /// A mean loss.
@@ -95,15 +99,56 @@ pub async fn score_in_groups(
     let mut scores = vec![Score::default(); examples.len()];
     for _ in 0..packer.steps_in(1)? {
         let batch = packer.next_batch(examples);
-        let mut host = host_batch(&batch, 0.0).grouped(group);
-        host.row_job = vec![job.map_or(u32::MAX, |j| j as u32); rows];
-        let losses = session.evaluate(gpu, &host, &vec![JobRow::new(0..rows); session.jobs()]).await?;
-        let mut losses = losses.into_iter();
-        for id in &batch.examples {
-            let id = *id as usize;
-            let targets = examples[id].n_targets();
-            let nll = losses.by_ref().take(targets).map(f64::from).sum();
-            scores[id] = Score { nll, targets };
+        let losses = losses(session, gpu, host_batch(&batch, 0.0).grouped(group), job, (rows, u32::MAX)).await?;
+        for (id, score) in batch.examples.iter().zip(by_example(&batch, examples, &losses)) {
+            scores[*id as usize] = score;
+        }
+    }
+    Ok(scores)
+}
+
+/// Losses of a batch whose first rows have the adapter of `job`, and those from `policy` on that of `reference`.
+async fn losses(
+    session: &mut Session,
+    gpu: &Gpu,
+    mut host: HostBatch,
+    job: Option<usize>,
+    (policy, reference): (usize, u32),
+) -> Result<Vec<f32>> {
+    let rows = session.rows();
+    host.row_job = vec![job.map_or(u32::MAX, |j| j as u32); rows];
+    host.row_job[policy..].fill(reference);
+    session.evaluate(gpu, &host, &vec![JobRow::new(0..rows); session.jobs()]).await
+}
+
+/// What the losses of a batch's targets come to by example, in the batch's order.
+pub(super) fn by_example(batch: &Batch, examples: &[Example], losses: &[f32]) -> Vec<Score> {
+    let mut losses = losses.iter().map(|loss| f64::from(*loss));
+    let mut of = |id: &u32| {
+        let targets = examples[*id as usize].n_targets();
+        Score { nll: losses.by_ref().take(targets).sum(), targets }
+    };
+    batch.examples.iter().map(&mut of).collect()
+}
+
+/// Scores every pair of answers, in order, with the adapter of `job` against that of `reference`, or of nobody.
+///
+/// # Errors
+/// As [`score`].
+pub async fn pairs(
+    session: &mut Session,
+    gpu: &Gpu,
+    examples: &[Example],
+    job: Option<usize>,
+    (dpo, reference): (&Dpo, u32),
+) -> Result<Vec<PairScore>> {
+    let mut packer = Packer::new(examples, session.rows(), 0, false)?;
+    let mut scores = vec![PairScore::default(); examples.len()];
+    for _ in 0..packer.steps_in(1)? {
+        let batch = packer.next_batch(examples);
+        let losses = losses(session, gpu, host_batch(&batch, 0.0), job, (batch.policy_rows(), reference)).await?;
+        for (id, score) in batch.examples.iter().zip(dpo.scores(&batch, &losses)) {
+            scores[*id as usize] = score;
         }
     }
     Ok(scores)
@@ -116,9 +161,8 @@ pub async fn score_in_groups(
 pub async fn by_token(session: &mut Session, gpu: &Gpu, example: &Example, job: Option<usize>) -> Result<Vec<f32>> {
     let rows = session.rows();
     let mut packer = Packer::new(std::slice::from_ref(example), rows, 0, false)?;
-    let mut host = host_batch(&packer.next_batch(std::slice::from_ref(example)), 0.0);
-    host.row_job = vec![job.map_or(u32::MAX, |j| j as u32); rows];
-    let mut losses = session.evaluate(gpu, &host, &vec![JobRow::new(0..rows); session.jobs()]).await?;
+    let host = host_batch(&packer.next_batch(std::slice::from_ref(example)), 0.0);
+    let mut losses = losses(session, gpu, host, job, (rows, u32::MAX)).await?;
     losses.truncate(example.n_targets());
     Ok(losses)
 }
@@ -155,25 +199,49 @@ impl Evaluation {
     }
 }
 
-/// Mean loss and accuracy of a run's held-out rows, together and by task; `None` without any.
+/// Mean loss and accuracy of a run's held-out rows, together and by task; `None` without any. Of pairs, the loss is that of `dpo`, and those are
+/// right whose chosen answer gained more on the base than the rejected one.
 ///
 /// # Errors
 /// As [`score`].
-pub async fn held_out(session: &mut Session, gpu: &Gpu, data: &TrainData, job: Option<usize>) -> Result<Option<HeldOut>> {
+pub async fn held_out(
+    session: &mut Session,
+    gpu: &Gpu,
+    data: &TrainData,
+    job: Option<usize>,
+    dpo: Option<(&Dpo, u32)>,
+) -> Result<Option<HeldOut>> {
     if data.held_out.is_empty() {
         return Ok(None);
     }
-    let scores = score(session, gpu, &data.held_out, job).await?;
+    let pairs = match dpo {
+        Some(dpo) => pairs(session, gpu, &data.held_out, job, dpo).await?,
+        None => Vec::new(),
+    };
+    let scores = match dpo {
+        Some(_) => pairs.iter().map(|pair| Score { nll: pair.loss, targets: 1 }).collect(),
+        None => score(session, gpu, &data.held_out, job).await?,
+    };
+    let right = |range: Range<usize>| {
+        let own = &pairs[range];
+        Accuracy { right: own.iter().filter(|pair| pair.chosen > pair.rejected).count() as u64, rows: own.len() as u64 }
+    };
     let Evaluation { loss, targets } = Evaluation::of(&scores);
     let mut tasks = Vec::new();
     let mut all = Accuracy::default();
     for (task, range) in data.tasks.iter().zip(data.held_out_ranges()) {
-        let own = accuracy(session, gpu, &task.labelled, job).await?;
+        let own = match dpo {
+            Some(_) => right(range.clone()),
+            None => accuracy(session, gpu, &task.labelled, job).await?,
+        };
         all = Accuracy { right: all.right + own.right, rows: all.rows + own.rows };
         if !range.is_empty() {
             let Evaluation { loss, targets } = Evaluation::of(&scores[range]);
             tasks.push(TaskReport { name: task.name.clone(), loss, tokens: targets, accuracy: own.share() });
         }
+    }
+    if dpo.is_some() {
+        all = right(0..pairs.len());
     }
     if !data.is_mixture() {
         tasks.clear();
@@ -213,7 +281,7 @@ pub fn sliding(tokens: &[u32], window: usize, stride: usize) -> Vec<Example> {
     while scored < tokens.len() {
         let end = (begin + window).min(tokens.len());
         let targets = (begin..end).map(|i| i >= scored).collect();
-        examples.push(Example { tokens: tokens[begin..end].to_vec(), targets, row: examples.len() + 1 });
+        examples.push(Example { tokens: tokens[begin..end].to_vec(), targets, row: examples.len() + 1, rejected: None });
         (begin, scored) = (begin + stride, end);
     }
     examples
@@ -223,7 +291,7 @@ pub fn sliding(tokens: &[u32], window: usize, stride: usize) -> Vec<Example> {
 pub fn windows(tokens: &[u32], window: usize) -> Vec<Example> {
     let example = |(row, chunk): (usize, &[u32])| {
         let targets = (0..chunk.len()).map(|i| i > 0).collect();
-        Example { tokens: chunk.to_vec(), targets, row: row + 1 }
+        Example { tokens: chunk.to_vec(), targets, row: row + 1, rejected: None }
     };
     tokens.chunks(window.max(2)).filter(|c| c.len() > 1).enumerate().map(example).collect()
 }

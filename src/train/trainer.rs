@@ -5,10 +5,11 @@ use super::config::TrainConfig;
 pub use super::data::TrainData;
 use super::events::StepReport;
 use super::fuse::micro_step;
-use super::job::{BaseIdentity, Job, Seat};
+use super::job::{BaseIdentity, Job};
 use super::passes::Passes;
 pub use super::plan::TrainPlan;
 use super::score::HeldOut;
+use super::seat::Seat;
 use super::session::Session;
 use super::start::Start;
 use crate::adapters::{AdapterLayout, embeddings, initial_buffer, norms};
@@ -64,6 +65,7 @@ impl Trainer {
         }
         let mut trainer = Trainer { job, session };
         let mut seat = trainer.seat(gpu);
+        seat.open_reference()?;
         if let Some(exact) = exact {
             let rounded = seat.fixed_losses().await?;
             seat.job.rounding = exact.map_or(Rounding::Unknown, |exact| Rounding::Jump(largest_change(&exact, &rounded)));

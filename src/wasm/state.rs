@@ -15,7 +15,7 @@ use crate::gpu::{Gpu, Tuner};
 use crate::quant::QuantFormat;
 use crate::settings::Map;
 use crate::text::inspect::RowView;
-use crate::text::{DataOptions, Dataset, Tokenizer, read_rows};
+use crate::text::{DataOptions, Dataset, Example, Tokenizer, read_rows};
 use crate::train::fleet::Fleet;
 use crate::train::recompute::RecomputeChoice;
 use crate::train::session::Session;
@@ -139,7 +139,7 @@ impl State {
         let context = options.context;
         let mut shown = Vec::with_capacity(all.len());
         let whole = Dataset::build(rows.name(), &all, &base.tokenizer, DataOptions { context: usize::MAX, ..options })?;
-        for mut example in whole.examples {
+        for mut example in whole.examples.into_iter().flat_map(Example::into_documents) {
             let truncated = example.tokens.len() > context;
             example.tokens.truncate(context);
             example.targets.truncate(context);

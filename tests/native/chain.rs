@@ -48,7 +48,12 @@ fn examples() -> Vec<Example> {
             let place = at..at + length as usize;
             at = place.end;
             let tokens = tokens[place.clone()].iter().map(|t| *t as u32).collect();
-            examples.push(Example { tokens, targets: labels[place].iter().map(|l| *l >= 0).collect(), row: examples.len() + 1 });
+            examples.push(Example {
+                tokens,
+                targets: labels[place].iter().map(|l| *l >= 0).collect(),
+                row: examples.len() + 1,
+                rejected: None,
+            });
         }
     }
     examples

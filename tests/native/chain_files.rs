@@ -296,7 +296,7 @@ fn settings_of_chains_that_cannot_be_are_refused() {
     let adapter = config(&json!({ "links": [4, 40], "targets": "q" })).unwrap().adapter;
     refused(adapter.layout(&model()), &["rank 40", "64 x 32"]);
     // Links end where they were asked to, and no link is left without a step.
-    let example = Example { tokens: vec![1; 10], targets: vec![true; 10], row: 1 };
+    let example = Example { tokens: vec![1; 10], targets: vec![true; 10], row: 1, rejected: None };
     let packer = Packer::new(&vec![example; 8], 20, 0, true).unwrap();
     let ends = |settings: Value, total| {
         let chain = config(&settings).unwrap().adapter.chain().unwrap().unwrap();

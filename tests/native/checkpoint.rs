@@ -132,7 +132,7 @@ fn another_version_is_refused_before_its_content_is_looked_at() {
 
 #[test]
 fn rows_are_told_apart() {
-    let example = |tokens: &[u32], targets: &[bool]| Example { tokens: tokens.to_vec(), targets: targets.to_vec(), row: 1 };
+    let example = |tokens: &[u32], targets: &[bool]| Example { tokens: tokens.to_vec(), targets: targets.to_vec(), row: 1, rejected: None };
     let hash = |examples: &[Example]| data_hash(examples);
     let one = hash(&[example(&[1, 2], &[false, true]), example(&[3], &[false])]);
     assert_eq!(one, hash(&[Example { row: 9, ..example(&[1, 2], &[false, true]) }, example(&[3], &[false])]));

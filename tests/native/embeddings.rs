@@ -53,7 +53,7 @@ fn tied() -> ModelFile {
 fn data(first: u32) -> TrainData {
     let row = |row: u32| {
         let tokens: Vec<u32> = (0..12).map(|i| first + (i * i + row) % 17).collect();
-        Example { targets: (0..tokens.len()).map(|i| i > 0).collect(), tokens, row: row as usize + 1 }
+        Example { targets: (0..tokens.len()).map(|i| i > 0).collect(), tokens, row: row as usize + 1, rejected: None }
     };
     TrainData { train: (0..6).map(row).collect(), ..TrainData::default() }
 }

@@ -413,7 +413,7 @@ fn names_in_files_do_not_steer_the_terminal() {
 fn tokens_past_the_vocabulary_are_found_in_the_plan() {
     let base = tiny();
     let config = TrainConfig::from_map(json!({"seq": 16, "batch": 1}).as_object().unwrap()).unwrap();
-    let row = |last: u32| Example { tokens: vec![1, last], targets: vec![false, true], row: 1 };
+    let row = |last: u32| Example { tokens: vec![1, last], targets: vec![false, true], row: 1, rejected: None };
     let plan =
         |data: &TrainData| TrainPlan::new(&base, &config, Some(data), weblora::gpu::device::PlanLimits::FLOOR, &Tuner::none()).map(|_| ());
     plan(&TrainData { train: vec![row(96)], ..TrainData::default() }).unwrap();

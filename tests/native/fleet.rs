@@ -1,5 +1,6 @@
 //! Several jobs over one base: fused equals alone, joining and leaving writes tables only, a failure stays where it is.
 
+mod pairs;
 mod resume;
 mod sweep;
 
@@ -16,7 +17,7 @@ use weblora::train::fleet::{Entry, Fleet, FleetPlan, Keeper, Saved};
 use weblora::train::trainer::{TrainData, TrainPlan, Trainer};
 use weblora::train::{Event, TrainConfig};
 
-use crate::common::gpu;
+use crate::common::{gpu, own_gpu};
 
 const GGUF: &[u8] = include_bytes!("../golden/tiny_llama/model.gguf");
 
@@ -30,22 +31,22 @@ fn model() -> ModelFile {
 }
 
 /// Rows of 4 to 8 tokens, other ones for every seed.
-fn rows(seed: u32) -> Vec<Example> {
+pub fn rows(seed: u32) -> Vec<Example> {
     let row = |i: u32| {
         let len = 4 + (i + seed) % 5;
         let tokens: Vec<u32> = (0..len).map(|t| (seed * 31 + i * 7 + t * 13) % 97).collect();
-        Example { targets: (0..len).map(|t| t > 1).collect(), tokens, row: i as usize + 1 }
+        Example { targets: (0..len).map(|t| t > 1).collect(), tokens, row: i as usize + 1, rejected: None }
     };
     (0..9).map(row).collect()
 }
 
-fn settings(name: &str, more: Value) -> Map {
+pub fn settings(name: &str, more: Value) -> Map {
     let mut map = json!({ "name": name, "batch": 1, "seq": 16, "steps": 6, "lr": 5e-3, "warmup": 0, "recompute": false, "out": name });
     map.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
     map.as_object().unwrap().clone()
 }
 
-fn entry(name: &str, seed: u32, more: Value) -> Entry {
+pub fn entry(name: &str, seed: u32, more: Value) -> Entry {
     let config = TrainConfig::from_map(&settings(name, more)).unwrap();
     Entry { config, data: data(seed), start: None, priority: 0, group: None, saved: None }
 }
@@ -95,7 +96,7 @@ impl Kept {
     pub fn adapter(&self, name: &str) -> &[u8] {
         &self.adapters.iter().find(|(job, _)| job == name).unwrap_or_else(|| panic!("an adapter of {name}")).1
     }
-    fn failed(&self) -> Vec<(&str, &str)> {
+    pub fn failed(&self) -> Vec<(&str, &str)> {
         let mut found = Vec::new();
         for event in &self.events {
             if let Event::JobFailed { job, reason } = event {
@@ -124,7 +125,7 @@ impl Keeper for Kept {
     }
 }
 
-fn open(gpu: &Gpu, entries: Vec<Entry>, options: Options) -> Fleet {
+pub fn open(gpu: &Gpu, entries: Vec<Entry>, options: Options) -> Fleet {
     let file = model();
     let hash = block(file.content_hash()).unwrap();
     let mut tuner = Tuner::for_device(gpu);
@@ -135,7 +136,7 @@ fn open(gpu: &Gpu, entries: Vec<Entry>, options: Options) -> Fleet {
     fleet
 }
 
-fn run(gpu: &Gpu, fleet: &mut Fleet, kept: &mut Kept) {
+pub fn run(gpu: &Gpu, fleet: &mut Fleet, kept: &mut Kept) {
     while !fleet.is_over() {
         assert!(block(fleet.advance(gpu, kept)).unwrap(), "the fleet goes on");
     }
@@ -237,7 +238,7 @@ fn single(gpu: &Gpu, name: &str, seed: u32, more: Value) -> Vec<f64> {
 
 #[test]
 fn jobs_join_pause_and_leave_by_tables_only() {
-    let Some(gpu) = gpu() else { return };
+    let Some(gpu) = &own_gpu() else { return };
     let (mut reference, mut expected) = (open(gpu, entries(), Options::default()), Kept::default());
     run(gpu, &mut reference, &mut expected);
     let (mut fleet, mut kept) = (open(gpu, entries(), Options::default()), Kept::default());
@@ -339,7 +340,7 @@ fn saved_jobs_go_on_in_another_fleet_bit_for_bit() {
 
 #[test]
 fn jobs_that_are_added_find_the_room_that_was_kept_or_wait_with_a_reason() {
-    let Some(gpu) = gpu() else { return };
+    let Some(gpu) = &own_gpu() else { return };
     let small = |name: &str, seed| entry(name, seed, json!({ "rank": 4 }));
     let begin = |spare_jobs| open(gpu, vec![small("a", 1), small("b", 2)], Options { spare_jobs, ..Options::default() });
     let state = |fleet: &Fleet, name: &str| fleet.scheduler().by_name(name).map(|job| job.status.clone()).unwrap();
@@ -390,6 +391,7 @@ fn two_jobs_over_one_base_are_those_of_pytorch() {
             tokens: row["tokens"].as_array().unwrap().iter().map(|t| t.as_u64().unwrap() as u32).collect(),
             targets: row["targets"].as_array().unwrap().iter().map(|t| t.as_bool().unwrap()).collect(),
             row: i + 1,
+            rejected: None,
         };
         let train = job["rows"].as_array().unwrap().iter().enumerate().map(row).collect();
         let config = TrainConfig::from_map(map.as_object().unwrap()).unwrap();

@@ -23,7 +23,7 @@ fn block<T>(future: impl Future<Output = T>) -> T {
 fn data() -> TrainData {
     let row = |i: usize| {
         let tokens: Vec<u32> = (0..5 + i % 7).map(|j| 1 + ((i * 7 + j * 3) % 40) as u32).collect();
-        Example { targets: vec![true; tokens.len()], tokens, row: i + 1 }
+        Example { targets: vec![true; tokens.len()], tokens, row: i + 1, rejected: None }
     };
     let task = |name: &str, rows: std::ops::Range<usize>| TaskRows {
         name: name.into(),

@@ -27,7 +27,7 @@ fn config() -> TrainConfig {
 fn data() -> TrainData {
     let row = |i: usize| {
         let tokens: Vec<u32> = (0..12 + i % 7).map(|j| 1 + ((i * 7 + j * 3) % 40) as u32).collect();
-        Example { targets: vec![true; tokens.len()], tokens, row: i + 1 }
+        Example { targets: vec![true; tokens.len()], tokens, row: i + 1, rejected: None }
     };
     let rows = TaskRows { name: "rows".into(), train: (0..20).map(row).collect(), held_out: vec![], labelled: vec![] };
     std::iter::once(rows).collect()

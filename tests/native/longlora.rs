@@ -58,7 +58,7 @@ fn examples(value: &Value) -> Vec<Example> {
         let place = at..at + length as usize;
         at = place.end;
         let targets = labels[place.clone()].iter().map(|l| *l >= 0).collect();
-        Example { tokens: tokens[place].iter().map(|t| *t as u32).collect(), targets, row: row + 1 }
+        Example { tokens: tokens[place].iter().map(|t| *t as u32).collect(), targets, row: row + 1, rejected: None }
     };
     ints("lengths").into_iter().enumerate().map(example).collect()
 }
@@ -478,7 +478,7 @@ fn ten_steps_of_smollm2_equal_pytorch() {
     assert_eq!((config.seq, config.context.group(config.seq).unwrap()), (128, Some(32)));
     let piece = |piece: &Value| {
         let tokens: Vec<u32> = piece.as_array().unwrap().iter().map(|t| t.as_u64().unwrap() as u32).collect();
-        vec![Example { targets: (0..tokens.len()).map(|i| i > 0).collect(), tokens, row: 1 }]
+        vec![Example { targets: (0..tokens.len()).map(|i| i > 0).collect(), tokens, row: 1, rejected: None }]
     };
     let pieces: Vec<Vec<Example>> = golden["pieces"].as_array().unwrap().iter().map(piece).collect();
     let layout = of_run(&golden["run"]).layout(&file.config).unwrap();

@@ -41,6 +41,7 @@ mod own_norms;
 mod packing;
 mod pickle;
 mod plan;
+mod preference;
 mod process;
 mod quant;
 mod retention;

@@ -54,6 +54,7 @@ fn documents() -> Vec<Example> {
                 tokens: tokens[rows.clone()].iter().map(|t| *t as u32).collect(),
                 targets: labels[rows.clone()].iter().map(|l| *l >= 0).collect(),
                 row: found.len() + 1,
+                rejected: None,
             });
             first = rows.end;
         }

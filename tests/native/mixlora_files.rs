@@ -151,7 +151,7 @@ fn what_a_run_saves_is_opened_as_it_was() {
     for run in runs() {
         let (config, layout) = layout(run.clone());
         let values = filled(&layout);
-        let example = Example { tokens: vec![1, 2, 3], targets: vec![false, true, true], row: 1 };
+        let example = Example { tokens: vec![1, 2, 3], targets: vec![false, true, true], row: 1, rejected: None };
         let data = TrainData { train: vec![example], ..TrainData::default() };
         let job = Job::new(config.clone(), data, layout.clone(), 8, identity.clone()).unwrap();
         let files = job.export(&values).unwrap();

@@ -18,7 +18,7 @@ fn block<T>(future: impl Future<Output = T>) -> T {
 
 #[test]
 fn a_packer_keeps_the_shares_and_resumes() {
-    let example = |i: usize| Example { tokens: vec![i as u32; 3 + i % 7], targets: vec![true; 3 + i % 7], row: i + 1 };
+    let example = |i: usize| Example { tokens: vec![i as u32; 3 + i % 7], targets: vec![true; 3 + i % 7], row: i + 1, rejected: None };
     let all: Vec<Example> = (0..90).map(example).collect();
     let mixture = Mixture::new(&["a", "b"], &[30, 60], &Shares::Weights(vec![2.0, 1.0])).unwrap();
     let mut packer = Packer::new(&all, 32, 5, true).unwrap().mixed(mixture);

@@ -10,6 +10,7 @@ fn examples(lengths: &[usize]) -> Vec<Example> {
         tokens: (0..n as u32).map(|j| i as u32 * 1000 + j + 1).collect(),
         targets: (0..n).map(|j| j > 0 && (j + i) % 3 != 0).collect(),
         row: i + 1,
+        rejected: None,
     };
     lengths.iter().enumerate().map(example).collect()
 }
@@ -42,8 +43,8 @@ fn check(batch: &Batch, all: &[Example]) -> Result<(), String> {
 #[test]
 fn a_row_predicts_the_next_token_of_its_own_document() {
     let all = [
-        Example { tokens: vec![10, 11, 12], targets: vec![false, false, true], row: 1 },
-        Example { tokens: vec![20, 21], targets: vec![false, true], row: 2 },
+        Example { tokens: vec![10, 11, 12], targets: vec![false, false, true], row: 1, rejected: None },
+        Example { tokens: vec![20, 21], targets: vec![false, true], row: 2, rejected: None },
     ];
     let batch = Batch::pack(vec![0, 1], &all, 7);
     assert_eq!(batch.tokens, [10, 11, 12, 20, 21, 0, 0]);

@@ -48,6 +48,7 @@ fn two_rows_a_batch_are_those_of_pytorch() {
         tokens: numbers(&row["tokens"]).iter().map(|t| *t as u32).collect(),
         targets: numbers(&row["labels"]).iter().map(|l| *l >= 0.0).collect(),
         row: i + 1,
+        rejected: None,
     };
     let rows: Vec<Example> = golden["rows"].as_array().expect("rows").iter().enumerate().map(example).collect();
     let run = &golden["run"];

@@ -58,6 +58,8 @@ pub struct Capacity {
     pub dropout: bool,
     /// Whether a job may store factors as f16.
     pub half: bool,
+    /// Whether a job may train on pairs of answers: what their targets weigh follows from a pass of the head before.
+    pub pairs: bool,
 }
 
 impl Capacity {
@@ -79,6 +81,7 @@ impl Capacity {
             embeddings: layout.embeddings.is_some(),
             dropout: layout.dropout > 0.0,
             half: layout.half,
+            pairs: false,
         }
     }
 
@@ -106,6 +109,7 @@ impl Capacity {
             embeddings: self.embeddings || other.embeddings,
             dropout: self.dropout || other.dropout,
             half: self.half || other.half,
+            pairs: self.pairs || other.pairs,
         }
     }
 
@@ -137,5 +141,6 @@ impl Capacity {
             && (self.embeddings || !need.embeddings)
             && (self.dropout || !need.dropout)
             && (self.half || !need.half)
+            && (self.pairs || !need.pairs)
     }
 }

@@ -6,6 +6,7 @@ mod embeddings;
 mod experts;
 mod modules;
 mod norms;
+mod reference;
 mod slots;
 mod spans;
 
@@ -20,6 +21,7 @@ use self::embeddings::EmbeddingTables;
 use self::experts::ExpertTables;
 use self::modules::{Base, ModuleTables};
 use self::norms::NormTables;
+use self::reference::Reference;
 use self::slots::{groups, not_one, site_row};
 use self::spans::Spans;
 use super::layout::AdapterLayout;
@@ -47,6 +49,8 @@ pub struct AdapterPool {
     sites: BTreeMap<Site, SiteInfo>,
     rows: Vec<SiteRow>,
     placed: Vec<Option<Allocation>>,
+    /// By the number of the job that trains.
+    references: Vec<Option<Reference>>,
     values: Spans,
     grads: Spans,
     capacity: Capacity,
@@ -110,6 +114,7 @@ impl AdapterPool {
             sites,
             rows,
             placed: vec![None; jobs],
+            references: vec![None; jobs],
             values: Spans::new(capacity.values),
             grads: Spans::new(capacity.grads),
             capacity,
@@ -178,6 +183,7 @@ impl AdapterPool {
         }
         self.norms.set(job, layout, values.start, (&offsets, grads.start));
         self.embeddings.set(job, layout, values.start, (&offsets, grads.start));
+        self.describe_reference(job, layout);
         Ok(())
     }
 
@@ -193,6 +199,11 @@ impl AdapterPool {
         }
         self.norms.remove(job);
         self.embeddings.remove(job);
+        self.remove_reference(job);
+        self.clear_rows(job);
+    }
+
+    fn clear_rows(&mut self, job: usize) {
         self.rows.iter_mut().skip(job).step_by(self.capacity.jobs.max(1)).for_each(|row| *row = SiteRow::default());
     }
 

@@ -11,7 +11,7 @@ use weblora::export::mixlora::MixLoraAdapter;
 use weblora::export::mixlora::config::{LoraSettings, strategy_name};
 use weblora::formats::{ModelFile, TensorInfo};
 use weblora::text::inspect::RowView;
-use weblora::text::{ChatOptions, Dataset, Tokenizer, read_rows};
+use weblora::text::{ChatOptions, Dataset, Example, Tokenizer, read_rows};
 use weblora::train::start::chat_of;
 
 use super::args::InspectArgs;
@@ -234,7 +234,8 @@ fn show_rows(args: &InspectArgs, path: &std::path::Path, model: &ModelFile, outp
             output.print(&format!("  warning: {warning}"))?;
         }
     }
-    for example in dataset.examples.iter().take(args.rows) {
+    // A pair is shown as its chosen answer and then its rejected one.
+    for example in dataset.examples.iter().take(args.rows).flat_map(Example::documents) {
         let view = RowView::new(example, &tokenizer);
         let notes = dataset.notes.get(&view.row);
         if output.is_json() {

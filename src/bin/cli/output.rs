@@ -198,10 +198,11 @@ fn words(event: &Event) -> String {
         }
         Event::Step(s) => {
             let tasks: String = s.tasks.iter().map(|(name, loss)| format!(" {name} {loss:.3}")).collect();
+            let pairs = s.preference.map(|p| format!(" accuracy {:.2} margin {:.3}", p.accuracy, p.margin)).unwrap_or_default();
             let balance = s.balance_loss.map(|loss| format!(" balance {loss:.3}")).unwrap_or_default();
             let experts = s.router.as_ref().map(|router| format!(" experts {:.1}", router.fewest_in_use())).unwrap_or_default();
             let (step, loss, lr, norm) = (s.step, s.loss, s.lr, s.grad_norm);
-            format!("step {step} loss {loss:.4}{tasks}{balance}{experts} lr {lr:.2e} norm {norm:.3} {:.0} tokens/s", s.tokens_per_s)
+            format!("step {step} loss {loss:.4}{tasks}{pairs}{balance}{experts} lr {lr:.2e} norm {norm:.3} {:.0} tokens/s", s.tokens_per_s)
         }
         Event::Eval { step, loss, grouped_loss, accuracy, best, tasks, worst, .. } => {
             let share = |accuracy: &Option<f64>| accuracy.map(|x| format!(", accuracy {:.1} %", 100.0 * x)).unwrap_or_default();

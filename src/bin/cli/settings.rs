@@ -133,6 +133,18 @@ pub struct TrainArgs {
     /// Micro-batches of one optimizer step [default: 1].
     #[arg(long, help_heading = "Run", value_name = "N")]
     grad_accum: Option<u64>,
+    /// What is minimised: cross-entropy, or dpo over rows with a chosen and a rejected answer [default: cross-entropy].
+    #[arg(long, help_heading = "Preferences", value_name = "NAME")]
+    loss: Option<String>,
+    /// DPO: how strongly answers are held to those of the base without the adapter [default: 0.1].
+    #[arg(long, help_heading = "Preferences", value_name = "X", value_parser = finite)]
+    dpo_beta: Option<f64>,
+    /// DPO: what answers are held to: base, or start (the base with the links that --method cola --init-adapter goes on from) [default: base].
+    #[arg(long, help_heading = "Preferences", value_name = "NAME")]
+    dpo_reference: Option<String>,
+    /// DPO: share of pairs that are taken to be the wrong way round [default: 0].
+    #[arg(long, help_heading = "Preferences", value_name = "SHARE", value_parser = finite)]
+    dpo_label_smoothing: Option<f64>,
     /// Seed of everything random [default: 0].
     #[arg(long, help_heading = "Run", value_name = "N")]
     seed: Option<u64>,

@@ -150,6 +150,7 @@ mod tests {
                 loss,
                 ce: None,
                 balance_loss: None,
+                preference: None,
                 router: None,
                 lr: 1e-3,
                 grad_norm: 1.0,

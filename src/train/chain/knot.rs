@@ -13,7 +13,8 @@ use crate::export::chain::Link;
 use crate::train::batch::Packer;
 use crate::train::config::TrainConfig;
 use crate::train::fuse::of_one_job;
-use crate::train::job::{Job, Seat, host_batch};
+use crate::train::job::{Job, host_batch};
+use crate::train::seat::Seat;
 use crate::{Error, Result};
 
 /// A knot, as the event tells it.

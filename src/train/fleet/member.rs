@@ -10,7 +10,8 @@ use crate::jobs::curve::Curve;
 use crate::jobs::{JobId, JobSpec, MicroBatch, Scheduler};
 use crate::train::checkpoint::Buffers;
 use crate::train::events::Event;
-use crate::train::job::{Job, Seat};
+use crate::train::job::Job;
+use crate::train::seat::Seat;
 use crate::train::session::Session;
 use crate::train::{Run, embeddings};
 
@@ -196,7 +197,7 @@ impl Member {
             group,
             left: job.micro_batches_left(),
             max_rows,
-            min_rows: job.data().train.iter().map(|row| row.tokens.len() as u64).max().unwrap_or(1),
+            min_rows: job.data().train.iter().map(|row| row.rows() as u64).max().unwrap_or(1),
             next,
             evaluates: job.has_held_out(),
         }
@@ -211,6 +212,7 @@ impl Member {
     pub(super) async fn enter(&mut self, session: &mut Session, gpu: &Gpu) -> Result<()> {
         let (Some(job), Some(held)) = (&mut self.job, &self.held) else { return Ok(()) };
         job.slot = session.add_job(gpu, &job.layout, &held.values)?;
+        Seat { job: &mut *job, session: &mut *session, gpu }.open_reference()?;
         let held = self.held.take();
         let first = self.begun.is_none();
         self.begun.get_or_insert_with(clock::now);

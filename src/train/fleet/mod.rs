@@ -21,7 +21,7 @@ use super::config::TrainConfig;
 use super::data::TrainData;
 use super::events::Event;
 use super::fuse::micro_step;
-use super::job::{BaseIdentity, Job, Seat};
+use super::job::{BaseIdentity, Job};
 use super::run::After;
 use super::session::Session;
 use super::start::Start;
@@ -29,6 +29,7 @@ use crate::export::peft::File;
 use crate::gpu::{Gpu, clock};
 use crate::jobs::event::{Pass, Request};
 use crate::jobs::{self, Action, Boundary, Decision, JobId, Options, Scheduler};
+use crate::train::seat::Seat;
 use crate::{Error, Result};
 
 /// A job as it arrives.
@@ -160,6 +161,7 @@ impl Fleet {
             (need.norms > room.norms, "norms of its own"),
             (need.embeddings && !room.embeddings, "embeddings of its own"),
             (need.half && !room.half, "links stored as f16"),
+            (need.pairs && !room.pairs, "pairs of answers"),
             (!room.modules.holds(need.modules), "learnable scales"),
         ];
         if let Some((_, what)) = missing.into_iter().find(|(is_missing, _)| *is_missing) {

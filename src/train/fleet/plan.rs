@@ -216,7 +216,7 @@ impl FleetPlan {
 fn capacity(needs: &[Capacity], options: &Options, limits: PlanLimits) -> Capacity {
     let all = needs.iter().cloned().fold(Capacity::default(), Capacity::and);
     let largest = |of: fn(&Capacity) -> usize| needs.iter().map(of).max().unwrap_or(0);
-    let jobs = needs.len().min(options.step_jobs).max(1);
+    let jobs = all.jobs.min(options.step_jobs).max(largest(|need| need.jobs));
     let places = Capacity { jobs: jobs.max(2), ..Capacity::default() }.rounded().jobs;
     let spare = options.spare_jobs.unwrap_or_else(|| (places - jobs).min(1));
     let bound = (limits.max_binding.min(limits.max_buffer) / 4) as usize / 64 * 64;
@@ -251,7 +251,7 @@ pub(super) struct Needed {
 impl Needed {
     pub fn and(self, need: &Capacity) -> Self {
         Self {
-            jobs: self.jobs + 1,
+            jobs: self.jobs + need.jobs,
             values: self.values + need.values,
             grads: self.grads + need.grads,
             blocks: self.blocks + need.blocks,
@@ -288,7 +288,7 @@ pub(super) fn member(entry: Entry, base: &BaseIdentity) -> Result<Member> {
         config.adapter = config.adapter.with_tokens(data.tokens().chain(of_saved));
     }
     let layout = config.adapter.layout(&base.model)?;
-    let (rows, need) = (micro_rows(&config, Some(&data)), Capacity::of(&layout));
+    let (rows, need) = (micro_rows(&config, Some(&data)), config.need(&layout)?);
     let mut job = Job::new(config, data, layout, rows, base.clone())?;
     let Start { values, links, has_norms, tokens, .. } =
         start.unwrap_or_else(|| initial_buffer(&job.layout.params, job.config.seed).into());

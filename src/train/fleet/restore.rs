@@ -57,7 +57,7 @@ impl FleetPlan {
         let mut quantize = String::new();
         for ((saved, scheduled), found) in saved.into_iter().zip(scheduler.jobs()).zip(found) {
             let config = TrainConfig::from_map(&saved.config).map_err(|error| of_job(&scheduled.spec.name, error))?;
-            let need = Capacity::of(&config.adapter.layout(&base.model)?);
+            let need = config.need(&config.adapter.layout(&base.model)?)?;
             quantize.clone_from(&config.quantize);
             let run = Run::new(config, saved.total, saved.done, saved.progress, scheduled.spec.evaluates).with_last(saved.last);
             let restored = match found {

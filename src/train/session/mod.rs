@@ -135,6 +135,16 @@ impl Session {
         Ok(job)
     }
 
+    /// Gives the oldest `links` links of a job's chain a number that rows can have as their job, without training anything.
+    ///
+    /// # Errors
+    /// [`Error::OutOfMemory`] where every place is taken; [`Error::Gpu`] if the buffers were not allocated.
+    pub fn add_reference(&mut self, gpu: &Gpu, job: usize, layout: &AdapterLayout, links: usize) -> Result<usize> {
+        let number = self.adapters.add_reference(job, layout, links)?;
+        self.adapters.upload(gpu, &self.store)?;
+        Ok(number)
+    }
+
     /// Lets a job go; its number may be given again.
     ///
     /// # Errors

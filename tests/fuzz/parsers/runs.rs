@@ -110,7 +110,7 @@ fn run_seeds() -> Vec<Input> {
 }
 
 fn examples() -> Vec<Example> {
-    (1..=5).map(|n| Example { tokens: vec![1; 3 * n], targets: (0..3 * n).map(|i| i > 0).collect(), row: n }).collect()
+    (1..=5).map(|n| Example { tokens: vec![1; 3 * n], targets: (0..3 * n).map(|i| i > 0).collect(), row: n, rejected: None }).collect()
 }
 
 fn read_run(input: &Input) -> Result<()> {

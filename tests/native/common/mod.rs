@@ -21,6 +21,11 @@ pub fn gpu() -> Option<&'static Gpu> {
     .as_ref()
 }
 
+/// A device that no other test compiles for, for a test that counts what is compiled.
+pub fn own_gpu() -> Option<Gpu> {
+    gpu().map(|_| pollster::block_on(Gpu::open(&GpuOptions::default())).expect("another device of the same adapter"))
+}
+
 /// Deterministic numbers in (-1, 1): the design's generator is tested elsewhere, this one only fills tensors.
 pub fn noise(seed: u64, len: usize) -> Vec<f32> {
     let mut state = seed.wrapping_mul(0x9E37_79B9_7F4A_7C15).wrapping_add(1);

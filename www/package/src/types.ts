@@ -154,6 +154,8 @@ export type TrainEvent =
       event: "step"; job: string; step: number; loss: number; lr: number; grad_norm: number; tokens: number; tokens_per_s: number;
       /** Mean loss of each task, where rows come from several. */
       tasks?: Record<string, number>;
+      /** How the step's pairs did, where the run trains on preferences: share right, mean rewards and their difference. */
+      preference?: { accuracy: number; margin: number; chosen: number; rejected: number };
     }
   | {
       event: "eval"; job: string; step: number; loss: number; tokens: number; accuracy?: number; best: boolean;
