@@ -83,7 +83,10 @@ impl Dpo {
                 "is start, but the run goes on from no links",
                 "give --method cola --init-adapter DIR: DIR stays frozen, a new link trains",
             ),
-            (_, true) => wrong("is start, but norms or embeddings train in place", "leave those out, or hold the run to the base"),
+            (_, true) => wrong(
+                "is start, but norms or embeddings train in place",
+                "leave out --train-norms and --train-embeddings, or hold the run to the base",
+            ),
             (links, false) => Ok(links),
         }
     }

@@ -328,6 +328,29 @@ fn folders_for_peft_have_the_whole_embedding_and_ours_its_rows() {
     refused(&|_, shape| shape[1] -= 4, "rows of 32");
 }
 
+/// `golden/check_peft.py` loads the folder that is compared here into PEFT, on the tied model, and checks its logits against the embedding and
+/// the products written out. After a change of the writer: run this test with `WEBLORA_BLESS=1`, then that script.
+#[test]
+fn the_folder_is_the_one_that_peft_was_seen_to_load() {
+    let file = tied();
+    let config = TrainConfig::from_map(&map(json!({ "rank": 2, "alpha": 4 }))).unwrap();
+    let layout = config.adapter.with_tokens(data(3).tokens()).layout(&file.config).unwrap();
+    let mut values = weblora::adapters::initial_buffer(&layout.params, 0);
+    for spec in layout.params.specs.iter().filter(|s| s.name.ends_with("lora_B") || s.name == "embed_tokens") {
+        spec.put_hf(&weblora::rng::fill_uniform(&format!("0/{}", spec.name), spec.len(), 0.2), &mut values);
+    }
+    let adapter = PeftAdapter::from_layout(&layout, &values, Some("tiny_llama".into()), None);
+    let (files, _) = export("peft", &adapter, Some(&file), None);
+    let folder = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden/peft_embeddings");
+    for (name, bytes) in &files {
+        if std::env::var_os("WEBLORA_BLESS").is_some() {
+            std::fs::create_dir_all(&folder).unwrap();
+            std::fs::write(folder.join(name), bytes).unwrap();
+        }
+        assert!(*bytes == std::fs::read(folder.join(name)).unwrap(), "{name} is not the committed one");
+    }
+}
+
 #[test]
 fn text_is_written_with_the_embeddings() {
     let Some(gpu) = gpu() else { return };

@@ -60,7 +60,7 @@ fn specs() -> Vec<(&'static str, Value)> {
         ("chain", json!({ "method": "cola", "links": [2, 3], "eval-every": 2 })),
         ("modules", json!({ "method": "multilora", "modules": 2, "rank": 2, "schedule": "constant" })),
         ("dropped", json!({ "rank": 4, "dropout": 0.2, "seed": 5 })),
-        ("wide", json!({ "rank": 32, "targets": ["q", "v"], "grad-accum": 2, "steps": 4, "lora-plus": 4 })),
+        ("wide", json!({ "rank": 32, "targets": ["q", "v"], "grad-accum": 2, "steps": 4, "lora-plus": 4, "train-embeddings": true })),
     ]
 }
 
