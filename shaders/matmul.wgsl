@@ -67,7 +67,7 @@ fn main(
   // Neighbouring workgroups share weights, which then come from memory once.
   let tile = group.yx;
 #endif
-  let t = tile.y * ROWS;
+  let t = p.first + tile.y * ROWS;
   let last_row = p.t - 1u;
   var s0: Sums;
 #ifdef ROWS8

@@ -66,7 +66,7 @@ fn stage_w(column: u32, at: u32, local: u32) {
 
 @compute @workgroup_size(64)
 fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index) local: u32) {
-  let t = group.y * TILE;
+  let t = p.first + group.y * TILE;
   let column = group.x * TILE;
   let across = local % 8u;
   let down = local / 8u;

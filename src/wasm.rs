@@ -241,10 +241,8 @@ impl Engine {
         format: Option<String>,
         sink: export::JsSink,
     ) -> Result<JsValue, JsValue> {
-        self.alone("export", async |state| {
-            to_js(&state.export_to(&options::adapter_files(&files)?, to, format.as_deref(), sink).await?)
-        })
-        .await
+        self.alone("export", async |state| to_js(&state.export_to(&options::adapter_files(&files)?, to, format.as_deref(), sink).await?))
+            .await
     }
 
     /// What an adapter is, and whether it belongs to the loaded base: another file of the base is a warning, or with `strict` an error.

@@ -1,5 +1,6 @@
 // What the products with a frozen matrix share. Forward: y[t, n] (+)= Σ_k x[t, k] W[n, k]. With BACKWARD: y[t, k] (+)= Σ_n x[t, n] W[n, k],
 // where x is dy and y is dx. A part of a matrix writes its own columns (forward) or reads its own columns (backward) from `p.offset` on.
+// Rows p.first .. p.t of x and y are multiplied: a product over many rows comes in several dispatches.
 // JOINT: W is two or three matrices below each other, and each has its own rows of outputs (forward y, backward x); needs VEC4.
 #ifdef VEC4
 @group(0) @binding(1) var<storage, read_write> x: array<vec4<f32>>;

@@ -14,9 +14,9 @@ use super::config::AdapterConfig;
 use super::init::initial_values;
 use super::layout::{ALIGN, AdapterLayout, Init, ParamLayout, ParamSpec, SiteAdapter, Slice, Storage};
 use super::lora::Rank;
-use super::norms;
 use super::patterns::select_sites;
 use super::site::Site;
+use super::{embeddings, norms};
 use crate::config::ModelConfig;
 use crate::{Error, Result};
 
@@ -218,6 +218,7 @@ impl ChainConfig {
             sites,
             params,
             norms: Vec::new(),
+            embeddings: None,
             dropout: config.dropout as f32,
             half: self.storage == Storage::F16,
             rslora: self.rslora,
@@ -226,6 +227,9 @@ impl ChainConfig {
         };
         if config.train_norms {
             norms::append(&mut layout, model);
+        }
+        if config.train_embeddings {
+            embeddings::append(&mut layout, model.hidden_size, &config.tokens);
         }
         Ok(layout)
     }
@@ -286,8 +290,9 @@ pub fn carry(old: &AdapterLayout, new: &AdapterLayout, values: &[f32], seed: u64
             }
         }
     }
-    for (was, now) in old.norms.iter().zip(&new.norms) {
-        new.params.specs[*now].put_hf(&old.params.specs[*was].to_hf(values), &mut buffer);
+    let embeddings = |layout: &AdapterLayout| layout.embeddings.as_ref().map(|own| own.param);
+    for (was, now) in old.norms.iter().copied().chain(embeddings(old)).zip(new.norms.iter().copied().chain(embeddings(new))) {
+        new.params.specs[now].put_hf(&old.params.specs[was].to_hf(values), &mut buffer);
     }
     Ok(buffer)
 }

@@ -1,9 +1,12 @@
 //! The settings that make an adapter, whatever its method.
 
+use std::sync::Arc;
+
 use serde::{Serialize, Serializer};
 use serde_json::Value;
 
 use super::chain::ChainConfig;
+use super::embeddings;
 use super::layout::AdapterLayout;
 use super::method::Method;
 use super::norms;
@@ -38,6 +41,11 @@ pub struct AdapterConfig {
     pub dropout: f64,
     /// Train the weights of all norms, too; default false.
     pub train_norms: bool,
+    /// Train the embeddings of [`Self::tokens`], too; default false.
+    pub train_embeddings: bool,
+    /// The tokens whose embeddings train: those of a run's rows, and of the adapter that it goes on from. No setting.
+    #[serde(skip)]
+    pub tokens: Arc<[u32]>,
     /// The method's own settings, defaults included.
     #[serde(flatten)]
     pub options: Map,
@@ -65,9 +73,19 @@ impl AdapterConfig {
         let mut patterns = |key: &'static str| settings.value(key).map_or(Ok(Patterns::default()), |value| Patterns::from_json(key, value));
         let (rank_pattern, alpha_pattern) = (patterns("rank-pattern")?, patterns("alpha-pattern")?);
         let dropout = settings.number("dropout", 0.0, "a probability below 1", |x| (0.0..1.0).contains(&x))?;
-        let train_norms = settings.flag("train-norms", false)?;
+        let (train_norms, train_embeddings) = (settings.flag("train-norms", false)?, settings.flag("train-embeddings", false)?);
         let options = Method::by_name(&method)?.options(settings.rest(), settings.known())?;
-        Ok(Self { method, rank, alpha, targets, rank_pattern, alpha_pattern, dropout, train_norms, options })
+        let tokens = Arc::default();
+        Ok(Self { method, rank, alpha, targets, rank_pattern, alpha_pattern, dropout, train_norms, train_embeddings, tokens, options })
+    }
+
+    /// The same with the embeddings of these tokens beside those that it trains already; nothing changes where it trains none.
+    #[must_use]
+    pub fn with_tokens(mut self, tokens: impl IntoIterator<Item = u32>) -> Self {
+        if self.train_embeddings {
+            self.tokens = embeddings::union(&self.tokens, tokens);
+        }
+        self
     }
 
     /// Lays the adapter out for a model.
@@ -75,10 +93,17 @@ impl AdapterConfig {
     /// # Errors
     /// When a target or pattern matches nothing, or a rank does not fit its layer.
     pub fn layout(&self, model: &ModelConfig) -> Result<AdapterLayout> {
+        if let Some(token) = self.tokens.last().filter(|token| **token as usize >= model.vocab_size) {
+            let problem = format!("names token {token}, past the model's vocabulary of {}", model.vocab_size);
+            return Err(Error::config("train-embeddings", problem, "use what was made for this model"));
+        }
         let mut layout = (Method::by_name(&self.method)?.build)(self, model)?;
         // A chain has them at every stage.
         if self.train_norms && layout.norms.is_empty() {
             norms::append(&mut layout, model);
+        }
+        if self.train_embeddings && layout.embeddings.is_none() {
+            embeddings::append(&mut layout, model.hidden_size, &self.tokens);
         }
         Ok(layout)
     }

@@ -2,6 +2,7 @@
 
 use half::f16;
 
+use super::embeddings::Embeddings;
 use super::experts::Experts;
 use super::site::Site;
 use crate::kernels::lowrank::half_stride;
@@ -290,6 +291,8 @@ pub struct AdapterLayout {
     pub params: ParamLayout,
     /// The weights of all norms, in the model's order, as indices into the layout; empty where they stay the base's.
     pub norms: Vec<usize>,
+    /// What is added to the embeddings of some tokens; `None` where all stay the base's.
+    pub embeddings: Option<Embeddings>,
     /// Probability that an element of an adapter's input is dropped in training.
     pub dropout: f32,
     /// Factors may be stored as f16, now or at a later stage of a chain.
@@ -313,6 +316,7 @@ impl AdapterLayout {
         let zero_product = |slice: &Slice| slice.scale == 0.0 || zero(slice.b) || zero(slice.a);
         let experts = self.experts.iter().flat_map(|experts| &experts.sites).flat_map(|site| &site.experts);
         self.norms.is_empty()
+            && self.embeddings.iter().all(|own| zero(own.param))
             && experts.into_iter().all(zero_product)
             && self.sites.iter().all(|site| {
                 let scaled_away = |i: usize| site.scalings.get(i).is_some_and(|scale| zero(*scale));

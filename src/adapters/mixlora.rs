@@ -169,9 +169,11 @@ pub(crate) fn routed(projection: Projection) -> bool {
 }
 
 fn build(config: &AdapterConfig, model: &ModelConfig, routing: Routing) -> Result<AdapterLayout> {
-    if config.train_norms {
-        let problem = format!("is on, and method `{}` trains no norms: its files have no place for them", config.method);
-        return Err(Error::config("train-norms", problem, "leave it out, or use another method"));
+    for (key, is_on, what) in [("train-norms", config.train_norms, "norms"), ("train-embeddings", config.train_embeddings, "embeddings")] {
+        if is_on {
+            let problem = format!("is on, and method `{}` trains no {what}: its files have no place for them", config.method);
+            return Err(Error::config(key, problem, "leave it out, or use another method"));
+        }
     }
     let (rslora, ratio) = (config.switch(RSLORA.key)?, config.number(LORA_PLUS.key)?);
     let or = |key: &'static str, none: f64, other: f64| config.number(key).map(|own| if own == none { other } else { own });
@@ -211,6 +213,7 @@ fn build(config: &AdapterConfig, model: &ModelConfig, routing: Routing) -> Resul
         sites,
         params,
         norms: Vec::new(),
+        embeddings: None,
         dropout,
         half: false,
         rslora,

@@ -6,6 +6,7 @@
 pub mod chain;
 pub mod cola;
 pub mod config;
+pub mod embeddings;
 pub mod experts;
 pub mod init;
 pub mod layout;

@@ -147,6 +147,7 @@ fn build(config: &AdapterConfig, model: &ModelConfig) -> Result<AdapterLayout> {
         sites,
         params,
         norms: Vec::new(),
+        embeddings: None,
         dropout: config.dropout as f32,
         half: false,
         rslora,

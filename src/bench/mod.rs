@@ -7,6 +7,7 @@
 mod attention;
 mod jobs;
 mod methods;
+mod mixlora;
 mod parts;
 mod peak;
 mod peers;
@@ -17,8 +18,8 @@ mod scene;
 mod step;
 
 pub use record::{
-    AdapterRecord, AttentionFitRecord, AttentionRecord, CompareRecord, JobsRecord, KernelRecord, MatmulRecord, PeakRecord, ProfileRecord,
-    Record, StepRecord,
+    AdapterRecord, AttentionFitRecord, AttentionRecord, CompareRecord, JobsRecord, KernelRecord, MatmulRecord, MixLoraRecord, PeakRecord,
+    ProfileRecord, Record, StepRecord,
 };
 pub use step::Workload;
 
@@ -33,6 +34,8 @@ pub struct Options {
     pub kernels: bool,
     /// Attention over long rows, full and in shifted groups.
     pub attention: bool,
+    /// The feed-forward layer with routed experts, at two models' shapes.
+    pub mixlora: bool,
     /// Fewer cases and fewer rounds.
     pub quick: bool,
     /// GPU time of every workload's step by kernel and by label.
@@ -86,6 +89,9 @@ pub async fn run(
     }
     if options.attention {
         attention::run(&mut bench).await?;
+    }
+    if options.mixlora {
+        mixlora::run(&mut bench).await?;
     }
     for workload in workloads {
         if options.methods {

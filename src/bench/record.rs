@@ -35,6 +35,8 @@ pub enum Record {
     /// Many jobs in one pass over the base.
     #[serde(rename = "bench_jobs")]
     Jobs(JobsRecord),
+    /// The feed-forward layer with routed experts.
+    MixLora(MixLoraRecord),
     /// A row of a step's profile.
     #[serde(rename = "bench_profile")]
     Profile(ProfileRecord),
@@ -224,6 +226,31 @@ pub struct CompareRecord {
     pub ms: f64,
     /// Median time of the other's.
     pub baseline_ms: f64,
+    /// Rounds, after a warm-up.
+    pub rounds: usize,
+}
+
+/// A feed-forward layer, forward and backward, with experts or without, in turns.
+#[derive(Debug, Clone, Serialize)]
+pub struct MixLoraRecord {
+    /// Whose widths it has.
+    pub shape: &'static str,
+    /// Rows of the batch.
+    pub tokens: usize,
+    /// What adapts it.
+    pub form: &'static str,
+    /// Median time in milliseconds.
+    pub ms: f64,
+    /// Median over rounds of its time divided by that of the dense layer with one LoRA of the active rank.
+    pub of_dense: f64,
+    /// Smallest such ratio of a round.
+    pub least: f64,
+    /// Largest such ratio of a round.
+    pub most: f64,
+    /// Bytes of activations and their gradients, as planned.
+    pub bytes: u64,
+    /// Kernel launches.
+    pub dispatches: usize,
     /// Rounds, after a warm-up.
     pub rounds: usize,
 }

@@ -1,6 +1,7 @@
 //! A whole optimizer step, as a run makes it, of synthetic models and of real ones.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use super::Bench;
 use super::peers::{MEDIUM, Peer, SMALL};
@@ -115,7 +116,9 @@ pub(super) fn layout(model: &ModelConfig, rank: usize) -> Result<AdapterLayout> 
     let options = Method::by_name(&method)?.options(std::iter::empty(), &[])?;
     let targets = Projection::ALL.map(|p| p.short_name().to_owned()).to_vec();
     let (rank_pattern, alpha_pattern) = (Patterns::default(), Patterns::default());
-    AdapterConfig { method, rank, alpha: 16.0, targets, rank_pattern, alpha_pattern, dropout: 0.0, train_norms: false, options }
+    let (train_norms, train_embeddings, tokens) = (false, false, Arc::default());
+    let (alpha, dropout) = (16.0, 0.0);
+    AdapterConfig { method, rank, alpha, targets, rank_pattern, alpha_pattern, dropout, train_norms, train_embeddings, tokens, options }
         .layout(model)
 }
 

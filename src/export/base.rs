@@ -33,12 +33,18 @@ impl PeftAdapter {
             let scales = (own.scale(self.rslora), theirs.scale(other.rslora));
             worst = worst.max(apart(&own.a, &theirs.a, (1.0, 1.0))).max(apart(&own.b, &theirs.b, scales));
         }
-        worst
+        match (&self.embeddings, &other.embeddings) {
+            (Some(own), Some(theirs)) if own.tokens == theirs.tokens => worst.max(apart(&own.delta, &theirs.delta, (1.0, 1.0))),
+            // What a format cannot hold is told.
+            (_, None) => worst,
+            _ => f64::INFINITY,
+        }
     }
 
     /// Whether its update is zero everywhere: it was never trained, or only at a rate of 0.
     pub fn is_zero(&self) -> bool {
-        self.sites.iter().all(|site| site.b.iter().all(|x| *x == 0.0) || site.a.iter().all(|x| *x == 0.0))
+        let embeddings = self.embeddings.iter().all(|own| own.delta.iter().all(|x| *x == 0.0));
+        embeddings && self.sites.iter().all(|site| site.b.iter().all(|x| *x == 0.0) || site.a.iter().all(|x| *x == 0.0))
     }
 
     /// What to say of an adapter that [is zero](Self::is_zero).

@@ -27,6 +27,12 @@ pub(super) fn card(adapter: &PeftAdapter) -> String {
     rows.push(("Rank", format!("{}, alpha {}{scale}", adapter.max_rank(), config.lora_alpha)));
     rows.push(("Layers", format!("{} ({})", adapter.sites.len(), plain(&projections(adapter)))));
     rows.push(("Parameters", adapter.parameters().to_string()));
+    if let Some(own) = &adapter.embeddings {
+        rows.push((
+            "Embeddings",
+            format!("{} trained rows, which PEFT has only where `weblora export --to peft --model` wrote this folder", own.tokens.len()),
+        ));
+    }
     if let Some(note) = note {
         let data = note.rows.map(|rows| format!(" on {rows} rows")).unwrap_or_default();
         rows.push(("Training", format!("{} steps{data}", note.steps)));

@@ -11,6 +11,7 @@ use serde::{Deserialize, Serialize};
 use super::peft::{File, Note, PeftAdapter, PeftSite};
 use crate::adapters::chain::check_range;
 use crate::adapters::config::MAX_RANK;
+use crate::adapters::embeddings::EmbeddingRows;
 use crate::adapters::{AdapterLayout, Site, SiteAdapter, initial_buffer};
 use crate::settings::Map;
 use crate::{Error, Result};
@@ -152,10 +153,14 @@ impl Chain {
                 return Err(error("a link has rank 0 everywhere".to_owned()));
             }
             let note = adapter.note.as_ref().map(|note| Note { steps: about.steps, ..note.clone() });
-            links.push(ChainLink { about: about.clone(), adapter: PeftAdapter { norms: Vec::new(), ..adapter.with(sites, note) } });
+            links.push(ChainLink {
+                about: about.clone(),
+                adapter: PeftAdapter { norms: Vec::new(), embeddings: None, ..adapter.with(sites, note) },
+            });
         }
         if let Some(newest) = links.last_mut() {
             newest.adapter.norms.clone_from(&adapter.norms);
+            newest.adapter.embeddings.clone_from(&adapter.embeddings);
         }
         Ok(Self { links, base_hash: manifest.base_hash.clone().or_else(|| noted.cloned()) })
     }
@@ -324,9 +329,11 @@ impl Chain {
                 (rank > 0).then(|| if rank == whole.rank { whole } else { cut(&whole, rslora, 0, rank) })
             });
             // What trains beside the links belongs to the newest.
-            let norms = if j + 1 == links.len() { layout.norms.iter().map(|param| hf(*param)).collect() } else { Vec::new() };
-            let adapter =
-                PeftAdapter { sites: sites.collect(), norms, rslora, blocks, dropout, base_name: base_name.clone(), note: note.clone() };
+            let is_newest = j + 1 == links.len();
+            let norms = if is_newest { layout.norms.iter().map(|param| hf(*param)).collect() } else { Vec::new() };
+            let embeddings = is_newest.then(|| EmbeddingRows::of(layout, values)).flatten();
+            let (sites, base_name, note) = (sites.collect(), base_name.clone(), note.clone());
+            let adapter = PeftAdapter { sites, norms, embeddings, rslora, blocks, dropout, base_name, note };
             ChainLink { about: about.clone(), adapter }
         };
         let base_hash = note.as_ref().map(|note| note.base_hash.clone());
@@ -344,6 +351,9 @@ impl Chain {
         if self.links.iter().any(|link| !link.adapter.norms.is_empty()) {
             map.insert("train-norms".into(), true.into());
         }
+        if self.links.iter().any(|link| link.adapter.embeddings.is_some()) {
+            map.insert("train-embeddings".into(), true.into());
+        }
         map
     }
 
@@ -356,7 +366,7 @@ impl Chain {
         let error = |problem: String, hint| Error::Adapter { adapter: name.to_owned(), problem, hint };
         let mut buffer = initial_buffer(&layout.params, seed);
         if let Some(newest) = self.links.last() {
-            newest.adapter.put_norms(name, layout, &mut buffer)?;
+            newest.adapter.put_beside(name, layout, &mut buffer)?;
         }
         let places: BTreeMap<Site, &SiteAdapter> = layout.sites.iter().map(|site| (site.site, site)).collect();
         for (j, link) in self.links.iter().enumerate() {

@@ -6,6 +6,7 @@ use super::adapter::Subject;
 use super::mixlora::MixLoraAdapter;
 use super::mixlora::write::Container;
 use super::peft::{File, PeftAdapter};
+use super::peft_embeddings;
 use super::retention::TensorExport;
 use super::{gguf_lora, merged};
 use crate::config::ModelConfig;
@@ -132,7 +133,7 @@ pub static EXPORTERS: &[Exporter] = &[
         help: "the adapter alone, as a PEFT folder",
         needs_model: false,
         makes: Made::PeftFolder,
-        run: |request, sink| Box::pin(async move { peft(request, sink) }),
+        run: |request, sink| Box::pin(peft(request, sink)),
     },
     Exporter {
         name: "mixlora",
@@ -221,10 +222,15 @@ fn other_numbers(name: &str, how: &str) -> Error {
     Error::Adapter { adapter: name.to_owned(), problem, hint: "report it; nothing was left" }
 }
 
-fn peft(request: &Request<'_>, sink: &mut dyn Sink) -> Result<Exported> {
+async fn peft(request: &Request<'_>, sink: &mut dyn Sink) -> Result<Exported> {
     no_format(request, "a PEFT folder")?;
     let adapter = request.plain("a PEFT folder")?;
-    let mut done = folder(adapter.to_files(request.name)?, sink)?;
+    let (embedding, told) = match &adapter.embeddings {
+        Some(own) => peft_embeddings::whole(own, request.model).await?,
+        None => (None, None),
+    };
+    let mut done = folder(adapter.files(request.name, embedding.as_deref())?, sink)?;
+    done.warnings.extend(told);
     if !adapter.norms.is_empty() {
         let text =
             "the adapter's norms are in modules_to_save, which PEFT loads and llama.cpp, vLLM and others leave out: merge them for those";

@@ -59,15 +59,20 @@ pub async fn export(request: &Request<'_>, sink: &mut dyn Sink) -> Result<Export
         sink.write(&vec![0; *padding])?;
     }
     sink.end()?;
-    let norms = "the adapter's trained norms are left out, because no GGUF adapter can hold them: answers will differ; export with --to merged-gguf";
-    let warnings = if adapter.norms.is_empty() { Vec::new() } else { vec![norms.to_owned()] };
+    let beside = [("norms", !adapter.norms.is_empty()), ("embeddings", adapter.embeddings.is_some())];
+    let left_out = |(what, _): (&str, bool)| {
+        format!(
+            "the adapter's trained {what} are left out, because no GGUF adapter can hold them: answers will differ; export with --to merged-gguf"
+        )
+    };
+    let warnings = beside.into_iter().filter(|(_, has)| *has).map(left_out).collect();
     Ok(Exported { files: vec![FILE.into()], bytes: header.total, warnings, ..Exported::default() })
 }
 
 /// The alpha that most sites have in terms of alpha / rank, as the file can hold it. The others' B make up for the rest.
 fn common_alpha(adapter: &PeftAdapter) -> f32 {
     let plain = |site: &PeftSite| site.scale(adapter.rslora) * site.rank as f64;
-    let alpha = super::peft::most(adapter.sites.iter().map(plain)) as f32;
+    let alpha = super::peft_config::most(adapter.sites.iter().map(plain)) as f32;
     // 0 means "no scale" to the reader, and what is no normal number would lose digits.
     if alpha.is_normal() { alpha } else { 1.0 }
 }
@@ -168,7 +173,8 @@ pub async fn read(source: Box<dyn ByteSource>, model: &ModelConfig) -> Result<Pe
     let steps = gguf.metadata.u64(KEY_STEPS)?.unwrap_or(0);
     let note = base_hash.map(|base_hash| Note { base_hash, steps, config: Map::new(), ..Note::default() });
     let base_name = gguf.metadata.str("general.base_model.0.name")?.map(str::to_owned);
-    Ok(PeftAdapter { sites, norms: Vec::new(), rslora: false, blocks: model.num_hidden_layers, dropout: 0.0, base_name, note })
+    let (norms, blocks) = (Vec::new(), model.num_hidden_layers);
+    Ok(PeftAdapter { sites, norms, embeddings: None, rslora: false, blocks, dropout: 0.0, base_name, note })
 }
 
 /// The site of a tensor, and 0 for its A, 1 for its B.

@@ -13,6 +13,7 @@ pub mod merged;
 pub mod mixlora;
 pub mod peft;
 pub mod peft_config;
+mod peft_embeddings;
 mod peft_norms;
 pub mod rank_sum;
 pub mod recompress;

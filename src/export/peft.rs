@@ -14,11 +14,13 @@ use super::card::{CARD_FILE, card};
 use super::chain::CHAIN_FILE;
 use super::foreign;
 use super::handed_out::{base_name, without_folders};
-use super::peft_config::{CONFIG_FILE, PeftConfig};
-use super::peft_norms::{OwnNorms, parse_norm};
+use super::peft_config::{CONFIG_FILE, PeftConfig, by_pattern, most, target_modules};
+use super::peft_embeddings::{self, OwnEmbeddings};
+use super::peft_norms::{self, OwnNorms, parse_norm};
 use super::weights::{self, PICKLE_FILE, Weight};
+use crate::adapters::embeddings::{EmbeddingRows, MODULE};
 use crate::adapters::patterns::json_number;
-use crate::adapters::{AdapterLayout, Patterns, Projection, Site, Slice, norms};
+use crate::adapters::{AdapterLayout, Patterns, Site, Slice, norms};
 use crate::config::ModelConfig;
 use crate::settings::Map;
 use crate::text::templates;
@@ -70,6 +72,8 @@ pub struct PeftAdapter {
     pub sites: Vec<PeftSite>,
     /// Weights of all norms, in the model's order; empty where they are the base's.
     pub norms: Vec<Vec<f32>>,
+    /// What is added to the base's embeddings of some tokens.
+    pub embeddings: Option<EmbeddingRows>,
     /// Scales are alpha / sqrt(rank).
     pub rslora: bool,
     /// Blocks of the model, with an adapter or without.
@@ -169,7 +173,8 @@ impl PeftAdapter {
         // f32 to f64 would write 0.05 as 0.05000000074505806.
         let dropout = layout.dropout.to_string().parse().unwrap_or_default();
         let norms = layout.norms.iter().map(|param| hf(*param)).collect();
-        Self { sites, norms, rslora: layout.rslora, blocks: layout.blocks, dropout, base_name, note }
+        let embeddings = EmbeddingRows::of(layout, values);
+        Self { sites, norms, embeddings, rslora: layout.rslora, blocks: layout.blocks, dropout, base_name, note }
     }
 
     /// The adapter's values in the flat buffer of a run that continues from it.
@@ -197,7 +202,7 @@ impl PeftAdapter {
             });
         }
         let mut buffer = vec![0.0; layout.params.words];
-        self.put_norms(name, layout, &mut buffer)?;
+        self.put_beside(name, layout, &mut buffer)?;
         if self.sites.len() != layout.sites.len() {
             return Err(differs(format!("it has {} sites, the run has {}", self.sites.len(), layout.sites.len())));
         }
@@ -215,17 +220,20 @@ impl PeftAdapter {
         Ok(buffer)
     }
 
-    /// Puts its norms into the buffer of a run that goes on from them; a run may train norms where the adapter has none.
+    /// Puts its norms and embeddings into the buffer of a run that goes on from them; a run may train those where the adapter has none.
     ///
     /// # Errors
-    /// When the adapter has norms and the run none.
-    pub(super) fn put_norms(&self, name: &str, layout: &AdapterLayout, buffer: &mut [f32]) -> Result<()> {
+    /// When the adapter has some and the run none.
+    pub(super) fn put_beside(&self, name: &str, layout: &AdapterLayout, buffer: &mut [f32]) -> Result<()> {
+        let refused = |what: &str, hint| {
+            let problem = format!("it has {what} of its own, the run trains none");
+            Err(Error::Adapter { adapter: name.to_owned(), problem, hint })
+        };
         if layout.norms.is_empty() && !self.norms.is_empty() {
-            return Err(Error::Adapter {
-                adapter: name.to_owned(),
-                problem: "it has norms of its own, the run trains none".to_owned(),
-                hint: "leave out train-norms = false to take the adapter's own",
-            });
+            return refused("norms", "leave out train-norms = false to take the adapter's own");
+        }
+        if self.embeddings.as_ref().is_some_and(|own| !own.fill(layout, buffer)) {
+            return refused("embeddings", "leave out train-embeddings = false to take the adapter's own");
         }
         norms::fill(layout, &self.norms, buffer);
         Ok(())
@@ -242,6 +250,9 @@ impl PeftAdapter {
         map.insert("rslora".into(), config.use_rslora.into());
         if !self.norms.is_empty() {
             map.insert("train-norms".into(), true.into());
+        }
+        if self.embeddings.is_some() {
+            map.insert("train-embeddings".into(), true.into());
         }
         map.insert("rank-pattern".into(), patterns(&config.rank_pattern));
         map.insert("alpha-pattern".into(), patterns(&config.alpha_pattern));
@@ -276,6 +287,14 @@ impl PeftAdapter {
     /// # Errors
     /// When a value is not finite, which no program could use.
     pub fn to_files(&self, name: &str) -> Result<Vec<File>> {
+        self.files(name, None)
+    }
+
+    /// The same, with the whole embedding that PEFT is to use, `[vocab, hidden]`, where it is given.
+    ///
+    /// # Errors
+    /// As [`Self::to_files`].
+    pub(super) fn files(&self, name: &str, embedding: Option<&[f32]>) -> Result<Vec<File>> {
         let failed = |problem: String| Error::Adapter { adapter: name.to_owned(), problem, hint: "lower --lr and train again" };
         let mut views = Vec::with_capacity(2 * self.sites.len());
         for site in &self.sites {
@@ -288,12 +307,15 @@ impl PeftAdapter {
                 views.push((format!("{PREFIX}{}.{which}.weight", site.site.module()), view));
             }
         }
-        for (name, values) in norms::names(self.norms.len() / 2).zip(&self.norms) {
-            if let Some(bad) = values.iter().find(|x| !x.is_finite()) {
-                return Err(failed(format!("{name} holds {bad}")));
-            }
-            let view = TensorView::new(Dtype::F32, vec![values.len()], bytemuck::cast_slice(values));
-            views.push((format!("{PREFIX}model.{name}.weight"), view.map_err(|e| failed(format!("{name}: {e}")))?));
+        views.extend(peft_norms::views(&self.norms).map_err(failed)?);
+        if let Some(own) = &self.embeddings {
+            views.extend(peft_embeddings::views(own).map_err(failed)?);
+        }
+        let mut config = self.config();
+        if let (Some(whole), Some(own)) = (embedding, &self.embeddings) {
+            let view = TensorView::new(Dtype::F32, vec![whole.len() / own.width(), own.width()], bytemuck::cast_slice(whole));
+            views.push((peft_embeddings::whole_key(), view.map_err(|e| failed(format!("{MODULE}: {e}")))?));
+            config.modules_to_save.push(MODULE.to_owned());
         }
         let metadata = HashMap::from([("format".to_owned(), "pt".to_owned())]);
         let weights = safetensors::serialize(views, Some(metadata)).map_err(|e| failed(e.to_string()))?;
@@ -304,7 +326,7 @@ impl PeftAdapter {
         if let Some(template) = self.chat_template()? {
             files.push((TEMPLATE_FILE, template.as_bytes().to_vec()));
         }
-        files.push((CONFIG_FILE, self.config().to_bytes()));
+        files.push((CONFIG_FILE, config.to_bytes()));
         Ok(files)
     }
 
@@ -318,7 +340,8 @@ impl PeftAdapter {
 
     /// The same adapter with other sites.
     pub(super) fn with(&self, sites: Vec<PeftSite>, note: Option<Note>) -> Self {
-        Self { sites, norms: self.norms.clone(), base_name: self.base_name.clone(), note, ..*self }
+        let (norms, embeddings) = (self.norms.clone(), self.embeddings.clone());
+        Self { sites, norms, embeddings, base_name: self.base_name.clone(), note, ..*self }
     }
 
     /// The largest rank of a site.
@@ -359,7 +382,10 @@ impl PeftAdapter {
         let named = weights::read(folder.name, folder.weights, HINT_FILE)?;
         let mut pairs: BTreeMap<Site, [Option<Weight<'_>>; 2]> = BTreeMap::new();
         let mut saved = OwnNorms::default();
-        let unknown = |key: &&str| parse_key(key).is_none() && parse_norm(key).is_none();
+        let mut embeddings = OwnEmbeddings::default();
+        let has_rows = peft_embeddings::has_rows(named.iter().map(|weight| weight.name.as_str()));
+        let of_embeddings = |key: &str| peft_embeddings::is_known(key, has_rows);
+        let unknown = |key: &&str| parse_key(key).is_none() && parse_norm(key).is_none() && !of_embeddings(key);
         if let Some(refusal) = foreign::refusal(folder.name, named.iter().map(|weight| weight.name.as_str()).filter(unknown)) {
             return Err(refusal);
         }
@@ -369,6 +395,10 @@ impl PeftAdapter {
             if let Some(norm) = parse_norm(key) {
                 let values = weight.values().map_err(|problem| damaged(weights_file, format!("{key} {problem}")))?;
                 saved.add(norm, key, values);
+                continue;
+            }
+            if of_embeddings(key) {
+                embeddings.add(&weight).map_err(|problem| damaged(weights_file, format!("{key} {problem}")))?;
                 continue;
             }
             let Some((site, half)) = parse_key(key).filter(|(site, _)| site.layer < blocks) else {
@@ -423,12 +453,15 @@ impl PeftAdapter {
             }
             None => usize::MAX,
         };
-        let norms = saved.finish(model).map_err(|problem| Error::Adapter { adapter: folder.name.to_owned(), problem, hint: HINT_FIT })?;
-        if norms.is_empty() && !config.modules_to_save.is_empty() {
-            return Err(damaged(WEIGHTS_FILE, "it holds none of the norms that modules_to_save lists".to_owned()));
+        let misfit = |problem: String| Error::Adapter { adapter: folder.name.to_owned(), problem, hint: HINT_FIT };
+        let (norms, embeddings) = (saved.finish(model).map_err(misfit)?, embeddings.finish(model).map_err(misfit)?);
+        let lists = |embedding: bool| config.modules_to_save.iter().any(|name| name.ends_with(MODULE) == embedding);
+        if norms.is_empty() && lists(false) || embeddings.is_none() && lists(true) {
+            let what = if embeddings.is_none() && lists(true) { "nothing of the embedding" } else { "none of the norms" };
+            return Err(damaged(WEIGHTS_FILE, format!("it holds {what} that modules_to_save lists")));
         }
         let base_name = config.base_model_name_or_path;
-        Ok(Self { sites, norms, rslora: config.use_rslora, blocks, dropout: config.lora_dropout, base_name, note })
+        Ok(Self { sites, norms, embeddings, rslora: config.use_rslora, blocks, dropout: config.lora_dropout, base_name, note })
     }
 }
 
@@ -452,38 +485,4 @@ fn parse_key(key: &str) -> Option<(Site, usize)> {
     let (site, half) = module.rsplit_once('.')?;
     let half = ["lora_A", "lora_B"].iter().position(|name| *name == half)?;
     Some((Site::parse(site)?, half))
-}
-
-/// The number that occurs most; the smallest of those.
-pub(super) fn most(numbers: impl Iterator<Item = f64>) -> f64 {
-    let mut sorted: Vec<f64> = numbers.collect();
-    sorted.sort_by(f64::total_cmp);
-    let runs = sorted.chunk_by(|a, b| a == b);
-    runs.fold((0, 0.0), |best, run| if run.len() > best.0 { (run.len(), run[0]) } else { best }).1
-}
-
-/// A pattern for every site whose number is not the general one: the projection's name where all its sites agree, else the path. `sites` have
-/// their number and the general one.
-pub(super) fn by_pattern(sites: &[(Site, f64, f64)]) -> Patterns {
-    let mut patterns = Vec::new();
-    for projection in Projection::ALL {
-        let own: Vec<&(Site, f64, f64)> = sites.iter().filter(|(site, ..)| site.projection == projection).collect();
-        let Some((_, first, general)) = own.first() else { continue };
-        if own.iter().all(|(_, number, _)| number == first) {
-            patterns.extend((first != general).then(|| (projection.hf_name().to_owned(), *first)));
-        } else {
-            let different = own.into_iter().filter(|(_, number, general)| number != general);
-            patterns.extend(different.map(|(site, number, _)| (site.module(), *number)));
-        }
-    }
-    Patterns(patterns)
-}
-
-/// Names of projections when each of them has an adapter in all blocks; else whole paths.
-pub(super) fn target_modules(sites: &[Site], blocks: usize) -> Vec<String> {
-    let projections: Vec<Projection> = Projection::ALL.into_iter().filter(|p| sites.iter().any(|site| site.projection == *p)).collect();
-    if blocks.checked_mul(projections.len()) == Some(sites.len()) {
-        return projections.into_iter().map(|p| p.hf_name().to_owned()).collect();
-    }
-    sites.iter().map(|site| site.module()).collect()
 }

@@ -3,8 +3,9 @@
 use serde_json::{Map, Value, json};
 
 use super::mixlora;
+use crate::adapters::embeddings::MODULE;
 use crate::adapters::patterns::json_number;
-use crate::adapters::{Patterns, norms};
+use crate::adapters::{Patterns, Projection, Site, norms};
 use crate::settings::{shorten, whole};
 use crate::{Error, Result};
 
@@ -33,7 +34,7 @@ pub struct PeftConfig {
     pub alpha_pattern: Patterns,
     /// Projections (`q_proj`) or whole module paths that have an adapter.
     pub target_modules: Vec<String>,
-    /// Modules that are saved whole: the norms, or nothing.
+    /// Modules that are saved whole: norms, the embedding, or nothing.
     pub modules_to_save: Vec<String>,
     /// What the base was called.
     pub base_model_name_or_path: Option<String>,
@@ -173,7 +174,7 @@ fn check_switched_on(adapter: &str, map: &Map<String, Value>) -> Result<()> {
     for (key, value) in map {
         let fine = match (key.as_str(), value) {
             ("peft_type", value) => value == PEFT_TYPE,
-            ("modules_to_save", Value::Array(names)) => names.iter().all(|name| name.as_str().is_some_and(is_norm)),
+            ("modules_to_save", Value::Array(names)) => names.iter().all(|name| name.as_str().is_some_and(is_trained)),
             ("bias", Value::String(bias)) => bias == "none",
             ("task_type", Value::String(task)) => task == "CAUSAL_LM",
             ("init_lora_weights", Value::String(init)) => KEEPS_BASE.contains(&init.to_lowercase().as_str()),
@@ -189,9 +190,9 @@ fn check_switched_on(adapter: &str, map: &Map<String, Value>) -> Result<()> {
     Err(Error::Adapter { adapter: adapter.to_owned(), problem: format!("{CONFIG_FILE}: `peft_type` is missing"), hint: HINT })
 }
 
-/// Whether a name or path under `modules_to_save` is that of norms, whose weights stand among the tensors.
-fn is_norm(name: &str) -> bool {
-    norms::MODULES.contains(&name) || norms::parse(name).is_some()
+/// Whether a name or path under `modules_to_save` is that of norms or the embedding, whose weights stand among the tensors.
+fn is_trained(name: &str) -> bool {
+    norms::MODULES.contains(&name) || norms::parse(name).is_some() || name.strip_prefix("model.").unwrap_or(name) == MODULE
 }
 
 pub(super) fn is_off(value: &Value) -> bool {
@@ -203,4 +204,38 @@ pub(super) fn is_off(value: &Value) -> bool {
         Value::Number(n) => n.as_f64() == Some(0.0),
         Value::Bool(true) => false,
     }
+}
+
+/// The number that occurs most; the smallest of those.
+pub(super) fn most(numbers: impl Iterator<Item = f64>) -> f64 {
+    let mut sorted: Vec<f64> = numbers.collect();
+    sorted.sort_by(f64::total_cmp);
+    let runs = sorted.chunk_by(|a, b| a == b);
+    runs.fold((0, 0.0), |best, run| if run.len() > best.0 { (run.len(), run[0]) } else { best }).1
+}
+
+/// A pattern for every site whose number is not the general one: the projection's name where all its sites agree, else the path. `sites` have
+/// their number and the general one.
+pub(super) fn by_pattern(sites: &[(Site, f64, f64)]) -> Patterns {
+    let mut patterns = Vec::new();
+    for projection in Projection::ALL {
+        let own: Vec<&(Site, f64, f64)> = sites.iter().filter(|(site, ..)| site.projection == projection).collect();
+        let Some((_, first, general)) = own.first() else { continue };
+        if own.iter().all(|(_, number, _)| number == first) {
+            patterns.extend((first != general).then(|| (projection.hf_name().to_owned(), *first)));
+        } else {
+            let different = own.into_iter().filter(|(_, number, general)| number != general);
+            patterns.extend(different.map(|(site, number, _)| (site.module(), *number)));
+        }
+    }
+    Patterns(patterns)
+}
+
+/// Names of projections when each of them has an adapter in all blocks; else whole paths.
+pub(super) fn target_modules(sites: &[Site], blocks: usize) -> Vec<String> {
+    let projections: Vec<Projection> = Projection::ALL.into_iter().filter(|p| sites.iter().any(|site| site.projection == *p)).collect();
+    if blocks.checked_mul(projections.len()) == Some(sites.len()) {
+        return projections.into_iter().map(|p| p.hf_name().to_owned()).collect();
+    }
+    sites.iter().map(|site| site.module()).collect()
 }

@@ -2,6 +2,8 @@
 
 use std::collections::BTreeMap;
 
+use safetensors::tensor::{Dtype, TensorView};
+
 use super::peft::PREFIX;
 use crate::adapters::norms;
 use crate::config::ModelConfig;
@@ -39,6 +41,19 @@ impl OwnNorms {
             None => Ok(all.into_iter().map(|(_, values)| values).collect()),
         }
     }
+}
+
+/// The tensors of a file; else what is wrong with the numbers.
+pub(super) fn views(norms: &[Vec<f32>]) -> std::result::Result<Vec<(String, TensorView<'_>)>, String> {
+    let mut views = Vec::with_capacity(norms.len());
+    for (name, values) in norms::names(norms.len() / 2).zip(norms) {
+        if let Some(bad) = values.iter().find(|x| !x.is_finite()) {
+            return Err(format!("{name} holds {bad}"));
+        }
+        let view = TensorView::new(Dtype::F32, vec![values.len()], bytemuck::cast_slice(values));
+        views.push((format!("{PREFIX}model.{name}.weight"), view.map_err(|e| format!("{name}: {e}"))?));
+    }
+    Ok(views)
 }
 
 /// The norm that a tensor is the weights of, as [`norms::parse`] numbers it.

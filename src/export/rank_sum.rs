@@ -51,12 +51,14 @@ pub fn rank_sum(parts: &[Weighted<'_>]) -> Result<PeftAdapter> {
     if let [Weighted { adapter, weight: 1.0, .. }] = parts {
         return Ok(PeftAdapter { note: adapter.note.clone().or(note), ..(*adapter).clone() });
     }
-    if let Some(part) = parts.iter().find(|part| !part.adapter.norms.is_empty()) {
-        return Err(Error::Adapter {
-            adapter: part.name.to_owned(),
-            problem: "it has norms of its own, and norms of several adapters do not add up".to_owned(),
-            hint: "merge adapters that were trained without --train-norms",
-        });
+    let beside = |adapter: &PeftAdapter| match (adapter.norms.is_empty(), &adapter.embeddings) {
+        (false, _) => Some(("norms", "merge adapters that were trained without --train-norms")),
+        (true, Some(_)) => Some(("embeddings", "merge adapters that were trained without --train-embeddings")),
+        (true, None) => None,
+    };
+    if let Some((part, (what, hint))) = parts.iter().find_map(|part| Some((part, beside(part.adapter)?))) {
+        let problem = format!("it has {what} of its own, and {what} of several adapters do not add up");
+        return Err(Error::Adapter { adapter: part.name.to_owned(), problem, hint });
     }
     let mut sites: BTreeMap<Site, Vec<(&Weighted<'_>, &PeftSite)>> = BTreeMap::new();
     for part in parts {
@@ -67,6 +69,7 @@ pub fn rank_sum(parts: &[Weighted<'_>]) -> Result<PeftAdapter> {
     Ok(PeftAdapter {
         sites: sites.values().map(|own| join(own)).collect::<Result<_>>()?,
         norms: Vec::new(),
+        embeddings: None,
         rslora: false,
         blocks: parts.iter().map(|part| part.adapter.blocks).max().unwrap_or(0),
         dropout: first.adapter.dropout,

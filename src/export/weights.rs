@@ -34,6 +34,17 @@ impl Weight<'_> {
     }
 }
 
+impl Weight<'_> {
+    /// Whole numbers, which only our own tensors are; or what is wrong with them.
+    pub fn whole_numbers(&self) -> std::result::Result<Vec<u32>, String> {
+        match &self.format {
+            Err(dtype) if dtype == "U32" => Ok(self.bytes.chunks_exact(4).map(|b| u32::from_le_bytes([b[0], b[1], b[2], b[3]])).collect()),
+            Err(dtype) => Err(format!("is {dtype}; U32 was expected")),
+            Ok(format) => Err(format!("is {}; U32 was expected", format.name)),
+        }
+    }
+}
+
 /// The name of the file whose bytes these are.
 pub(super) fn file_of(weights: &[u8]) -> &'static str {
     if pickle::is_archive(weights) { PICKLE_FILE } else { WEIGHTS_FILE }

@@ -20,6 +20,7 @@ const LIBRARY: &[(&str, &str)] = &[
     ("moe", include_str!("../../shaders/lib/moe.wgsl")),
     ("modules", include_str!("../../shaders/lib/modules.wgsl")),
     ("own_norm", include_str!("../../shaders/lib/own_norm.wgsl")),
+    ("own_embedding", include_str!("../../shaders/lib/own_embedding.wgsl")),
     ("optimizer", include_str!("../../shaders/lib/optimizer.wgsl")),
 ];
 

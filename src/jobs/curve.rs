@@ -77,6 +77,11 @@ impl Curve {
         &self.evaluations
     }
 
+    /// Optimizer steps with a training loss.
+    pub(super) fn steps(&self) -> u64 {
+        self.steps
+    }
+
     /// The lowest held-out loss.
     pub fn best(&self) -> Option<Evaluation> {
         self.evaluations.iter().copied().reduce(|best, next| if next.loss < best.loss { next } else { best })

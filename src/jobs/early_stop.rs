@@ -14,6 +14,8 @@
 //! `median`, `asha` and `halving` compare within a group: the jobs of a sweep, or those with the same `group`. Losses that are not finite need no
 //! rule: they fail the job.
 
+use std::ops::RangeInclusive;
+
 use serde::{Deserialize, Serialize};
 
 use super::curve::{Curve, Unit, WINDOW, median};
@@ -102,6 +104,11 @@ pub static RULES: &[Rule] = &[
     },
 ];
 
+/// Rungs keep one in so many: of one in one there would be rungs without end.
+const ETA: RangeInclusive<u64> = 2..=1 << 16;
+/// Steps of a mean.
+const WINDOWS: RangeInclusive<usize> = 1..=WINDOW;
+
 /// The `[early-stop]` table: which rules, and their numbers.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
@@ -183,12 +190,12 @@ impl EarlyStop {
             unit: s.choice("unit", default.unit, &[("steps", Unit::Steps), ("tokens", Unit::Tokens)])?,
             grace: s.count("grace", default.grace, 0..=u64::MAX)?,
             min_trials: s.size("min-trials", default.min_trials, 1..=usize::MAX)?,
-            eta: s.count("eta", default.eta, 2..=1 << 16)?,
+            eta: s.count("eta", default.eta, ETA)?,
             first_rung: s.count("first-rung", default.first_rung, 1..=u64::MAX)?,
             patience: s.size("patience", default.patience, 1..=usize::MAX)?,
             min_delta: s.number("min-delta", default.min_delta, "a number, at least 0", |x| x >= 0.0)?,
             factor: s.number("factor", default.factor, "a number above 1", |x| x > 1.0)?,
-            window: s.size("window", default.window, 1..=WINDOW)?,
+            window: s.size("window", default.window, WINDOWS)?,
             rules: rules.clone(),
         };
         if let Some(rule) = chosen().find(|rule| rule.rungs && made.first_rung == 0) {
@@ -196,6 +203,11 @@ impl EarlyStop {
             return Err(Error::config("first-rung", format!("is missing, and `{}` needs it", rule.name), hint));
         }
         Ok(made)
+    }
+
+    /// Whether what was read as state can have been written.
+    pub(super) fn is_sound(&self) -> bool {
+        ETA.contains(&self.eta) && WINDOWS.contains(&self.window)
     }
 
     /// The rules that apply, in the table's order.

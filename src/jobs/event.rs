@@ -4,6 +4,7 @@ use serde::{Deserialize, Serialize};
 
 use super::exact;
 use super::job::{JobId, MicroBatch};
+use super::scheduler::MANY;
 
 /// A job's part of a fused step that was taken.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
@@ -73,6 +74,19 @@ pub enum Event {
 }
 
 impl Event {
+    /// Whether one that was read can have happened.
+    pub(crate) fn is_sound(&self) -> bool {
+        let possible = |next: &MicroBatch, counts: &[u64]| next.is_sound() && counts.iter().all(|count| *count < MANY);
+        match self {
+            Self::Stepped { passes, .. } => {
+                let rows = passes.iter().try_fold(0u64, |sum, pass| sum.checked_add(pass.rows));
+                rows.is_some_and(|rows| rows < MANY) && passes.iter().all(|pass| possible(&pass.next, &[pass.rows, pass.left]))
+            }
+            Self::Resized { left, max_rows, next, .. } => possible(next, &[*left, *max_rows]),
+            Self::Evaluated { .. } | Self::Failed { .. } | Self::OutOfMemory | Self::Request { .. } => true,
+        }
+    }
+
     /// The jobs that it is about.
     pub(crate) fn jobs(&self) -> Vec<JobId> {
         match self {

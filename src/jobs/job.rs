@@ -3,6 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::curve::Curve;
+use super::scheduler::MANY;
 use super::state::Status;
 
 /// A job, by its place in the order of arrival.
@@ -18,6 +19,16 @@ pub struct MicroBatch {
     pub documents: u64,
     /// Tokens of the longest of them.
     pub longest: u64,
+}
+
+/// Most of anything in a micro-batch: the most rows that settings allow.
+const MOST: u64 = 1 << 24;
+
+impl MicroBatch {
+    /// Whether one that was read can be.
+    pub(super) fn is_sound(&self) -> bool {
+        [self.rows, self.documents, self.longest].into_iter().all(|count| count <= MOST)
+    }
 }
 
 /// A job as it arrives.
@@ -89,6 +100,13 @@ impl Job {
             awaited: false,
             curve: Curve::default(),
         }
+    }
+
+    /// Whether one that was read can be at this step boundary.
+    pub(super) fn is_before(&self, boundary: u64) -> bool {
+        let counts =
+            [self.served, self.passes, self.resident, self.steps, self.tokens, self.spec.left, self.spec.max_rows, self.curve.steps()];
+        self.arrived <= boundary && self.last_taken <= boundary && counts.into_iter().all(|count| count < MANY) && self.spec.next.is_sound()
     }
 
     /// Rows to go, as far as one can know: micro-batches to go, of the mean size so far.

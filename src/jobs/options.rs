@@ -1,5 +1,7 @@
 //! The scheduler's own settings.
 
+use std::ops::RangeInclusive;
+
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
@@ -46,6 +48,12 @@ impl Default for Options {
     }
 }
 
+const STEP_TOKENS: RangeInclusive<u64> = 1..=1 << 24;
+const STEP_JOBS: RangeInclusive<usize> = 1..=1 << 16;
+const SPARE_JOBS: RangeInclusive<u64> = 0..=1 << 16;
+const AGEING: RangeInclusive<u64> = 1..=1 << 40;
+const GAP: RangeInclusive<u64> = 0..=1 << 40;
+
 /// Keys of a jobs file that [`Options::read`] reads.
 pub const KEYS: &[&str] = &["policy", "memory", "step-tokens", "step-jobs", "spare-jobs", "ageing", "gap", "early-stop"];
 
@@ -65,12 +73,19 @@ impl Options {
         Ok(Self {
             policy,
             memory: s.bytes("memory")?,
-            step_tokens: s.count("step-tokens", default.step_tokens, 1..=1 << 24)?,
-            step_jobs: s.size("step-jobs", default.step_jobs, 1..=1 << 16)?,
-            spare_jobs: s.count_or_none("spare-jobs", 0..=1 << 16)?.map(|n| n as usize),
-            ageing: s.count("ageing", default.ageing, 1..=1 << 40)?,
-            gap: s.count("gap", default.gap, 0..=1 << 40)?,
+            step_tokens: s.count("step-tokens", default.step_tokens, STEP_TOKENS)?,
+            step_jobs: s.size("step-jobs", default.step_jobs, STEP_JOBS)?,
+            spare_jobs: s.count_or_none("spare-jobs", SPARE_JOBS)?.map(|n| n as usize),
+            ageing: s.count("ageing", default.ageing, AGEING)?,
+            gap: s.count("gap", default.gap, GAP)?,
             early_stop,
         })
+    }
+
+    /// Whether what was read as state can have been written.
+    pub(crate) fn is_sound(&self) -> bool {
+        let counts = STEP_TOKENS.contains(&self.step_tokens) && AGEING.contains(&self.ageing) && GAP.contains(&self.gap);
+        let spare = self.spare_jobs.is_none_or(|jobs| SPARE_JOBS.contains(&(jobs as u64)));
+        counts && spare && STEP_JOBS.contains(&self.step_jobs) && self.early_stop.is_sound()
     }
 }

@@ -165,7 +165,7 @@ fn pick_min_pad(options: &Options, jobs: &[&Job], _: u64) -> Vec<usize> {
     sorted.sort_by_key(|i| (Reverse(jobs[*i].spec.next.longest), jobs[*i].id));
     let length = |i: &usize| jobs[*i].spec.next.longest;
     // All documents are padded to the longest.
-    let padded = |window: &[usize]| window.iter().map(|i| jobs[*i].spec.next.documents).sum::<u64>() * length(&window[0]);
+    let padded = |window: &[usize]| window.iter().map(|i| jobs[*i].spec.next.documents).sum::<u64>().saturating_mul(length(&window[0]));
     for n in (1..=options.step_jobs.min(sorted.len())).rev() {
         let fitting = sorted.windows(n).filter(|window| n == 1 || padded(window) <= options.step_tokens);
         let cost = |window: &&[usize]| window.iter().map(|i| length(&window[0]) - length(i)).sum::<u64>();

@@ -18,6 +18,9 @@ use super::rungs;
 use super::state::{Pause, State};
 use crate::{Error, Result};
 
+/// Steps, rows and tokens of all runs that were or will be.
+pub(super) const MANY: u64 = 1 << 62;
+
 /// All jobs of a run and where they stand. See the example in [`crate::jobs`].
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Scheduler {
@@ -100,11 +103,12 @@ impl Scheduler {
         Ok(id)
     }
 
-    /// Whether what was read can have been written: places and names are those of the jobs.
+    /// Whether what was read can have been written: places and names are those of the jobs, and no count is near the end of its type.
     pub(crate) fn is_sound(&self) -> bool {
         let in_order = self.jobs.iter().enumerate().all(|(i, job)| job.id.0 as usize == i);
         let named = |job: &Job| names::check(&job.spec.name).is_ok() && self.names.get(&names::folded(&job.spec.name)) == Some(&job.id);
-        in_order && self.names.len() == self.jobs.len() && self.jobs.iter().all(named)
+        let named = in_order && self.names.len() == self.jobs.len() && self.jobs.iter().all(named);
+        named && self.options.is_sound() && self.boundary < MANY && self.jobs.iter().all(|job| job.is_before(self.boundary))
     }
 
     /// The settings.

@@ -21,6 +21,7 @@ pub use decode::{DECODE, DECODE_LANES, DECODE_MERGE, decode, decode_candidates, 
 pub use documents::Document;
 pub use twin::{Visible, attention_backward_twin, attention_twin, decode_twin};
 
+use super::MOST_FLOPS;
 use crate::gpu::{Access, Dispatch, KernelSpec, Recorder, Tensor, Variant, grid_1d};
 
 const R: Access = Access::Read;
@@ -61,8 +62,6 @@ pub const LANES_DKV: KernelSpec =
 pub const DELTA: KernelSpec =
     KernelSpec { name: "attention_delta", source: include_str!("../../shaders/attention_delta.wgsl"), bindings: &[IN, IN, IN, RW] };
 
-/// Operations of a dispatch at most, on average over the parts of a pass: a tenth of a second where a GPU does 0.1 TFLOP/s.
-const MOST_FLOPS: u64 = 10_000_000_000;
 /// Parts of a pass at most: each is a dispatch with parameters of its own.
 const MOST_PARTS: u32 = 2048;
 /// Rows of the usual tile on a GPU: more parts than tiles would be empty.
@@ -120,8 +119,7 @@ impl AttentionShape {
         2 * products * rows * seen * u64::from(self.heads) * u64::from(self.head_dim)
     }
 
-    /// Dispatches that a pass is recorded in, so that none is longer than `MOST_FLOPS` on average: a pass over tens of thousands of rows would keep a
-    /// GPU busy for seconds, which its watchdog or a browser ends.
+    /// Dispatches that a pass is recorded in, so that none is longer than `MOST_FLOPS` on average.
     pub fn parts(&self, pass: Pass) -> u32 {
         (self.flops(pass.products()).div_ceil(MOST_FLOPS) as u32).clamp(1, MOST_PARTS.min(self.rows.div_ceil(USUAL_TILE)))
     }

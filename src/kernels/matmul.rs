@@ -1,6 +1,9 @@
 //! Products with a frozen matrix in any stored format: `y = x Wᵀ` and its input gradient `dx = dy W`. Weights are dequantised inside the
 //! kernels, each once per tile of rows; there is never a dense copy and never a loop over tokens. Accumulation is f32.
 
+use std::ops::Range;
+
+use super::MOST_FLOPS;
 use super::matrix::{Matrix, Params, Part};
 use super::matvec::{self, MATVEC};
 use super::real::Real;
@@ -14,6 +17,9 @@ pub const MATMUL: KernelSpec = KernelSpec { name: "matmul", source: include_str!
 /// Workgroup-memory tiles: x, w, y.
 pub const MATMUL_TILE: KernelSpec =
     KernelSpec { name: "matmul_tile", source: include_str!("../../shaders/matmul_tile.wgsl"), bindings: BINDINGS };
+
+/// Rows of the tallest tile.
+const TALLEST_TILE: usize = 64;
 
 /// Invocations of a register-tile workgroup: few, since each owns eight columns.
 const LANES: usize = 32;
@@ -93,8 +99,22 @@ fn record(
     part: &Part,
     accumulate: bool,
 ) {
-    let what = product(label, direction, (x, y), t, w, part);
-    rec.dispatch_tuned(key(direction, t, w, part, accumulate), candidates(rec, direction, t, w, part, accumulate), what);
+    let rows = rows_at_once(t, w, part);
+    let key =
+        if rows < t { format!("{} of t{t}", key(direction, rows, w, part, accumulate)) } else { key(direction, t, w, part, accumulate) };
+    let ways = candidates(rec, direction, rows, w, part, accumulate);
+    for first in (0..t).step_by(rows.max(1)) {
+        let what = product_of_rows(label, direction, (x, y), t, first..(first + rows).min(t), w, part);
+        rec.dispatch_tuned(key.clone(), ways.clone(), what);
+    }
+}
+
+/// Rows of x that one dispatch multiplies with a part of W: all, or as many as take `MOST_FLOPS`. They are whole tiles, so that bits do not depend
+/// on it.
+fn rows_at_once(t: usize, w: &Matrix, part: &Part) -> usize {
+    let of_a_row = 2 * part.rows as u64 * w.cols as u64;
+    let most = (MOST_FLOPS / of_a_row.max(1)) as usize;
+    if t <= most { t } else { t.div_ceil(t.div_ceil(most.max(1))).next_multiple_of(TALLEST_TILE).min(t) }
 }
 
 /// The dispatch of one part, for any form: `x` and `y` are dy and dx for [`Direction::Backward`].
@@ -102,6 +122,22 @@ fn record(
 /// # Panics
 /// If a tensor is too small: a bug in a recording.
 pub fn product(label: &str, direction: Direction, (x, y): (Rows, Rows), t: usize, w: &Matrix, part: &Part) -> Dispatch {
+    product_of_rows(label, direction, (x, y), t, 0..t, w, part)
+}
+
+/// As [`product`] for the rows `rows` of `t`, which begin at a multiple of `TALLEST_TILE`.
+///
+/// # Panics
+/// As [`product`].
+pub fn product_of_rows(
+    label: &str,
+    direction: Direction,
+    (x, y): (Rows, Rows),
+    t: usize,
+    rows: Range<usize>,
+    w: &Matrix,
+    part: &Part,
+) -> Dispatch {
     let (inputs, outputs) = direction.widths(w);
     let (ldx, ldy) = (x.stride, y.stride);
     assert!(ldx >= inputs && ldy >= outputs, "{label}: rows of {inputs} and {outputs} overlap at strides of {ldx} and {ldy}");
@@ -110,17 +146,18 @@ pub fn product(label: &str, direction: Direction, (x, y): (Rows, Rows), t: usize
     let forward = direction == Direction::Forward;
     assert!(fits(x, !forward) && fits(y, forward), "{label}: {t} rows of {ldx} and {ldy} do not fit the tensors");
     let params = Params {
-        t: t as u32,
+        t: rows.end as u32,
         n: part.rows as u32,
         k: w.cols as u32,
         ldx: ldx as u32,
         ldy: ldy as u32,
         offset: part.row_start as u32,
         rows: w.rows as u32,
-        pad: 0,
+        first: rows.start as u32,
         members: w.places(t),
     };
-    Dispatch::new(label, &params, &[x.tensor, part.tensor, y.tensor], 2 * (t * part.rows * w.cols) as u64)
+    let own = rows.len() * (ldx + ldy) + part.tensor.len as usize;
+    Dispatch::new(label, &params, &[x.tensor, part.tensor, y.tensor], 2 * (rows.len() * part.rows * w.cols) as u64).touching(own)
 }
 
 /// Names a tunable case: direction, format, sizes, members, whether it adds.

@@ -89,7 +89,7 @@ impl Matrix {
 #[repr(C)]
 #[derive(Debug, Clone, Copy, bytemuck::Pod, bytemuck::Zeroable)]
 pub(super) struct Params {
-    /// Rows of x and y.
+    /// End of the rows of x and y that are multiplied.
     pub t: u32,
     /// Rows of this part.
     pub n: u32,
@@ -103,8 +103,8 @@ pub(super) struct Params {
     pub offset: u32,
     /// Rows of the whole matrix.
     pub rows: u32,
-    /// Zero.
-    pub pad: u32,
+    /// The first of these rows: a multiple of the tiles' heights.
+    pub first: u32,
     /// [`Matrix::places`].
     pub members: [u32; 4],
 }

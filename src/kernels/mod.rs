@@ -26,12 +26,18 @@ pub mod samples;
 
 use crate::gpu::KernelSpec;
 
+/// Operations of a dispatch, about: a tenth of a second where a GPU does 0.1 TFLOP/s. One that keeps a GPU busy for seconds is ended by its
+/// watchdog, or by a browser.
+pub(crate) const MOST_FLOPS: u64 = 10_000_000_000;
+
 /// Every kernel of the crate, for `weblora shaders`, for validation and for the tests' completeness check.
 pub const KERNELS: &[&KernelSpec] = &[
     &matmul::MATMUL,
     &matmul::MATMUL_TILE,
     &matvec::MATVEC,
     &embed::EMBED,
+    &embed::OWN,
+    &embed::OWN_GRADIENT,
     &attention::TILE_FORWARD,
     &attention::TILE_DQ,
     &attention::TILE_DKV,

@@ -182,6 +182,9 @@ fn record_rows(rec: &mut Recorder, store: &mut Store, d: usize) {
     norm::backward(rec, "sample", x, own, column, y, z, false);
     norm::backward(rec, "sample", x, own, column, y, z, true);
     norm::own_gradient(rec, "sample", x, own, column, y);
+    let own = embed::OwnEmbeddings { row_job: list, table, values, grads, vocab: d, jobs: 1 };
+    embed::add_own(rec, "sample", list, own, d, x);
+    embed::own_gradient(rec, "sample", list, own, jobs, d, x);
     let table = tensor(store, t * d);
     rope::rotate(rec, "sample", table, list, x, 2, 32, Turn::Forward);
     elementwise::swiglu(rec, "sample", x, y, z);

@@ -86,7 +86,7 @@ impl Decoder {
         let logits = store.declare("logits", Class::Io, model.config.vocab_size)?;
         let mut stages = Vec::new();
         for count in [PREFILL, 1] {
-            let inputs = Inputs::declare(store, count)?;
+            let inputs = Inputs::declare(store, count, false)?;
             let adapters = adapters.map(|a| a.for_inference(store, inputs.row_job)).transpose()?;
             stages.push((inputs, adapters));
         }
@@ -193,7 +193,7 @@ fn record(rec: &mut Recorder, model: &Llama, adapters: Option<&AdapterPool>, inp
     if let Some(adapters) = adapters {
         adapters.record_derived(rec);
     }
-    let mut x = model.embed(rec, inputs);
+    let mut x = model.embed(rec, adapters, inputs);
     for layer in 0..model.config.num_hidden_layers {
         x = rec.scoped(format!("layers.{layer}"), |rec| {
             let out = rec.transient("out", inputs.rows * d);

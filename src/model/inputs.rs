@@ -3,6 +3,7 @@
 use crate::Result;
 use crate::gpu::{Class, Gpu, Store, Tensor};
 use crate::kernels::attention::documents::{self, Document};
+use crate::kernels::embed;
 use crate::kernels::preference::{self, Pair};
 
 /// Tensors of a packed batch of `rows` tokens.
@@ -20,6 +21,8 @@ pub struct Inputs {
     pub row_job: Tensor,
     /// `[T]` u32: rows that predict a target, first; the rest is padding.
     pub loss_rows: Tensor,
+    /// `[T, 2]` u32: rows by job and token ([`embed::order`]), for the gradients of embeddings; `None` where none train.
+    pub order: Option<Tensor>,
     /// `[T]` i32: what each of `loss_rows` must predict, −1 in the padding.
     pub targets: Tensor,
     /// `[T]` u32: job of each of `loss_rows`.
@@ -110,11 +113,11 @@ fn documents_of(doc_start: &[u32]) -> Vec<Document> {
 }
 
 impl Inputs {
-    /// Declares the tensors.
+    /// Declares the tensors; those for the gradients of embeddings where these train.
     ///
     /// # Errors
     /// [`crate::Error::Limit`] for a batch past 32-bit addressing.
-    pub fn declare(store: &mut Store, rows: usize) -> Result<Inputs> {
+    pub fn declare(store: &mut Store, rows: usize, embeddings: bool) -> Result<Inputs> {
         let mut tensor = |label: &str, len: usize| store.declare(format!("inputs.{label}"), Class::Io, len);
         Ok(Inputs {
             rows,
@@ -122,6 +125,7 @@ impl Inputs {
             positions: tensor("positions", rows)?,
             documents: tensor("documents", documents::table_words(rows))?,
             row_job: tensor("row_job", rows)?,
+            order: embeddings.then(|| tensor("order", 2 * rows)).transpose()?,
             loss_rows: tensor("loss_rows", rows)?,
             targets: tensor("targets", rows)?,
             loss_jobs: tensor("loss_jobs", rows)?,
@@ -140,6 +144,7 @@ impl Inputs {
             positions: of(self.positions),
             documents: self.documents.slice(0..documents::table_words(rows)),
             row_job: of(self.row_job),
+            order: self.order.map(of),
             loss_rows: of(self.loss_rows),
             targets: of(self.targets),
             loss_jobs: of(self.loss_jobs),
@@ -167,6 +172,9 @@ impl Inputs {
         store.write(gpu, self.positions, &batch.positions)?;
         store.write(gpu, self.documents, &documents::table(&batch.documents))?;
         store.write(gpu, self.row_job, &batch.row_job)?;
+        if let Some(order) = self.order {
+            store.write(gpu, order, &embed::order(&batch.tokens, &batch.row_job))?;
+        }
         store.write(gpu, self.loss_rows, &padded(&batch.loss_rows))?;
         let jobs: Vec<u32> = batch.loss_rows.iter().map(|row| batch.row_job[*row as usize]).collect();
         store.write(gpu, self.loss_jobs, &padded(&jobs))?;

@@ -70,9 +70,12 @@ impl Llama {
         Block { layer, config: &self.config, weights: &self.weights.layers[layer], adapters, inputs, rope, training: false }
     }
 
-    pub(super) fn embed(&self, rec: &mut Recorder, inputs: &Inputs) -> Tensor {
+    pub(super) fn embed(&self, rec: &mut Recorder, adapters: Option<&AdapterPool>, inputs: &Inputs) -> Tensor {
         let x = rec.transient("embed_tokens", inputs.rows * self.config.hidden_size);
         embed::gather(rec, "embed_tokens", inputs.tokens, &self.weights.embed_tokens, x);
+        if let Some(own) = adapters.and_then(AdapterPool::own_embeddings) {
+            embed::add_own(rec, "embed_tokens.own", inputs.tokens, own, self.config.hidden_size, x);
+        }
         x
     }
 
@@ -84,7 +87,7 @@ impl Llama {
 
     /// Records the blocks and returns what enters the final norm, `[t, d]`.
     pub fn hidden(&self, rec: &mut Recorder, adapters: Option<&AdapterPool>, inputs: &Inputs) -> Tensor {
-        let mut x = self.embed(rec, inputs);
+        let mut x = self.embed(rec, adapters, inputs);
         for layer in 0..self.config.num_hidden_layers {
             x = rec.scoped(format!("layers.{layer}"), |rec| {
                 let out = rec.transient("out", inputs.rows * self.config.hidden_size);
@@ -98,8 +101,9 @@ impl Llama {
     /// Records the loss and the gradients of every trainable parameter; gradients are added to what is there.
     pub fn record_train(&self, rec: &mut Recorder, adapters: &AdapterPool, inputs: &Inputs, recompute: Recompute) {
         let d = self.config.hidden_size;
+        let embeddings = adapters.own_embeddings().zip(inputs.order);
         let lowest = adapters.lowest_layer().unwrap_or(self.config.num_hidden_layers);
-        let mut x = self.embed(rec, inputs);
+        let mut x = self.embed(rec, Some(adapters), inputs);
         let mut kept: Vec<(Tensor, Option<Saved>)> = Vec::new();
         for layer in 0..self.config.num_hidden_layers {
             let saved = rec.scoped(format!("layers.{layer}"), |rec| {
@@ -118,8 +122,11 @@ impl Llama {
                 let block = self.training_block(layer, adapters, inputs);
                 let (x, saved) = kept[layer];
                 let saved = saved.unwrap_or_else(|| rec.scoped("again", |rec| block.forward(rec, x, None)));
-                block.backward(rec, saved, dx, layer > lowest);
+                block.backward(rec, saved, dx, layer > lowest || embeddings.is_some());
             });
+        }
+        if let Some((own, order)) = embeddings {
+            embed::own_gradient(rec, "embed_tokens.gradient", inputs.tokens, own, order, d, dx);
         }
     }
 }

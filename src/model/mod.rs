@@ -3,7 +3,7 @@
 pub mod base;
 pub mod block;
 pub mod decoder;
-mod ffn;
+pub mod ffn;
 pub mod head;
 pub mod inputs;
 pub mod linear;

@@ -183,7 +183,8 @@ impl<'a> Builder<'a> {
         let (written, rest) = std::mem::take(&mut self.unknown_tokens).into_iter().partition(|token| text.contains(token.as_str()));
         self.unknown_tokens = rest;
         self.report.unknown_tokens.extend::<Vec<String>>(written);
-        self.note(row, &talk, &told);
+        let within = within_token(&told.rendered, &pieces);
+        self.note(row, &talk, &told, &within);
         Ok(example)
     }
 
@@ -225,7 +226,7 @@ impl<'a> Builder<'a> {
     }
 
     /// Counts what happened to a conversation, and says what is worth a look.
-    fn note(&mut self, row: usize, talk: &Conversation, told: &Told) {
+    fn note(&mut self, row: usize, talk: &Conversation, told: &Told, within_token: &[usize]) {
         let (report, rendered) = (&mut self.report, &told.rendered);
         let notes = self.notes.entry(row).or_default();
         let mut say = |note: &str| notes.push(note.to_owned());
@@ -264,6 +265,9 @@ impl<'a> Builder<'a> {
             if rendered.other_prompt.contains(&k) || turn > first_kept {
                 report.other_prompt.add(row, || format!("message {}", turn + 1));
                 say(&format!("message {} stands behind another prompt than generation gives", turn + 1));
+            } else if within_token.contains(&k) {
+                report.within_token.add(row, || format!("message {}", turn + 1));
+                say(&format!("message {} begins within a token", turn + 1));
             }
         }
         if notes.is_empty() {
@@ -278,6 +282,15 @@ impl<'a> Builder<'a> {
             other => other,
         }
     }
+}
+
+/// Those of the spans, by index, whose first token begins in the prompt before them.
+fn within_token(rendered: &Rendered, pieces: &[(u32, Range<usize>)]) -> Vec<usize> {
+    let begins_before = |span: &Range<usize>| {
+        let first = pieces.partition_point(|(_, piece)| piece.end <= span.start);
+        pieces.get(first).is_some_and(|(_, piece)| piece.start < span.start && span.start < span.end)
+    };
+    (0..rendered.spans.len()).filter(|k| begins_before(&rendered.spans[*k])).collect()
 }
 
 /// A conversation as the template told it.

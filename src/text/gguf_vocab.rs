@@ -116,7 +116,7 @@ fn byte_level(file: &str, meta: &GgufTokenizer) -> Result<Tokenizer> {
         let problem = format!(
             "`tokenizer.ggml.merges` is absent or empty, so no text can become token {id} ({token:?}) and every byte would be a token"
         );
-        return Err(Error::format(file, problem, HINT));
+        return Err(Error::format(file, problem, "download or convert it again, or give the model's tokenizer.json with --tokenizer"));
     }
     let mut merges = Vec::with_capacity(meta.merges.len());
     for (rank, merge) in meta.merges.iter().enumerate() {

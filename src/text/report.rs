@@ -60,6 +60,8 @@ pub struct DataReport {
     pub lost_calls: Noted,
     /// Trained turns behind another prompt than generation gives.
     pub other_prompt: Noted,
+    /// Trained turns that begin within a token, of which generation gives the beginning as the end of its prompt.
+    pub within_token: Noted,
     /// Keys that look as if they were to leave something out of training, and the first row that has them.
     pub look_alikes: BTreeMap<String, usize>,
     /// Control tokens that the chat template spells and the vocabulary does not have.
@@ -96,6 +98,11 @@ impl DataReport {
             &self.other_prompt,
             "are trained behind another prompt than generation gives",
             "their answers may not come when asked for; another --chat-template may write both alike",
+        ));
+        all.extend(noted(
+            &self.within_token,
+            "begin within a token, so that generation gives the end of the prompt in other tokens",
+            "their answers may not come when asked for; a --chat-template whose prompt has no space at its end, say, keeps them apart",
         ));
         for (key, row) in &self.look_alikes {
             all.push(format!(

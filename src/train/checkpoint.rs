@@ -62,6 +62,9 @@ pub struct State {
     /// Kernel choices that the run's bits depend on; checkpoints of earlier versions do not have them.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub kernels: Option<KernelChoices>,
+    /// The tokens whose embeddings train, ascending.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub embedding_tokens: Vec<u32>,
 }
 
 /// An optimizer step of which some micro-batches are done. `cursor` is where the step began: its micro-batches are drawn again from there.

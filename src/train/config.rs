@@ -254,7 +254,8 @@ impl TrainConfig {
             warnings.push(format!("the learning rate {:e} is far {far} what adapters are trained with (1e-5 to 1e-2): {end}", self.lr));
         }
         let warmup = self.warmup.steps(total);
-        if warmup >= total && total > 1 {
+        // A share of one step is that step.
+        if warmup >= total.max(2) {
             warnings.push(format!(
                 "the warm-up of {warmup} steps is not shorter than the run of {total}: the full learning rate is never reached"
             ));

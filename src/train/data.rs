@@ -73,6 +73,11 @@ impl TrainData {
         rows.map(|row| row.tokens.as_slice()).try_for_each(|tokens| check_tokens(tokens, model))
     }
 
+    /// The tokens of the rows to train on, each as often as it occurs.
+    pub fn tokens(&self) -> impl Iterator<Item = u32> {
+        self.train.iter().flat_map(Example::documents).flat_map(|row| row.tokens.iter().copied())
+    }
+
     /// Whether there is more than one task to tell apart.
     pub fn is_mixture(&self) -> bool {
         self.tasks.len() > 1

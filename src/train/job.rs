@@ -114,7 +114,8 @@ impl Job {
     ///
     /// # Errors
     /// Unusable data; a chain that does not fit the run's length.
-    pub fn new(config: TrainConfig, data: TrainData, layout: AdapterLayout, rows: usize, base: BaseIdentity) -> Result<Job> {
+    pub fn new(mut config: TrainConfig, data: TrainData, layout: AdapterLayout, rows: usize, base: BaseIdentity) -> Result<Job> {
+        config.adapter.tokens = layout.embeddings.as_ref().map(|own| own.tokens.clone()).unwrap_or_default();
         let packer = data.packer(&config, rows)?;
         let passes = Passes::new(&config, &packer)?;
         let total = passes.steps;
@@ -348,6 +349,7 @@ impl Job {
                 by_task: step.by_task.clone(),
             }),
             kernels: Some(kernels.clone()),
+            embedding_tokens: self.config.adapter.tokens.to_vec(),
         };
         checkpoint::write(&state, &self.layout.params, buffers)
     }

@@ -61,6 +61,7 @@ pub const KEYS: &[Key] = &[
     Key { key: "alpha-pattern", kind: Kind::Patterns, default: "null", help: "Another alpha for the layers that a name or regular expression covers" },
     number("dropout", 0.0, 1.0, "0", "Probability that an element of an adapter's input is dropped"),
     switch("train-norms", "false", "Train the weights of all norms too, as LongLoRA does; without weight decay"),
+    switch("train-embeddings", "false", "Train the embeddings of the rows' tokens too; a tied head stays the base's; without weight decay"),
     count("steps", 1, MANY, "null", "Optimizer steps; excludes epochs"),
     count("epochs", 1, MANY, "null", "Passes over the rows; without it and without steps one, or more where the rows are few: at least 60 steps"),
     count("batch", 1, ROWS, "4", "Sequences in a micro-batch: batch x seq tokens, which short rows share; batch-rows where that is given"),

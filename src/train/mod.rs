@@ -6,6 +6,7 @@ pub mod checkpoint;
 pub mod config;
 pub mod context;
 pub mod data;
+pub mod embeddings;
 pub mod evaluate;
 pub mod events;
 pub mod fleet;

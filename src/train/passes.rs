@@ -110,10 +110,14 @@ impl Passes {
     }
 }
 
-/// A number as people write it: whole, or with one digit after the point where it is small.
+/// A number as people write it: whole, with one digit after the point where it is small, or with two that count where it is smaller still.
 fn number(x: f64) -> String {
-    let short = if x < 100.0 { format!("{x:.1}") } else { format!("{x:.0}") };
-    short.strip_suffix(".0").unwrap_or(&short).to_owned()
+    let short = match x {
+        x if x >= 100.0 => format!("{x:.0}"),
+        x if x < 0.1 && x > 0.0 => format!("{x:.*}", (1.0 - x.log10().floor()).min(12.0) as usize),
+        x => format!("{x:.1}"),
+    };
+    if short.contains('.') { short.trim_end_matches('0').trim_end_matches('.').to_owned() } else { short }
 }
 
 #[cfg(test)]
@@ -147,6 +151,24 @@ mod tests {
         assert_eq!((many.steps, many.epochs, many.warnings()), (200, 1.0, vec![]));
         let accumulated = passes(json!({"grad-accum": 4}), 4000, 100).expect("counted");
         assert_eq!((accumulated.steps, accumulated.epochs), (100, 2.0));
+    }
+
+    #[test]
+    fn a_small_part_of_an_epoch_is_not_none() {
+        let part = |steps: u64| passes(json!({"steps": steps, "batch-rows": 4}), 480, 30).expect("counted").words();
+        assert!(part(3).ends_with("120 steps an epoch, 0.025 epochs"), "{}", part(3));
+        assert!(part(60).ends_with("0.5 epochs") && part(120).ends_with(", 1 epoch") && part(1).ends_with("0.0083 epochs"));
+    }
+
+    #[test]
+    fn a_warm_up_that_the_run_does_not_reach_is_told() {
+        let warned = |warmup: f64, total: u64| {
+            let settings = json!({ "warmup": warmup });
+            let config = TrainConfig::from_map(settings.as_object().expect("an object")).expect("settings");
+            config.warnings(total).iter().any(|warning| warning.contains("full learning rate"))
+        };
+        assert!(warned(100.0, 1) && warned(100.0, 60));
+        assert!(!warned(0.03, 1) && !warned(0.5, 1) && !warned(5.0, 60));
     }
 
     #[test]

@@ -76,11 +76,16 @@ impl TrainPlan {
     ) -> Result<TrainPlan> {
         let model = config.context.stretch(&file.config)?;
         check_length(config, &model)?;
-        let layout = config.adapter.layout(&model)?;
+        data.map_or(Ok(()), |data| data.check_tokens(&file.config))?;
+        // Without rows any token may occur in them.
+        let adapter = match data {
+            Some(data) => config.adapter.clone().with_tokens(data.tokens()),
+            None => config.adapter.clone().with_tokens(0..model.vocab_size as u32),
+        };
+        let layout = adapter.layout(&model)?;
         let rows = micro_rows(config, data);
         let mut passes = None;
         if let Some(data) = data {
-            data.check_tokens(&file.config)?;
             let packer = data.packer(config, rows)?;
             let steps = passes.insert(Passes::new(config, &packer)?).steps;
             if let Some(chain) = config.adapter.chain()? {

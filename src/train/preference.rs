@@ -78,12 +78,12 @@ impl Dpo {
         }
         let wrong = |problem: &str, hint: &'static str| Err(Error::config("dpo-reference", problem.to_owned(), hint));
         let links = config.chain()?.map_or(0, |chain| chain.inherited.len());
-        match (links, config.train_norms) {
+        match (links, config.train_norms || config.train_embeddings) {
             (0, _) => wrong(
                 "is start, but the run goes on from no links",
                 "give --method cola --init-adapter DIR: DIR stays frozen, a new link trains",
             ),
-            (_, true) => wrong("is start, but norms train in place", "leave out --train-norms, or hold the run to the base"),
+            (_, true) => wrong("is start, but norms or embeddings train in place", "leave those out, or hold the run to the base"),
             (links, false) => Ok(links),
         }
     }

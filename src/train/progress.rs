@@ -89,9 +89,11 @@ impl Progress {
         Due { evaluate: held_out && (finished || every(config.eval_every)), checkpoint: finished || every(config.save_every), finished }
     }
 
-    /// Takes note of a training step's loss.
-    pub fn stepped(&mut self, loss: f64) {
-        self.trend = Some(Trend::after(self.trend, loss as f32));
+    /// Takes note of a training step's loss. True where it speaks for the parameters that it was computed with: what an update did shows in the very
+    /// next loss, long before the mean has risen.
+    pub fn stepped(&mut self, loss: f64) -> bool {
+        let before = self.trend.replace(Trend::after(self.trend, loss as f32));
+        !self.diverges() && before.is_none_or(|before| loss as f32 <= before.mean + RISE)
     }
 
     /// Whether the training loss has risen so far that the run is better taken up from before that.
@@ -159,6 +161,19 @@ mod tests {
         // A first update that destroys everything is seen at once, whatever comes after; rows of different difficulty are not that.
         assert_eq!(ends(&mut [1.0, 60.0, 60.0, 60.0].into_iter()), [false, true, true, true]);
         assert!(!ends(&mut [0.7, 7.8, 0.3, 6.0].into_iter().cycle().take(10)).contains(&true));
+    }
+
+    #[test]
+    fn a_loss_speaks_for_the_parameters_that_it_was_computed_with() {
+        let sound = |losses: &[f64]| {
+            let mut progress = Progress::default();
+            losses.iter().map(|loss| progress.stepped(*loss)).collect::<Vec<_>>()
+        };
+        // The first update destroyed the adapter, which the mean does not show yet.
+        assert_eq!(sound(&[0.46, 8.74, 9.1]), [true, false, false]);
+        assert_eq!(sound(&[2.0, 2.4, 1.9, f64::NAN]), [true, true, true, false]);
+        // Rows of different difficulty: the easy ones speak for it.
+        assert_eq!(sound(&[0.7, 7.8, 0.3, 6.0, 0.4]), [true, false, true, false, true]);
     }
 
     #[test]

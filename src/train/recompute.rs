@@ -67,7 +67,11 @@ pub(super) fn check_memory(planned: &Planned, memory: Option<u64>) -> Result<()>
             what: "the run".into(),
             needed: format!("{bytes} bytes"),
             allowed: format!("{memory} bytes (memory)"),
-            hint: "raise --memory, or use a smaller --batch, --seq or --rank",
+            hint: if planned.adapters.capacity().embeddings {
+                "raise --memory, leave out --train-embeddings, or use a smaller --batch, --seq or --rank"
+            } else {
+                "raise --memory, or use a smaller --batch, --seq or --rank"
+            },
         }),
         _ => Ok(()),
     }

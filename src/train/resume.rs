@@ -53,6 +53,10 @@ pub(super) fn check(file: &str, state: &State, job: &Job, packer: &Packer) -> Re
         }
         at = (change.step, change.to);
     }
+    if state.embedding_tokens != *config.adapter.tokens {
+        let (found, own) = (state.embedding_tokens.len(), config.adapter.tokens.len());
+        return Err(refused(format!("it has embeddings of {found} tokens, the run trains others, {own}")));
+    }
     match (&state.chain, &job.chain) {
         (None, None) => Ok(()),
         (Some(saved), Some(run)) => {

@@ -3,6 +3,7 @@
 
 use super::chain::KnotReport;
 use super::config::TrainConfig;
+use super::embeddings;
 use super::events::{Event, StepReport};
 use super::progress::Progress;
 use super::routing::CollapseWatch;
@@ -96,6 +97,8 @@ pub struct After {
     pub best: bool,
     /// The training loss has risen far: what was saved before that is worth more than what is saved now.
     pub diverges: bool,
+    /// The step's loss speaks for what was saved before it.
+    pub sound: bool,
 }
 
 impl Run {
@@ -151,13 +154,13 @@ impl Run {
             tell(Event::Warning { job: Some(self.config.name.clone()), message })?;
         }
         let diverged = self.progress.diverges();
-        self.progress.stepped(report_loss);
+        let sound = self.progress.stepped(report_loss);
         let diverges = self.progress.diverges();
         if diverges && !diverged {
             tell(self.diverging_event())?;
         }
         let due = Progress::due(&self.config, self.done, self.total, self.held_out);
-        let mut after = After { save: due.checkpoint, best: false, diverges };
+        let mut after = After { save: due.checkpoint, best: false, diverges, sound };
         let mut stop = None;
         if due.evaluate
             && let Some(found) = engine.evaluate().await?
@@ -206,7 +209,8 @@ impl Run {
         let slower = trainer.job().lr_changes().last().filter(|change| change.step == self.done);
         let slower = slower.map(|change| format!("the learning rate is {} from here on, it was {}", change.to, change.from));
         let kernels = trainer.job().resumed_kernels().cloned().and_then(|saved| trainer.session().kernels().difference(&saved));
-        let own = trainer.passes().warnings().into_iter().chain(self.config.warnings(self.total));
+        let embeddings = embeddings::warning(trainer.layout(), &trainer.job().model);
+        let own = trainer.passes().warnings().into_iter().chain(self.config.warnings(self.total)).chain(embeddings);
         let warnings = warnings.into_iter().chain(own).chain(trainer.rounding().warning().map(str::to_owned)).chain(slower).chain(kernels);
         let warning = |message| Event::Warning { job: Some(self.config.name.clone()), message };
         std::iter::once(start).chain(warnings.map(warning)).collect()

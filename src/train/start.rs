@@ -1,5 +1,7 @@
 //! What a run takes over from an earlier one: the settings of a checkpoint, the settings and values of an adapter.
 
+use std::sync::Arc;
+
 use serde_json::Value;
 
 use super::config::TrainConfig;
@@ -44,6 +46,8 @@ pub struct Start {
     pub warning: Option<String>,
     /// The values have the norms that the run goes on from; else it begins with the base's.
     pub has_norms: bool,
+    /// The tokens whose embeddings the values have.
+    pub tokens: Arc<[u32]>,
 }
 
 /// An adapter that is only looked at.
@@ -57,7 +61,7 @@ pub struct Unrounded {
 
 impl From<Vec<f32>> for Start {
     fn from(values: Vec<f32>) -> Self {
-        Self { values, links: Vec::new(), unrounded: None, warning: None, has_norms: false }
+        Self { values, links: Vec::new(), unrounded: None, warning: None, has_norms: false, tokens: Arc::default() }
     }
 }
 
@@ -85,6 +89,7 @@ pub fn from_adapter(mut map: Map, folder: Folder<'_>, model: &ModelConfig, base:
     let asked = TrainConfig::from_map(&map)?;
     let warning = adapter.check_base(folder.name, base, asked.strict_base)?;
     let has_norms = !adapter.norms.is_empty();
+    let tokens: Arc<[u32]> = adapter.embeddings.as_ref().map(|own| own.tokens.clone()).unwrap_or_default();
     let is_chain = asked.adapter.chain()?.is_some();
     let mut config_with = |settings: Map| {
         for (key, value) in settings {
@@ -92,12 +97,14 @@ pub fn from_adapter(mut map: Map, folder: Folder<'_>, model: &ModelConfig, base:
                 map.insert(key, value);
             }
         }
-        TrainConfig::from_map(&map)
+        let mut config = TrainConfig::from_map(&map)?;
+        config.adapter = config.adapter.with_tokens(tokens.iter().copied());
+        Ok::<_, Error>(config)
     };
     if !is_chain {
         let config = config_with(adapter.settings())?;
         let values = adapter.to_buffer(folder.name, &config.adapter.layout(model)?)?;
-        return Ok((config, Start { warning, has_norms, ..values.into() }));
+        return Ok((config, Start { warning, has_norms, tokens, ..values.into() }));
     }
     let chain = Chain::read(folder.name, adapter, folder.chain)?;
     let config = config_with(chain.settings())?;
@@ -110,7 +117,7 @@ pub fn from_adapter(mut map: Map, folder: Folder<'_>, model: &ModelConfig, base:
         }
         _ => None,
     };
-    Ok((config, Start { values, links: chain.manifest().links, unrounded, warning, has_norms }))
+    Ok((config, Start { values, links: chain.manifest().links, unrounded, warning, has_norms, tokens }))
 }
 
 /// As [`from_adapter`], for routers and experts: the run has the adapter's method and trains it on.
@@ -185,7 +192,8 @@ pub fn open_adapter(folder: Folder<'_>, model: &ModelConfig, base: &BaseId, stri
 /// # Errors
 /// When it does not fit the model.
 pub fn lay_out(name: &str, adapter: &PeftAdapter, model: &ModelConfig) -> Result<LaidOut> {
-    let layout = AdapterConfig::read(&mut Settings::new(&adapter.settings()))?.layout(model)?;
+    let tokens = adapter.embeddings.iter().flat_map(|own| own.tokens.iter().copied());
+    let layout = AdapterConfig::read(&mut Settings::new(&adapter.settings()))?.with_tokens(tokens).layout(model)?;
     let values = adapter.to_buffer(name, &layout)?;
     Ok((layout, values))
 }

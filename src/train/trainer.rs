@@ -12,7 +12,7 @@ use super::score::HeldOut;
 use super::seat::Seat;
 use super::session::Session;
 use super::start::Start;
-use crate::adapters::{AdapterLayout, initial_buffer, norms};
+use crate::adapters::{AdapterLayout, embeddings, initial_buffer, norms};
 use crate::export::peft::File;
 use crate::formats::ModelFile;
 use crate::gpu::{Gpu, Tuner};
@@ -46,8 +46,9 @@ impl Trainer {
         if measure {
             plan.planned.tune(gpu, tuner).await?;
         }
-        let Start { mut values, links, unrounded, has_norms, .. } =
+        let Start { values, links, unrounded, has_norms, tokens, .. } =
             start.unwrap_or_else(|| initial_buffer(&job.layout.params, job.config.seed).into());
+        let mut values = embeddings::widen(values, &tokens, &job.layout)?;
         plan.planned.load_base(gpu, file, progress).await?;
         let exact = match (&unrounded, &job.chain) {
             (Some(links), Some(chain)) => Some(unrounded_losses(gpu, file, &plan.planned, links, &chain.batch, tuner).await?),

@@ -67,6 +67,10 @@ impl State {
         let unknown = |name: &str| Error::config("format", format!("`{name}` is no format to write"), format!("use one of {}", writable()));
         let format = format.map(|name| quant::by_name(name).filter(|f| f.encode.is_some()).ok_or_else(|| unknown(name))).transpose()?;
         let adapter = Adapter::read(Folder::of(ADAPTER, files)?, Some(&base.file.config))?;
+        if let (Made::GgufAdapter, Some(problem)) = (exporter.makes, adapter.zero_problem()) {
+            let hint = "train it (a learning rate of 0 or no step leaves it so) before it is exported";
+            return Err(Error::Adapter { adapter: ADAPTER.into(), problem, hint });
+        }
         let request = Request { name: ADAPTER, adapter: adapter.subject(), model: Some(&base.file), format };
         let compared = matches!(exporter.makes, Made::GgufAdapter | Made::MixLoraFolder);
         let mut handed = Handed { sink, name: String::new(), kept: compared.then(Vec::new) };

@@ -205,7 +205,7 @@ impl State {
             return Err(error);
         }
         let limits = self.gpu.plan_limits();
-        let mut plan = FleetPlan::new(&base.file, &base.id.hash, base.resident.as_ref(), entries, options, limits, &self.tuner)?;
+        let mut plan = FleetPlan::new(&base.file, &base.id.hash, base.resident.as_ref(), entries, options, limits, &mut self.tuner)?;
         let planned_bytes = plan.planned.footprint().total();
         let (places, spare_bytes) = plan.room();
         self.check_size(planned_bytes)?;
@@ -226,6 +226,7 @@ impl State {
         let (jobs, places) = (fleet.members().len() as u64, places as u64);
         events.insert(0, Event::Jobs { jobs, rows, planned_bytes, places, spare_bytes, adapter: adapter.clone() });
         events.extend(fleet.members().iter().flat_map(|member| member.start_events(adapter.clone())));
+        events.extend(fleet.kernel_warning().map(|message| Event::Warning { job: None, message: message.to_owned() }));
         self.fleet = Some(fleet);
         Ok(events)
     }

@@ -92,6 +92,7 @@ impl State {
         };
         if let Some(saved) = &saved {
             config.check_resume(&saved.state.config)?;
+            config.adapter = config.adapter.with_tokens(saved.state.embedding_tokens.iter().copied());
         }
         if saved.is_none() {
             config.begin_today(&base.tokenizer);
@@ -138,9 +139,10 @@ impl State {
             trainer.job_mut().progress = run.progress;
         }
         let (step, total) = (run.done, run.total);
-        let After { save, best, diverges } = after;
+        let After { save, best, diverges, sound } = after;
+        let (over, events) = (run.is_over(), json!(events));
         Ok(
-            json!({ "events": events, "save": save, "best": best, "diverges": diverges, "over": run.is_over(), "step": step, "total": total }),
+            json!({ "events": events, "save": save, "best": best, "diverges": diverges, "sound": sound, "over": over, "step": step, "total": total }),
         )
     }
 

@@ -16,11 +16,11 @@ use crate::quant::QuantFormat;
 use crate::settings::Map;
 use crate::text::inspect::RowView;
 use crate::text::{DataOptions, Dataset, Example, Tokenizer, read_rows};
-use crate::train::TrainConfig;
 use crate::train::fleet::Fleet;
 use crate::train::recompute::RecomputeChoice;
 use crate::train::session::Session;
 use crate::train::trainer::{TrainData, TrainPlan};
+use crate::train::{TrainConfig, embeddings};
 use crate::{Error, Result, demo};
 
 /// Rows that a preview tokenises at most: enough to warn, quick enough to wait for.
@@ -193,7 +193,8 @@ impl State {
                 "rows": passes.rows, "rowsPerStep": passes.rows_per_step, "tokensPerStep": passes.tokens_per_step,
                 "stepsPerEpoch": passes.steps_per_epoch, "epochs": passes.epochs, "words": passes.words(),
             });
-            answer["warnings"] = passes.warnings().into_iter().chain(config.warnings(passes.steps)).collect::<Vec<_>>().into();
+            let own = embeddings::warning(&plan.layout, &base.file.config);
+            answer["warnings"] = passes.warnings().into_iter().chain(config.warnings(passes.steps)).chain(own).collect::<Vec<_>>().into();
         }
         Ok(answer)
     }

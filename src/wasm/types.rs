@@ -28,7 +28,7 @@ export interface StartOptions {
   resume?: Uint8Array | undefined;
   tune: boolean;
 }
-export interface StepResult { events: TrainEvent[]; save: boolean; best: boolean; diverges: boolean; over: boolean; step: number; total: number }
+export interface StepResult { events: TrainEvent[]; save: boolean; best: boolean; diverges: boolean; sound: boolean; over: boolean; step: number; total: number }
 export interface SavedJob { checkpoint: Uint8Array; curve: string }
 export interface JobsStep { events: JobsEvent[]; kept: { job: string; kind: "best" | "end"; files: AdapterFile[] }[]; wentOn: boolean; over: boolean }
 export type WriteOptions = Omit<GenerateOptions, "signal" | "onProgress" | "onWarning" | "onEnd">;

@@ -38,7 +38,6 @@ fn survives_within(parser: &Parser, limits: Limits) {
 }
 
 /// The other half of every test here: see [`driver::work`].
-/// The other half of every test here: see [`driver::work`].
 #[test]
 fn worker() {
     let mut all = parsers::ALL.to_vec();
@@ -90,6 +89,7 @@ each!(
     forged_checkpoint,
     jobs_file,
     workload,
+    fleet,
     plan,
 );
 

@@ -2,6 +2,7 @@
 
 mod adapters;
 pub mod broken;
+mod fleets;
 mod jobs;
 pub mod large;
 mod models;
@@ -34,6 +35,7 @@ pub static ALL: &[&Parser] = &[
     &plans::PLAN,
     &jobs::JOBS_FILE,
     &jobs::WORKLOAD,
+    &fleets::FLEET,
 ];
 
 /// The parser of that name.

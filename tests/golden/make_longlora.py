@@ -1,10 +1,10 @@
-"""Writes tests/golden/longlora.json and peft_longlora/: shifted sparse attention and trained norms, ten steps and all gradients.
+"""Writes tests/golden/longlora.json and peft_longlora/: shifted sparse attention, trained norms and embeddings, ten steps and all gradients.
 
     python tests/golden/make_longlora.py [PATH/SmolLM2-135M-Instruct.Q4_1.gguf]
 
 On the tiny LLaMA everything is made twice: in float64 by the plain model of scripts/weblora_reference, and in float32 by transformers + PEFT
-(norms as `modules_to_save`, the mask given head by head); the script stops where the two disagree. With the path the curve of SmolLM2 is made
-anew (float32 on the dequantised weights, transformers + PEFT), else it is kept.
+(norms and the embedding as `modules_to_save`, the mask given head by head); the script stops where the two disagree. With the path the curve of
+SmolLM2 is made anew (float32 on the dequantised weights, transformers + PEFT), else it is kept.
 """
 
 import json
@@ -28,6 +28,7 @@ from weblora_reference.torch_llama import masked_loss, packed_layout  # noqa: E4
 from make_tiny_llama import TINY, agree  # noqa: E402
 
 NORMS = ["input_layernorm", "post_attention_layernorm", "norm"]
+EMBEDDING = "embed_tokens"
 CONTEXT, GROUP = 128, 32
 
 
@@ -37,6 +38,7 @@ class LongRun(Run):
 
     group: int | None = None
     train_norms: bool = False
+    train_embeddings: bool = False
 
 
 RUNS = {
@@ -45,6 +47,8 @@ RUNS = {
     "norms": LongRun(train_norms=True, lr=1e-2),
     "group_norms": LongRun(group=8, train_norms=True, lr=1e-2),
     "group_norms_clip_decay": LongRun(group=6, train_norms=True, weight_decay=0.05, clip=0.5, lr=1e-2),
+    "embeddings": LongRun(train_embeddings=True, lr=1e-2),
+    "group_norms_embeddings": LongRun(group=8, train_norms=True, train_embeddings=True, weight_decay=0.05, clip=0.5, lr=1e-2),
 }
 
 
@@ -84,7 +88,7 @@ def peft_of(model, run, adapter):
     """PEFT's LoRA with our values, and the norms among `modules_to_save`."""
     config = LoraConfig(
         r=run.rank, lora_alpha=run.alpha, lora_dropout=0.0, bias="none", target_modules=list(run.targets), task_type="CAUSAL_LM",
-        modules_to_save=NORMS if run.train_norms else None,
+        modules_to_save=[*(NORMS if run.train_norms else []), *([EMBEDDING] if run.train_embeddings else [])] or None,
     )
     wrapped = get_peft_model(model, config)
     parameters = dict(wrapped.named_parameters())
@@ -104,9 +108,9 @@ def peft_loss(model, shape, run, batch):
 
 
 def train(named: dict, loss_of_step, run) -> dict[str, list[float]]:
-    """AdamW; norms do not decay."""
-    norms = [p for name, p in named.items() if "norm" in name]
-    rest = [p for name, p in named.items() if "norm" not in name]
+    """AdamW; norms and embeddings do not decay."""
+    norms = [p for name, p in named.items() if "norm" in name or EMBEDDING in name]
+    rest = [p for name, p in named.items() if "norm" not in name and EMBEDDING not in name]
     groups = [{"params": rest}, {"params": norms, "weight_decay": 0.0}]
     optimizer = torch.optim.AdamW(groups, lr=run.lr, betas=run.betas, eps=run.eps, weight_decay=run.weight_decay)
     curve = {"loss": [], "grad_norm": []}
@@ -136,8 +140,13 @@ class Tiny:
         self.batches = json.loads((HERE / "tiny_llama" / "golden.json").read_text())["batches"]
 
     def norms(self, run, source):
-        """The norms that a run trains, at their start."""
-        return {name: source[name + ".weight"].clone() for name in norm_names(TINY)} if run.train_norms else {}
+        """The norms that a run trains, and the embedding, at their start."""
+        names = [*(norm_names(TINY) if run.train_norms else []), *([EMBEDDING] if run.train_embeddings else [])]
+        return {name: source[name + ".weight"].clone() for name in names}
+
+    def tokens(self) -> list[int]:
+        """The tokens that occur: only their embeddings have gradients, and only those are compared and counted."""
+        return sorted({token for batch in self.batches for token in batch["tokens"]})
 
     def curve(self, run) -> dict:
         """Ten steps, in both."""
@@ -158,7 +167,9 @@ class Tiny:
                 for kind, used in (("full", replace(run, group=None)), ("group", run)):
                     with torch.no_grad():
                         self.saved[kind].append(peft_loss(model, TINY, used, batch).item())
-        return {"run": run.describe(), "trainable_parameters": sum(p.numel() for p in named.values()), **exact}
+        unseen = TINY.vocab_size - len(self.tokens()) if run.train_embeddings else 0
+        trainable = sum(p.numel() for p in named.values()) - unseen * TINY.hidden_size
+        return {"run": run.describe(), "trainable_parameters": trainable, **exact}
 
     def gradients(self, run) -> dict:
         """Loss and all gradients of batch 0 with B not zero, in both."""
@@ -174,7 +185,8 @@ class Tiny:
             agree(name, theirs[peft_name(name)].grad, value.grad, 2e-5)
         for name, value in norms.items():
             agree(name, theirs[f"base_model.model.model.{name}.modules_to_save.default.weight"].grad, value.grad, 2e-5)
-        found = {name: digest(value.grad) for name, value in {**adapter, **norms}.items()}
+        seen = {name: value.grad[self.tokens()] if name == EMBEDDING else value.grad for name, value in {**adapter, **norms}.items()}
+        found = {name: digest(gradient) for name, gradient in seen.items()}
         return {"run": run.describe(), "b_bound": 0.2, "loss": loss.item(), "gradients": found}
 
 
@@ -209,7 +221,7 @@ def main() -> None:
     tiny = Tiny()
     result = {
         "curves": {name: tiny.curve(run) for name, run in RUNS.items()},
-        "gradient_cases": [tiny.gradients(RUNS[name]) for name in ("group", "norms", "group_norms")],
+        "gradient_cases": [tiny.gradients(RUNS[name]) for name in ("group", "norms", "group_norms", "group_norms_embeddings")],
         "saved": tiny.saved,
         "smollm2": smollm2(sys.argv[1]) if len(sys.argv) > 1 else known.get("smollm2"),
     }

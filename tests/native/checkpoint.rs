@@ -52,6 +52,7 @@ fn state() -> State {
         lr_changes: vec![LrChange { step: 2, from: 2e-4, to: 1e-4 }],
         partial: Some(Partial { micro_batches: 1, sum: 0.1 + 0.2, by_task: Vec::new() }),
         kernels: Some(KernelChoices { device: "a GPU".into(), choices: [("case".to_owned(), "kernel A=1".to_owned())].into() }),
+        embedding_tokens: vec![3, 7],
     }
 }
 

@@ -65,7 +65,16 @@ fn random(key: &str, model: &ModelFile, rank: usize, alpha: f64, size: f64) -> P
         PeftSite { site, rank, alpha, a: fill("a", rank * inputs, 0.1), b: fill("b", out * rank, size) }
     };
     let (sites, blocks) = (Site::all(&model.config).map(site).collect(), model.config.num_hidden_layers);
-    PeftAdapter { sites, norms: Vec::new(), rslora: false, blocks, dropout: 0.0, base_name: Some("demo.gguf".into()), note: None }
+    PeftAdapter {
+        sites,
+        norms: Vec::new(),
+        embeddings: None,
+        rslora: false,
+        blocks,
+        dropout: 0.0,
+        base_name: Some("demo.gguf".into()),
+        note: None,
+    }
 }
 
 fn export(to: &str, adapter: &PeftAdapter, model: &ModelFile, format: Option<&str>) -> weblora::Result<(Vec<u8>, Exported)> {
@@ -414,4 +423,50 @@ fn tokens_past_the_vocabulary_are_found_in_the_plan() {
     ] {
         assert!(plan(&data).unwrap_err().to_string().contains("token 97 is past the model's vocabulary of 97"));
     }
+}
+
+#[test]
+fn a_tokenizer_beside_a_gguf_serves_every_verb() {
+    if crate::common::gpu().is_none() {
+        return;
+    }
+    let (folder, whole) = (tempfile::tempdir().unwrap(), demo_path());
+    let path = |name: &str| folder.path().join(name).display().to_string();
+    let adapter = save(&folder.path().join("adapter"), &random("beside", &open(&whole), 2, 4.0, 0.05));
+    let merged = |model: &str, out: &str, more: &[&str]| {
+        let arguments = ["export", "--adapter", &adapter, "--model", model, "--to", "merged-safetensors", "--out", out, "--no-check"];
+        succeeds(&[&arguments[..], more].concat())
+    };
+    merged(&whole, &path("merged"), &[]);
+    let tokenizer = path("merged/tokenizer.json");
+    // The same model without the merges that its tokenizer needs.
+    let mut bytes = std::fs::read(&whole).unwrap();
+    let key = b"tokenizer.ggml.merges";
+    let at = bytes.windows(key.len()).position(|window| window == key).unwrap();
+    bytes[at + key.len() - 1] = b'z';
+    let broken = path("broken.gguf");
+    std::fs::write(&broken, bytes).unwrap();
+    std::fs::write(path("text.txt"), "Anna has a black lamp.").unwrap();
+    std::fs::write(path("rows.jsonl"), "{\"prompt\": \"Anna has\", \"completion\": \" a lamp.\"}\n").unwrap();
+    let (file, rows) = (path("text.txt"), path("rows.jsonl"));
+    let asks: [&[&str]; 4] = [
+        &["generate", "--raw", "--prompt", "Anna has", "--max-tokens", "6", "--no-tune", "--model"],
+        &["eval", "--text", &file, "--no-tune", "--model"],
+        &["eval", "--data", &rows, "--no-tune", "--model"],
+        &["inspect", "--data", &rows],
+    ];
+    for ask in asks {
+        fails(&[ask, &[&broken]].concat(), &["merges", "--tokenizer"]);
+        assert_eq!(succeeds(&[ask, &[&broken, "--tokenizer", &tokenizer]].concat()), succeeds(&[ask, &[&whole]].concat()), "{ask:?}");
+    }
+    let out = path("trained");
+    let train = ["train", "--model", &broken, "--data", &rows, "--out", &out, "--steps", "1", "--seq", "64", "--no-tune"];
+    fails(&train, &["merges", "--tokenizer"]);
+    succeeds(&[&train[..], &["--tokenizer", &tokenizer]].concat());
+    assert!(Path::new(&out).join("adapter_config.json").is_file());
+    merged(&broken, &path("again"), &["--tokenizer", &tokenizer]);
+    let read = |name: &str| serde_json::from_slice::<Value>(&std::fs::read(path(name)).unwrap()).unwrap();
+    assert_eq!(read("again/tokenizer.json"), read("merged/tokenizer.json"));
+    let [a, b] = ["merged", "again"].map(|model| succeeds(&[asks[0], &[&path(model)]].concat()));
+    assert_eq!(a, b, "the merged model answers alike");
 }

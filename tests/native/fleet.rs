@@ -129,7 +129,7 @@ pub fn open(gpu: &Gpu, entries: Vec<Entry>, options: Options) -> Fleet {
     let file = model();
     let hash = block(file.content_hash()).unwrap();
     let mut tuner = Tuner::for_device(gpu);
-    let plan = FleetPlan::new(&file, &hash, None, entries, options, gpu.plan_limits(), &tuner).unwrap();
+    let plan = FleetPlan::new(&file, &hash, None, entries, options, gpu.plan_limits(), &mut tuner).unwrap();
     let planned = plan.planned.footprint().total();
     let mut fleet = block(plan.open(gpu, &file, &mut tuner, false, |_, _| {})).unwrap();
     assert_eq!(planned, fleet.session().allocated_bytes(), "planned and allocated bytes");
@@ -290,7 +290,7 @@ fn a_budget_lets_in_what_fits_and_says_what_never_will() {
     let hash = block(file.content_hash()).unwrap();
     let plan = |memory: Option<u64>| {
         let options = Options { memory, spare_jobs: Some(0), ..Options::default() };
-        FleetPlan::new(&file, &hash, None, entries(), options, gpu.plan_limits(), &Tuner::for_device(gpu)).unwrap()
+        FleetPlan::new(&file, &hash, None, entries(), options, gpu.plan_limits(), &mut Tuner::for_device(gpu)).unwrap()
     };
     let all = plan(None).planned.footprint().total();
     // Not all at once: some wait until others are done, and all of them get there.
@@ -334,7 +334,7 @@ fn saved_jobs_go_on_in_another_fleet_bit_for_bit() {
     mixed[1].saved = Some(saved[2].clone());
     let file = model();
     let hash = block(file.content_hash()).unwrap();
-    let plan = FleetPlan::new(&file, &hash, None, mixed, Options::default(), gpu.plan_limits(), &Tuner::for_device(gpu));
+    let plan = FleetPlan::new(&file, &hash, None, mixed, Options::default(), gpu.plan_limits(), &mut Tuner::for_device(gpu));
     assert!(plan.is_err(), "a checkpoint of other rows");
 }
 
@@ -424,7 +424,7 @@ fn activations_are_kept_where_they_fit_the_budget() {
     let plan = |recompute: &str, memory: Option<u64>| {
         let entries = vec![entry("a", 1, json!({ "recompute": recompute })), entry("b", 2, json!({ "recompute": recompute }))];
         let options = Options { memory, ..Options::default() };
-        let plan = FleetPlan::new(&file, &hash, None, entries, options, gpu.plan_limits(), &Tuner::for_device(gpu)).unwrap();
+        let plan = FleetPlan::new(&file, &hash, None, entries, options, gpu.plan_limits(), &mut Tuner::for_device(gpu)).unwrap();
         plan.planned.footprint().total()
     };
     let (kept, again) = (plan("off", None), plan("on", None));

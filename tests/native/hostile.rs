@@ -38,7 +38,7 @@ fn site(layer: usize, rank: usize, size: usize) -> PeftSite {
 
 fn adapter(sites: Vec<PeftSite>, steps: u64) -> PeftAdapter {
     let note = Note { weblora: "0.1.0".into(), base_hash: "ab".into(), base_format: String::new(), rows: None, steps, config: Map::new() };
-    PeftAdapter { sites, norms: Vec::new(), rslora: false, blocks: 1, dropout: 0.0, base_name: None, note: Some(note) }
+    PeftAdapter { sites, norms: Vec::new(), embeddings: None, rslora: false, blocks: 1, dropout: 0.0, base_name: None, note: Some(note) }
 }
 
 #[test]

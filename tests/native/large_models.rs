@@ -111,3 +111,45 @@ fn activations_that_do_not_fit_together_are_apart() {
     // A product more in each of forward, forward again and backward of 32 blocks, at least.
     assert!(dispatches(2048) >= dispatches(512) + 3 * 32);
 }
+
+/// 7B shapes at 32,768 tokens, where a device binds 2 GiB: bytes of both modes, and no dispatch that keeps a GPU busy for seconds. At 100,000
+/// tokens a layer's activations are past what 32 bits address, which is said before anything is allocated.
+#[test]
+fn llama_2_7b_at_long_contexts() {
+    let file = model(LLAMA_2_7B);
+    let limits = PlanLimits { max_binding: 2 << 30, max_buffer: 4 << 30 };
+    let plan = |context: usize, more: Value, limits: PlanLimits| {
+        let mut map = json!({ "rank": 8, "batch": 1, "context": context, "group-ratio": 0.25, "quantize": "q4_0", "train-norms": true });
+        map.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+        let config = TrainConfig::from_map(map.as_object().unwrap()).unwrap();
+        TrainPlan::new(&file, &config, None, limits, &Tuner::none())
+    };
+    let recomputed = plan(32768, json!({ "recompute": true }), limits).unwrap().planned;
+    let kept = plan(32768, json!({ "recompute": false }), limits).unwrap().planned.footprint().total();
+    assert!(kept > recomputed.footprint().total());
+    eprintln!("32k: {kept} bytes where activations are kept");
+    let (label, operations) = recomputed.longest_dispatch().unwrap();
+    eprintln!(
+        "32k: {} bytes, {:?} dispatches, longest {label} of {operations} operations",
+        recomputed.footprint().total(),
+        recomputed.dispatches()
+    );
+    assert!(operations < 25_000_000_000, "{label}: {operations} operations");
+    let refused = |context: usize, limits: PlanLimits| plan(context, json!({ "recompute": true }), limits).err().unwrap().to_string();
+    for (context, limits) in [(32768, PlanLimits::FLOOR), (100_000, PlanLimits { max_binding: u64::from(u32::MAX), max_buffer: 1 << 40 })] {
+        let error = refused(context, limits);
+        assert!(error.contains(&format!("of {context} tokens")) && error.contains("smaller --batch or --seq"), "{error}");
+    }
+}
+
+#[test]
+fn embeddings_that_no_binding_holds_are_refused() {
+    let settings = |trains: bool| json!({ "rank": 8, "batch": 1, "seq": 512, "quantize": "q4_0", "train-embeddings": trains });
+    let plan = |trains: bool| {
+        let config = TrainConfig::from_map(settings(trains).as_object().unwrap()).unwrap();
+        TrainPlan::new(&model(LLAMA_2_7B), &config, None, PlanLimits::FLOOR, &Tuner::none())
+    };
+    assert!(plan(false).is_ok());
+    let error = plan(true).err().unwrap().to_string();
+    assert!(error.contains("adapter.values") && error.contains("leave out --train-embeddings"), "{error}");
+}

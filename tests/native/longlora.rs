@@ -74,9 +74,13 @@ fn host(examples: &[Example], rows: usize, group: Option<u32>) -> HostBatch {
 }
 
 fn of_run(run: &Value) -> AdapterConfig {
-    let map = json!({ "rank": run["rank"], "alpha": run["alpha"], "targets": run["targets"], "train-norms": run["train_norms"] });
+    let map = json!({
+        "rank": run["rank"], "alpha": run["alpha"], "targets": run["targets"], "train-norms": run["train_norms"],
+        "train-embeddings": run["train_embeddings"].as_bool().unwrap_or(false),
+    });
     let map: Map = map.as_object().unwrap().clone();
-    AdapterConfig::read(&mut Settings::new(&map)).unwrap()
+    let tokens = batches().into_iter().flatten().flat_map(|example| example.tokens);
+    AdapterConfig::read(&mut Settings::new(&map)).unwrap().with_tokens(tokens)
 }
 
 fn group_of(run: &Value) -> Option<u32> {
@@ -150,10 +154,18 @@ fn ten_step_curves_equal_pytorch() {
         assert_eq!(layout.params.trainable() as u64, case["trainable_parameters"].as_u64().unwrap(), "{name}");
         if name == "group_norms" {
             let recomputed = curve(gpu, &file, run, group_of(run), &batches, ROWS, Recompute::Blocks);
-            assert!(recomputed == [losses.clone(), norms], "recompute changes bits");
+            assert!(recomputed == [losses.clone(), norms.clone()], "recompute changes bits");
             let [full, _] = curve(gpu, &file, run, None, &batches, ROWS, Recompute::Off);
             assert!(differ(&full, &want, CURVE), "full attention would pass");
             assert!(differ(&losses, &numbers(&golden["curves"]["group"]["loss"]), CURVE), "frozen norms would pass");
+        }
+        if name == "group_norms_embeddings" {
+            let recomputed = curve(gpu, &file, run, group_of(run), &batches, ROWS, Recompute::Blocks);
+            assert!(recomputed == [losses.clone(), norms.clone()], "recompute changes bits");
+            let mut frozen = run.clone();
+            frozen["train_embeddings"] = json!(false);
+            let [frozen, _] = curve(gpu, &file, &frozen, group_of(run), &batches, ROWS, Recompute::Off);
+            assert!(differ(&frozen, &want, CURVE), "frozen embeddings would pass");
         }
     }
 }
@@ -421,7 +433,9 @@ fn jobs_with_norms_train_beside_others_as_they_do_alone() {
     let jobs = [
         ("norms", json!({ "rank": 4, "train-norms": true, "group": 4 })),
         ("plain", json!({ "rank": 4 })),
-        ("chain", json!({ "method": "cola", "links": [2, 3], "train-norms": true })),
+        ("chain", json!({ "method": "cola", "links": [2, 3], "train-norms": true, "train-embeddings": true })),
+        ("embeddings", json!({ "rank": 2, "train-embeddings": true })),
+        ("modules", json!({ "method": "multilora", "modules": 2, "rank": 2, "train-embeddings": true })),
     ];
     let together = crate::fleet::run_all(gpu, &jobs);
     for (name, _) in &jobs {

@@ -244,6 +244,47 @@ fn joint(
     [got.into_iter().next().unwrap(), if forward { apart(&want, &w, t, SENTINEL) } else { want }]
 }
 
+/// y of a product that is dispatched for so many rows at once, and how many forms there are.
+fn in_pieces(gpu: &Gpu, direction: Direction, at_once: usize, form: usize) -> (Vec<f32>, usize) {
+    let (members, t, k) = ([20, 8, 16], 150, 64);
+    let n = members.iter().sum();
+    let mut bench = Bench::new();
+    let (mut w, _) = matrix(&mut bench, &quant::Q4_1, n, k, usize::MAX);
+    w.members = members.to_vec();
+    let forward = direction == Direction::Forward;
+    let (inner, width) = if forward { (k, n) } else { (n, k) };
+    let (x, y) = match forward {
+        true => (noise(3, t * k), vec![SENTINEL; w.output_words(t)]),
+        false => (apart(&noise(3, t * n), &w, t, f32::NAN), vec![SENTINEL; t * k]),
+    };
+    let (x, y) = (Rows { tensor: bench.put("x", &x), stride: inner }, Rows { tensor: bench.put("y", &y), stride: width });
+    let mut count = 0;
+    let got = bench.run(gpu, &Tuner::for_device(gpu), &[y.tensor], |rec: &mut Recorder| {
+        for first in (0..t).step_by(at_once) {
+            let rows = first..(first + at_once).min(t);
+            let mut all = matmul::forms(rec, direction, at_once.min(t), &w, &w.parts[0], false);
+            count = all.len();
+            let form = all.swap_remove(form);
+            let what = matmul::product_of_rows("piece", direction, (x, y), t, rows, &w, &w.parts[0]);
+            rec.dispatch(form.spec, form.variant, form.grid, what);
+        }
+    });
+    (got.into_iter().next().unwrap(), count)
+}
+
+#[test]
+fn rows_in_several_dispatches_have_the_same_bits() {
+    let Some(gpu) = gpu() else { return };
+    for direction in BOTH {
+        let (mut form, mut forms) = (0, 1);
+        while form < forms {
+            let (whole, count) = in_pieces(gpu, direction, 150, form);
+            assert!(in_pieces(gpu, direction, 64, form) == (whole.clone(), count), "{direction:?}, form {form}");
+            (form, forms) = (form + 1, count);
+        }
+    }
+}
+
 #[test]
 fn matrices_of_one_input_are_multiplied_together() {
     let Some(gpu) = gpu() else { return };

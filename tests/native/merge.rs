@@ -30,7 +30,16 @@ fn adapter(key: &str, rank: usize, rslora: bool, model: &ModelFile) -> PeftAdapt
         PeftSite { site, rank, alpha: 3.0, a: fill("a", rank * inputs, 0.5), b: fill("b", out * rank, 0.25) }
     };
     let sites = Site::all(&model.config).filter(wanted).map(site).collect();
-    PeftAdapter { sites, norms: Vec::new(), rslora, blocks: model.config.num_hidden_layers, dropout: 0.0, base_name: None, note: None }
+    PeftAdapter {
+        sites,
+        norms: Vec::new(),
+        embeddings: None,
+        rslora,
+        blocks: model.config.num_hidden_layers,
+        dropout: 0.0,
+        base_name: None,
+        note: None,
+    }
 }
 
 fn gguf() -> ModelFile {
@@ -258,7 +267,7 @@ fn a_merged_model_gives_the_logits_of_base_and_adapter() {
             PeftSite { site, rank: 4, alpha: 8.0, a: fill("a", 4 * inputs, 0.1), b: fill("b", out * 4, 0.05) }
         };
         let (sites, blocks) = (Site::all(&base.config).map(site).collect(), base.config.num_hidden_layers);
-        PeftAdapter { sites, norms: Vec::new(), rslora: false, blocks, dropout: 0.0, base_name: None, note: None }
+        PeftAdapter { sites, norms: Vec::new(), embeddings: None, rslora: false, blocks, dropout: 0.0, base_name: None, note: None }
     };
     let adapter = all("logits");
     let prompt: Vec<u32> = (5..17).collect();

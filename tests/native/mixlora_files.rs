@@ -425,7 +425,8 @@ fn the_program_looks_into_experts() {
     assert_eq!((&blocks[1]["load"], &blocks[1]["entropy"]), (&serde_json::json!([0.0, 1.0, 1.0]), &0.5.into()));
     // What a block's experts change, from the sites one by one.
     let own = read("there", &golden("mixlora/safetensors")).unwrap();
-    let of = |set: &weblora::export::mixlora::ExpertSet| weblora::analysis::spectrum(&set.experts[2].factors(own.rslora).unwrap()).frobenius;
+    let of =
+        |set: &weblora::export::mixlora::ExpertSet| weblora::analysis::spectrum(&set.experts[2].factors(own.rslora).unwrap()).frobenius;
     let norm = own.experts.iter().filter(|set| set.site.layer == 1).map(|set| of(set).powi(2)).sum::<f64>().sqrt();
     assert!((blocks[1]["frobenius"][2].as_f64().unwrap() - norm).abs() < 1e-12 * norm && norm > 0.0);
     let names: Vec<&str> = event["sites"].as_array().unwrap().iter().map(|site| site["site"].as_str().unwrap()).collect();

@@ -52,6 +52,8 @@ pub struct Capacity {
     pub experts: ExpertCapacity,
     /// Norms of the model, where a job may train its own weights of them; else 0.
     pub norms: usize,
+    /// Whether a job may train embeddings.
+    pub embeddings: bool,
     /// Whether a job may drop inputs.
     pub dropout: bool,
     /// Whether a job may store factors as f16.
@@ -76,6 +78,7 @@ impl Capacity {
             modules: ModuleCapacity::of(layout),
             experts: ExpertCapacity::of(layout),
             norms: layout.norms.len(),
+            embeddings: layout.embeddings.is_some(),
             dropout: layout.dropout > 0.0,
             half: layout.half,
             pairs: false,
@@ -103,6 +106,7 @@ impl Capacity {
             modules: self.modules.and(other.modules),
             experts: self.experts.and(other.experts),
             norms: self.norms.max(other.norms),
+            embeddings: self.embeddings || other.embeddings,
             dropout: self.dropout || other.dropout,
             half: self.half || other.half,
             pairs: self.pairs || other.pairs,
@@ -134,6 +138,7 @@ impl Capacity {
             && self.modules.holds(need.modules)
             && self.experts.holds(&need.experts)
             && need.norms <= self.norms
+            && (self.embeddings || !need.embeddings)
             && (self.dropout || !need.dropout)
             && (self.half || !need.half)
             && (self.pairs || !need.pairs)

@@ -2,6 +2,7 @@
 //! whose. A job that joins or leaves within the pool's [`Capacity`] changes tables only.
 
 mod capacity;
+mod embeddings;
 mod experts;
 mod modules;
 mod norms;
@@ -16,6 +17,7 @@ pub use capacity::{Capacity, Ranks};
 pub use experts::{BlockStats, ExpertBlock, ExpertCapacity, RouterStats};
 pub use modules::ModuleCapacity;
 
+use self::embeddings::EmbeddingTables;
 use self::experts::ExpertTables;
 use self::modules::{Base, ModuleTables};
 use self::norms::NormTables;
@@ -26,6 +28,7 @@ use super::layout::AdapterLayout;
 use super::site::{Projection, Site};
 use crate::config::ModelConfig;
 use crate::gpu::{Class, Gpu, Recorder, Store, Tensor};
+use crate::kernels::embed::OwnEmbeddings;
 use crate::kernels::lowrank::{JobRow, LowrankSite, LowrankTables, SiteRow};
 use crate::kernels::norm::OwnWeights;
 use crate::kernels::optimizer::{self, Block, Group, Hyper, State};
@@ -42,6 +45,7 @@ pub struct AdapterPool {
     modules: ModuleTables,
     experts: Option<ExpertTables>,
     norms: NormTables,
+    embeddings: EmbeddingTables,
     sites: BTreeMap<Site, SiteInfo>,
     rows: Vec<SiteRow>,
     placed: Vec<Option<Allocation>>,
@@ -82,6 +86,7 @@ impl AdapterPool {
         let modules = ModuleTables::declare(capacity.modules, store)?;
         let experts = ExpertTables::declare(&capacity.experts, capacity.jobs, row_job.len as usize, store)?;
         let norms = NormTables::declare(capacity.norms, capacity.jobs, store)?;
+        let embeddings = EmbeddingTables::declare(capacity.embeddings, model.vocab_size, capacity.jobs, store)?;
         let jobs = capacity.jobs;
         let mut tensor = |label: &str, class: Class, len: usize| store.declare(format!("adapter.{label}"), class, len);
         let state = State {
@@ -105,6 +110,7 @@ impl AdapterPool {
             modules,
             experts,
             norms,
+            embeddings,
             sites,
             rows,
             placed: vec![None; jobs],
@@ -176,6 +182,7 @@ impl AdapterPool {
             experts.describe(job, layout, values.start, (&offsets, grads.start))?;
         }
         self.norms.set(job, layout, values.start, (&offsets, grads.start));
+        self.embeddings.set(job, layout, values.start, (&offsets, grads.start));
         self.describe_reference(job, layout);
         Ok(())
     }
@@ -191,6 +198,7 @@ impl AdapterPool {
             experts.remove(job);
         }
         self.norms.remove(job);
+        self.embeddings.remove(job);
         self.remove_reference(job);
         self.clear_rows(job);
     }
@@ -306,6 +314,7 @@ impl AdapterPool {
             experts.upload(gpu, store)?;
         }
         self.norms.upload(gpu, store)?;
+        self.embeddings.upload(gpu, store)?;
         let placed = self.placed.iter().enumerate().filter_map(|(job, placed)| Some((job, placed.as_ref()?)));
         let mut blocks: Vec<Block> = placed.flat_map(|(job, placed)| optimizer::blocks(job, &placed.groups)).collect();
         blocks.resize(self.capacity.blocks.max(1), Block::default());
@@ -369,6 +378,13 @@ impl AdapterPool {
         Some(OwnWeights { row_job: row_job.unwrap_or(self.tables.row_job), jobs, table, values, grads, norm, count: self.capacity.jobs })
     }
 
+    /// What jobs add to the embeddings of their tokens; `None` where no job may add anything.
+    pub fn own_embeddings(&self) -> Option<OwnEmbeddings> {
+        let table = self.embeddings.table?;
+        let LowrankTables { row_job, adapter: values, grads, .. } = self.tables;
+        Some(OwnEmbeddings { row_job, table, values, grads, vocab: self.model.vocab_size, jobs: self.capacity.jobs })
+    }
+
     /// Jobs at once.
     pub fn job_count(&self) -> usize {
         self.capacity.jobs
@@ -377,7 +393,7 @@ impl AdapterPool {
     /// The lowest block that may have an adapter: nothing below it needs a gradient.
     pub fn lowest_layer(&self) -> Option<usize> {
         let routers = self.capacity.experts.layers.first().copied();
-        let norms = (self.capacity.norms > 0).then_some(0);
+        let norms = (self.capacity.norms > 0 || self.capacity.embeddings).then_some(0);
         self.sites.keys().map(|s| s.layer).min().into_iter().chain(routers).chain(norms).min()
     }
 }

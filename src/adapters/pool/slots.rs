@@ -126,7 +126,8 @@ mod tests {
         let (a, b) = (stack("A"), stack("B"));
         let slice = |i: usize, rank: usize| Slice { a: a[i], b: b[i], rank, alpha: 4.0, scale: 2.0 };
         let site = SiteAdapter::new(Site { layer: 0, projection: Projection::Q }, vec![slice(0, 2), slice(1, 1), slice(2, 2)]);
-        AdapterLayout { sites: vec![site], params, norms: Vec::new(), dropout: 0.0, half: false, rslora: false, blocks: 1, experts: None }
+        let (norms, embeddings, experts) = (Vec::new(), None, None);
+        AdapterLayout { sites: vec![site], params, norms, embeddings, dropout: 0.0, half: false, rslora: false, blocks: 1, experts }
     }
 
     fn row(layout: &AdapterLayout) -> std::result::Result<SiteRow, String> {

@@ -42,5 +42,6 @@ pub fn experts(name: &str, report: &ExpertsReport) -> String {
         let at = (page.place(i).0 + 14.0, page.legend.1);
         colour_bar(&mut page.canvas, at, SEQUENTIAL, (0.0, most), "");
     }
-    page.canvas.finish(&title, "Heat maps of the experts' load, of the size of their updates and of their rows of the router, layers downwards.")
+    page.canvas
+        .finish(&title, "Heat maps of the experts' load, of the size of their updates and of their rows of the router, layers downwards.")
 }

@@ -4,8 +4,8 @@ use std::path::PathBuf;
 
 use clap::{Args, ValueEnum};
 use weblora::bench::{
-    self, AttentionFitRecord, AttentionRecord, CompareRecord, JobsRecord, KernelRecord, MatmulRecord, Options, ProfileRecord, Record,
-    StepRecord, Workload,
+    self, AttentionFitRecord, AttentionRecord, CompareRecord, JobsRecord, KernelRecord, MatmulRecord, MixLoraRecord, Options,
+    ProfileRecord, Record, StepRecord, Workload,
 };
 use weblora::formats::ModelFile;
 use weblora::{Error, Result, demo};
@@ -48,6 +48,9 @@ enum Config {
     Demo,
     /// Attention over rows of 512 to 32768 tokens, full and in the shifted groups of LongLoRA
     Attention,
+    /// The feed-forward layer of SmolLM2-135M and Llama-3.2-1B with eight routed experts, beside the dense one and the naive form
+    #[value(name = "mixlora")]
+    Experts,
     /// Other methods beside plain LoRA of the same size, instead of the step, for every step named (default demo)
     Methods,
     /// Eight jobs in one pass beside each of them alone, instead of the step, for every step named (default the model given, or demo)
@@ -86,6 +89,7 @@ pub fn run(args: &BenchArgs, output: &mut Output) -> Result<()> {
         kernels: configs.contains(&Config::Kernels),
         attention: configs.contains(&Config::Attention),
         methods: configs.contains(&Config::Methods),
+        mixlora: configs.contains(&Config::Experts),
         jobs: configs.contains(&Config::Jobs),
         quick: args.quick,
         profile: args.profile,
@@ -102,7 +106,7 @@ async fn workloads(args: &BenchArgs, configs: &[Config]) -> Result<Vec<Workload>
     let mut workloads = Vec::new();
     for config in configs {
         workloads.push(match config {
-            Config::Kernels | Config::Attention | Config::Methods | Config::Jobs => continue,
+            Config::Kernels | Config::Attention | Config::Methods | Config::Experts | Config::Jobs => continue,
             Config::StepS => Workload::small().await?,
             Config::StepM => Workload::medium().await?,
             Config::Demo => Workload::new("demo", demo::model().await?, 16, 32),
@@ -133,6 +137,7 @@ fn show(record: &Record, section: &mut &'static str, output: &mut Output) -> Res
         Record::Step(s) => (STEPS, step_row(s)),
         Record::Compare(c) => (METHODS, compare_row(c)),
         Record::Jobs(j) => (JOBS, jobs_rows(j)),
+        Record::MixLora(m) => (MIXLORA, mixlora_row(m)),
         Record::Profile(p) => (PROFILES, profile_row(p)),
     };
     if *section != heading {
@@ -148,6 +153,7 @@ const ATTENTION: &str = "heads          tokens  attention               ms  of f
 const STEPS: &str = "step";
 const METHODS: &str = "methods";
 const JOBS: &str = "jobs";
+const MIXLORA: &str = "feed-forward   tokens  adapter                    ms  of dense (range)        activations  launches";
 const PROFILES: &str = "profile                                                 ms   share  launches  GFLOP/s";
 
 fn jobs_rows(j: &JobsRecord) -> String {
@@ -200,6 +206,11 @@ fn kernel_row(k: &KernelRecord) -> String {
 
 fn attention_row(a: &AttentionRecord) -> String {
     format!("{:13} {:7}  {:14} {:11.2} {:8.3} {:>12}", a.heads, a.tokens, a.form, a.ms, a.of_full, bytes(a.bytes))
+}
+
+fn mixlora_row(m: &MixLoraRecord) -> String {
+    let MixLoraRecord { shape, tokens, form, ms, of_dense, least, most, dispatches, .. } = m;
+    format!("{shape:13} {tokens:7}  {form:20} {ms:8.1}  {of_dense:.3} ({least:.3} to {most:.3}) {:>14} {dispatches:9}", bytes(m.bytes))
 }
 
 fn attention_fit_row(fit: &AttentionFitRecord) -> String {

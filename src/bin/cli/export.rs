@@ -17,6 +17,7 @@ use weblora::quant;
 use weblora::train::proof::{Noise, Proof, Written, prove};
 use weblora::{Error, Result};
 
+use super::base::open_model;
 use super::device::{Device, DeviceArgs};
 use super::files::{AdapterFiles, OutFolder};
 use super::output::{Output, bytes};
@@ -34,6 +35,9 @@ pub struct ExportArgs {
     /// The base that the adapter was trained on: a GGUF file, a safetensors file, or a folder with either.
     #[arg(long, value_name = "PATH")]
     pub model: Option<PathBuf>,
+    /// A tokenizer.json, or a folder with one, instead of the base's own tokenizer; it is written beside merged safetensors.
+    #[arg(long, value_name = "FILE", requires = "model")]
+    pub tokenizer: Option<PathBuf>,
     /// How weights are stored: f32, f16, bf16, q8_0, q5_0, q5_1, q4_0 or q4_1; the exporter's choice when absent.
     #[arg(long, value_name = "FORMAT")]
     pub format: Option<String>,
@@ -65,7 +69,7 @@ pub fn run(args: &ExportArgs, output: &mut Output) -> Result<()> {
     });
     let format = format.transpose()?;
     let name = args.adapter.display().to_string();
-    let model = args.model.as_ref().map(|path| pollster::block_on(ModelFile::open_path(path))).transpose()?;
+    let model = args.model.as_ref().map(|path| open_model(path, args.tokenizer.as_deref())).transpose()?;
     if exporter.needs_model && model.is_none() {
         return Err(Error::config(
             "model",
@@ -151,9 +155,11 @@ fn check(
     };
     let noise = Noise::of(makes, request.format, exported);
     let plain = request.plain("a comparison")?;
-    // No GGUF adapter holds norms, which is told: what it does hold is compared.
-    let norms = if makes == Made::GgufAdapter { Vec::new() } else { plain.norms.clone() };
-    let expected = PeftAdapter { norms, ..plain.clone() };
+    let mut expected = plain.clone();
+    // No GGUF adapter holds norms or embeddings, which is told: what it does hold is compared.
+    if makes == Made::GgufAdapter {
+        (expected.norms, expected.embeddings) = (Vec::new(), None);
+    }
     let proving = prove(&device.gpu, base, &expected, again, noise, &mut device.tuner, output.loading());
     let proof = pollster::block_on(proving)?;
     if let Some(message) = proof.check(request.name)? {

@@ -7,6 +7,7 @@ use weblora::Result;
 use weblora::gpu::Tuner;
 use weblora::gpu::device::PlanLimits;
 use weblora::model::llama::Recompute;
+use weblora::train::embeddings;
 use weblora::train::recompute::RecomputeChoice::{Off, On};
 use weblora::train::trainer::TrainPlan;
 use weblora::train::{Event, TrainConfig};
@@ -27,7 +28,8 @@ pub fn run(args: &TrainArgs, output: &mut Output) -> Result<()> {
     let plan = TrainPlan::new(&model, &config, data.as_ref(), PlanLimits::FLOOR, &Tuner::none())?;
     let steps = plan.passes.map(|passes| passes.steps);
     let own = plan.passes.iter().flat_map(|passes| passes.warnings().into_iter().chain(config.warnings(passes.steps)));
-    for message in warnings.into_iter().flatten().chain(own) {
+    let embeddings = embeddings::warning(&plan.layout, &model.config);
+    for message in warnings.into_iter().flatten().chain(own).chain(embeddings) {
         output.event(&Event::Warning { job: Some(config.name.clone()), message });
     }
     let other = TrainConfig { recompute: if plan.recompute == Recompute::Off { On } else { Off }, memory: None, ..config.clone() };

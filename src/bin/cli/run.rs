@@ -36,6 +36,7 @@ pub fn run(args: &TrainArgs, output: &mut Output) -> Result<()> {
     let (mut config, start) = start_from(map, first, &model, args.resume)?;
     if let Some(state) = &begun_with {
         config.check_resume(&state.config)?; // before the model is loaded
+        config.adapter = config.adapter.with_tokens(state.embedding_tokens.iter().copied());
     }
     let (data, mut warnings) = data::read(&mut config, &model, args.resume)?;
     let other_base = start.as_ref().and_then(|start| start.warning.as_ref());

@@ -89,6 +89,9 @@ pub struct TrainArgs {
     /// Train the weights of all norms, too, as LongLoRA does; they have no weight decay.
     #[arg(long, help_heading = "Adapter", num_args = 0, default_missing_value = "true")]
     train_norms: Option<bool>,
+    /// Train the embeddings of the tokens that occur in the rows, too; a tied head stays the base's. They have no weight decay.
+    #[arg(long, help_heading = "Adapter", num_args = 0, default_missing_value = "true")]
+    train_embeddings: Option<bool>,
     #[command(flatten)]
     #[serde(flatten)]
     method_options: MethodArgs,

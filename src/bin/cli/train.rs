@@ -45,8 +45,7 @@ pub async fn drive(run: &mut Run, engine: &mut (impl Engine + Keeper), out: &Out
             }
             other => other?,
         };
-        // What was saved before this step has led to a sound loss.
-        if earlier && !after.diverges {
+        if earlier && after.sound {
             out.drop_earlier()?;
             earlier = false;
         }

@@ -1,6 +1,6 @@
 //! Base and adapter as one GGUF file: the base's metadata and tensors as they are, but for the weights that the adapter changes.
 
-use super::Updates;
+use super::{Place, Updates};
 use crate::config::{ModelConfig, RopeScaling};
 use crate::export::exporters::{Exported, Request, Sink};
 use crate::export::retention::check_writable;
@@ -67,19 +67,21 @@ pub async fn export(request: &Request<'_>, sink: &mut dyn Sink) -> Result<Export
     }
     let mut tensors: Vec<&TensorInfo> = model.tensors().collect();
     tensors.sort_by_key(|t| (t.source, t.offset));
-    let format = |t: &TensorInfo| request.format.filter(|_| updates.changes(t)).unwrap_or(t.format);
+    let tensors = updates.places(tensors);
+    let format = |place: &Place<'_>| request.format.filter(|_| updates.changes(place)).unwrap_or(place.tensor.format);
     let mut table: Vec<NewTensor> = Vec::with_capacity(tensors.len());
     for t in model.config_tensors() {
         table.push(NewTensor { name: t.name.clone(), shape: t.shape.clone(), format: t.format });
     }
-    for t in &tensors {
+    for place in &tensors {
+        let t = place.tensor;
         // Before anything is written.
-        if updates.changes(t) {
-            check_writable(&t.name, t.cols(), format(t))?;
+        if updates.changes(place) {
+            check_writable(&t.name, t.cols(), format(place))?;
         }
-        let name =
-            gguf_name(&t.name).ok_or_else(|| Error::format(model.name(), format!("`{}` has no name in GGUF", t.name), "report it"))?;
-        table.push(NewTensor { name, shape: t.shape.clone(), format: format(t) });
+        let name = gguf_name(&place.name)
+            .ok_or_else(|| Error::format(model.name(), format!("`{}` has no name in GGUF", place.name), "report it"))?;
+        table.push(NewTensor { name, shape: t.shape.clone(), format: format(place) });
     }
     // The file type names the format of most weights; a split file becomes one.
     let stale = |key: &str| key.starts_with("split.") || key == "general.file_type" && request.format.is_some();
@@ -106,8 +108,8 @@ pub async fn export(request: &Request<'_>, sink: &mut dyn Sink) -> Result<Export
         sink.write(&model.read_config_tensor(t).await?)?;
         pad(sink)?;
     }
-    for t in tensors {
-        done.tensors.extend(updates.write(t, format(t), t.row_order, |bytes| sink.write(bytes)).await?);
+    for place in tensors {
+        done.tensors.extend(updates.write(&place, format(&place), place.tensor.row_order, |bytes| sink.write(bytes)).await?);
         pad(sink)?;
     }
     sink.end()?;

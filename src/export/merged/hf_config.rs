@@ -32,7 +32,8 @@ pub(super) fn side_files(
         return Ok(files);
     }
     // A GGUF without a tokenizer still has weights worth exporting.
-    let tokenizer = if model.metadata().get("tokenizer.ggml.model").is_some() { Some(Tokenizer::of_model(model)?) } else { None };
+    let has_tokenizer = side.tokenizer_json.is_some() || model.metadata().get("tokenizer.ggml.model").is_some();
+    let tokenizer = if has_tokenizer { Some(Tokenizer::of_model(model)?) } else { None };
     let mut files = vec![("config.json", pretty(&config(trained, tokenizer.as_ref(), dtype)))];
     if let Some(mut tokenizer) = tokenizer {
         if let Some(template) = template {
@@ -63,6 +64,9 @@ fn own_config(config: &str, base: &ModelConfig, trained: &ModelConfig, dtype: &Q
     // transformers 5 calls it dtype.
     let key = if map.contains_key("dtype") { "dtype" } else { "torch_dtype" };
     map.insert(key.into(), torch_dtype(dtype).into());
+    if trained.tie_word_embeddings != base.tie_word_embeddings {
+        map.insert("tie_word_embeddings".into(), trained.tie_word_embeddings.into());
+    }
     if trained.rope_scaling != base.rope_scaling {
         map.insert("max_position_embeddings".into(), trained.max_position_embeddings.into());
         // transformers 5 has all of it in one object.

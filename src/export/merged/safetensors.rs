@@ -2,7 +2,7 @@
 
 use serde_json::{Map, Value, json};
 
-use super::{Updates, hf_config};
+use super::{Place, Updates, hf_config};
 use crate::export::exporters::{Exported, Request, Sink, write_whole};
 use crate::export::retention::check_writable;
 use crate::formats::{RowOrder, TensorInfo};
@@ -29,15 +29,16 @@ pub async fn export(request: &Request<'_>, sink: &mut dyn Sink) -> Result<Export
             _ => own.unwrap_or(request.format.unwrap_or(&F16)),
         }
     };
-    let tensors: Vec<&TensorInfo> = model.tensors().collect();
+    let tensors: Vec<Place<'_>> = updates.places(model.tensors().collect());
     let mut table = Map::new();
     table.insert("__metadata__".into(), json!({"format": "pt"}));
     let mut offset = 0u64;
-    for t in &tensors {
+    for place in &tensors {
+        let t = place.tensor;
         check_writable(&t.name, t.cols(), format(t))?;
         let end = offset + t.rows() as u64 * t.cols() as u64 * format(t).block_bytes as u64;
         let entry = json!({"dtype": format(t).safetensors_dtype, "shape": t.shape, "data_offsets": [offset, end]});
-        table.insert(t.name.clone(), entry);
+        table.insert(place.name.clone(), entry);
         offset = end;
     }
     let mut header = Value::Object(table).to_string();
@@ -46,8 +47,9 @@ pub async fn export(request: &Request<'_>, sink: &mut dyn Sink) -> Result<Export
 
     let mut done = Exported::default();
     // Most weights decide what the configuration says.
-    let dtype = tensors.iter().filter(|t| t.shape.len() > 1).map(|t| format(t)).next().unwrap_or(&F16);
-    let config = request.trained_config()?;
+    let dtype = tensors.iter().map(|place| place.tensor).filter(|t| t.shape.len() > 1).map(format).next().unwrap_or(&F16);
+    let mut config = request.trained_config()?;
+    config.tie_word_embeddings &= !updates.unties();
     for (name, bytes) in hf_config::side_files(model, &config, dtype, request.plain("a merged model")?.chat_template()?)? {
         write_whole(sink, &mut done, name, &bytes)?;
     }
@@ -55,8 +57,8 @@ pub async fn export(request: &Request<'_>, sink: &mut dyn Sink) -> Result<Export
     sink.begin(FILE, total)?;
     sink.write(&(header.len() as u64).to_le_bytes())?;
     sink.write(header.as_bytes())?;
-    for t in tensors {
-        done.tensors.extend(updates.write(t, format(t), RowOrder::Hf, |bytes| sink.write(bytes)).await?);
+    for place in tensors {
+        done.tensors.extend(updates.write(&place, format(place.tensor), RowOrder::Hf, |bytes| sink.write(bytes)).await?);
     }
     sink.end()?;
     done.files.push(FILE.into());

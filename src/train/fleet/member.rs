@@ -8,12 +8,13 @@ use crate::adapters::{Capacity, norms};
 use crate::gpu::{Gpu, clock};
 use crate::jobs::curve::Curve;
 use crate::jobs::{JobId, JobSpec, MicroBatch, Scheduler};
-use crate::train::Run;
 use crate::train::checkpoint::Buffers;
 use crate::train::events::Event;
 use crate::train::job::Job;
+use crate::train::kernels::KernelChoices;
 use crate::train::seat::Seat;
 use crate::train::session::Session;
+use crate::train::{Run, embeddings};
 
 /// A job and where it is.
 pub struct Member {
@@ -130,6 +131,11 @@ impl Member {
         self.job.as_ref()
     }
 
+    /// Kernel choices of the checkpoint that it goes on from.
+    pub(super) fn resumed_kernels(&self) -> Option<&KernelChoices> {
+        self.job.as_ref()?.resumed_kernels()
+    }
+
     pub(super) fn job_mut(&mut self) -> &mut Job {
         self.job.as_mut().expect("a job that has not ended")
     }
@@ -164,7 +170,8 @@ impl Member {
             resumed_at: run.done,
             logit_jump: None,
         };
-        let warnings = job.passes.warnings().into_iter().chain(run.config.warnings(run.total));
+        let own = embeddings::warning(&job.layout, &job.model);
+        let warnings = job.passes.warnings().into_iter().chain(run.config.warnings(run.total)).chain(own);
         let warning = |message| Event::Warning { job: Some(run.config.name.clone()), message };
         std::iter::once(start).chain(warnings.map(warning)).collect()
     }

@@ -84,6 +84,8 @@ pub struct Fleet {
     told: Vec<jobs::Event>,
     /// How often it was saved.
     generation: u64,
+    /// Why it may not have the bits of the run that it goes on from.
+    kernels: Option<String>,
 }
 
 impl Fleet {
@@ -100,6 +102,11 @@ impl Fleet {
     /// The device side.
     pub fn session(&mut self) -> &mut Session {
         &mut self.session
+    }
+
+    /// With jobs that go on: why they may not have the bits of jobs that were not interrupted, where that is so.
+    pub fn kernel_warning(&self) -> Option<&str> {
+        self.kernels.as_deref()
     }
 
     /// Whether no job can go on.
@@ -159,6 +166,7 @@ impl Fleet {
         let missing = [
             (need.dropout && !room.dropout, "dropout"),
             (need.norms > room.norms, "norms of its own"),
+            (need.embeddings && !room.embeddings, "embeddings of its own"),
             (need.half && !room.half, "links stored as f16"),
             (need.pairs && !room.pairs, "pairs of answers"),
             (!room.modules.holds(need.modules), "learnable scales"),

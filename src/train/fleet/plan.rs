@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::{Entry, Fleet, Member, Saved};
-use crate::adapters::{Capacity, ModuleCapacity, initial_buffer};
+use crate::adapters::{Capacity, ModuleCapacity, embeddings, initial_buffer};
 use crate::config::ModelConfig;
 use crate::formats::ModelFile;
 use crate::gpu::device::PlanLimits;
@@ -13,7 +13,7 @@ use crate::jobs::{self, Options, Scheduler};
 use crate::model::Base;
 use crate::model::llama::Recompute;
 use crate::quant;
-use crate::train::checkpoint::Buffers;
+use crate::train::checkpoint::{Buffers, Checkpoint};
 use crate::train::job::{BaseIdentity, Job};
 use crate::train::kernels::KernelChoices;
 use crate::train::plan::{check_length, micro_rows};
@@ -127,7 +127,7 @@ pub(super) struct Recorded {
 
 impl FleetPlan {
     /// Plans `entries` on the model in `file`, whose `ModelFile::content_hash` is `hash`, on `resident` where that suits. Without a budget
-    /// all jobs are on the device at once as far as the device binds their parameters.
+    /// all jobs are on the device at once as far as the device binds their parameters. `tuner` sums in the orders of jobs that go on from now on.
     ///
     /// # Errors
     /// No entry, a setting that cannot work (with the job's name), jobs that quantise the base differently, what the device's limits
@@ -139,7 +139,7 @@ impl FleetPlan {
         entries: Vec<Entry>,
         options: Options,
         limits: PlanLimits,
-        tuner: &Tuner,
+        tuner: &mut Tuner,
     ) -> Result<FleetPlan> {
         let Some(first) = entries.first() else { return Err(Error::config("job", "there is none", "give at least one")) };
         let shared = (first.config.quantize.clone(), first.config.recompute);
@@ -153,6 +153,7 @@ impl FleetPlan {
             let name = entry.config.name.clone();
             members.push(member(entry, &base).map_err(|error| of_job(&name, error))?);
         }
+        KernelChoices::repeat(members.iter().filter_map(Member::resumed_kernels), tuner);
         let mut sizes = Sizes::new(&members, &options, &base);
         let needs: Vec<Capacity> = members.iter().map(|member| member.need.clone()).collect();
         let place = Place { file, model: &base.model, resident, limits, tuner };
@@ -206,7 +207,8 @@ impl FleetPlan {
         tuner.unpin();
         let norms = if session.capacity().norms > 0 { session.base_norms(gpu).await? } else { Vec::new() };
         members.iter_mut().for_each(|member| member.take_norms(&norms));
-        let mut fleet = Fleet { session, norms, members, scheduler, asked, fixed, sizes, base, told, generation };
+        let kernels = members.iter().filter_map(Member::resumed_kernels).find_map(|saved| sizes.kernels.difference(saved));
+        let mut fleet = Fleet { session, norms, members, scheduler, asked, fixed, sizes, base, told, generation, kernels };
         fleet.take_places(gpu).await?;
         Ok(fleet)
     }
@@ -274,20 +276,28 @@ impl Needed {
 }
 
 pub(super) fn member(entry: Entry, base: &BaseIdentity) -> Result<Member> {
-    let Entry { config, data, start, priority, group, saved } = entry;
+    let Entry { mut config, data, start, priority, group, saved } = entry;
     // All jobs share one table of angles.
     if config.context.stretch(&base.trained)? != base.model {
         let hint = "give all jobs one --context and one --rope-scaling, or train them one after the other";
         return Err(Error::config("context", "stretches the model's angles in another way than the first job's", hint));
     }
     check_length(&config, &base.model)?;
+    if config.adapter.train_embeddings {
+        data.check_tokens(&base.model)?;
+        let of_saved = saved.as_ref().map(|saved| Checkpoint::read(&config.name, &saved.checkpoint)).transpose()?;
+        let of_saved = of_saved.map(|saved| saved.state.embedding_tokens).unwrap_or_default();
+        config.adapter = config.adapter.with_tokens(data.tokens().chain(of_saved));
+    }
     let layout = config.adapter.layout(&base.model)?;
     let (rows, need) = (micro_rows(&config, Some(&data)), config.need(&layout)?);
     let mut job = Job::new(config, data, layout, rows, base.clone())?;
-    let Start { values, links, has_norms, .. } = start.unwrap_or_else(|| initial_buffer(&job.layout.params, job.config.seed).into());
+    let Start { values, links, has_norms, tokens, .. } =
+        start.unwrap_or_else(|| initial_buffer(&job.layout.params, job.config.seed).into());
     if let Some(chain) = job.chain.as_mut().filter(|_| !links.is_empty()) {
         chain.inherit(links)?;
     }
+    let values = embeddings::widen(values, &tokens, &job.layout)?;
     let has_norms = has_norms || saved.is_some();
     let (_, moments) = job.layout.params.gradient_offsets();
     let new = Buffers { values, m: vec![0.0; moments], v: vec![0.0; moments], grads: None };

@@ -11,6 +11,7 @@ use crate::gpu::{Gpu, Tuner};
 use crate::jobs::state::State;
 use crate::jobs::{self, Job as Scheduled};
 use crate::model::Base;
+use crate::train::checkpoint::Checkpoint;
 use crate::train::config::TrainConfig;
 use crate::train::data::TrainData;
 use crate::train::job::BaseIdentity;
@@ -52,6 +53,10 @@ impl FleetPlan {
         if let Some(first) = saved.first() {
             base.model = TrainConfig::from_map(&first.config)?.context.stretch(&file.config)?;
         }
+        if sizes.positions > base.model.max_position_embeddings {
+            let problem = format!("its rows reach {} tokens, the model {}", sizes.positions, base.model.max_position_embeddings);
+            return Err(Error::format("the saved run", problem, "use a state that weblora wrote, or start anew with --overwrite"));
+        }
         let mut members = Vec::with_capacity(saved.len());
         let mut quantize = String::new();
         for ((saved, scheduled), found) in saved.into_iter().zip(scheduler.jobs()).zip(found) {
@@ -85,7 +90,11 @@ impl FleetPlan {
 fn restore(run: &Run, saved: &MemberState, scheduled: &Scheduled, found: Found, base: &BaseIdentity) -> Result<Member> {
     let Found { data, file, bytes } = found;
     let (priority, group) = (scheduled.spec.priority, scheduled.spec.group.clone());
-    let mut member = member(Entry { config: run.config.clone(), data, start: None, priority, group, saved: None }, base)?;
+    let mut config = run.config.clone();
+    if config.adapter.train_embeddings {
+        config.adapter = config.adapter.with_tokens(Checkpoint::read(&file, &bytes)?.state.embedding_tokens);
+    }
+    let mut member = member(Entry { config, data, start: None, priority, group, saved: None }, base)?;
     let held = member.job_mut().restore(&file, &bytes)?;
     let job = member.job_mut();
     if (job.step, job.total_steps()) != (saved.done, saved.total) {

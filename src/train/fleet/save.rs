@@ -91,7 +91,7 @@ impl FleetState {
             return Err(refused(format!("its version is {}, {VERSION} was expected", self.version)));
         }
         let count = self.members.len();
-        if self.scheduler.jobs().len() != count || !self.scheduler.is_sound() {
+        if self.scheduler.jobs().len() != count || !self.scheduler.is_sound() || !self.asked.is_sound() {
             return Err(refused(format!("{count} jobs do not fit its scheduler")));
         }
         if !(1..=count).contains(&self.sizes.founders) {
@@ -99,6 +99,9 @@ impl FleetState {
         }
         if let Some(id) = self.told.iter().flat_map(jobs::Event::jobs).find(|id| id.0 as usize >= count) {
             return Err(refused(format!("something happened to job {} of {count}", id.0)));
+        }
+        if let Some(event) = self.told.iter().find(|event| !event.is_sound()) {
+            return Err(refused(format!("this cannot have happened: {event:?}")));
         }
         for (member, job) in self.members.iter().zip(self.scheduler.jobs()) {
             let name = member.config.get("name").and_then(Value::as_str);

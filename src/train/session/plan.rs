@@ -100,7 +100,8 @@ impl Planned {
     pub fn within(base: Base, capacity: Capacity, shape: Shape, smaller: &[usize], limits: PlanLimits, tuner: &Tuner) -> Result<Planned> {
         let mut store = base.store();
         let model = Llama::on(&base, &mut store, shape.positions)?;
-        let inputs = Inputs::declare(&mut store, shape.rows)?;
+        let inputs = Inputs::declare(&mut store, shape.rows, shape.training && capacity.embeddings)?;
+        let embeddings = capacity.embeddings;
         let rank = capacity.sites.values().map(|ranks| ranks.rank).max().unwrap_or(0);
         let adapters = AdapterPool::declare(capacity, &base.config, &mut store, inputs.row_job)?;
         if let Some(entry) = store.entries().into_iter().find(|e| e.bytes > limits.max_binding) {
@@ -109,7 +110,11 @@ impl Planned {
                 what: format!("buffer {}", entry.label),
                 needed: format!("{} bytes in one binding", entry.bytes),
                 allowed: format!("{} bytes", limits.max_binding),
-                hint: if of_rows { "use a smaller --batch or --seq" } else { "use a smaller --rank or fewer --targets" },
+                hint: match (of_rows, embeddings) {
+                    (true, _) => "use a smaller --batch or --seq",
+                    (false, true) => "leave out --train-embeddings, or train on fewer different tokens; or use a smaller --rank",
+                    (false, false) => "use a smaller --rank or fewer --targets",
+                },
             });
         }
         let mut smaller: Vec<usize> = smaller.iter().copied().filter(|rows| *rows < shape.rows).collect();

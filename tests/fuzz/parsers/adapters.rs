@@ -115,6 +115,7 @@ fn adapter(key: &str, rank: usize, model: &ModelConfig) -> PeftAdapter {
     PeftAdapter {
         sites,
         norms: Vec::new(),
+        embeddings: None,
         rslora: false,
         blocks: model.num_hidden_layers,
         dropout: 0.1,

@@ -109,7 +109,7 @@ fn run_seeds() -> Vec<Input> {
     RUNS.iter().map(|run| vec![text(*run)]).collect()
 }
 
-fn examples() -> Vec<Example> {
+pub fn examples() -> Vec<Example> {
     (1..=5).map(|n| Example { tokens: vec![1; 3 * n], targets: (0..3 * n).map(|i| i > 0).collect(), row: n, rejected: None }).collect()
 }
 
@@ -239,6 +239,7 @@ fn state(config: &TrainConfig) -> State {
         lr_changes: Vec::new(),
         partial: None,
         kernels: Some(KernelChoices { device: "a GPU".into(), choices: [("case".to_owned(), "kernel A=1".to_owned())].into() }),
+        embedding_tokens: Vec::new(),
         chain: chain.map(|chain| serde_json::from_value(chain).unwrap()),
     }
 }

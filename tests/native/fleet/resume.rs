@@ -6,6 +6,8 @@ use serde_json::json;
 use weblora::jobs::Options;
 use weblora::jobs::early_stop::EarlyStop;
 use weblora::jobs::event::Request;
+use weblora::train::Checkpoint;
+use weblora::train::checkpoint::write;
 use weblora::train::fleet::{FleetState, Found, Keeping};
 use weblora::{Error, Result};
 
@@ -172,6 +174,39 @@ fn manifests_made_by_hand_are_refused() {
     assert!(refused("/scheduler/jobs/1/id", json!(0)).contains("scheduler"));
     assert!(refused("/told", json!([{ "evaluated": { "job": 7, "loss": "1" } }])).contains("job 7 of 4"));
     assert!(refused("/scheduler/names", json!({})).contains("scheduler"));
+    // Numbers on which the scheduler would divide by zero, count without end or go past the end of their type.
+    for at in ["/scheduler/options/early_stop/eta", "/asked/early_stop/eta"] {
+        assert!(refused(at, json!(0)).contains("scheduler") && refused(at, json!(1)).contains("scheduler"), "{at}");
+    }
+    for at in ["/scheduler/boundary", "/scheduler/jobs/0/tokens", "/scheduler/jobs/1/spec/next/rows", "/scheduler/jobs/2/curve/steps"] {
+        assert!(refused(at, json!(u64::MAX)).contains("scheduler"), "{at}");
+    }
+    let next = json!({ "rows": 1, "documents": 1, "longest": 1 });
+    let pass = json!({ "job": 0, "rows": u64::MAX, "loss": "1", "stepped": true, "left": 1, "next": next });
+    assert!(refused("/told", json!([{ "stepped": { "seconds": "1", "passes": [pass] } }])).contains("cannot have happened"));
+}
+
+/// Kernels that sum in another order give other last digits.
+#[test]
+fn a_fleet_that_goes_on_elsewhere_says_so() {
+    let Some(gpu) = gpu() else { return };
+    let mut fleet = open(gpu, entries(), Options::default());
+    block(fleet.advance(gpu, &mut Kept::default())).unwrap();
+    assert_eq!(fleet.kernel_warning(), None, "it is new");
+    let mut memory = Memory::of(gpu, &mut fleet);
+    assert_eq!(memory.open(gpu, rows_of).kernel_warning(), None, "the same GPU");
+    let layout = &fleet.members()[1].job().unwrap().layout.params;
+    let name = memory.state().members[1].file.clone().unwrap();
+    let bytes = memory.files.get_mut(&name).unwrap();
+    let saved = Checkpoint::read(&name, bytes).unwrap();
+    let mut state = saved.state.clone();
+    state.kernels.as_mut().unwrap().device = "another GPU".into();
+    *bytes = write(&state, layout, &saved.buffers(layout).unwrap()).unwrap();
+    let (mut fleet, mut kept) = (memory.open(gpu, rows_of), Kept::default());
+    let said = fleet.kernel_warning().unwrap().to_owned();
+    assert!(said.contains("made on \"another GPU\", this is") && said.contains("last digits"), "{said}");
+    run(gpu, &mut fleet, &mut kept);
+    assert!(kept.failed().is_empty(), "it goes on");
 }
 
 #[test]

@@ -46,7 +46,7 @@ fn sweep(gpu: &Gpu, (jobs, steps): (usize, u64), seed: u64, options: Options) ->
     let entries = draws.iter().enumerate().map(job).collect();
     let hash = block(file.content_hash()).unwrap();
     let mut tuner = Tuner::for_device(gpu);
-    let plan = FleetPlan::new(&file, &hash, None, entries, options, gpu.plan_limits(), &tuner).unwrap();
+    let plan = FleetPlan::new(&file, &hash, None, entries, options, gpu.plan_limits(), &mut tuner).unwrap();
     let planned = plan.planned.footprint().total();
     let mut fleet = block(plan.open(gpu, &file, &mut tuner, false, |_, _| {})).unwrap();
     let (began, mut kept) = (Instant::now(), Kept::default());

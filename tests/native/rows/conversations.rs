@@ -155,6 +155,22 @@ fn a_turn_behind_another_prompt_is_warned_about_in_every_row() {
     assert_eq!(build(&chatml().with_chat_template(alike), row, options()).expect("builds").report.other_prompt.count, 0);
 }
 
+#[test]
+fn a_turn_that_begins_within_a_token_is_warned_about() {
+    // Generation asks with "assistant: "; in the row the space and the answer's first letters are one token.
+    let spaced = "{% for m in messages %}{{ m.role + ': ' + m.content + '\n' }}{% endfor %}{% if add_generation_prompt %}{{ 'assistant: ' }}{% endif %}";
+    let row = r#"{"messages": [{"role": "user", "content": "q"}, {"role": "assistant", "content": "the sea"}]}"#;
+    let data = build(&chatml().with_chat_template(spaced), row, options()).expect("builds");
+    assert_eq!((data.report.within_token.count, data.report.within_token.row), (1, 1));
+    let said = data.report.warnings("r");
+    assert!(said.len() == 1 && said[0].contains("begin within a token") && said[0].contains("message 2"), "{said:?}");
+    assert!(data.notes[&1][0].contains("within a token"), "{:?}", data.notes);
+    let tight = spaced.replace("'assistant: '", "'assistant:'");
+    let data = build(&chatml().with_chat_template(tight), row, options()).expect("builds");
+    assert_eq!((data.report.within_token.count, data.report.warnings("r").len()), (0, 0));
+    assert_eq!(build(&chatml(), row, options()).expect("builds").report.within_token.count, 0);
+}
+
 const FOUR: &str = r#"{"messages": [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}, {"role": "user", "content": "b"}, {"role": "assistant", "content": "c"}]}"#;
 
 #[test]

@@ -252,11 +252,11 @@ test("a damaged save leaves the one before", { timeout: 240_000 }, async () => {
       await stream.write(bytes.slice(0, bytes.length - 100));
       await stream.close();
     };
+    // Two files take turns, the run's beginning first.
     const steps = [(await trainer.autosaves())[0].step];
-    await damage("state.1");
+    await damage("state.0");
     steps.push((await trainer.autosaves())[0].step);
     const events = await collect(trainer.train({}, rows, { resume: (await trainer.restore("a")).checkpoint }));
-    await damage("state.0");
     await damage("state.1");
     return { steps, events, none: await trainer.autosaves(), lost: await failure(() => trainer.restore("a")) };
   });

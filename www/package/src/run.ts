@@ -28,11 +28,19 @@ export class Run {
   #store: RunStore | undefined;
   #wish: "run" | "pause" | "stop" = "run";
   #saveSoon = false;
-  /** The training loss has risen far. */
+  /** The training loss has risen far: what was saved before that is worth more than what the run is now. */
   #diverges = false;
+  /** No step has shown yet that what was saved last is sound: the update before it may have destroyed the adapter. */
+  #unproven: boolean;
+  /** The step of the last save, while the run is as it was then. */
+  #savedStep: number | undefined;
   #wake: (() => void) | undefined;
   #paused: (() => void)[] = [];
   #checkpoint: Uint8Array<ArrayBuffer> | undefined;
+  /** The one before it, as long as that one is unproven. */
+  #earlier: Uint8Array<ArrayBuffer> | undefined;
+  /** Of the steps that this page has made, some are saved. */
+  #kept: boolean;
   #savedAt = 0;
   #name = "main";
   #step = 0;
@@ -50,6 +58,7 @@ export class Run {
     this.#tell = tell;
     this.#progress = progress;
     this.#checkpoint = options.resume as Uint8Array<ArrayBuffer> | undefined;
+    this.#kept = this.#unproven = options.resume !== undefined;
   }
 
   async run(): Promise<DoneEvent> {
@@ -57,6 +66,8 @@ export class Run {
     try {
       const started = await this.#queue.run(() => this.#start(this.#options.tune ?? this.#device.worthTuning));
       if (this.#options.autosave !== undefined) await this.#openStore(this.#options.autosave, started);
+      // What is sound until an update has proven to be: the first one may destroy the adapter.
+      if (this.#store && !this.#checkpoint) await this.#queue.run(() => this.#keep());
       await this.#train();
       const done = await this.#queue.run(async () => this.#device.engine.done((performance.now() - begun) / 1000));
       const state = this.#wish === "stop" && this.#step < this.#total ? "stopped" : "done";
@@ -94,7 +105,8 @@ export class Run {
   async mergeLink(engine: Device["engine"]): Promise<Knot> {
     const knot = await engine.mergeLink();
     this.#event(knot);
-    await this.#save();
+    this.#savedStep = undefined;
+    if (!this.#diverges) await this.#save();
     return knot;
   }
 
@@ -156,6 +168,7 @@ export class Run {
         ...(open.again ? { base: open.again } : {}), ...(open.url === undefined ? {} : { url: open.url }),
       }, this.#options.resume === undefined);
       this.best = (await this.#store.best())?.files;
+      if (this.#options.resume !== undefined) this.#savedStep = await this.#store.step();
     } catch (error) {
       const known = WebloraError.from(error);
       // Two tabs on one run is a mistake to be told, not a storage that fails.
@@ -177,6 +190,7 @@ export class Run {
         losses = 0;
       } catch (error) {
         const known = WebloraError.from(error);
+        if (known.code === "not_finite") await this.#fallBack("the run ended");
         if (known.code !== "device_lost" || ++losses > PATIENCE) throw known;
         await this.#queue.run(() => this.#recover(engine));
       }
@@ -197,29 +211,59 @@ export class Run {
     [this.#step, this.#total] = [result.step, result.total];
     result.events.forEach((event) => this.#event(event));
     if (result.best) await this.#keepBest(await engine.exportAdapter());
-    // Of a run that diverges, what was saved before is worth more.
+    if (result.diverges && !this.#diverges) await this.#fallBack("the loss rose");
     this.#diverges = result.diverges;
+    if (result.sound) [this.#unproven, this.#earlier] = [false, undefined];
     // The first step is saved, too: from then on there is something to lose.
-    const due = result.save || this.#saveSoon || (this.#store && !this.#checkpoint) || performance.now() - this.#savedAt > SAVE_AT_LEAST;
+    const due = result.save || this.#saveSoon || (this.#store && !this.#kept) || performance.now() - this.#savedAt > SAVE_AT_LEAST;
     if (due && !this.#diverges) await this.#save();
     return result.over;
   }
 
+  /** Of what was saved, the last that is sound counts again; says which that is. */
+  async #fallBack(when: string): Promise<void> {
+    if (!this.#store) return;
+    try {
+      if (this.#unproven) await this.#store.takeBack();
+      [this.#checkpoint, this.#unproven, this.#earlier] = [this.#earlier ?? this.#checkpoint, false, undefined];
+      const saved = await this.#store.step();
+      const message = `what is saved of this run is from step ${saved}, before ${when}: go on from there with a smaller lr`;
+      if (saved !== undefined) this.#event({ event: "warning", job: this.#name, message });
+    } catch (error) {
+      const { message } = WebloraError.from(error);
+      this.#event({ event: "warning", job: this.#name, message: `an earlier save could not be taken up: ${message}` });
+    }
+  }
+
   async #save(): Promise<void> {
     this.#saveSoon = false;
+    this.#kept = true;
+    const path = await this.#keep();
+    this.#event({ event: "checkpoint", job: this.#name, step: this.#step, path });
+  }
+
+  /** Saves without a word, and returns where. */
+  async #keep(): Promise<string> {
+    if (this.#savedStep === this.#step) return this.#store?.key ?? "memory";
+    const wasUnproven = this.#unproven;
+    if (!wasUnproven) this.#earlier = this.#checkpoint;
     this.#checkpoint = (await this.#device.engine.checkpoint()) as Uint8Array<ArrayBuffer>;
     this.#savedAt = performance.now();
+    [this.#unproven, this.#savedStep] = [true, this.#step];
     let path = "memory";
     if (this.#store) {
       try {
+        // It takes the place of one that is unproven, too: what was saved before that stays.
+        if (wasUnproven) await this.#store.takeBack();
         await this.#store.save(this.#standing("open"), this.#checkpoint);
         path = this.#store.key;
       } catch (error) {
         const { message } = WebloraError.from(error);
         this.#event({ event: "warning", job: this.#name, message: `step ${this.#step} is not saved: ${message}` });
+        this.#savedStep = undefined;
       }
     }
-    this.#event({ event: "checkpoint", job: this.#name, step: this.#step, path });
+    return path;
   }
 
   #standing(state: Autosave["state"]): Omit<Standing, "savedAt"> {
@@ -227,13 +271,13 @@ export class Run {
     return { step: this.#step, total: this.#total, state, ...(loss === undefined ? {} : { loss }), ...(bestEval === undefined ? {} : { bestEval }) };
   }
 
-  /** The run is over: its adapter is kept beside its checkpoint. */
+  /** The run is over: its adapter is kept beside its checkpoint, or where the loss has risen beside that of before, from which it can go on. */
   async #end(state: "done" | "stopped"): Promise<void> {
     if (!this.#store || this.#step === 0) return;
     try {
       const { engine } = this.#device;
       await this.#store.saveEnd(this.#step, await engine.exportAdapter());
-      await this.#store.save(this.#standing(state), (await engine.checkpoint()) as Uint8Array<ArrayBuffer>);
+      if (!this.#diverges) await this.#store.save(this.#standing(state), (await engine.checkpoint()) as Uint8Array<ArrayBuffer>);
     } catch (error) {
       const { message } = WebloraError.from(error);
       this.#event({ event: "warning", job: this.#name, message: `the finished adapter is not saved: ${message}` });
@@ -251,7 +295,7 @@ export class Run {
   }
 
   async #wait(): Promise<void> {
-    await this.#queue.run(() => this.#save());
+    if (!this.#diverges) await this.#queue.run(() => this.#save());
     this.#become("paused");
     this.#releasePauses();
     while (this.#wish === "pause") await new Promise<void>((wake) => (this.#wake = wake));

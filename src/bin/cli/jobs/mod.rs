@@ -158,7 +158,8 @@ fn train(args: &JobsArgs, output: &mut Output) -> Result<()> {
     };
     let on = On { model: &model, hash: &hash };
     let mut device = Device::open(&args.device)?;
-    let (plan, folder) = if args.resume { resume(&file, on, &mut device, output)? } else { begin(file, on, existing, &device, output)? };
+    let (plan, folder) =
+        if args.resume { resume(&file, on, &mut device, output)? } else { begin(file, on, existing, &mut device, output)? };
     let planned = plan.planned.footprint().total();
     let (places, spare_bytes) = plan.room();
     let stop = Stop::listen()?;
@@ -174,6 +175,9 @@ fn train(args: &JobsArgs, output: &mut Output) -> Result<()> {
         spare_bytes,
         adapter: device.gpu.facts().name.clone(),
     });
+    if let Some(message) = fleet.kernel_warning() {
+        output.event(&Event::Warning { job: None, message: message.to_owned() });
+    }
     let mut keeper = Folders { output, existing, open: BTreeMap::new() };
     drive(&mut fleet, &device.gpu, on, &folder, &mut keeper, &stop)
 }
@@ -186,7 +190,7 @@ struct On<'a> {
 }
 
 /// Plans a new run. A job with something wrong fails alone.
-fn begin(file: JobsFile, on: On<'_>, existing: Existing, device: &Device, output: &mut Output) -> Result<(FleetPlan, RunFolder)> {
+fn begin(file: JobsFile, on: On<'_>, existing: Existing, device: &mut Device, output: &mut Output) -> Result<(FleetPlan, RunFolder)> {
     let free = |out: &str| if existing == Existing::Overwrite { Ok(()) } else { OutFolder::check_free(Path::new(out)) };
     free(&file.out)?;
     let (mut entries, mut failed) = (Vec::new(), Vec::new());
@@ -206,7 +210,7 @@ fn begin(file: JobsFile, on: On<'_>, existing: Existing, device: &Device, output
         output.event(&Event::JobFailed { job, reason });
     }
     let limits = device.gpu.plan_limits();
-    let plan = FleetPlan::new(on.model, on.hash, None, entries, file.options, limits, &device.tuner)?;
+    let plan = FleetPlan::new(on.model, on.hash, None, entries, file.options, limits, &mut device.tuner)?;
     Ok((plan, RunFolder::create(Path::new(&file.out))?))
 }
 

@@ -6,7 +6,7 @@ import type { AdapterFile, BaseSource, BestAdapter, Rows } from "../types.js";
 import { folder, names, readFile, remove } from "./files.js";
 import { hold } from "./locks.js";
 import { listModels } from "./models.js";
-import { readRecord, removeRecord, writeRecord } from "./slots.js";
+import { readRecord, removeRecord, takeBack, writeRecord } from "./slots.js";
 
 /** What does not change while a run trains. */
 export interface RunFacts {
@@ -78,6 +78,16 @@ export class RunStore {
 
   save(standing: Omit<Standing, "savedAt">, checkpoint: Uint8Array<ArrayBuffer>): Promise<void> {
     return writeRecord(this.#at, "state", { ...standing, savedAt: Date.now() } satisfies Standing, checkpoint);
+  }
+
+  /** The step that was saved last. */
+  async step(): Promise<number | undefined> {
+    return (await readRecord<Standing>(this.#at, "state"))?.meta.step;
+  }
+
+  /** What was saved last has proven useless: what was saved before it counts again. */
+  takeBack(): Promise<void> {
+    return takeBack(this.#at, "state");
   }
 
   /** The adapter at the lowest held-out loss. */

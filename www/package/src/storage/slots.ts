@@ -71,3 +71,10 @@ export async function writeRecord(at: FileSystemDirectoryHandle, name: string, m
   // Odd and even numbers have a file each, so the newest record's file is not this one.
   await writeFile(at, slots(name)[number % 2] as string, head, await checksum(head, text, data), text, data);
 }
+
+/** Takes the newest record called `name` back, so that the one before it counts again. Where that one is gone or damaged, the newest stays. */
+export async function takeBack(at: FileSystemDirectoryHandle, name: string): Promise<void> {
+  const [first, second] = slots(name);
+  const [a, b] = [await readSlot(at, first), await readSlot(at, second)];
+  if (a && b) await remove(at, a.number > b.number ? first : second);
+}
