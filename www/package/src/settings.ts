@@ -27,6 +27,10 @@ export interface CommonSettings {
   trainNorms?: boolean;
   /** @deprecated The name of before: `trainNorms`. */
   "train-norms"?: boolean;
+  /** Train the embeddings of the rows' tokens too; a tied head stays the base's; without weight decay; default false. */
+  trainEmbeddings?: boolean;
+  /** @deprecated The name of before: `trainEmbeddings`. */
+  "train-embeddings"?: boolean;
   /** Optimizer steps; excludes epochs; at least 1. */
   steps?: number;
   /** Passes over the rows; without it and without steps one, or more where the rows are few: at least 60 steps; at least 1. */
