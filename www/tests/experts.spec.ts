@@ -4,7 +4,7 @@ import AxeBuilder from "@axe-core/playwright";
 import { expect, test, type Page } from "@playwright/test";
 import { readFileSync } from "node:fs";
 import { unzipSync } from "fflate";
-import { expectNoOverflow, figure, pick, picture, runState, section, setSetting, textFile, watchPage } from "./helpers";
+import { choose, expectNoOverflow, figure, pick, picture, runState, section, setSetting, textFile, watchPage } from "./helpers";
 
 async function open(page: Page, flags = "", hash = ""): Promise<ReturnType<typeof watchPage>> {
   const seen = watchPage(page);
@@ -125,21 +125,35 @@ test("a merged model is written and saved", async ({ page }) => {
 
 test("several sets are mixed, with shares, and come back from an archive", async ({ page }, info) => {
   await open(page);
-  await rows(page);
+  await loadBuiltIn(page);
   const part = section(page, "Rows");
+  await choose(page, "Where the rows come from", "Paste");
+  await page.getByLabel(/^One JSON object a line/).fill('{"prompt": "Goodbye", "completion": " Farewell."}');
+  await expect(part).toContainText("pasted rows · 1 row");
   await part.getByRole("button", { name: "Mix with another set" }).click();
   await pick(page, "Choose a file of rows…", textFile("greet.jsonl", '{"prompt": "Hello", "completion": " Hello, traveller."}\n'));
   const list = part.getByRole("list", { name: "Sets of the mixture" });
-  await expect(list.getByRole("listitem")).toHaveText([/^swap/, /^greet\.jsonl/]);
+  await expect(list.getByRole("listitem")).toHaveText([/^pasted rows/, /^greet\.jsonl/]);
   await list.getByLabel("Share").last().fill("3");
   await expect(page.locator('[data-key="dataWeights"] input')).toHaveValue("1, 3");
   await picture(page, info, "mixture");
   await setSetting(page, "steps", "12");
   await page.getByRole("button", { name: "Start training" }).click();
   await expect(runState(page)).toHaveText(/^done, 12 steps/);
-  await list.getByRole("button", { name: "Take swap out of the mixture" }).click();
+  const started = page.waitForEvent("download");
+  await page.getByRole("button", { name: "Everything (.zip)" }).click();
+  const zip = readFileSync(await (await started).path());
+  const files = unzipSync(zip);
+  expect(Object.keys(files).filter((name) => name.startsWith("rows"))).toEqual(["rows-1.jsonl", "rows-2.jsonl"]);
+  expect(Buffer.from(files["run.toml"] ?? []).toString()).toContain("data-weights = [ 1, 3 ]");
+  await list.getByRole("button", { name: "Take pasted rows out of the mixture" }).click();
   await expect(list).toBeHidden();
   await expect(page.locator('[data-key="dataWeights"] input')).toHaveValue("");
+  await page.reload();
+  await loadBuiltIn(page);
+  await pick(page, "Import…", { name: "all.zip", mimeType: "application/zip", buffer: zip });
+  await expect(list.getByRole("listitem")).toHaveCount(2);
+  await expect(page.locator('[data-key="dataWeights"] input')).toHaveValue("1, 3");
 });
 
 test("a link brings settings and nothing else; what cannot be read is said", async ({ page, context }) => {

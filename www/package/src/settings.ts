@@ -27,6 +27,10 @@ export interface CommonSettings {
   trainNorms?: boolean;
   /** @deprecated The name of before: `trainNorms`. */
   "train-norms"?: boolean;
+  /** Train the embeddings of the rows' tokens too; a tied head stays the base's; without weight decay; default false. */
+  trainEmbeddings?: boolean;
+  /** @deprecated The name of before: `trainEmbeddings`. */
+  "train-embeddings"?: boolean;
   /** Optimizer steps; excludes epochs; at least 1. */
   steps?: number;
   /** Passes over the rows; without it and without steps one, or more where the rows are few: at least 60 steps; at least 1. */
@@ -61,6 +65,20 @@ export interface CommonSettings {
   gradAccum?: number;
   /** @deprecated The name of before: `gradAccum`. */
   "grad-accum"?: number;
+  /** What is minimised: the loss of the trained tokens, or DPO's over rows with a chosen and a rejected answer; the former when not given. */
+  loss?: "cross-entropy" | "dpo";
+  /** DPO: how strongly answers are held to the reference's, the base without the adapter; 0.1 when not given; at least 0. */
+  dpoBeta?: number;
+  /** @deprecated The name of before: `dpoBeta`. */
+  "dpo-beta"?: number;
+  /** DPO: what answers are held to: the base without an adapter, or with the links that a chain goes on from; the former when not given. */
+  dpoReference?: "base" | "start";
+  /** @deprecated The name of before: `dpoReference`. */
+  "dpo-reference"?: "base" | "start";
+  /** DPO: share of pairs that are taken to be the wrong way round; 0 when not given; at least 0, at most 0.5. */
+  dpoLabelSmoothing?: number;
+  /** @deprecated The name of before: `dpoLabelSmoothing`. */
+  "dpo-label-smoothing"?: number;
   /** Peak learning rate; default 0.0005; at least 0. */
   lr?: number;
   /** What the learning rate does after the warm-up; default "linear". */
