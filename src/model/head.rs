@@ -62,7 +62,8 @@ pub fn loss(
         // What a pair's targets weigh follows from the losses of all of them, which may lie in several chunks.
         for (i, first) in (0..inputs.rows).step_by(chunk).enumerate() {
             rec.optional(i as u32, |rec| {
-                drop(forward(rec, weights, adapters, inputs, eps, x, (first, chunk.min(inputs.rows - first)), false))
+                let part = (first, chunk.min(inputs.rows - first));
+                forward(rec, weights, adapters, inputs, eps, x, part, false);
             });
         }
         preference::weights(rec, "preference", inputs.pairs, inputs.losses, inputs.weights);

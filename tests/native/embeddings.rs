@@ -107,6 +107,9 @@ fn loss(gpu: &Gpu, file: &ModelFile, adapter: Option<&PeftAdapter>, rows: &[Exam
     block(score::mean(&mut session, gpu, rows, adapter.map(|_| 0))).unwrap().unwrap().loss
 }
 
+/// Shape and bytes of a tensor.
+type Content = (Vec<usize>, Vec<u8>);
+
 #[derive(Default)]
 struct Memory(Vec<(String, Vec<u8>)>);
 
@@ -306,7 +309,7 @@ fn folders_for_peft_have_the_whole_embedding_and_ours_its_rows() {
             "weblora.embed_tokens.delta" => (shape.clone(), vec![0; 4 * shape.iter().product::<usize>()]),
             _ => (view.shape().to_vec(), view.data().to_vec()),
         };
-        let all: Vec<(String, (Vec<usize>, Vec<u8>))> = own_tensors
+        let all: Vec<(String, Content)> = own_tensors
             .tensors()
             .iter()
             .map(|(name, view)| (name.clone(), of(name, view)))

@@ -10,7 +10,7 @@ const VOCAB: usize = 23;
 
 /// The tokens that a job trains; job 1 trains none.
 fn trained(job: usize) -> Vec<u32> {
-    (0..VOCAB as u32).filter(|token| job != 1 && (token + job as u32) % 3 != 0).collect()
+    (0..VOCAB as u32).filter(|token| job != 1 && !(token + job as u32).is_multiple_of(3)).collect()
 }
 
 /// Each token's place among those that a job trains.
