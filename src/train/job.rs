@@ -325,7 +325,7 @@ impl Job {
         self.accumulating.as_ref().is_some_and(|step| step.next > 0)
     }
 
-    /// The bytes of a checkpoint with these tensors, which come from a session with `kernels`: all that [`Seat::resume`] needs.
+    /// The bytes of a checkpoint with these tensors, which come from a session with `kernels`: all that [`super::seat::Seat::resume`] needs.
     ///
     /// # Errors
     /// A progress that JSON cannot hold.
