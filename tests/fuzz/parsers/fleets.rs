@@ -67,6 +67,7 @@ fn checkpoint(config: &TrainConfig, hash: &str) -> Vec<u8> {
         partial: None,
         kernels: None,
         chain: None,
+        embedding_tokens: Vec::new(),
     };
     write(&state, &layout.params, &buffers).unwrap()
 }
