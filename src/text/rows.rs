@@ -191,12 +191,12 @@ fn content(reader: &mut Reader<'_>, row: &mut Map<String, Value>, null: &[String
             Ok(Content::Completion { prompt, completion, choices })
         }
         (false, true, []) => Ok(Content::Instruction {
-            instruction: string(file, number, row, "instruction")?,
-            input: if row.contains_key("input") { string(file, number, row, "input")? } else { String::new() },
-            output: string(file, number, row, "output")?,
+            instruction: reader.text(row, "instruction")?,
+            input: if row.contains_key("input") { reader.text(row, "input")? } else { String::new() },
+            output: reader.text(row, "output")?,
         }),
         (false, false, &[key]) => reader.conversation(row, key).map(Content::Messages),
-        (false, false, []) if row.contains_key("text") => Ok(Content::Text(string(file, number, row, "text")?)),
+        (false, false, []) if row.contains_key("text") => Ok(Content::Text(reader.text(row, "text")?)),
         (false, false, []) => {
             let keys: Vec<String> = row.keys().map(|key| format!("`{key}`")).collect();
             let mut found = if keys.is_empty() { "no keys".into() } else { format!("the keys {}", keys.join(", ")) };
@@ -245,16 +245,6 @@ fn choices(file: &str, number: usize, row: &mut Map<String, Value>, completion: 
         return wrong(format!("the completion {completion:?} is not one of the `choices`"));
     }
     Ok(Some(texts))
-}
-
-fn string(file: &str, number: usize, row: &mut Map<String, Value>, key: &str) -> Result<String> {
-    match row.remove(key) {
-        Some(Value::String(text)) => Ok(text),
-        other => {
-            let problem = format!("`{key}` is {}, expected a string", other.as_ref().map_or("absent", kind));
-            Err(data(file, number, problem, "put the value in quotes"))
-        }
-    }
 }
 
 pub(super) fn kind(value: &Value) -> &'static str {

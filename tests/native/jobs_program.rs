@@ -115,7 +115,8 @@ fn a_run_goes_on_only_as_it_was_begun() {
     let run = |more: &str| jobs_file(folder.path(), more);
     let file = run("[[job]]\nname = 'a'\nrank = 4\n");
     fails(&["jobs", &file, "--no-tune", "--resume"], &["manifest.json", "start anew"]);
-    succeeds(&["jobs", &file, "--no-tune"]);
+    let told = text(&weblora(&["jobs", &file, "--no-tune"]).stderr);
+    assert!(told.contains("\na: step 1 loss") && told.contains("\na: done: 4 steps"), "every line names its job: {told}");
     let shown = succeeds(&["jobs", &file, "--no-tune", "--resume"]);
     assert!(shown.contains("4/4"), "nothing is left to do: {shown}");
     for (more, word) in [

@@ -15,6 +15,8 @@ pub struct Output {
     bar: Option<ProgressBar>,
     /// An event could not be written, and that was said.
     lost: bool,
+    /// Several jobs tell of themselves: each line names its own.
+    several: bool,
 }
 
 /// A line on stderr. Where it cannot be written (a closed terminal, a log on a full disk), the work goes on all the same.
@@ -35,7 +37,7 @@ fn stdout_error(source: io::Error) -> Error {
 impl Output {
     /// Events as JSON lines on stdout, or words.
     pub fn new(json: bool) -> Self {
-        Self { json, bar: None, lost: false }
+        Self { json, bar: None, lost: false, several: false }
     }
 
     /// Whether events are JSON lines.
@@ -88,10 +90,13 @@ impl Output {
             }
             return;
         }
+        self.several |= matches!(event, Event::Jobs { .. });
+        let owner = job_of(event).filter(|_| self.several).map(|job| format!("{job}: ")).unwrap_or_default();
+        let text = owner + &words(event);
         match &self.bar {
-            Some(bar) if matches!(event, Event::Step(_)) => bar.set_message(harmless(&words(event), false).into_owned()),
-            Some(bar) => bar.suspend(|| say(&harmless(&words(event), true))),
-            None => say(&harmless(&words(event), true)),
+            Some(bar) if matches!(event, Event::Step(_)) => bar.set_message(harmless(&text, false).into_owned()),
+            Some(bar) => bar.suspend(|| say(&harmless(&text, true))),
+            None => say(&harmless(&text, true)),
         }
     }
 
@@ -185,6 +190,19 @@ fn harmless_json(line: &str) -> Cow<'_, str> {
         return line.into();
     }
     line.chars().map(|c| if steers(c) { format!("\\u{:04x}", u32::from(c)) } else { c.to_string() }).collect::<String>().into()
+}
+
+/// The job that an event is about, where its words do not say so.
+fn job_of(event: &Event) -> Option<&str> {
+    match event {
+        Event::Step(step) => Some(&step.job),
+        Event::Knot(knot) => Some(&knot.job),
+        Event::Start { job, .. } | Event::Eval { job, .. } | Event::Checkpoint { job, .. } | Event::EarlyStop { job, .. } => Some(job),
+        Event::Warning { job, .. } => job.as_deref(),
+        Event::Done { job, .. } => Some(job),
+        Event::Jobs { .. } | Event::Resumed { .. } | Event::Saved { .. } | Event::Schedule { .. } | Event::JobFailed { .. } => None,
+        Event::Error { .. } => None,
+    }
 }
 
 /// An event in words.

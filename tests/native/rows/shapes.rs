@@ -94,6 +94,11 @@ fn prompts_and_completions_may_hold_messages() {
         build(&tokenizer, parts, options()).expect("builds").examples,
         build(&tokenizer, plain, options()).expect("builds").examples
     );
+    let read = |row: &str| read_rows("r", row.as_bytes()).expect("read").remove(0).content;
+    let parts = r#"{"instruction": ["Add", {"type": "text", "text": " 2"}], "input": ["3"], "output": ["5"]}"#;
+    assert_eq!(read(parts), read(r#"{"instruction": "Add 2", "input": "3", "output": "5"}"#));
+    assert_eq!(read(r#"{"text": ["a", {"type": "text", "text": "b"}]}"#), read(r#"{"text": "ab"}"#));
+    refused(read_rows("r", br#"{"instruction": [{"type": "image_url"}], "output": "a"}"#), &["image_url"]);
 }
 
 #[test]
