@@ -175,6 +175,10 @@ impl Dataset {
             examples.extend(builder.example(row)?);
         }
         if joins {
+            if let Some(pair) = examples.iter().find(|example| example.rejected.is_some()) {
+                let problem = "a row with a chosen and a rejected answer cannot be joined to others".to_owned();
+                return Err(data(file, pair.row, problem, "leave out --overlong join"));
+            }
             examples = join(&examples, context);
         }
         if examples.is_empty() {

@@ -41,7 +41,11 @@ pub static ALL: &[&Parser] = &[
 /// The parser of that name.
 pub fn by_name(name: &str) -> &'static Parser {
     let names = || ALL.iter().map(|parser| parser.name).collect::<Vec<_>>().join(", ");
-    ALL.iter().find(|parser| parser.name == name).unwrap_or_else(|| panic!("there is no parser {name:?}, only {}", names()))
+    ALL.iter()
+        .copied()
+        .chain([&large::LARGE])
+        .find(|parser| parser.name == name)
+        .unwrap_or_else(|| panic!("there is no parser {name:?}, only {}", names()))
 }
 
 /// The directory of the committed goldens.

@@ -213,6 +213,7 @@ fn the_program_trains_on_pairs_of_a_file() {
         assert!(!output.status.success() && words.iter().all(|word| said.contains(word)), "{more:?}: {said}");
     };
     refused(&[], &["--loss dpo"]);
+    refused(&["--overlong", "join"], &["row 1", "cannot be joined"]);
     refused(&["--dpo-beta", "0.2"], &["dpo-beta", "--loss dpo"]);
     refused(&["--loss", "dpo", "--overlong", "join"], &["whole answers"]);
     refused(&["--loss", "dpo", "--dpo-reference", "start"], &["--init-adapter"]);
