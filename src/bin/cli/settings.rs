@@ -343,7 +343,7 @@ mod tests {
         use clap::CommandFactory;
         let command = Cli::command();
         let flags: Vec<&str> = command.get_arguments().filter_map(|arg| arg.get_long()).collect();
-        let all = json!({"model": "m", "tokenizer": "t", "data": "d", "init-adapter": "a", "steps": 1, "batch-rows": 2,
+        let all = json!({"model": "m", "tokenizer": "t", "data": "d", "init-adapter": "a", "steps": 1, "batch-rows": 2, "loss": "dpo",
             "rank-pattern": {"q_proj": 1}, "alpha-pattern": {"q_proj": 1}});
         let mut config = TrainConfig::from_map(all.as_object().expect("an object")).expect("settings");
         (config.eval_data, config.epochs) = (vec!["e".into()], Some(1));
