@@ -1,101 +1,187 @@
-// Product with a frozen matrix through workgroup memory, the form for real GPUs: 64 invocations compute TILE × TILE outputs (64 or 32), each
-// TILE/8 × TILE/8. Weights are dequantised while they are staged, so every format shares the inner loop. Both operands are staged 32 inputs
-// deep with the inputs slowest, so that the inner loop reads whole vectors: 2 · 32 · TILE · 4 bytes, 16 KiB at most.
+// Product with a frozen matrix through workgroup memory, the form for real GPUs: a workgroup computes TILE_T × TILE_C outputs (32 to 128 each).
+// Of these one invocation owns 4 × 4, or with WIDE 8 × 8 as four such blocks, TILE_T/2 rows and TILE_C/2 columns apart. Weights are
+// dequantised once, while they are staged, so every format shares the inner loop.
+//
+// Both operands are staged DEPTH (16 or 32) inputs deep with the inputs slowest, so that the inner loop reads whole vectors. Where vectors lie within
+// an input is permuted (x_place, w_place): eight neighbouring lanes that store, and eight that load, meet eight different banks of 16 bytes.
+// With PREFETCH the next operands are on their way from memory while the present ones are multiplied. With SPLIT workgroups z sum p.span inputs
+// each, from z · p.span on, and y is parts [z, rows, columns], which sum_parts.wgsl adds.
 #import products
 
-const DEPTH: u32 = 32u;
-const QUADS: u32 = TILE / 4u;
-// Quads of rows (and of columns) of one invocation.
-const OWN: u32 = TILE / 32u;
-var<workgroup> xs: array<vec4<f32>, 32u * TILE / 4u>;
-var<workgroup> ws: array<vec4<f32>, 32u * TILE / 4u>;
+const QUADS_T: u32 = TILE_T / 4u;
+const QUADS_C: u32 = TILE_C / 4u;
+#ifdef WIDE
+const ACROSS: u32 = TILE_C / 8u;
+const DOWN: u32 = TILE_T / 8u;
+#else
+const ACROSS: u32 = TILE_C / 4u;
+const DOWN: u32 = TILE_T / 4u;
+#endif
+const WG: u32 = ACROSS * DOWN;
+// A unit of x is four rows of four inputs, one of w four columns of eight inputs (backward: four inputs of eight columns).
+const X_UNITS: u32 = QUADS_T * DEPTH / 4u;
+const W_UNITS: u32 = QUADS_C * DEPTH / 8u;
+var<workgroup> xs: array<vec4<f32>, DEPTH * QUADS_T>;
+var<workgroup> ws: array<vec4<f32>, DEPTH * QUADS_C>;
 
-// Rows t .. t + TILE of inputs from `at` on, turned.
-fn stage_x(t: u32, at: u32, local: u32) {
+// Where the quad of rows has its vector for input i.
+fn x_place(i: u32, quad: u32) -> u32 { return i * QUADS_T + (quad ^ ((32u / DEPTH) * (i / 4u))); }
+#ifdef BACKWARD
+fn w_place(i: u32, quad: u32) -> u32 { return i * QUADS_C + (quad ^ ((quad / 8u) % 2u)); }
+#else
+fn w_place(i: u32, quad: u32) -> u32 { return i * QUADS_C + (quad ^ ((64u / DEPTH) * (i / 8u))); }
+#endif
+
+struct Block { r0: vec4<f32>, r1: vec4<f32>, r2: vec4<f32>, r3: vec4<f32> }
+#ifdef WIDE
+struct Sums { ap: Block, aq: Block, bp: Block, bq: Block }
+#else
+struct Sums { ap: Block }
+#endif
+
+fn load_x(r: u32, at: u32) -> Block {
   let last = p.t - 1u;
-  for (var u = local; u < QUADS * (DEPTH / 4u); u += 64u) {
-    let quad = u / (DEPTH / 4u);
-    let i = u % (DEPTH / 4u);
-    let r = t + 4u * quad;
-    let a = row4(min(r, last), at / 4u + i);
-    let b = row4(min(r + 1u, last), at / 4u + i);
-    let c = row4(min(r + 2u, last), at / 4u + i);
-    let d = row4(min(r + 3u, last), at / 4u + i);
-    xs[(4u * i) * QUADS + quad] = vec4(a.x, b.x, c.x, d.x);
-    xs[(4u * i + 1u) * QUADS + quad] = vec4(a.y, b.y, c.y, d.y);
-    xs[(4u * i + 2u) * QUADS + quad] = vec4(a.z, b.z, c.z, d.z);
-    xs[(4u * i + 3u) * QUADS + quad] = vec4(a.w, b.w, c.w, d.w);
-  }
+  let i = at / 4u;
+  return Block(row4(min(r, last), i), row4(min(r + 1u, last), i), row4(min(r + 2u, last), i), row4(min(r + 3u, last), i));
+}
+
+fn store_x(unit: u32, b: Block) {
+  let quad = unit / (DEPTH / 4u);
+  let i = 4u * (unit % (DEPTH / 4u));
+  xs[x_place(i, quad)] = vec4(b.r0.x, b.r1.x, b.r2.x, b.r3.x);
+  xs[x_place(i + 1u, quad)] = vec4(b.r0.y, b.r1.y, b.r2.y, b.r3.y);
+  xs[x_place(i + 2u, quad)] = vec4(b.r0.z, b.r1.z, b.r2.z, b.r3.z);
+  xs[x_place(i + 3u, quad)] = vec4(b.r0.w, b.r1.w, b.r2.w, b.r3.w);
 }
 
 #ifdef BACKWARD
-fn stage_w(column: u32, at: u32, local: u32) {
-  for (var u = local; u < (DEPTH / 4u) * (TILE / 8u); u += 64u) {
-    let quad = u / (TILE / 8u);
-    let octet = u % (TILE / 8u);
-    let c = tile_at(min(at / 4u + quad, quads() - 1u), min(column / 8u + octet, octets() - 1u));
-    let o = 4u * quad * QUADS + 2u * octet;
-    ws[o] = vec4(c.k0.x, c.k1.x, c.k2.x, c.k3.x);
-    ws[o + 1u] = vec4(c.k4.x, c.k5.x, c.k6.x, c.k7.x);
-    ws[o + QUADS] = vec4(c.k0.y, c.k1.y, c.k2.y, c.k3.y);
-    ws[o + QUADS + 1u] = vec4(c.k4.y, c.k5.y, c.k6.y, c.k7.y);
-    ws[o + 2u * QUADS] = vec4(c.k0.z, c.k1.z, c.k2.z, c.k3.z);
-    ws[o + 2u * QUADS + 1u] = vec4(c.k4.z, c.k5.z, c.k6.z, c.k7.z);
-    ws[o + 3u * QUADS] = vec4(c.k0.w, c.k1.w, c.k2.w, c.k3.w);
-    ws[o + 3u * QUADS + 1u] = vec4(c.k4.w, c.k5.w, c.k6.w, c.k7.w);
-  }
+const OCTETS_C: u32 = TILE_C / 8u;
+fn load_w(column: u32, at: u32, unit: u32) -> Tile {
+  return tile_at(min(at / 4u + unit / OCTETS_C, quads() - 1u), min(column / 8u + unit % OCTETS_C, octets() - 1u));
+}
+
+fn store_w(unit: u32, c: Tile) {
+  let i = 4u * (unit / OCTETS_C);
+  let quad = 2u * (unit % OCTETS_C);
+  ws[w_place(i, quad)] = vec4(c.k0.x, c.k1.x, c.k2.x, c.k3.x);
+  ws[w_place(i, quad + 1u)] = vec4(c.k4.x, c.k5.x, c.k6.x, c.k7.x);
+  ws[w_place(i + 1u, quad)] = vec4(c.k0.y, c.k1.y, c.k2.y, c.k3.y);
+  ws[w_place(i + 1u, quad + 1u)] = vec4(c.k4.y, c.k5.y, c.k6.y, c.k7.y);
+  ws[w_place(i + 2u, quad)] = vec4(c.k0.z, c.k1.z, c.k2.z, c.k3.z);
+  ws[w_place(i + 2u, quad + 1u)] = vec4(c.k4.z, c.k5.z, c.k6.z, c.k7.z);
+  ws[w_place(i + 3u, quad)] = vec4(c.k0.w, c.k1.w, c.k2.w, c.k3.w);
+  ws[w_place(i + 3u, quad + 1u)] = vec4(c.k4.w, c.k5.w, c.k6.w, c.k7.w);
 }
 #else
-fn stage_w(column: u32, at: u32, local: u32) {
-  for (var u = local; u < QUADS * (DEPTH / 8u); u += 64u) {
-    let quad = u / (DEPTH / 8u);
-    let octet = u % (DEPTH / 8u);
-    let c = tile_at(min(column / 4u + quad, quads() - 1u), min(at / 8u + octet, octets() - 1u));
-    let o = 8u * octet * QUADS + quad;
-    ws[o] = c.k0;
-    ws[o + QUADS] = c.k1;
-    ws[o + 2u * QUADS] = c.k2;
-    ws[o + 3u * QUADS] = c.k3;
-    ws[o + 4u * QUADS] = c.k4;
-    ws[o + 5u * QUADS] = c.k5;
-    ws[o + 6u * QUADS] = c.k6;
-    ws[o + 7u * QUADS] = c.k7;
-  }
+const OCTETS_D: u32 = DEPTH / 8u;
+fn load_w(column: u32, at: u32, unit: u32) -> Tile {
+  return tile_at(min(column / 4u + unit / OCTETS_D, quads() - 1u), min(at / 8u + unit % OCTETS_D, octets() - 1u));
+}
+
+fn store_w(unit: u32, c: Tile) {
+  let i = 8u * (unit % OCTETS_D);
+  let quad = unit / OCTETS_D;
+  ws[w_place(i, quad)] = c.k0;
+  ws[w_place(i + 1u, quad)] = c.k1;
+  ws[w_place(i + 2u, quad)] = c.k2;
+  ws[w_place(i + 3u, quad)] = c.k3;
+  ws[w_place(i + 4u, quad)] = c.k4;
+  ws[w_place(i + 5u, quad)] = c.k5;
+  ws[w_place(i + 6u, quad)] = c.k6;
+  ws[w_place(i + 7u, quad)] = c.k7;
 }
 #endif
 
-@compute @workgroup_size(64)
+fn outer(s: Block, v: vec4<f32>, m: vec4<f32>) -> Block {
+  return Block(fma(vec4(v.x), m, s.r0), fma(vec4(v.y), m, s.r1), fma(vec4(v.z), m, s.r2), fma(vec4(v.w), m, s.r3));
+}
+
+// Adds the products of input i.
+fn multiply(s: Sums, i: u32, across: u32, down: u32) -> Sums {
+  let a = xs[x_place(i, down)];
+  let p = ws[w_place(i, across)];
+#ifdef WIDE
+  let b = xs[x_place(i, down + DOWN)];
+  let q = ws[w_place(i, across + ACROSS)];
+  return Sums(outer(s.ap, a, p), outer(s.aq, a, q), outer(s.bp, b, p), outer(s.bq, b, q));
+#else
+  return Sums(outer(s.ap, a, p));
+#endif
+}
+
+// Columns c .. c + 4 of rows t .. t + 4 of part z.
+fn store_block(t: u32, c: u32, z: u32, b: Block) {
+  if (c >= columns()) { return; }
+  if (t < p.t) { store_part(t, c, z, b.r0); }
+  if (t + 1u < p.t) { store_part(t + 1u, c, z, b.r1); }
+  if (t + 2u < p.t) { store_part(t + 2u, c, z, b.r2); }
+  if (t + 3u < p.t) { store_part(t + 3u, c, z, b.r3); }
+}
+
+fn store_part(t: u32, c: u32, z: u32, v: vec4<f32>) {
+#ifdef SPLIT
+  y[((z * (p.t - p.first) + t - p.first) * columns() + c) / 4u] = v;
+#else
+  store4(t, c, v);
+#endif
+}
+
+@compute @workgroup_size(WG)
 fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index) local: u32) {
-  let t = p.first + group.y * TILE;
-  let column = group.x * TILE;
-  let across = local % 8u;
-  let down = local / 8u;
-  var sums: array<vec4<f32>, 4u * OWN * OWN>;
-  for (var at = 0u; at < inner(); at += DEPTH) {
-    stage_x(t, at, local);
-    stage_w(column, at, local);
+  let t = p.first + group.y * TILE_T;
+  let column = group.x * TILE_C;
+  let across = local % ACROSS;
+  let down = local / ACROSS;
+  // The first lanes stage x, the last ones w.
+  let has_x = local < X_UNITS;
+  let has_w = local >= WG - W_UNITS;
+  let x_row = t + 4u * (local / (DEPTH / 4u));
+  let x_input = 4u * (local % (DEPTH / 4u));
+  let w_unit = local - (WG - W_UNITS);
+#ifdef SPLIT
+  let begin = group.z * p.span;
+  let end = min(begin + p.span, inner());
+#else
+  let begin = 0u;
+  let end = inner();
+#endif
+  var s: Sums;
+#ifdef PREFETCH
+  var x_next: Block;
+  var w_next: Tile;
+  if (has_x) { x_next = load_x(x_row, begin + x_input); }
+  if (has_w) { w_next = load_w(column, begin, w_unit); }
+#endif
+  for (var at = begin; at < end; at += DEPTH) {
+#ifdef PREFETCH
+    if (has_x) { store_x(local, x_next); }
+    if (has_w) { store_w(w_unit, w_next); }
     workgroupBarrier();
-    for (var i = 0u; i < DEPTH; i++) {
-      for (var r = 0u; r < OWN; r++) {
-        let v = xs[i * QUADS + down + 8u * r];
-        for (var c = 0u; c < OWN; c++) {
-          let m = ws[i * QUADS + across + 8u * c];
-          let s = 4u * (r * OWN + c);
-          sums[s] = fma(vec4(v.x), m, sums[s]);
-          sums[s + 1u] = fma(vec4(v.y), m, sums[s + 1u]);
-          sums[s + 2u] = fma(vec4(v.z), m, sums[s + 2u]);
-          sums[s + 3u] = fma(vec4(v.w), m, sums[s + 3u]);
-        }
-      }
+    if (at + DEPTH < end) {
+      if (has_x) { x_next = load_x(x_row, at + DEPTH + x_input); }
+      if (has_w) { w_next = load_w(column, at + DEPTH, w_unit); }
     }
+#else
+    if (has_x) { store_x(local, load_x(x_row, at + x_input)); }
+    if (has_w) { store_w(w_unit, load_w(column, at, w_unit)); }
+    workgroupBarrier();
+#endif
+#ifdef ROLLED
+    for (var i = 0u; i < DEPTH; i++) { s = multiply(s, i, across, down); }
+#else
+    for (var i = 0u; i < DEPTH; i += 4u) {
+      s = multiply(s, i, across, down);
+      s = multiply(s, i + 1u, across, down);
+      s = multiply(s, i + 2u, across, down);
+      s = multiply(s, i + 3u, across, down);
+    }
+#endif
     workgroupBarrier();
   }
-  for (var r = 0u; r < OWN; r++) {
-    for (var c = 0u; c < OWN; c++) {
-      for (var i = 0u; i < 4u; i++) {
-        let row = t + 4u * (down + 8u * r) + i;
-        if (row < p.t && column + 4u * (across + 8u * c) < columns()) { store4(row, column + 4u * (across + 8u * c), sums[4u * (r * OWN + c) + i]); }
-      }
-    }
-  }
+  store_block(t + 4u * down, column + 4u * across, group.z, s.ap);
+#ifdef WIDE
+  store_block(t + 4u * down, column + 4u * (across + ACROSS), group.z, s.aq);
+  store_block(t + 4u * (down + DOWN), column + 4u * across, group.z, s.bp);
+  store_block(t + 4u * (down + DOWN), column + 4u * (across + ACROSS), group.z, s.bq);
+#endif
 }

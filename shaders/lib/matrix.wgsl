@@ -2,7 +2,7 @@
 // of 4-bit codes is 32 weights, one row a component. The same unit serves x Wᵀ (four outputs) and dy W (eight inputs). Rows past n and
 // inputs past k are zero. Each format's snippet (shaders/quant) declares GROUP (inputs per scale), Group, quant_group(quad, group) and
 // quant_tile(group data, quad, group, octet of the group); both read the binding `w`.
-struct Params { t: u32, n: u32, k: u32, ldx: u32, ldy: u32, offset: u32, rows: u32, first: u32, members: vec4<u32> }
+struct Params { t: u32, n: u32, k: u32, ldx: u32, ldy: u32, offset: u32, rows: u32, first: u32, members: vec4<u32>, span: u32 }
 
 #import tile
 

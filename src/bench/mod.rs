@@ -5,6 +5,7 @@
 //! checked.
 
 mod attention;
+mod forms;
 mod jobs;
 mod methods;
 mod mixlora;
@@ -15,12 +16,14 @@ mod probe;
 mod products;
 mod record;
 mod scene;
+mod shape;
 mod step;
 
 pub use record::{
     AdapterRecord, AttentionFitRecord, AttentionRecord, CompareRecord, JobsRecord, KernelRecord, MatmulRecord, MixLoraRecord, PeakRecord,
     ProfileRecord, Record, StepRecord,
 };
+pub use shape::{ModelShape, SHAPES};
 pub use step::Workload;
 
 use crate::Result;
@@ -32,6 +35,8 @@ use peak::Peak;
 pub struct Options {
     /// The products and the other kernels at SmolLM2's shapes.
     pub kernels: bool,
+    /// Every form of the products, not only the fastest.
+    pub forms: bool,
     /// Attention over long rows, full and in shifted groups.
     pub attention: bool,
     /// The feed-forward layer with routed experts, at two models' shapes.
@@ -86,6 +91,9 @@ pub async fn run(
     if options.kernels {
         products::run(&mut bench).await?;
         parts::run(&mut bench).await?;
+    }
+    if options.forms {
+        forms::run(&mut bench).await?;
     }
     if options.attention {
         attention::run(&mut bench).await?;

@@ -22,12 +22,12 @@ const TOLERANCE: f64 = 1e-5;
 const CHECKED: usize = 8;
 
 /// One product.
-struct Case {
-    backward: bool,
-    format: &'static QuantFormat,
-    t: usize,
-    n: usize,
-    k: usize,
+pub(super) struct Case {
+    pub backward: bool,
+    pub format: &'static QuantFormat,
+    pub t: usize,
+    pub n: usize,
+    pub k: usize,
 }
 
 pub(super) async fn run(bench: &mut Bench<'_>) -> Result<()> {
@@ -90,13 +90,13 @@ fn record(rec: &mut Recorder, backward: bool, t: usize, w: &Matrix, x: Tensor, y
 }
 
 impl Case {
-    fn direction(&self) -> &'static str {
+    pub(super) fn direction(&self) -> &'static str {
         if self.backward { "backward" } else { "forward" }
     }
 }
 
 /// Computes some outputs in f64 from the stored bytes and returns the largest error relative to the sum of the magnitudes.
-fn check(case: &Case, w: &Matrix, y: &[f32]) -> Result<f64> {
+pub(super) fn check(case: &Case, w: &Matrix, y: &[f32]) -> Result<f64> {
     let Case { backward, t, n, k, .. } = *case;
     let (inputs, outputs) = if backward { (n, k) } else { (k, n) };
     let x = noise("x", t * inputs);

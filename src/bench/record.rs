@@ -299,7 +299,7 @@ pub struct JobsRecord {
 pub struct ProfileRecord {
     /// The workload.
     pub config: String,
-    /// "kernel" or "label".
+    /// "all", "kernel" or "label".
     pub by: &'static str,
     /// Kernel name, or label without the layer's number.
     pub name: String,
@@ -311,4 +311,6 @@ pub struct ProfileRecord {
     pub dispatches: usize,
     /// In 10⁹ operations a second.
     pub gflops: f64,
+    /// In 10⁹ bytes a second; every byte that a launch touches counts once.
+    pub gbytes: f64,
 }

@@ -1,10 +1,10 @@
 //! Tensors for a probe: noise, zeros, tables, and frozen matrices of random but valid blocks.
 
-use half::{bf16, f16};
+use std::ops::Range;
 
 use crate::gpu::{Class, Gpu, Store, Tensor};
 use crate::kernels::matrix::{Matrix, Part};
-use crate::quant::{FloatKind, QuantFormat};
+use crate::quant::QuantFormat;
 use crate::{Result, rng};
 
 /// Bytes of a matrix that are made at a time.
@@ -76,24 +76,26 @@ pub(super) fn noise(label: &str, len: usize) -> Vec<f32> {
     rng::fill_uniform(label, len, 1.0)
 }
 
-/// The stored bytes of a part: random codes, and floating-point fields between 1/64 and 1/32 of either sign.
+/// The stored bytes of a part.
 pub(super) fn blocks(matrix: &Matrix, part: &Part) -> Vec<u8> {
     let format = matrix.format;
-    let size = part.rows * matrix.cols / format.block * format.block_bytes;
-    let seed = rng::fnv1a(&format!("{}/{}", format.name, part.row_start));
-    let mut bytes: Vec<u8> = (1..=size.div_ceil(8) as u64).flat_map(|i| rng::bits(seed, i).to_le_bytes()).collect();
-    bytes.truncate(size);
+    let count = part.rows * matrix.cols / format.block;
+    random_blocks(format, rng::fnv1a(&format!("{}/{}", format.name, part.row_start)), 0..count as u64)
+}
+
+/// Blocks of a sequence: random codes, and floating-point fields between 1/64 and 1/32 of either sign. Any range of it can be made alone.
+pub(super) fn random_blocks(format: &QuantFormat, seed: u64, blocks: Range<u64>) -> Vec<u8> {
+    let size = format.block_bytes as u64;
+    let (begin, end) = (blocks.start * size, blocks.end * size);
+    let mut bytes: Vec<u8> = (begin / 8..end.div_ceil(8)).flat_map(|i| rng::bits(seed, i + 1).to_le_bytes()).collect();
+    bytes.drain(..(begin % 8) as usize);
+    bytes.truncate((end - begin) as usize);
     for block in bytes.chunks_exact_mut(format.block_bytes) {
         for field in format.floats {
-            let at = &mut block[field.offset..];
+            let at = &block[field.offset..];
             let random = u16::from_le_bytes([at[0], at[1]]);
             let magnitude = (1.0 + f32::from(random >> 1) / 32768.0) / 64.0;
-            let value = if random & 1 == 0 { magnitude } else { -magnitude };
-            match field.kind {
-                FloatKind::F32 => at[..4].copy_from_slice(&value.to_le_bytes()),
-                FloatKind::F16 => at[..2].copy_from_slice(&f16::from_f32(value).to_le_bytes()),
-                FloatKind::Bf16 => at[..2].copy_from_slice(&bf16::from_f32(value).to_le_bytes()),
-            }
+            field.write(block, if random & 1 == 0 { magnitude } else { -magnitude });
         }
     }
     bytes

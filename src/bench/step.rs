@@ -33,13 +33,20 @@ pub struct Workload {
     file: ModelFile,
     batch: usize,
     seq: usize,
+    recompute: Recompute,
     peer: Option<Peer>,
 }
 
 impl Workload {
     /// `batch` rows of `seq` tokens on a model.
     pub fn new(name: impl Into<String>, file: ModelFile, batch: usize, seq: usize) -> Self {
-        Self { name: name.into(), file, batch, seq, peer: None }
+        Self { name: name.into(), file, batch, seq, recompute: Recompute::Off, peer: None }
+    }
+
+    /// The same with the blocks' activations computed again in the backward pass.
+    #[must_use]
+    pub fn recomputing(self) -> Self {
+        Self { recompute: Recompute::Blocks, ..self }
     }
 
     /// "step-s": 2 layers of width 256 in f32, 1 × 128 tokens, which other stacks run too; losses are checked against theirs.
@@ -59,7 +66,7 @@ impl Workload {
     }
 
     async fn of_peer(peer: Peer) -> Result<Self> {
-        Ok(Self { name: peer.name.into(), file: peer.open().await?, batch: 1, seq: 128, peer: Some(peer) })
+        Ok(Self { name: peer.name.into(), file: peer.open().await?, batch: 1, seq: 128, recompute: Recompute::Off, peer: Some(peer) })
     }
 
     pub(super) fn name(&self) -> &str {
@@ -149,7 +156,7 @@ impl Running {
     pub(super) async fn open(bench: &mut Bench<'_>, workload: &Workload, layout: &AdapterLayout) -> Result<(Self, Opened)> {
         let gpu = bench.gpu;
         let (rows, positions) = (workload.rows(), workload.seq);
-        let shape = Shape { rows, positions, recompute: Recompute::Off, quantize: None, training: true };
+        let shape = Shape { rows, positions, recompute: workload.recompute, quantize: None, training: true };
         let began = clock::now();
         let mut planned = Planned::new(&workload.file, &[layout], shape, gpu.plan_limits(), bench.tuner)?;
         if bench.options.tune {
@@ -234,9 +241,10 @@ async fn rounds(bench: &mut Bench<'_>, running: &mut Running) -> Result<(f64, Ve
 async fn profile(bench: &mut Bench<'_>, config: &str, session: &Session) -> Result<()> {
     let timings = session.profile(bench.gpu).await?;
     let total: f64 = timings.iter().map(|t| t.seconds).sum();
+    let all = grouped(&timings, |_| "all dispatches".to_owned());
     let by_kernel = grouped(&timings, |t| t.kernel.to_owned());
     let by_label = grouped(&timings, |t| place(&t.label));
-    for (by, groups, count) in [("kernel", by_kernel, usize::MAX), ("label", by_label, LABELS)] {
+    for (by, groups, count) in [("all", all, 1), ("kernel", by_kernel, usize::MAX), ("label", by_label, LABELS)] {
         for (name, group) in groups.into_iter().take(count) {
             (bench.report)(&Record::Profile(ProfileRecord {
                 config: config.to_owned(),
@@ -246,6 +254,7 @@ async fn profile(bench: &mut Bench<'_>, config: &str, session: &Session) -> Resu
                 share: group.seconds / total.max(f64::MIN_POSITIVE),
                 dispatches: group.dispatches,
                 gflops: group.flops as f64 / group.seconds.max(f64::MIN_POSITIVE) / 1e9,
+                gbytes: group.bytes as f64 / group.seconds.max(f64::MIN_POSITIVE) / 1e9,
             }))?;
         }
     }
@@ -256,6 +265,7 @@ async fn profile(bench: &mut Bench<'_>, config: &str, session: &Session) -> Resu
 struct Group {
     seconds: f64,
     flops: u64,
+    bytes: u64,
     dispatches: usize,
 }
 
@@ -266,6 +276,7 @@ fn grouped(timings: &[Timing], name: impl Fn(&Timing) -> String) -> Vec<(String,
         let group = groups.entry(name(timing)).or_default();
         group.seconds += timing.seconds;
         group.flops += timing.flops;
+        group.bytes += timing.bytes;
         group.dispatches += 1;
     }
     let mut sorted: Vec<_> = groups.into_iter().collect();

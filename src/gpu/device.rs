@@ -31,6 +31,8 @@ pub struct Facts {
     pub backend: String,
     /// A software rasteriser.
     pub is_cpu: bool,
+    /// A card of its own, not a part of a processor; browsers do not tell.
+    pub is_discrete: bool,
     /// Subgroup operations can be used in compute shaders.
     pub subgroups: bool,
     /// Smallest and largest subgroup size.
@@ -135,6 +137,7 @@ impl Gpu {
             driver: format!("{} {}", info.driver, info.driver_info),
             backend: info.backend.to_str().to_string(),
             is_cpu: info.device_type == wgpu::DeviceType::Cpu,
+            is_discrete: info.device_type == wgpu::DeviceType::DiscreteGpu,
             subgroups,
             subgroup_sizes: (info.subgroup_min_size, info.subgroup_max_size),
             timestamps: features.contains(wgpu::Features::TIMESTAMP_QUERY),
@@ -287,6 +290,7 @@ mod tests {
                 driver: String::new(),
                 backend: String::new(),
                 is_cpu: false,
+                is_discrete: false,
                 subgroups,
                 subgroup_sizes: sizes,
                 timestamps: false,

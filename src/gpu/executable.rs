@@ -54,11 +54,33 @@ pub(super) enum Ready {
     Copy { from: wgpu::Buffer, from_offset: u64, to: wgpu::Buffer, to_offset: u64, bytes: u64 },
 }
 
+/// What a profile says of a command.
+#[derive(Clone)]
+pub(super) struct Name {
+    pub label: String,
+    pub kernel: &'static str,
+    pub flops: u64,
+    pub bytes: u64,
+}
+
+impl Name {
+    fn of(command: &Command) -> Self {
+        let transfer = |kernel: &'static str| Self { label: kernel.into(), kernel, flops: 0, bytes: 0 };
+        match command {
+            Command::Dispatch { run, what, .. } => {
+                Self { label: what.label.clone(), kernel: run.spec.name, flops: what.flops, bytes: what.bytes }
+            }
+            Command::Clear(_) => transfer("clear"),
+            Command::Copy { .. } => transfer("copy"),
+        }
+    }
+}
+
 /// What can be run again and again.
 pub struct Executable {
     pub(super) ready: Vec<Ready>,
-    /// Label, kernel and flops of each command, for profiles.
-    pub(super) names: Vec<(String, &'static str, u64)>,
+    /// What each command is, for profiles.
+    pub(super) names: Vec<Name>,
     places: Vec<Option<super::plan::Place>>,
     arenas: Vec<Arc<Held>>,
     params: Held,
@@ -93,11 +115,7 @@ impl Executable {
         let mut slots = vec![0u8; plan.params_bytes as usize];
         let mut slot = 0usize;
         for command in plan.commands {
-            let name = match &command {
-                Command::Dispatch { run, what, .. } => (what.label.clone(), run.spec.name, what.flops),
-                Command::Clear(_) => ("clear".into(), "clear", 0),
-                Command::Copy { .. } => ("copy".into(), "copy", 0),
-            };
+            let name = Name::of(&command);
             let ready = match command {
                 Command::Dispatch { run, what, group } => {
                     let at = slot * PARAMS_SLOT as usize;

@@ -2,7 +2,7 @@
 
 use super::clock;
 use super::device::Gpu;
-use super::executable::{Executable, Ready};
+use super::executable::{Executable, Name, Ready};
 use crate::{Error, Result};
 
 /// Two timestamps per dispatch; WebGPU allows 4096 queries in a set.
@@ -19,6 +19,8 @@ pub struct Timing {
     pub seconds: f64,
     /// Arithmetic operations.
     pub flops: u64,
+    /// Bytes that it touches, each counted once.
+    pub bytes: u64,
 }
 
 impl Executable {
@@ -120,8 +122,8 @@ impl Executable {
             if let Ready::Dispatch { optional, .. } = command
                 && self.is_active(*optional)
             {
-                let (label, kernel, flops) = self.names[start + i].clone();
-                timings.push(Timing { label, kernel, seconds: raw[2 * i + 1].saturating_sub(raw[2 * i]) as f64 * period, flops });
+                let Name { label, kernel, flops, bytes } = self.names[start + i].clone();
+                timings.push(Timing { label, kernel, seconds: raw[2 * i + 1].saturating_sub(raw[2 * i]) as f64 * period, flops, bytes });
             }
         }
         Ok(())

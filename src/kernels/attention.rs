@@ -21,7 +21,7 @@ pub use decode::{DECODE, DECODE_LANES, DECODE_MERGE, decode, decode_candidates, 
 pub use documents::Document;
 pub use twin::{Visible, attention_backward_twin, attention_twin, decode_twin};
 
-use super::MOST_FLOPS;
+use super::most_flops;
 use crate::gpu::{Access, Dispatch, KernelSpec, Recorder, Tensor, Variant, grid_1d};
 
 const R: Access = Access::Read;
@@ -119,9 +119,9 @@ impl AttentionShape {
         2 * products * rows * seen * u64::from(self.heads) * u64::from(self.head_dim)
     }
 
-    /// Dispatches that a pass is recorded in, so that none is longer than `MOST_FLOPS` on average.
-    pub fn parts(&self, pass: Pass) -> u32 {
-        (self.flops(pass.products()).div_ceil(MOST_FLOPS) as u32).clamp(1, MOST_PARTS.min(self.rows.div_ceil(USUAL_TILE)))
+    /// Dispatches that a pass is recorded in, so that none has more than `most` operations on average.
+    fn parts(&self, pass: Pass, most: u64) -> u32 {
+        (self.flops(pass.products()).div_ceil(most) as u32).clamp(1, MOST_PARTS.min(self.rows.div_ceil(USUAL_TILE)))
     }
 
     fn key(&self, kernel: &str) -> String {
@@ -243,7 +243,7 @@ pub fn part_dispatch(pass: Pass, label: &str, shape: &AttentionShape, bind: &[Te
 
 /// Records a pass in as many parts as it needs.
 fn record(rec: &mut Recorder, pass: Pass, label: &str, shape: &AttentionShape, bind: &[Tensor]) {
-    let parts = shape.parts(pass);
+    let parts = shape.parts(pass, most_flops(rec.facts()));
     let mut ways = candidates(pass, shape, rec.facts());
     ways.iter_mut().for_each(|way| way.grid[0] = way.grid[0].div_ceil(parts));
     let key = if parts == 1 { shape.key(pass.name()) } else { format!("{} parts={parts}", shape.key(pass.name())) };
@@ -259,13 +259,13 @@ mod tests {
     #[test]
     fn long_passes_come_in_parts_that_are_short() {
         let shape = |rows| AttentionShape { rows, heads: 32, kv_heads: 32, head_dim: 128, window: None };
-        assert_eq!(shape(1024).parts(Pass::Forward), 1);
+        assert_eq!(shape(1024).parts(Pass::Forward, most_flops(None)), 1);
         let long = shape(32 << 10);
         for pass in [Pass::Forward, Pass::Queries, Pass::KeysValues] {
-            let (all, parts) = (long.flops(pass.products()), long.parts(pass));
+            let (all, parts) = (long.flops(pass.products()), long.parts(pass, most_flops(None)));
             assert!((800..=1024).contains(&parts), "{pass:?}: {parts} parts of {all}");
             let part = part_dispatch(pass, "part", &long, &[], (parts - 1, parts));
-            assert!(part.flops == all / u64::from(parts) && part.flops < 2 * MOST_FLOPS);
+            assert!(part.flops == all / u64::from(parts) && part.flops < 2 * most_flops(None));
         }
     }
 

@@ -110,6 +110,8 @@ pub fn gather(rec: &mut Recorder, label: &str, tokens: Tensor, w: &Matrix, y: Te
             rows: w.rows as u32,
             first: 0,
             members: [0; 4],
+            span: 0,
+            unused: [0; 3],
         };
         // One row a token, decoded to eight times as many bytes at most.
         let words = t as usize * (1 + 2 * w.cols);

@@ -1,14 +1,17 @@
 //! Products with a frozen matrix in any stored format: `y = x Wᵀ` and its input gradient `dx = dy W`. Weights are dequantised inside the
 //! kernels, each once per tile of rows; there is never a dense copy and never a loop over tokens. Accumulation is f32.
 
+mod forms;
+mod split;
+
 use std::ops::Range;
 
-use super::MOST_FLOPS;
+pub use self::forms::{candidates, forms};
+pub use self::split::SUM_PARTS;
 use super::matrix::{Matrix, Params, Part};
-use super::matvec::{self, MATVEC};
+use super::most_flops;
 use super::real::Real;
-use crate::gpu::device::Facts;
-use crate::gpu::{Access, Candidate, Dispatch, KernelSpec, Recorder, Tensor, Variant};
+use crate::gpu::{Access, Dispatch, KernelSpec, Recorder, Tensor, Variant};
 
 const BINDINGS: &[Access] = &[Access::Input, Access::Read, Access::ReadWrite];
 
@@ -17,14 +20,6 @@ pub const MATMUL: KernelSpec = KernelSpec { name: "matmul", source: include_str!
 /// Workgroup-memory tiles: x, w, y.
 pub const MATMUL_TILE: KernelSpec =
     KernelSpec { name: "matmul_tile", source: include_str!("../../shaders/matmul_tile.wgsl"), bindings: BINDINGS };
-
-/// Rows of the tallest tile.
-const TALLEST_TILE: usize = 64;
-
-/// Invocations of a register-tile workgroup: few, since each owns eight columns.
-const LANES: usize = 32;
-/// The same on adapters with at most eight lanes, where a wider group only coarsens the work.
-const NARROW_LANES: usize = 8;
 
 /// Which product.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -49,6 +44,19 @@ impl Direction {
             Direction::Forward => (w.cols, w.rows),
             Direction::Backward => (w.rows, w.cols),
         }
+    }
+
+    /// Inputs that a part of W has, and outputs that it makes.
+    fn sizes(self, w: &Matrix, part: &Part) -> (usize, usize) {
+        match self {
+            Direction::Forward => (w.cols, part.rows),
+            Direction::Backward => (part.rows, w.cols),
+        }
+    }
+
+    /// What every form of the product has in its variant; `vectors` where all rows are whole vectors.
+    fn variant(self, w: &Matrix, vectors: bool) -> Variant {
+        w.variant().flag(self.flag()).flag_if("VEC4", vectors).flag_if("JOINT", !w.members.is_empty())
     }
 }
 
@@ -99,9 +107,17 @@ fn record(
     part: &Part,
     accumulate: bool,
 ) {
-    let rows = rows_at_once(t, w, part);
-    let key =
-        if rows < t { format!("{} of t{t}", key(direction, rows, w, part, accumulate)) } else { key(direction, t, w, part, accumulate) };
+    let rows = rows_at_once(t, w, part, most_flops(rec.facts()));
+    let of_all = if rows < t { format!(" of t{t}") } else { String::new() };
+    let splits = split::count(rec.facts(), direction, t, w, part, y);
+    if splits > 1 {
+        for first in (0..t).step_by(rows.max(1)) {
+            let some = first..(first + rows).min(t);
+            split::record(rec, label, direction, (x, y), (t, some), w, part, (accumulate, splits), &of_all);
+        }
+        return;
+    }
+    let key = key(direction, rows, w, part, accumulate) + &of_all;
     let ways = candidates(rec, direction, rows, w, part, accumulate);
     for first in (0..t).step_by(rows.max(1)) {
         let what = product_of_rows(label, direction, (x, y), t, first..(first + rows).min(t), w, part);
@@ -109,12 +125,12 @@ fn record(
     }
 }
 
-/// Rows of x that one dispatch multiplies with a part of W: all, or as many as take `MOST_FLOPS`. They are whole tiles, so that bits do not depend
-/// on it.
-fn rows_at_once(t: usize, w: &Matrix, part: &Part) -> usize {
+/// Rows of x that one dispatch multiplies with a part of W: all, or as many as take `most` operations. They are whole tiles, so that bits do
+/// not depend on it.
+fn rows_at_once(t: usize, w: &Matrix, part: &Part, most: u64) -> usize {
     let of_a_row = 2 * part.rows as u64 * w.cols as u64;
-    let most = (MOST_FLOPS / of_a_row.max(1)) as usize;
-    if t <= most { t } else { t.div_ceil(t.div_ceil(most.max(1))).next_multiple_of(TALLEST_TILE).min(t) }
+    let most = (most / of_a_row.max(1)) as usize;
+    if t <= most { t } else { t.div_ceil(t.div_ceil(most.max(1))).next_multiple_of(forms::TALLEST_TILE).min(t) }
 }
 
 /// The dispatch of one part, for any form: `x` and `y` are dy and dx for [`Direction::Backward`].
@@ -125,7 +141,7 @@ pub fn product(label: &str, direction: Direction, (x, y): (Rows, Rows), t: usize
     product_of_rows(label, direction, (x, y), t, 0..t, w, part)
 }
 
-/// As [`product`] for the rows `rows` of `t`, which begin at a multiple of `TALLEST_TILE`.
+/// As [`product`] for the rows `rows` of `t`, which begin at a multiple of the tallest tile.
 ///
 /// # Panics
 /// As [`product`].
@@ -137,6 +153,21 @@ pub fn product_of_rows(
     rows: Range<usize>,
     w: &Matrix,
     part: &Part,
+) -> Dispatch {
+    let span = direction.sizes(w, part).0;
+    part_of_product(label, direction, (x, y), t, rows, w, part, span)
+}
+
+/// As [`product_of_rows`], where a workgroup sums `span` of the inputs.
+fn part_of_product(
+    label: &str,
+    direction: Direction,
+    (x, y): (Rows, Rows),
+    t: usize,
+    rows: Range<usize>,
+    w: &Matrix,
+    part: &Part,
+    span: usize,
 ) -> Dispatch {
     let (inputs, outputs) = direction.widths(w);
     let (ldx, ldy) = (x.stride, y.stride);
@@ -155,6 +186,8 @@ pub fn product_of_rows(
         rows: w.rows as u32,
         first: rows.start as u32,
         members: w.places(t),
+        span: span as u32,
+        unused: [0; 3],
     };
     let own = rows.len() * (ldx + ldy) + part.tensor.len as usize;
     Dispatch::new(label, &params, &[x.tensor, part.tensor, y.tensor], 2 * (rows.len() * part.rows * w.cols) as u64).touching(own)
@@ -165,92 +198,6 @@ pub fn key(direction: Direction, t: usize, w: &Matrix, part: &Part, accumulate: 
     let adds = if accumulate { " +" } else { "" };
     let joint = if w.members.is_empty() { "" } else { " joint" };
     format!("matmul {} {} t{t} n{} k{}{joint}{adds}", direction.flag().to_lowercase(), w.format.name, part.rows, w.cols)
-}
-
-/// The forms worth measuring on the recorder's adapter, a good guess first.
-pub fn candidates(rec: &Recorder, direction: Direction, t: usize, w: &Matrix, part: &Part, accumulate: bool) -> Vec<Candidate> {
-    let mut all = forms(rec, direction, t, w, part, accumulate);
-    if rec.facts().is_some_and(|f| f.is_cpu) {
-        // Workgroup memory is ordinary memory here, and loads that are not broadcast cost most (docs/tuning.md).
-        let shared = all.iter().any(|c| c.variant.needs_subgroups());
-        all.retain(|c| c.spec.name != MATMUL_TILE.name && (!shared || c.spec.name == MATVEC.name || c.variant.needs_subgroups()));
-        all.sort_by_key(|c| c.spec.name == MATVEC.name);
-    }
-    all
-}
-
-/// Every form that can run on the recorder's adapter.
-pub fn forms(rec: &Recorder, direction: Direction, t: usize, w: &Matrix, part: &Part, accumulate: bool) -> Vec<Candidate> {
-    let width = match direction {
-        Direction::Forward => part.rows,
-        Direction::Backward => w.cols,
-    };
-    let vectors = [w.cols, w.rows, part.rows].iter().all(|size| size.is_multiple_of(4));
-    let joint = !w.members.is_empty();
-    let base = w.variant().flag(direction.flag()).flag_if("VEC4", vectors).flag_if("JOINT", joint).flag_if("ACCUMULATE", accumulate);
-    let mut all = Vec::new();
-    if t <= matvec::MAX_ROWS && direction == Direction::Forward {
-        all.push(matvec::candidate(&base, t, part.rows));
-    } else {
-        let sizes: &[usize] = if t > 32 { &[64, 32] } else { &[32] };
-        all.extend(sizes.iter().map(|&size| tile(&base, size, t, width)));
-    }
-    let facts = rec.facts();
-    let lanes = if facts.is_some_and(|f| (1..=8).contains(&f.subgroup_sizes.1)) { NARROW_LANES } else { LANES };
-    if let Some(facts) = facts.filter(|f| f.broadcast_width() > 0) {
-        let rows = rows_of(w, t, vectors, facts).iter();
-        all.extend(rows.map(|&rows| registers(&base, w, direction, lanes, rows, facts.broadcast_width(), t, width)));
-    }
-    // More than four rows of unshared loads gain nothing.
-    all.push(registers(&base, w, direction, lanes, 4, 0, t, width));
-    all
-}
-
-/// Row counts of a register tile worth measuring. A CPU adapter spills to its cache, which is cheap: there, formats whose weights are many
-/// loads need more rows to pay for them, and so do all where only four lanes share. Elsewhere 16 rows of eight columns are as many sums as
-/// a lane has registers for all it does. Widths that are no whole vectors belong to toys, not worth the time to compile tall tiles.
-fn rows_of(w: &Matrix, t: usize, vectors: bool, facts: &Facts) -> &'static [usize] {
-    let heavy = w.format.gpu.planes[0].bits > 64;
-    let tall = vectors && facts.is_cpu;
-    match t {
-        0..=4 => &[4],
-        5..=8 => &[8],
-        _ if tall && facts.broadcast_width() == 4 => &[16],
-        9..=16 if tall && heavy => &[16],
-        _ if tall && heavy => &[16, 32],
-        _ => &[8],
-    }
-}
-
-fn tile(base: &Variant, size: usize, t: usize, width: usize) -> Candidate {
-    let grid = [width.div_ceil(size) as u32, t.div_ceil(size) as u32, 1];
-    Candidate { spec: &MATMUL_TILE, variant: base.clone().with("TILE", size as u32), grid }
-}
-
-fn registers(
-    base: &Variant,
-    w: &Matrix,
-    direction: Direction,
-    lanes: usize,
-    rows: usize,
-    broadcast: u32,
-    t: usize,
-    width: usize,
-) -> Candidate {
-    // Adapters with subgroups of four (SwiftShader) pay more for a loop in a loop than for decoding scales again.
-    let grouped = direction == Direction::Forward && w.format.block > 8 && broadcast != 4;
-    let variant = base
-        .clone()
-        .flag_if("GROUPED", grouped)
-        .with("WG", lanes as u32)
-        .with("ROWS", rows as u32)
-        .flag_if("ROWS8", rows >= 8)
-        .flag_if("ROWS16", rows >= 16)
-        .flag_if("ROWS32", rows >= 32)
-        .broadcast(broadcast);
-    let (columns, rows) = (width.div_ceil(8 * lanes) as u32, t.div_ceil(rows) as u32);
-    let grid = if direction == Direction::Forward { [rows, columns, 1] } else { [columns, rows, 1] };
-    Candidate { spec: &MATMUL, variant, grid }
 }
 
 /// The forward product, three loops: `y[t, n] (+)= Σ_k x[t, k] w[n, k]`.

@@ -107,4 +107,8 @@ pub(super) struct Params {
     pub first: u32,
     /// [`Matrix::places`].
     pub members: [u32; 4],
+    /// Inputs that one workgroup sums.
+    pub span: u32,
+    /// Zero.
+    pub unused: [u32; 3],
 }

@@ -22,6 +22,7 @@ pub fn variants() -> Vec<(&'static KernelSpec, Variant)> {
         driver: String::new(),
         backend: String::new(),
         is_cpu,
+        is_discrete: !is_cpu,
         subgroups: true,
         subgroup_sizes: (size, size),
         timestamps: false,
@@ -78,6 +79,15 @@ fn record_matrices(rec: &mut Recorder, store: &mut Store, t: usize) {
     let (x, y) = (tensor(store, t * k), tensor(store, matrix.output_words(t)));
     matmul::forward(rec, "sample", x, t, &matrix, y, false);
     matmul::backward(rec, "sample", y, t, &matrix, x, false);
+    // So many inputs for few outputs are dealt to several workgroups where there are many.
+    let (n, k) = (64, 1024);
+    for (rows, cols) in [(n, k), (k, n)] {
+        let part = Part { tensor: tensor(store, format.packed_words(rows, cols)), row_start: 0, rows };
+        let matrix = Matrix { format, rows, cols, parts: vec![part], members: Vec::new() };
+        let (x, y) = (tensor(store, t * cols), tensor(store, t * rows));
+        matmul::forward(rec, "sample", x, t, &matrix, y, false);
+        matmul::backward(rec, "sample", y, t, &matrix, x, true);
+    }
 }
 
 fn record_adapters(rec: &mut Recorder, store: &mut Store) {

@@ -11,7 +11,7 @@ use crate::kernels::preference;
 use crate::kernels::rows;
 
 /// Bytes that the logits of one chunk may take; a chunk has at least one and at most [`MAX_CHUNK`] rows.
-const LOGIT_BYTES: usize = 32 << 20;
+const LOGIT_BYTES: usize = 128 << 20;
 /// Rows beyond which a larger chunk gains nothing.
 const MAX_CHUNK: usize = 256;
 /// Slices of the row lists are bound at multiples of 64 words.

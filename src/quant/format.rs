@@ -60,12 +60,23 @@ impl FloatField {
         Self { offset, kind: FloatKind::Bf16 }
     }
 
-    fn is_finite(self, block: &[u8]) -> bool {
+    /// Its value in a block.
+    pub(crate) fn read(self, block: &[u8]) -> f32 {
         let b = &block[self.offset..];
         match self.kind {
-            FloatKind::F32 => f32::from_le_bytes([b[0], b[1], b[2], b[3]]).is_finite(),
-            FloatKind::F16 => f16::from_le_bytes([b[0], b[1]]).is_finite(),
-            FloatKind::Bf16 => bf16::from_le_bytes([b[0], b[1]]).is_finite(),
+            FloatKind::F32 => f32::from_le_bytes([b[0], b[1], b[2], b[3]]),
+            FloatKind::F16 => f16::from_le_bytes([b[0], b[1]]).to_f32(),
+            FloatKind::Bf16 => bf16::from_le_bytes([b[0], b[1]]).to_f32(),
+        }
+    }
+
+    /// Puts a value, rounded, into a block.
+    pub(crate) fn write(self, block: &mut [u8], value: f32) {
+        let b = &mut block[self.offset..];
+        match self.kind {
+            FloatKind::F32 => b[..4].copy_from_slice(&value.to_le_bytes()),
+            FloatKind::F16 => b[..2].copy_from_slice(&f16::from_f32(value).to_le_bytes()),
+            FloatKind::Bf16 => b[..2].copy_from_slice(&bf16::from_f32(value).to_le_bytes()),
         }
     }
 }
@@ -94,7 +105,7 @@ impl QuantFormat {
 
     /// Index of the first block of `bytes` with a NaN or infinite scale (for plain floats: of the first such weight).
     pub fn first_non_finite(&self, bytes: &[u8]) -> Option<usize> {
-        bytes.chunks_exact(self.block_bytes).position(|block| !self.floats.iter().all(|f| f.is_finite(block)))
+        bytes.chunks_exact(self.block_bytes).position(|block| !self.floats.iter().all(|f| f.read(block).is_finite()))
     }
 }
 

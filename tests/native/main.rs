@@ -30,6 +30,7 @@ mod long_program;
 mod longlora;
 mod lowrank;
 mod matmul;
+mod matmul_split;
 mod merge;
 mod mixlora;
 mod mixlora_files;

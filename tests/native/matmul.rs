@@ -34,7 +34,7 @@ fn stored(format: &QuantFormat, rows: usize, cols: usize, seed: u64) -> Vec<u8> 
 }
 
 /// A matrix whose rows are split at `split` (a multiple of four), and its decoded weights.
-fn matrix(bench: &mut Bench, format: &'static QuantFormat, rows: usize, cols: usize, split: usize) -> (Matrix, Vec<f32>) {
+pub(crate) fn matrix(bench: &mut Bench, format: &'static QuantFormat, rows: usize, cols: usize, split: usize) -> (Matrix, Vec<f32>) {
     let bytes = stored(format, rows, cols, (rows * 1000 + cols) as u64);
     let row_bytes = format.row_bytes(cols).unwrap();
     let mut parts = Vec::new();
@@ -262,9 +262,11 @@ fn in_pieces(gpu: &Gpu, direction: Direction, at_once: usize, form: usize) -> (V
     let got = bench.run(gpu, &Tuner::for_device(gpu), &[y.tensor], |rec: &mut Recorder| {
         for first in (0..t).step_by(at_once) {
             let rows = first..(first + at_once).min(t);
-            let mut all = matmul::forms(rec, direction, at_once.min(t), &w, &w.parts[0], false);
-            count = all.len();
-            let form = all.swap_remove(form);
+            let of = |rows: usize| matmul::forms(rec, direction, rows, &w, &w.parts[0], false);
+            let whole = of(t).swap_remove(form);
+            count = of(t).len();
+            // Forms for many rows are not offered for few.
+            let form = of(at_once.min(t)).into_iter().find(|piece| piece.key() == whole.key()).unwrap_or(whole);
             let what = matmul::product_of_rows("piece", direction, (x, y), t, rows, &w, &w.parts[0]);
             rec.dispatch(form.spec, form.variant, form.grid, what);
         }

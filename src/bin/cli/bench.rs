@@ -4,11 +4,11 @@ use std::path::PathBuf;
 
 use clap::{Args, ValueEnum};
 use weblora::bench::{
-    self, AttentionFitRecord, AttentionRecord, CompareRecord, JobsRecord, KernelRecord, MatmulRecord, MixLoraRecord, Options,
+    self, AttentionFitRecord, AttentionRecord, CompareRecord, JobsRecord, KernelRecord, MatmulRecord, MixLoraRecord, ModelShape, Options,
     ProfileRecord, Record, StepRecord, Workload,
 };
 use weblora::formats::ModelFile;
-use weblora::{Error, Result, demo};
+use weblora::{Error, Result, demo, quant};
 
 use super::device::{Device, DeviceArgs};
 use super::output::{Output, bytes};
@@ -22,6 +22,18 @@ pub struct BenchArgs {
     /// Measure a training step of this model too: 4 x 128 tokens, rank 8, all seven projections.
     #[arg(long, value_name = "PATH")]
     model: Option<PathBuf>,
+    /// Measure a training step of a model of this shape, whose weights are made on the spot: smollm2-135m, llama-3.2-1b or llama-2-7b.
+    #[arg(long, value_name = "NAME")]
+    shape: Option<String>,
+    /// How the weights of --shape are stored: q4_0, q4_k, q8_0, f16 or another format of GGUF files.
+    #[arg(long, value_name = "FORMAT", default_value = "q4_0", requires = "shape")]
+    format: String,
+    /// Rows of the step of --shape: N tokens of one document, or DOCUMENTSxTOKENS; repeatable.
+    #[arg(long, value_name = "N|DxN", default_value = "4x128", requires = "shape", value_parser = batch)]
+    rows: Vec<(usize, usize)>,
+    /// Compute activations again in the step of --shape instead of keeping them.
+    #[arg(long, requires = "shape")]
+    recompute: bool,
     /// Fewer cases, fewer rounds, no step-m.
     #[arg(long)]
     quick: bool,
@@ -38,6 +50,8 @@ pub struct BenchArgs {
 enum Config {
     /// Matrix products and the other kernels at the shapes of SmolLM2-135M
     Kernels,
+    /// Every form of the matrix products beside each other, at shapes of two models
+    Forms,
     /// A step of a synthetic f32 model: 2 layers of width 256, 128 tokens
     StepS,
     /// A step of a synthetic f32 model: 30 layers of width 576, 128 tokens
@@ -57,6 +71,16 @@ enum Config {
     Jobs,
 }
 
+/// `4x512`: four documents of 512 tokens; `512`: one.
+fn batch(text: &str) -> std::result::Result<(usize, usize), String> {
+    let (documents, tokens) = text.split_once('x').unwrap_or(("1", text));
+    let number = |text: &str| text.trim().parse::<usize>().ok().filter(|n| (1..=1 << 20).contains(n));
+    match (number(documents), number(tokens)) {
+        (Some(documents), Some(tokens)) if documents * tokens <= 1 << 20 => Ok((documents, tokens)),
+        _ => Err("expected a number of tokens, or DOCUMENTSxTOKENS, such as 4x512".into()),
+    }
+}
+
 impl BenchArgs {
     fn configs(&self) -> Vec<Config> {
         if self.config == [Config::Methods] {
@@ -65,7 +89,7 @@ impl BenchArgs {
         if self.config == [Config::Jobs] {
             return vec![Config::Jobs, if self.model.is_some() { Config::Smollm2 } else { Config::Demo }];
         }
-        if !self.config.is_empty() {
+        if !self.config.is_empty() || self.shape.is_some() {
             return self.config.clone();
         }
         let mut all = vec![Config::Kernels, Config::StepS];
@@ -87,6 +111,7 @@ pub fn run(args: &BenchArgs, output: &mut Output) -> Result<()> {
     let Device { gpu, tuner, measure } = &mut device;
     let options = Options {
         kernels: configs.contains(&Config::Kernels),
+        forms: configs.contains(&Config::Forms),
         attention: configs.contains(&Config::Attention),
         methods: configs.contains(&Config::Methods),
         mixlora: configs.contains(&Config::Experts),
@@ -106,7 +131,7 @@ async fn workloads(args: &BenchArgs, configs: &[Config]) -> Result<Vec<Workload>
     let mut workloads = Vec::new();
     for config in configs {
         workloads.push(match config {
-            Config::Kernels | Config::Attention | Config::Methods | Config::Experts | Config::Jobs => continue,
+            Config::Kernels | Config::Forms | Config::Attention | Config::Methods | Config::Experts | Config::Jobs => continue,
             Config::StepS => Workload::small().await?,
             Config::StepM => Workload::medium().await?,
             Config::Demo => Workload::new("demo", demo::model().await?, 16, 32),
@@ -118,6 +143,16 @@ async fn workloads(args: &BenchArgs, configs: &[Config]) -> Result<Vec<Workload>
                 Workload::new(name, ModelFile::open_path(path).await?, 4, 128)
             }
         });
+    }
+    if let Some(name) = &args.shape {
+        let shape = ModelShape::by_name(name)?;
+        let format = quant::by_name(&args.format)
+            .ok_or_else(|| Error::config("format", format!("`{}` is unknown", args.format), "give q4_0, q4_k, q8_0 or f16"))?;
+        for (documents, tokens) in &args.rows {
+            let name = format!("{name} {} {documents}x{tokens}", args.format);
+            let workload = Workload::new(name, shape.open(format).await?, *documents, *tokens);
+            workloads.push(if args.recompute { workload.recomputing() } else { workload });
+        }
     }
     Ok(workloads)
 }
@@ -154,7 +189,7 @@ const STEPS: &str = "step";
 const METHODS: &str = "methods";
 const JOBS: &str = "jobs";
 const MIXLORA: &str = "feed-forward   tokens  adapter                    ms  of dense (range)        activations  launches";
-const PROFILES: &str = "profile                                                 ms   share  launches  GFLOP/s";
+const PROFILES: &str = "profile                                                 ms   share  launches  GFLOP/s     GB/s";
 
 fn jobs_rows(j: &JobsRecord) -> String {
     format!(
@@ -255,5 +290,5 @@ fn compare_row(c: &CompareRecord) -> String {
 }
 
 fn profile_row(p: &ProfileRecord) -> String {
-    format!("{:6} {:40} {:10.3} {:5.1} % {:9} {:8.1}", p.by, p.name, p.ms, 100.0 * p.share, p.dispatches, p.gflops)
+    format!("{:6} {:40} {:10.3} {:5.1} % {:9} {:8.1} {:8.1}", p.by, p.name, p.ms, 100.0 * p.share, p.dispatches, p.gflops, p.gbytes)
 }
