@@ -5,6 +5,7 @@
 //! checked.
 
 mod attention;
+mod checked;
 mod jobs;
 mod methods;
 mod mixlora;
@@ -17,6 +18,7 @@ mod record;
 mod scene;
 mod step;
 
+pub use checked::{CheckedProduct, checked_product};
 pub use record::{
     AdapterRecord, AttentionFitRecord, AttentionRecord, CompareRecord, JobsRecord, KernelRecord, MatmulRecord, MixLoraRecord, PeakRecord,
     ProfileRecord, Record, StepRecord,

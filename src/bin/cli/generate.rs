@@ -37,6 +37,7 @@ pub fn run(args: &GenerateArgs, output: &mut Output) -> Result<()> {
         max_tokens: args.max_tokens as usize,
     };
     let mut device = Device::open(&args.device)?;
+    device.warn_of_software();
     let Device { gpu, tuner, measure } = &mut device;
     let opened = Generator::open(gpu, &base.file, &base.adapters, format, max_len, tuner, *measure, output.loading());
     let mut generator = pollster::block_on(opened)?;
