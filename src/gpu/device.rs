@@ -91,8 +91,10 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-const NO_ADAPTER_HINT: &str =
-    "`weblora doctor` says what is missing: install a Vulkan driver (Debian: mesa-vulkan-drivers), or use a browser with WebGPU enabled";
+#[cfg(not(target_arch = "wasm32"))]
+const NO_ADAPTER_HINT: &str = "`weblora doctor` says what is missing, such as a Vulkan driver (Debian: mesa-vulkan-drivers)";
+#[cfg(target_arch = "wasm32")]
+const NO_ADAPTER_HINT: &str = "use a browser with WebGPU enabled, and a GPU or driver that it does not block";
 const SOFTWARE_HINT: &str = "run `weblora doctor`: it says why no GPU answers";
 
 impl Gpu {

@@ -37,10 +37,10 @@ pub fn run(args: &GenerateArgs, output: &mut Output) -> Result<()> {
         max_tokens: args.max_tokens as usize,
     };
     let mut device = Device::open(&args.device)?;
-    device.warn_of_software();
     let Device { gpu, tuner, measure } = &mut device;
     let opened = Generator::open(gpu, &base.file, &base.adapters, format, max_len, tuner, *measure, output.loading());
     let mut generator = pollster::block_on(opened)?;
+    device.warn_of_software();
     device.remember();
     for (i, name) in base.names.iter().enumerate() {
         if i == 0 && !base_answers {
