@@ -28,16 +28,16 @@ test: times test-native test-web ## everything: format, lints, docs, native test
 times:
 	@$(timed) --begin
 
-# A test that finds no GPU fails: this target sets up an adapter. No doc tests: there are no examples in the docs to run.
+# A test that finds no adapter fails: this target sets up an adapter. No doc tests: there are no examples in the docs to run.
 test-native: setup-native lint-native ## the native tests, on whatever Vulkan adapter answers
 	@$(timed) "native tests, compiled" cargo test --all-targets --no-run
 	@if [ -z "$${WEBLORA_SMOLLM2:-}" ]; then \
 	    WEBLORA_SMOLLM2=$$(scripts/fetch-smollm2.sh) && export WEBLORA_SMOLLM2 || echo "SmolLM2: the tests of the real model are skipped"; \
 	fi; \
-	WEBLORA_REQUIRE_GPU=1 $(timed) "native tests, run" cargo test --all-targets
+	WEBLORA_REQUIRE_ADAPTER=1 $(timed) "native tests, run" cargo test --all-targets
 
 kill: setup-native ## by hand: kill runs at random moments, KILLS times, and compare what they end with
-	WEBLORA_REQUIRE_GPU=1 WEBLORA_KILLS=$(KILLS) WEBLORA_KILL_SEED=$(KILL_SEED) cargo test --test native kill:: -- --nocapture
+	WEBLORA_REQUIRE_ADAPTER=1 WEBLORA_KILLS=$(KILLS) WEBLORA_KILL_SEED=$(KILL_SEED) cargo test --test native kill:: -- --nocapture
 
 # Inputs a parser, minutes a parser, and one input to run again (FUZZ_CASE=gguf:1234).
 CASES ?= 200000

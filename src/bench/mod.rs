@@ -5,6 +5,7 @@
 //! checked.
 
 mod attention;
+mod checked;
 mod forms;
 mod jobs;
 mod methods;
@@ -19,6 +20,7 @@ mod scene;
 mod shape;
 mod step;
 
+pub use checked::{CheckedProduct, checked_product};
 pub use record::{
     AdapterRecord, AttentionFitRecord, AttentionRecord, CompareRecord, JobsRecord, KernelRecord, MatmulRecord, MixLoraRecord, PeakRecord,
     ProfileRecord, Record, StepRecord,

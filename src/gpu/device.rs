@@ -18,6 +18,8 @@ pub struct GpuOptions {
     pub floor: bool,
     /// Leave subgroup operations off, for a driver that gets them wrong.
     pub no_subgroups: bool,
+    /// Refuse an adapter that computes on the CPU.
+    pub refuse_software: bool,
 }
 
 /// What the adapter is and can do, for reports, caches and kernel choice.
@@ -91,15 +93,19 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-const NO_ADAPTER_HINT: &str = "install a Vulkan driver (Debian: mesa-vulkan-drivers), or use a browser with WebGPU enabled";
+#[cfg(not(target_arch = "wasm32"))]
+const NO_ADAPTER_HINT: &str = "`weblora doctor` says what is missing, such as a Vulkan driver (Debian: mesa-vulkan-drivers)";
+#[cfg(target_arch = "wasm32")]
+const NO_ADAPTER_HINT: &str = "use a browser with WebGPU enabled, and a GPU or driver that it does not block";
+const SOFTWARE_HINT: &str = "run `weblora doctor`: it says why no GPU answers";
 
 impl Gpu {
     /// Opens the strongest adapter that fits `options`.
     ///
     /// # Errors
-    /// [`Error::NoAdapter`] if none answers or it has less than the WebGPU floor.
+    /// [`Error::NoAdapter`] if none answers, it has less than the WebGPU floor, or it is a software adapter and `options` refuse those.
     pub async fn open(options: &GpuOptions) -> Result<Gpu> {
-        let adapter = find_adapter(options).await?;
+        let adapter = find_adapter(&instance(), options).await?;
         let info = adapter.get_info();
         let mut features = wgpu::Features::TIMESTAMP_QUERY | wgpu::Features::SUBGROUP;
         let mut limits = adapter.limits();
@@ -249,29 +255,63 @@ impl Gpu {
     }
 }
 
-async fn find_adapter(options: &GpuOptions) -> Result<wgpu::Adapter> {
-    let instance = wgpu::Instance::new(wgpu::InstanceDescriptor::new_without_display_handle_from_env());
-    let none = |problem: String| Error::NoAdapter { problem, hint: NO_ADAPTER_HINT };
+/// The adapter that `options` take: the first whose name fits, or the strongest.
+pub(super) async fn find_adapter(instance: &wgpu::Instance, options: &GpuOptions) -> Result<wgpu::Adapter> {
+    let adapter = named_or_strongest(instance, options).await?;
+    let name = adapter.get_info().name;
+    let missing = missing_limits(&adapter.limits());
+    if !missing.is_empty() {
+        return Err(no_adapter(format!("{name} has less than the WebGPU minimum limits: {}", missing.join(", "))));
+    }
+    if options.refuse_software && adapter.get_info().device_type == wgpu::DeviceType::Cpu {
+        let problem = format!("{name} computes on the CPU, which --require-gpu or WEBLORA_REQUIRE_GPU refuses");
+        return Err(Error::NoAdapter { problem, hint: SOFTWARE_HINT });
+    }
+    Ok(adapter)
+}
+
+async fn named_or_strongest(instance: &wgpu::Instance, options: &GpuOptions) -> Result<wgpu::Adapter> {
     #[cfg(not(target_arch = "wasm32"))]
     if let Some(name) = &options.adapter {
         let all = instance.enumerate_adapters(wgpu::Backends::all()).await;
         let names: Vec<String> = all.iter().map(|a| a.get_info().name).collect();
         let wanted = name.to_lowercase();
         let found = all.into_iter().find(|a| a.get_info().name.to_lowercase().contains(&wanted));
-        return found.ok_or_else(|| none(format!("none is called `{name}`; there are: {}", names.join(", "))));
+        return found.ok_or_else(|| no_adapter(format!("none is called `{name}`; there are: {}", names.join(", "))));
     }
+    let _ = options; // in a browser an adapter has no name to ask for
     let request = wgpu::RequestAdapterOptions { power_preference: wgpu::PowerPreference::HighPerformance, ..Default::default() };
-    let adapter = instance.request_adapter(&request).await.map_err(|e| none(e.to_string()))?;
-    let limits = adapter.limits();
+    instance.request_adapter(&request).await.map_err(|e| no_adapter(e.to_string()))
+}
+
+fn no_adapter(problem: String) -> Error {
+    Error::NoAdapter { problem, hint: NO_ADAPTER_HINT }
+}
+
+/// The API as the environment variables of wgpu select it.
+pub(super) fn instance() -> wgpu::Instance {
+    wgpu::Instance::new(wgpu::InstanceDescriptor::new_without_display_handle_from_env())
+}
+
+/// What of the WebGPU minimum `limits` do not have.
+pub(super) fn missing_limits(limits: &wgpu::Limits) -> Vec<String> {
     let floor = floor_limits();
-    if limits.max_storage_buffers_per_shader_stage < floor.max_storage_buffers_per_shader_stage
-        || limits.max_compute_invocations_per_workgroup < floor.max_compute_invocations_per_workgroup
-        || limits.max_storage_buffer_binding_size < floor.max_storage_buffer_binding_size
-    {
-        return Err(none(format!("{} has less than the WebGPU minimum limits", adapter.get_info().name)));
-    }
-    let _ = options;
-    Ok(adapter)
+    let pairs = [
+        ("storage buffers a kernel", limits.max_storage_buffers_per_shader_stage.into(), floor.max_storage_buffers_per_shader_stage.into()),
+        (
+            "invocations a workgroup",
+            limits.max_compute_invocations_per_workgroup.into(),
+            floor.max_compute_invocations_per_workgroup.into(),
+        ),
+        ("bytes of workgroup memory", limits.max_compute_workgroup_storage_size.into(), floor.max_compute_workgroup_storage_size.into()),
+        ("bytes a storage binding", limits.max_storage_buffer_binding_size, floor.max_storage_buffer_binding_size),
+        ("bytes a buffer", limits.max_buffer_size, floor.max_buffer_size),
+    ];
+    pairs
+        .into_iter()
+        .filter(|(_, has, needs)| has < needs)
+        .map(|(what, has, needs): (_, u64, u64)| format!("{has} {what} of {needs}"))
+        .collect()
 }
 
 fn floor_limits() -> wgpu::Limits {
@@ -281,6 +321,14 @@ fn floor_limits() -> wgpu::Limits {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn an_adapter_below_the_minimum_is_told_what_it_lacks() {
+        let floor = floor_limits();
+        assert_eq!(missing_limits(&floor), Vec::<String>::new());
+        let small = wgpu::Limits { max_storage_buffers_per_shader_stage: 4, max_buffer_size: 1 << 20, ..floor };
+        assert_eq!(missing_limits(&small), ["4 storage buffers a kernel of 8", "1048576 bytes a buffer of 268435456"]);
+    }
 
     #[test]
     fn lanes_share_where_every_subgroup_holds_whole_groups() {

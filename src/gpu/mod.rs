@@ -17,6 +17,8 @@ pub mod readback;
 pub mod recorder;
 pub mod shader;
 pub mod store;
+#[cfg(not(target_arch = "wasm32"))]
+pub mod survey;
 pub mod timing;
 pub mod tune;
 #[cfg(target_arch = "wasm32")]

@@ -41,9 +41,31 @@ struct Choice {
     sessions: u32,
     /// Not to be measured again.
     settled: bool,
+    /// Median times of all candidates when it was made; tables of before do not have them.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    times: BTreeMap<String, f64>,
     /// Measured in this session.
     #[serde(skip)]
     fresh: bool,
+}
+
+/// What is remembered of one tunable case, for people to read.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Remembered {
+    /// The case: operation, shapes, formats.
+    pub case: String,
+    /// The kernel variant that was chosen.
+    pub candidate: String,
+    /// Median time of one run in seconds.
+    pub seconds: f64,
+    /// Distance of the median from the fastest run, as a part of the median.
+    pub noise: f64,
+    /// Sessions in which it was measured.
+    pub sessions: u32,
+    /// Whether it stands; otherwise the next session measures it again.
+    pub settled: bool,
+    /// Median seconds of all candidates, fastest first; empty where the table was written before those were kept.
+    pub times: Vec<(String, f64)>,
 }
 
 /// Timed runs of one candidate.
@@ -91,6 +113,8 @@ fn judge(all: &[Timed], before: Option<&Choice>) -> Option<Choice> {
         noise: best.noise(),
         sessions,
         settled: is_clear(all) || quiet || sessions >= SESSIONS,
+        // JSON has no infinity: a candidate that never ran has no time.
+        times: all.iter().map(|t| (t.candidate.clone(), t.median())).filter(|(_, seconds)| seconds.is_finite()).collect(),
         fresh: true,
     })
 }
@@ -142,6 +166,24 @@ impl Tuner {
         }
     }
 
+    /// The choices of the table, by case.
+    pub fn remembered(&self) -> Vec<Remembered> {
+        let readable = |(case, choice): (&String, &Choice)| {
+            let mut times: Vec<(String, f64)> = choice.times.iter().map(|(candidate, seconds)| (candidate.clone(), *seconds)).collect();
+            times.sort_by(|a, b| a.1.total_cmp(&b.1));
+            Remembered {
+                case: case.clone(),
+                candidate: choice.candidate.clone(),
+                seconds: choice.seconds,
+                noise: choice.noise,
+                sessions: choice.sessions,
+                settled: choice.settled,
+                times,
+            }
+        };
+        self.choices.iter().map(readable).collect()
+    }
+
     /// Index of the pinned or remembered choice among `candidates`.
     pub fn choice(&self, key: &str, candidates: &[Candidate]) -> Option<usize> {
         let place = |wanted: &String| candidates.iter().position(|c| c.key() == *wanted);
@@ -173,7 +215,15 @@ impl Tuner {
 
     /// Forces a choice; for tests and benchmarks that run every candidate.
     pub fn force(&mut self, key: &str, candidate: &Candidate) {
-        let choice = Choice { candidate: candidate.key(), seconds: 0.0, noise: 0.0, sessions: SESSIONS, settled: true, fresh: true };
+        let choice = Choice {
+            candidate: candidate.key(),
+            seconds: 0.0,
+            noise: 0.0,
+            sessions: SESSIONS,
+            settled: true,
+            times: BTreeMap::new(),
+            fresh: true,
+        };
         self.choices.insert(key.into(), choice);
     }
 
@@ -230,6 +280,22 @@ mod tests {
         third.remember("case", &[timed("a", &[1.0, 3.0, 1.5]), timed("b", &[0.9, 4.0, 1.0])]);
         assert_eq!(third.choices["case"].candidate, "b");
         assert!(!next(&third).wants_again("case"), "three sessions are enough");
+    }
+
+    #[test]
+    fn times_of_all_candidates_are_kept_and_tables_without_them_are_read() {
+        let mut tuner = Tuner::none();
+        tuner.remember("case", &[timed("a", &[2.0, 2.2, 2.1]), timed("b", &[1.0, 1.2, 1.1]), timed("never ran", &[])]);
+        let mut next = Tuner::none();
+        next.absorb_json(&tuner.to_json());
+        let read = next.remembered();
+        assert_eq!((read[0].case.as_str(), read[0].candidate.as_str(), read[0].seconds, read[0].settled), ("case", "b", 1.1, true));
+        assert_eq!(read[0].times, [("b".to_owned(), 1.1), ("a".to_owned(), 2.1)]);
+        // What version 0.1.0 wrote before.
+        let choice = r#"{"candidate": "a", "seconds": 0.5, "noise": 0.1, "sessions": 2, "settled": false}"#;
+        let mut old = Tuner::none();
+        old.absorb_json(&format!(r#"{{"key": "{}", "choices": {{"case": {choice}}}}}"#, old.cache_key()));
+        assert_eq!((old.remembered()[0].sessions, old.remembered()[0].times.len()), (2, 0));
     }
 
     #[test]

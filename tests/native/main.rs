@@ -12,6 +12,7 @@ mod checkpoint;
 mod cli;
 mod common;
 mod demo;
+mod doctor;
 mod embeddings;
 mod export;
 mod fleet;

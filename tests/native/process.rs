@@ -53,7 +53,8 @@ fn a_stream_that_nobody_reads_ends_no_run() {
         let full = || OpenOptions::new().write(true).open("/dev/full").expect("/dev/full");
         let output = train(&out("full"), &steps).arg("--json").stdout(full()).output().expect("it ends");
         let said = text(&output.stderr);
-        assert_eq!((output.status.code(), said.lines().count()), (Some(0), 1), "{said}");
+        let lines = said.lines().filter(|line| !line.contains("computes on the CPU")).count(); // what is said of a software adapter
+        assert_eq!((output.status.code(), lines), (Some(0), 1), "{said}");
         assert!(said.contains("events are lost"), "{said}");
         let status = train(&out("words"), &steps).stderr(full()).status().expect("it ends");
         assert_eq!((status.code(), names(&out("words"))), (Some(0), names(&out("full"))));

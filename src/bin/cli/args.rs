@@ -75,8 +75,22 @@ See docs/jobs.md for priorities, memory budgets and early stopping.")]
   weblora eval --model model.gguf --text book.txt --window 512,1024,2048 --adapter long
   weblora eval --model model.gguf --retrieval passkey --window 512,1024,2048 --adapter long --svg pictures")]
     Eval(EvalArgs),
-    /// List the kernels, or print the final WGSL of some.
+    /// List the kernels, print the final WGSL of some, or show which variants were measured to be fastest on this GPU.
+    #[command(after_help = "Examples:
+  weblora shaders
+  weblora shaders matmul
+  weblora shaders --tuned
+  weblora shaders --tuned --gpu nvidia lowrank")]
     Shaders(ShadersArgs),
+    /// Show the adapters, which of them a run takes and why, and what keeps a GPU from answering; run one checked product.
+    #[command(after_help = "Examples:
+  weblora doctor
+  weblora doctor --gpu nvidia
+  weblora doctor --require-gpu --json
+
+Exit code 1 where no adapter answers, the device cannot be opened, or the product is wrong.
+See docs/commands.md for GPUs in containers.")]
+    Doctor(DeviceArgs),
     /// Measure kernels and training steps as fractions of what this GPU's arithmetic can do.
     #[command(after_help = "Examples:
   weblora bench --quick
@@ -261,8 +275,14 @@ fn window(text: &str) -> std::result::Result<usize, String> {
 /// Arguments of `shaders`.
 #[derive(Debug, Args)]
 pub struct ShadersArgs {
-    /// Print the WGSL of kernels whose name contains this; without it, list all kernels.
+    /// Print the WGSL of kernels whose name contains this; without it, list all kernels. With --tuned: only cases that contain it.
     pub name: Option<String>,
+    /// Show the kernel choices that are remembered for the GPU: case, chosen variant, times of all candidates.
+    #[arg(long)]
+    pub tuned: bool,
+    /// The GPU.
+    #[command(flatten)]
+    pub device: DeviceArgs,
 }
 
 /// Arguments of `inspect`.

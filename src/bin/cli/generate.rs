@@ -40,6 +40,7 @@ pub fn run(args: &GenerateArgs, output: &mut Output) -> Result<()> {
     let Device { gpu, tuner, measure } = &mut device;
     let opened = Generator::open(gpu, &base.file, &base.adapters, format, max_len, tuner, *measure, output.loading());
     let mut generator = pollster::block_on(opened)?;
+    device.warn_of_software();
     device.remember();
     for (i, name) in base.names.iter().enumerate() {
         if i == 0 && !base_answers {

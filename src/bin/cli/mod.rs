@@ -10,6 +10,7 @@ mod bench;
 mod data;
 mod demo;
 mod device;
+mod doctor;
 mod eval;
 mod export;
 mod files;
@@ -54,6 +55,7 @@ pub fn main() -> ExitCode {
         Some(Command::Generate(args)) => generate::run(args, &mut output),
         Some(Command::Eval(args)) => eval::run(args, &mut output),
         Some(Command::Shaders(args)) => shaders::run(args, &mut output),
+        Some(Command::Doctor(args)) => doctor::run(args, &mut output),
         Some(Command::Bench(args)) => bench::run(args, &mut output),
         Some(Command::Simulate(args)) => simulate::run(args, &mut output),
         Some(Command::Inspect(args)) => inspect::run(args, &mut output),

@@ -48,6 +48,7 @@ pub fn run(args: &TrainArgs, output: &mut Output) -> Result<()> {
     let mut device = Device::open(&args.device)?;
     KernelChoices::repeat(begun_with.as_ref().and_then(|state| state.kernels.as_ref()), &mut device.tuner);
     let plan = TrainPlan::new(&model, &config, Some(&data), device.gpu.plan_limits(), &device.tuner)?;
+    device.warn_of_software();
     // From here on things are written: everything that can be wrong with the settings has been found.
     let mut begun = None;
     let out = match &saved {

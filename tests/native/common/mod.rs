@@ -7,14 +7,18 @@ use std::sync::OnceLock;
 use weblora::gpu::executable::Arenas;
 use weblora::gpu::{Class, Executable, Gpu, GpuOptions, Plan, Recorder, Store, Tensor, Tuner};
 
-/// The device, or `None` (with a printed word) where there is none.
+/// The device, or `None` (with a printed word) where there is none. `WEBLORA_REQUIRE_ADAPTER` makes that a failure; `WEBLORA_REQUIRE_GPU` a
+/// software adapter too, as in the program.
 pub fn gpu() -> Option<&'static Gpu> {
     static GPU: OnceLock<Option<Gpu>> = OnceLock::new();
-    GPU.get_or_init(|| match pollster::block_on(Gpu::open(&GpuOptions::default())) {
+    let is_set = |name| std::env::var_os(name).is_some();
+    let options = GpuOptions { refuse_software: is_set("WEBLORA_REQUIRE_GPU"), ..GpuOptions::default() };
+    GPU.get_or_init(|| match pollster::block_on(Gpu::open(&options)) {
         Ok(gpu) => Some(gpu),
         Err(error) => {
             eprintln!("SKIPPED: {error}");
-            assert!(std::env::var_os("WEBLORA_REQUIRE_GPU").is_none(), "WEBLORA_REQUIRE_GPU is set and there is no GPU: {error}");
+            let required = ["WEBLORA_REQUIRE_ADAPTER", "WEBLORA_REQUIRE_GPU"].into_iter().find(|name| is_set(name));
+            assert!(required.is_none(), "{} is set and there is none: {error}", required.unwrap_or_default());
             None
         }
     })

@@ -160,6 +160,7 @@ fn train(args: &JobsArgs, output: &mut Output) -> Result<()> {
     let mut device = Device::open(&args.device)?;
     let (plan, folder) =
         if args.resume { resume(&file, on, &mut device, output)? } else { begin(file, on, existing, &mut device, output)? };
+    device.warn_of_software();
     let planned = plan.planned.footprint().total();
     let (places, spare_bytes) = plan.room();
     let stop = Stop::listen()?;
