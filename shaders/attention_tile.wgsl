@@ -27,48 +27,72 @@ const COLUMN_SIDE: u32 = 1u;
 // Stages 32 rows of q, k, v or do from row `first` on, slice `slice` of one head; zeros from row `end` on and past the head, so that no row of
 // another document is ever multiplied. The importer declares operand4(operand, at), vector `at` of that tensor.
 fn stage(side: u32, operand: u32, first: u32, end: u32, head: u32, slice: u32, lane: u32) {
-    let heads = select(p.heads, p.kv_heads, operand == K || operand == V);
-    for (var n = lane; n < TILE * 8u; n += 64u) {
-        let row = first + n / 8u;
-        let c = slice * 8u + n % 8u;
-        var x = vec4<f32>();
-        if (row < end && c < HEAD_VECTORS) {
-            x = operand4(operand, (row * heads + head) * HEAD_VECTORS + c);
-        }
-        if (side == ROW_SIDE) {
-            row_slice[n / 8u * STRIDE + n % 8u] = x;
-        } else {
-            column_slice[n / 8u * STRIDE + n % 8u] = x;
-        }
+    // Four loads are on their way before the first is stored.
+    let a = staged4(operand, first, end, head, slice, lane);
+    let b = staged4(operand, first + 8u, end, head, slice, lane);
+    let c = staged4(operand, first + 16u, end, head, slice, lane);
+    let d = staged4(operand, first + 24u, end, head, slice, lane);
+    let at = lane / 8u * STRIDE + lane % 8u;
+    if (side == ROW_SIDE) {
+        row_slice[at] = a;
+        row_slice[at + 8u * STRIDE] = b;
+        row_slice[at + 16u * STRIDE] = c;
+        row_slice[at + 24u * STRIDE] = d;
+    } else {
+        column_slice[at] = a;
+        column_slice[at + 8u * STRIDE] = b;
+        column_slice[at + 16u * STRIDE] = c;
+        column_slice[at + 24u * STRIDE] = d;
     }
+}
+
+// This invocation's vector of the eight rows from `first` on.
+fn staged4(operand: u32, first: u32, end: u32, head: u32, slice: u32, lane: u32) -> vec4<f32> {
+    let heads = select(p.heads, p.kv_heads, operand == K || operand == V);
+    let row = first + lane / 8u;
+    let c = slice * 8u + lane % 8u;
+    if (row < end && c < HEAD_VECTORS) { return operand4(operand, (row * heads + head) * HEAD_VECTORS + c); }
+    return vec4<f32>();
 }
 
 // pairs[n] += row_slice . column_slice for this invocation's column x + 8n, its four rows in one vector.
 fn multiply(sum: mat4x4<f32>, y: u32, x: u32) -> mat4x4<f32> {
     var s = sum;
-    for (var c = 0u; c < 8u; c++) {
-        let at = y * 4u * STRIDE + c;
-        let rows = mat4x4<f32>(row_slice[at], row_slice[at + STRIDE], row_slice[at + 2u * STRIDE], row_slice[at + 3u * STRIDE]);
-        s[0] += column_slice[x * STRIDE + c] * rows;
-        s[1] += column_slice[(x + 8u) * STRIDE + c] * rows;
-        s[2] += column_slice[(x + 16u) * STRIDE + c] * rows;
-        s[3] += column_slice[(x + 24u) * STRIDE + c] * rows;
+    for (var c = 0u; c < 8u; c += 4u) {
+        s = multiply1(s, y, x, c);
+        s = multiply1(s, y, x, c + 1u);
+        s = multiply1(s, y, x, c + 2u);
+        s = multiply1(s, y, x, c + 3u);
     }
     return s;
+}
+
+fn multiply1(s: mat4x4<f32>, y: u32, x: u32, c: u32) -> mat4x4<f32> {
+    let at = y * 4u * STRIDE + c;
+    let rows = mat4x4<f32>(row_slice[at], row_slice[at + STRIDE], row_slice[at + 2u * STRIDE], row_slice[at + 3u * STRIDE]);
+    return mat4x4<f32>(
+        s[0] + column_slice[x * STRIDE + c] * rows,
+        s[1] + column_slice[(x + 8u) * STRIDE + c] * rows,
+        s[2] + column_slice[(x + 16u) * STRIDE + c] * rows,
+        s[3] + column_slice[(x + 24u) * STRIDE + c] * rows);
 }
 
 // sum += pairs . column_slice: 32 columns of pairs times 32 staged rows.
 fn gather_columns(sum: mat4x4<f32>, y: u32, x: u32) -> mat4x4<f32> {
     var s = sum;
-    for (var j = 0u; j < TILE; j++) {
-        let factor = pairs[j * 8u + y];
-        let value = column_slice[j * STRIDE + x];
-        s[0] += value * factor.x;
-        s[1] += value * factor.y;
-        s[2] += value * factor.z;
-        s[3] += value * factor.w;
+    for (var j = 0u; j < TILE; j += 4u) {
+        s = gather1(s, y, x, j);
+        s = gather1(s, y, x, j + 1u);
+        s = gather1(s, y, x, j + 2u);
+        s = gather1(s, y, x, j + 3u);
     }
     return s;
+}
+
+fn gather1(s: mat4x4<f32>, y: u32, x: u32, j: u32) -> mat4x4<f32> {
+    let factor = pairs[j * 8u + y];
+    let value = column_slice[j * STRIDE + x];
+    return mat4x4<f32>(s[0] + value * factor.x, s[1] + value * factor.y, s[2] + value * factor.z, s[3] + value * factor.w);
 }
 
 // This invocation's share of the pairs, where all can read it. The caller puts a barrier before and after.

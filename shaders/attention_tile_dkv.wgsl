@@ -1,11 +1,12 @@
 // Causal grouped-query attention, gradients of keys and values, with the weights recomputed from lse:
 //   w = exp(scale q kT - lse)   ds = w * (do vT - delta)   dk = scale dsT q   dv = wT do
-// summed over the query rows that see a key and over the heads of its group, in that fixed order: no atomics.
+// summed over the query rows that see a key and over the heads of its group, in that fixed order: no atomics. With BY_HEAD only over the rows
+// of one query head: dk and dv are parts [group, T, KV * hd] then, which sum_parts.wgsl adds.
 //   q, do: [T, H * hd]   k, v, dk, dv: [T, KV * hd]   stats: [T, H, 2] of (lse, delta)
 //
 // A workgroup takes tiles of 32 key rows (the rows of its pairs) of one key/value head; query rows (the columns) are staged 32 at a time,
 // head by head.
-// Grid: (tiles, KV).
+// Grid: (tiles, KV), with BY_HEAD (tiles, H).
 struct Params {
     rows: u32,
     heads: u32,
@@ -82,42 +83,42 @@ fn accumulate_key8(slice: u32, i: u32, end: u32, head: u32, lane: u32) {
 }
 
 // Writes this invocation's part of the result; `factor` per row.
-fn store_d_key(first: u32, end: u32, head: u32, factor: vec4<f32>, y: u32, x: u32) {
+fn store_d_key(first: u32, end: u32, head: u32, place: u32, factor: vec4<f32>, y: u32, x: u32) {
     for (var slice = 0u; slice < SLICES; slice++) {
         for (var r = 0u; r < 4u; r++) {
             let row = first + y * 4u + r;
             let c = slice * 8u + x;
             if (row < end && c < HEAD_VECTORS) {
-                d_k[(row * p.kv_heads + head) * HEAD_VECTORS + c] = d_key[slice][r] * factor[r];
+                d_k[((place + row) * p.kv_heads + head) * HEAD_VECTORS + c] = d_key[slice][r] * factor[r];
             }
         }
     }
 }
 
 // Writes this invocation's part of the result; `factor` per row.
-fn store_d_value(first: u32, end: u32, head: u32, factor: vec4<f32>, y: u32, x: u32) {
+fn store_d_value(first: u32, end: u32, head: u32, place: u32, factor: vec4<f32>, y: u32, x: u32) {
     for (var slice = 0u; slice < SLICES; slice++) {
         for (var r = 0u; r < 4u; r++) {
             let row = first + y * 4u + r;
             let c = slice * 8u + x;
             if (row < end && c < HEAD_VECTORS) {
-                d_v[(row * p.kv_heads + head) * HEAD_VECTORS + c] = d_value[slice][r] * factor[r];
+                d_v[((place + row) * p.kv_heads + head) * HEAD_VECTORS + c] = d_value[slice][r] * factor[r];
             }
         }
     }
 }
 
-fn key_value_gradients(tile: RowTile, kv_head: u32, lane: u32) {
+// The heads first_head .. + heads of the group of kv_head, into the part that begins at row `place`.
+fn key_value_gradients(tile: RowTile, kv_head: u32, first_head: u32, heads: u32, place: u32, lane: u32) {
     let y = lane / 8u;
     let x = lane % 8u;
-    let heads = p.heads / p.kv_heads;
     let row0 = tile.first;
     let row_end = tile.end;
     let row = vec4(row0 + y * 4u) + vec4(0u, 1u, 2u, 3u);
 
     d_key = array<mat4x4<f32>, SLICES>();
     d_value = array<mat4x4<f32>, SLICES>();
-    for (var head = kv_head * heads; head < (kv_head + 1u) * heads; head++) {
+    for (var head = first_head; head < first_head + heads; head++) {
         var last: vec4<u32>;
         for (var r = 0u; r < 4u; r++) {
             last[r] = query_end(tile.doc, min(row[r], row_end - 1u), head);
@@ -152,8 +153,8 @@ fn key_value_gradients(tile: RowTile, kv_head: u32, lane: u32) {
             accumulate_key8(0u, i, end, head, lane);
         }
     }
-    store_d_key(row0, row_end, kv_head, vec4(p.scale), y, x);
-    store_d_value(row0, row_end, kv_head, vec4(1.0), y, x);
+    store_d_key(row0, row_end, kv_head, place, vec4(p.scale), y, x);
+    store_d_value(row0, row_end, kv_head, place, vec4(1.0), y, x);
 }
 
 @compute @workgroup_size(64)
@@ -162,7 +163,12 @@ fn main(
     @builtin(num_workgroups) groups: vec3<u32>,
     @builtin(local_invocation_index) lane: u32,
 ) {
+    let heads = p.heads / p.kv_heads;
     for (var n = tile_begin() + group.x; n < tile_end(); n += groups.x) {
-        key_value_gradients(row_tile(n), group.y, lane);
+#ifdef BY_HEAD
+        key_value_gradients(row_tile(n), group.y / heads, group.y, 1u, group.y % heads * p.rows, lane);
+#else
+        key_value_gradients(row_tile(n), group.y, group.y * heads, heads, 0u, lane);
+#endif
     }
 }

@@ -21,7 +21,9 @@ pub use decode::{DECODE, DECODE_LANES, DECODE_MERGE, decode, decode_candidates, 
 pub use documents::Document;
 pub use twin::{Visible, attention_backward_twin, attention_twin, decode_twin};
 
+use super::matmul::Rows;
 use super::most_flops;
+use super::sum_parts::{Place, sum_parts};
 use crate::gpu::{Access, Dispatch, KernelSpec, Recorder, Tensor, Variant, grid_1d};
 
 const R: Access = Access::Read;
@@ -213,7 +215,18 @@ pub fn backward(
     let stats = rec.transient(&format!("{label}.stats"), 2 * (shape.rows * shape.heads) as usize);
     delta(rec, &format!("{label}.delta"), shape, o, d_o, lse, stats);
     record(rec, Pass::Queries, &format!("{label}.dq"), shape, &[q, k, v, d_o, stats, documents, d_q]);
-    record(rec, Pass::KeysValues, &format!("{label}.dkv"), shape, &[q, k, v, d_o, stats, documents, d_k, d_v]);
+    let label = format!("{label}.dkv");
+    if !candidates::by_head(shape, rec.facts()) {
+        return record(rec, Pass::KeysValues, &label, shape, &[q, k, v, d_o, stats, documents, d_k, d_v]);
+    }
+    let (rows, width) = (shape.rows as usize, (shape.kv_heads * shape.head_dim) as usize);
+    let parts =
+        ["d_k", "d_v"].map(|name| rec.transient(&format!("{label}.{name}"), (shape.heads / shape.kv_heads) as usize * rows * width));
+    record(rec, Pass::KeysValues, &label, shape, &[q, k, v, d_o, stats, documents, parts[0], parts[1]]);
+    for (parts, sum) in parts.into_iter().zip([d_k, d_v]) {
+        let to = Place { y: Rows { tensor: sum, stride: width }, row: 0, column: 0 };
+        sum_parts(rec, &format!("{label}.sum"), parts, (rows, width), to, false);
+    }
 }
 
 /// Records stats = (lse, sum(o · do)), `[t, h, 2]`: the first part of [`backward`].

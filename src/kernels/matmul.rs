@@ -7,7 +7,6 @@ mod split;
 use std::ops::Range;
 
 pub use self::forms::{candidates, forms};
-pub use self::split::SUM_PARTS;
 use super::matrix::{Matrix, Params, Part};
 use super::most_flops;
 use super::real::Real;

@@ -23,6 +23,7 @@ mod reduce;
 pub mod rope;
 pub mod rows;
 pub mod samples;
+pub mod sum_parts;
 
 use crate::gpu::KernelSpec;
 use crate::gpu::device::Facts;
@@ -37,7 +38,7 @@ pub(crate) fn most_flops(facts: Option<&Facts>) -> u64 {
 pub const KERNELS: &[&KernelSpec] = &[
     &matmul::MATMUL,
     &matmul::MATMUL_TILE,
-    &matmul::SUM_PARTS,
+    &sum_parts::SUM_PARTS,
     &matvec::MATVEC,
     &embed::EMBED,
     &embed::OWN,

@@ -3,6 +3,8 @@
 use std::collections::BTreeMap;
 
 use crate::common::{Bench, assert_close, close, gpu, gradcheck, noise};
+use weblora::gpu::device::Facts;
+use weblora::gpu::dispatch::Command;
 use weblora::gpu::{Candidate, Recorder, Tuner};
 use weblora::kernels::attention::documents::table;
 use weblora::kernels::attention::{self, AttentionShape, Document, Pass, Visible, attention_backward_twin, attention_twin, decode_twin};
@@ -259,6 +261,29 @@ fn recorded_passes_at_the_heads_of_real_models() {
     }
 }
 
+/// On cards workgroups take one query head each, and a second pass adds those of a group.
+#[test]
+fn heads_that_are_apart_are_summed() {
+    let Some(gpu) = gpu() else { return };
+    let card = Tuner::assuming(Facts { is_cpu: false, is_discrete: true, ..gpu.facts().clone() });
+    for (heads, kv_heads, lengths) in [(4, 2, &[31, 1, 33][..]), (3, 1, &[70, 2]), (8, 2, &[5])] {
+        let case = Case::new(heads, kv_heads, 12, Some(40), lengths);
+        let mut bench = Bench::new();
+        let [q, k, v, d_o] = [("q", &case.q), ("k", &case.k), ("v", &case.v), ("d_o", &case.d_o)].map(|(n, x)| bench.put(n, x));
+        let [o, lse] = [("o", &case.o), ("lse", &case.lse)].map(|(n, x)| bench.put(n, x));
+        let documents = bench.put("documents", &table(&case.documents));
+        let [d_q, d_k, d_v] = [0, 1, 2].map(|i| bench.put("gradient", &vec![7f32; case.gradients[i].len()]));
+        let got = bench.run(gpu, &card, &[d_q, d_k, d_v], |rec| {
+            attention::backward(rec, "backward", &case.shape, q, k, v, documents, o, lse, d_o, d_q, d_k, d_v);
+            let sums = |c: &Command| matches!(c, Command::Dispatch { run, .. } if run.spec.name == "sum_parts");
+            assert_eq!(rec.commands().iter().filter(|c| sums(c)).count(), 2);
+        });
+        for (name, (got, want)) in ["dq", "dk", "dv"].iter().zip(got.iter().zip(&case.gradients)) {
+            assert_close(&format!("{name} {:?}", case.shape), got, want, ABSOLUTE, RELATIVE);
+        }
+    }
+}
+
 #[test]
 fn a_wrong_mask_or_scale_is_caught() {
     let Some(gpu) = gpu() else { return };
@@ -267,7 +292,7 @@ fn a_wrong_mask_or_scale_is_caught() {
         let mut case = Case::new(4, 2, 12, Some(7), &[31, 1, 33]);
         change(&mut case);
         let mut caught = Vec::new();
-        let form = |pass| attention::candidates(pass, &case.shape, Some(gpu.facts())).remove(0);
+        let form = |pass| attention::forms(pass, &case.shape, Some(gpu.facts())).remove(0);
         caught.push(close(&case.forward(&form(Pass::Forward))[0], &right.o, ABSOLUTE, RELATIVE).is_err());
         caught.push(close(&case.backward(Pass::Queries, &form(Pass::Queries))[0], &right.gradients[0], ABSOLUTE, RELATIVE).is_err());
         let got = case.backward(Pass::KeysValues, &form(Pass::KeysValues));

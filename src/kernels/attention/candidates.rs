@@ -25,6 +25,12 @@ pub fn forms(pass: Pass, shape: &AttentionShape, facts: Option<&Facts>) -> Vec<C
 /// A lane that holds whole rows needs registers for them, one head-wide array a product: GPUs get that form for small heads only. A CPU adapter spills to its cache,
 /// which is cheap up to a point; there the tile is not even tried, since it is never near and costs seconds to compile.
 pub fn candidates(pass: Pass, shape: &AttentionShape, facts: Option<&Facts>) -> Vec<Candidate> {
+    if pass == Pass::KeysValues && by_head(shape, facts) {
+        let mut tile = tile(pass, shape);
+        tile.variant = tile.variant.flag("BY_HEAD");
+        tile.grid[1] = shape.heads;
+        return vec![tile];
+    }
     let is_cpu = facts.is_some_and(|f| f.is_cpu);
     let registers = if is_cpu { 2048 } else { 256 };
     let broadcast = broadcast_width(facts);
@@ -35,6 +41,16 @@ pub fn candidates(pass: Pass, shape: &AttentionShape, facts: Option<&Facts>) -> 
         .take(if is_cpu { 1 } else { 2 })
         .collect();
     if is_cpu && !lanes.is_empty() { lanes } else { [vec![tile(pass, shape)], lanes].concat() }
+}
+
+/// Bytes that the gradients of keys and values may take while those of each query head are apart.
+const APART_BYTES: u64 = 512 << 20;
+
+/// Whether workgroups sum the gradients of keys and values over the rows of one query head each, for GPUs with many cores; a second pass adds the
+/// heads of a group.
+pub(super) fn by_head(shape: &AttentionShape, facts: Option<&Facts>) -> bool {
+    let bytes = 8 * u64::from(shape.rows) * u64::from(shape.heads) * u64::from(shape.head_dim);
+    facts.is_some_and(|f| !f.is_cpu) && shape.heads > shape.kv_heads && bytes <= APART_BYTES
 }
 
 pub(super) fn broadcast_width(facts: Option<&Facts>) -> u32 {

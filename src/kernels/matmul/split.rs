@@ -5,17 +5,11 @@ use std::ops::Range;
 
 use super::forms::tiles;
 use super::{Direction, Rows, key, part_of_product};
+use crate::gpu::Recorder;
 use crate::gpu::device::Facts;
-use crate::gpu::{Access, Dispatch, KernelSpec, Recorder, Variant, grid_1d};
 use crate::kernels::matrix::{Matrix, Part};
 use crate::kernels::matvec;
-
-/// Adds the parts: parts, y.
-pub const SUM_PARTS: KernelSpec = KernelSpec {
-    name: "sum_parts",
-    source: include_str!("../../../shaders/sum_parts.wgsl"),
-    bindings: &[Access::Input, Access::ReadWrite],
-};
+use crate::kernels::sum_parts::{Place, sum_parts};
 
 /// Tiles across the outputs from which on a product has workgroups enough.
 const ENOUGH_TILES: usize = 32;
@@ -66,10 +60,6 @@ pub(super) fn record(
     let base = direction.variant(w, true).flag("SPLIT");
     rec.dispatch_tuned(key, tiles(&base, rows.len(), outputs, count), what);
 
-    let offset = if direction == Direction::Forward { part.row_start } else { 0 };
-    let params = [rows.len(), outputs, count, rows.start, y.stride, offset, 0, 0].map(|size| size as u32);
-    let lanes = rows.len() * outputs / 4;
-    let what = Dispatch::new(format!("{label}.sum"), &params, &[parts, y.tensor], (count * rows.len() * outputs) as u64)
-        .touching(parts.len as usize + rows.len() * outputs);
-    rec.dispatch(&SUM_PARTS, Variant::new().flag_if("ACCUMULATE", accumulate), grid_1d(lanes.div_ceil(64) as u32), what);
+    let column = if direction == Direction::Forward { part.row_start } else { 0 };
+    sum_parts(rec, &format!("{label}.sum"), parts, (rows.len(), outputs), Place { y, row: rows.start, column }, accumulate);
 }
