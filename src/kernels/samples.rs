@@ -8,7 +8,7 @@ use super::matrix::{Matrix, Part};
 use super::moe::{Combine, Moe, MoeShape, Routed, RouterRow, Stats};
 use super::multilora::{ModuleGrid, ModuleRow, Modules};
 use super::optimizer::{self, Block, Hyper, State};
-use super::rope::Turn;
+use super::rope::{Heads, Turn};
 use super::{elementwise, embed, matmul, norm, peak, preference, rope, rows};
 use crate::gpu::device::Facts;
 use crate::gpu::dispatch::Command;
@@ -186,7 +186,8 @@ fn record_rows(rec: &mut Recorder, store: &mut Store, d: usize) {
     embed::add_own(rec, "sample", list, own, d, x);
     embed::own_gradient(rec, "sample", list, own, jobs, d, x);
     let table = tensor(store, t * d);
-    rope::rotate(rec, "sample", table, list, x, 2, 32, Turn::Forward);
+    let both = Heads { q: x, k: y, heads: 2, kv_heads: 2, head_dim: if d.is_multiple_of(4) { 32 } else { 30 } };
+    rope::rotate(rec, "sample", table, list, both, Turn::Forward);
     elementwise::swiglu(rec, "sample", x, y, z);
     elementwise::swiglu_backward(rec, "sample", x, y, z);
     elementwise::add(rec, "sample", x, y, z);

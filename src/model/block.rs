@@ -17,7 +17,7 @@ use crate::gpu::{Recorder, Tensor};
 use crate::kernels::attention::{self, AttentionShape};
 use crate::kernels::matrix::MOST_MEMBERS;
 use crate::kernels::norm::{self, Weight};
-use crate::kernels::rope::{self, Turn};
+use crate::kernels::rope::{self, Heads, Turn};
 use crate::kernels::{elementwise, rows};
 
 /// One block within a recording.
@@ -87,8 +87,10 @@ impl<'a> Block<'a> {
         }
     }
 
-    fn rotate(&self, rec: &mut Recorder, label: &str, x: Tensor, heads: usize, turn: Turn) {
-        rope::rotate(rec, label, self.rope, self.inputs.positions, x, heads, self.config.head_dim, turn);
+    fn rotate(&self, rec: &mut Recorder, label: &str, q: Tensor, k: Tensor, turn: Turn) {
+        let c = self.config;
+        let both = Heads { q, k, heads: c.num_attention_heads, kv_heads: c.num_key_value_heads, head_dim: c.head_dim };
+        rope::rotate(rec, label, self.rope, self.inputs.positions, both, turn);
     }
 
     /// The weights of the norm before attention (0) or before the feed-forward layer (1).
@@ -115,8 +117,7 @@ impl<'a> Block<'a> {
         let qkv = self.qkv().outputs(rec, "qkv", t);
         let kept_qkv = self.qkv().forward(rec, t, n, qkv);
         let [q, k, v] = qkv.each;
-        self.rotate(rec, "self_attn.rope_q", q, c.num_attention_heads, Turn::Forward);
-        self.rotate(rec, "self_attn.rope_k", k, c.num_key_value_heads, Turn::Forward);
+        self.rotate(rec, "self_attn.rope", q, k, Turn::Forward);
         let (o, lse) = (new(rec, "o", c.q_width()), new(rec, "lse", c.num_attention_heads));
         attention::forward(rec, "self_attn", &self.attention(), q, k, v, self.inputs.documents, o, lse);
         let (y, h) = (new(rec, "self_attn.y", c.hidden_size), new(rec, "h", c.hidden_size));
@@ -141,8 +142,7 @@ impl<'a> Block<'a> {
         let qkv = self.qkv().outputs(rec, "qkv", t);
         self.qkv().forward(rec, t, n, qkv);
         let [q, k, v] = qkv.each;
-        self.rotate(rec, "self_attn.rope_q", q, c.num_attention_heads, Turn::Forward);
-        self.rotate(rec, "self_attn.rope_k", k, c.num_key_value_heads, Turn::Forward);
+        self.rotate(rec, "self_attn.rope", q, k, Turn::Forward);
         rows::append(rec, "self_attn.cache_k", self.inputs.positions, k, cache.k);
         rows::append(rec, "self_attn.cache_v", self.inputs.positions, v, cache.v);
         let o = new(rec, "o", c.q_width());
@@ -175,8 +175,7 @@ impl<'a> Block<'a> {
         let ([q, k, v], dqkv) = (s.qkv.each, self.qkv().outputs(rec, "dqkv", t));
         let [dq, dk, dv] = dqkv.each;
         attention::backward(rec, "self_attn", &self.attention(), q, k, v, self.inputs.documents, s.o, s.lse, d_o, dq, dk, dv);
-        self.rotate(rec, "self_attn.rope_q_back", dq, c.num_attention_heads, Turn::Back);
-        self.rotate(rec, "self_attn.rope_k_back", dk, c.num_key_value_heads, Turn::Back);
+        self.rotate(rec, "self_attn.rope_back", dq, dk, Turn::Back);
         let (n, rstd) = self.normed(rec, "input_layernorm_again", s.x, self.norm(0));
         let own = self.norm(0);
         let dn = (input_gradient || own.own.is_some()).then(|| new(rec, "self_attn.dn", c.hidden_size));
