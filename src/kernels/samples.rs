@@ -174,11 +174,13 @@ fn record_rows(rec: &mut Recorder, store: &mut Store, d: usize) {
     let (x, y, z) = (square(store), square(store), square(store));
     let (w, column, list, ids) = (tensor(store, d), tensor(store, t), tensor(store, t), tensor(store, t));
     norm::forward(rec, "sample", x, w, y, column, 1e-5);
+    norm::add_forward(rec, "sample", z, x, w, y, column, 1e-5);
     norm::backward(rec, "sample", x, w, column, y, z, false);
     norm::backward(rec, "sample", x, w, column, y, z, true);
     let (jobs, table, values, grads) = (tensor(store, 8), tensor(store, 2), tensor(store, d), tensor(store, d));
     let own = norm::Weight { base: w, own: Some(norm::OwnWeights { row_job: list, jobs, table, values, grads, norm: 0, count: 1 }) };
     norm::forward(rec, "sample", x, own, y, column, 1e-5);
+    norm::add_forward(rec, "sample", z, x, own, y, column, 1e-5);
     norm::backward(rec, "sample", x, own, column, y, z, false);
     norm::backward(rec, "sample", x, own, column, y, z, true);
     norm::own_gradient(rec, "sample", x, own, column, y);

@@ -36,6 +36,30 @@ fn rmsnorm_matches_its_twin() {
     }
 }
 
+/// The residual and the norm of the sum in one dispatch: the twin's numbers, and the bits of the two apart.
+#[test]
+fn residual_and_rmsnorm_are_those_apart() {
+    let Some(gpu) = gpu() else { return };
+    for (t, d) in SIZES {
+        let (x, w, residual) = (noise(1, t * d), noise(2, d), noise(3, t * d));
+        let sum: Vec<f32> = x.iter().zip(&residual).map(|(x, r)| x + r).collect();
+        let (y_want, rstd_want) = norm::forward_twin(&sum, &w, 1e-5);
+        let mut b = Bench::new();
+        let (xt, wt, bt) = (b.put("x", &x), b.put("w", &w), b.put("residual", &residual));
+        let [sum_apart, y, y_apart] = ["sum", "y", "y"].map(|name| b.put(name, &vec![9f32; t * d]));
+        let [rstd, rstd_apart] = ["rstd", "rstd"].map(|name| b.put(name, &vec![9f32; t]));
+        let got = b.run(gpu, &Tuner::none(), &[xt, y, rstd, sum_apart, y_apart, rstd_apart], |rec| {
+            elementwise::add(rec, "add", bt, xt, sum_apart);
+            norm::forward(rec, "norm", sum_apart, wt, y_apart, rstd_apart, 1e-5);
+            norm::add_forward(rec, "both", bt, xt, wt, y, rstd, 1e-5);
+        });
+        assert_eq!(got[0], sum, "sum of {t} x {d}");
+        assert_close("norm of the sum", &got[1], &y_want, 1e-6, 1e-5);
+        assert_close("rstd of the sum", &got[2], &rstd_want, 0.0, 1e-5);
+        assert_eq!(got[..3], got[3..], "bits of {t} x {d}");
+    }
+}
+
 #[test]
 fn rmsnorm_gradient_is_the_derivative() {
     let (t, d) = (3, 7);
@@ -64,8 +88,7 @@ fn rope_matches_its_twin_and_turns_back() {
         rope::rotate_twin(&table, &position, &mut k_want, kv_heads, hd, Turn::Forward);
         let mut b = Bench::new();
         let (tt, pt) = (b.put("table", &table), b.put("position", &position));
-        let [once, there_and_back] =
-            ["x", "y"].map(|name| Heads { q: b.put(name, &q), k: b.put(name, &k), heads, kv_heads, head_dim: hd });
+        let [once, there_and_back] = ["x", "y"].map(|name| Heads { q: b.put(name, &q), k: b.put(name, &k), heads, kv_heads, head_dim: hd });
         let got = b.run(gpu, &Tuner::none(), &[once.q, once.k, there_and_back.q, there_and_back.k], |rec| {
             rope::rotate(rec, "rope", tt, pt, once, Turn::Forward);
             rope::rotate(rec, "rope", tt, pt, there_and_back, Turn::Forward);
