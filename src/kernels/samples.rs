@@ -3,7 +3,7 @@
 
 use super::attention::{self, AttentionShape, documents};
 use super::cross_entropy::{self, Targets};
-use super::lowrank::{self, LowrankSite, LowrankTables};
+use super::lowrank::{self, LowrankSiblings, LowrankSite, LowrankTables};
 use super::matrix::{Matrix, Part};
 use super::moe::{Combine, Moe, MoeShape, Routed, RouterRow, Stats};
 use super::multilora::{ModuleGrid, ModuleRow, Modules};
@@ -95,6 +95,10 @@ fn record_adapters(rec: &mut Recorder, store: &mut Store) {
         let (h, dh) = (tensor(store, t * r_max), tensor(store, t * r_max));
         lowrank::forward(rec, "sample", &site, x, h, y);
         lowrank::backward(rec, "sample", &site, x, y, h, dh, Some(dx));
+        let siblings = LowrankSiblings::new(&[(site, 0), (LowrankSite { site: 1, ..site }, t * n)]);
+        let (y, h, dh) = (tensor(store, 2 * t * n), tensor(store, 2 * t * r_max), tensor(store, 2 * t * r_max));
+        siblings.forward(rec, "sample", x, h, y);
+        siblings.backward(rec, "sample", x, y, h, dh, Some(dx));
     }
 }
 
