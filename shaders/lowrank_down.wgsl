@@ -1,5 +1,6 @@
 // h[t, r] = c * sum_k drop(x[t, k]) * M[r, k], into the rank: M = A, c = 1 forward; M = Bt, c = scale, no dropout for dh.
 // x [rows, width], M [rank, width] of the row's job, h [rows, r_max rounded up to whole vectors], written 0 past the job's rank.
+// Grid: row tiles x blocks of RANKS ranks x layers.
 //
 // One lane owns GROUPS (2 or 4) rows WG apart and RANKS ranks, 8 to 40 in octets: an element of x is loaded once and used that often, and no
 // sum crosses lanes, so that the sum runs over k in order in every variant and a row's bits do not depend on its place in a tile. With
@@ -20,33 +21,33 @@
 @group(0) @binding(6) var<storage, read_write> h: array<vec4<f32>>;
 
 // Inputs k .. k + 4 of a row, zero past its end.
-fn load4(row: u32, k: u32) -> vec4<f32> {
+fn load4(layer: Layer, row: u32, k: u32) -> vec4<f32> {
 #ifdef VEC4
-    return select(vec4(0.0), x[(row * p.width + k) / 4u], k < p.width);
+    return select(vec4(0.0), x[(wide_row(layer, row) + k) / 4u], k < layer.width);
 #else
     let j = vec4(k) + vec4(0u, 1u, 2u, 3u);
-    let c = vec4(row * p.width) + min(j, vec4(p.width - 1u));
-    return select(vec4(0.0), vec4(x[c.x], x[c.y], x[c.z], x[c.w]), j < vec4(p.width));
+    let c = vec4(wide_row(layer, row)) + min(j, vec4(layer.width - 1u));
+    return select(vec4(0.0), vec4(x[c.x], x[c.y], x[c.z], x[c.w]), j < vec4(layer.width));
 #endif
 }
 
 // Inputs k .. k + 8 of ranks r .. r + 4, the last rank again past it.
-fn ranks4(site: Site, r: u32, k: u32, lane: u32) -> Rows {
+fn ranks4(layer: Layer, site: Site, r: u32, k: u32, lane: u32) -> Rows {
     let last = site.rank - 1u;
 #ifdef QUADS
     let own = min(r + lane, last);
-    return subgroup_rows(factor4(site, own, k), factor4(site, own, k + 4u));
+    return subgroup_rows(factor4(layer, site, own, k), factor4(layer, site, own, k + 4u));
 #else
 #ifdef SUBGROUPS
-    return subgroup_rows(factor4(site, min(r + lane / 2u, last), k + 4u * (lane & 1u)));
+    return subgroup_rows(factor4(layer, site, min(r + lane / 2u, last), k + 4u * (lane & 1u)));
 #else
     let r0 = min(r, last);
     let r1 = min(r + 1u, last);
     let r2 = min(r + 2u, last);
     let r3 = min(r + 3u, last);
     return Rows(
-        factor4(site, r0, k), factor4(site, r0, k + 4u), factor4(site, r1, k), factor4(site, r1, k + 4u),
-        factor4(site, r2, k), factor4(site, r2, k + 4u), factor4(site, r3, k), factor4(site, r3, k + 4u));
+        factor4(layer, site, r0, k), factor4(layer, site, r0, k + 4u), factor4(layer, site, r1, k), factor4(layer, site, r1, k + 4u),
+        factor4(layer, site, r2, k), factor4(layer, site, r2, k + 4u), factor4(layer, site, r3, k), factor4(layer, site, r3, k + 4u));
 #endif
 #endif
 }
@@ -61,9 +62,9 @@ struct Input {
 #endif
 }
 
-fn input(job: Job, row: u32, k: u32) -> Input {
-    let lo = load4(row, k);
-    let hi = load4(row, k + 4u);
+fn input(layer: Layer, job: Job, row: u32, k: u32) -> Input {
+    let lo = load4(layer, row, k);
+    let hi = load4(layer, row, k + 4u);
 #ifdef DROPOUT
     return Input(lo, hi, lo * job_dropout4(job, row, k), hi * job_dropout4(job, row, k + 4u));
 #else
@@ -96,8 +97,8 @@ struct Factor { lo: Rows, hi: Rows }
 struct Train { lo: vec4<bool>, hi: vec4<bool> }
 struct Sums { lo: vec4<f32>, hi: vec4<f32> }
 
-fn factor(site: Site, r: u32, k: u32, lane: u32) -> Factor {
-    return Factor(ranks4(site, r, k, lane), ranks4(site, r + 4u, k, lane));
+fn factor(layer: Layer, site: Site, r: u32, k: u32, lane: u32) -> Factor {
+    return Factor(ranks4(layer, site, r, k, lane), ranks4(layer, site, r + 4u, k, lane));
 }
 
 fn train(site: Site, r: u32) -> Train {
@@ -139,26 +140,26 @@ fn multiply(before: Octet, v: Inputs, m: Factor, t: Train, groups: u32) -> Octet
     return o;
 }
 
-fn store4(row: u32, r: u32, rank: u32, sums: vec4<f32>) {
+fn store4(layer: Layer, row: u32, r: u32, rank: u32, sums: vec4<f32>) {
     if (r < p.r_max) {
         let on = vec4(r) + vec4(0u, 1u, 2u, 3u) < vec4(rank);
-        h[row * rank_vectors() + r / 4u] = select(vec4(0.0), sums, on);
+        h[inner_row(layer, row) * rank_vectors() + r / 4u] = select(vec4(0.0), sums, on);
     }
 }
 
-fn store8(row: u32, r: u32, site: Site, s: Sums) {
+fn store8(layer: Layer, row: u32, r: u32, site: Site, s: Sums) {
     let c = scale_of(site);
-    store4(row, r, site.rank, c * s.lo);
-    store4(row, r + 4u, site.rank, c * s.hi);
+    store4(layer, row, r, site.rank, c * s.lo);
+    store4(layer, row, r + 4u, site.rank, c * s.hi);
 }
 
 // Of the rows of a lane, those in begin .. stop.
-fn store(t: vec4<u32>, begin: u32, stop: u32, r: u32, site: Site, o: Octet) {
-    if (t.x >= begin && t.x < stop) { store8(t.x, r, site, o.s0); }
-    if (t.y >= begin && t.y < stop) { store8(t.y, r, site, o.s1); }
+fn store(layer: Layer, t: vec4<u32>, begin: u32, stop: u32, r: u32, site: Site, o: Octet) {
+    if (t.x >= begin && t.x < stop) { store8(layer, t.x, r, site, o.s0); }
+    if (t.y >= begin && t.y < stop) { store8(layer, t.y, r, site, o.s1); }
 #ifdef GROUPS4
-    if (t.z >= begin && t.z < stop) { store8(t.z, r, site, o.s2); }
-    if (t.w >= begin && t.w < stop) { store8(t.w, r, site, o.s3); }
+    if (t.z >= begin && t.z < stop) { store8(layer, t.z, r, site, o.s2); }
+    if (t.w >= begin && t.w < stop) { store8(layer, t.w, r, site, o.s3); }
 #endif
 }
 
@@ -175,6 +176,7 @@ fn main(
 #else
     let lane = 0u;
 #endif
+    let layer = layer_at(group.z);
     let first = group.x * WG * GROUPS;
     let end = min(first + WG * GROUPS, p.rows);
     let r = group.y * RANKS;
@@ -188,8 +190,8 @@ fn main(
         var job = Job();
         if (id < p.jobs) {
             stop = max(stop, min(end, jobs[id * 8u + 1u]));
-            job = load_job(id);
-            site = load_site(id);
+            job = load_job(layer, id);
+            site = load_site(layer, id);
         }
         var a = Octet();
 #ifdef RANKS16
@@ -207,39 +209,39 @@ fn main(
         if (r < site.rank) {
             let row = clamp(t, vec4(begin), vec4(stop - 1u));
             let groups = (stop - first + WG - 1u) / WG;
-            for (var k = 0u; k < p.width; k += 8u) {
+            for (var k = 0u; k < layer.width; k += 8u) {
 #ifdef GROUPS4
-                let v = Inputs(input(job, row.x, k), input(job, row.y, k), input(job, row.z, k), input(job, row.w, k));
+                let v = Inputs(input(layer, job, row.x, k), input(layer, job, row.y, k), input(layer, job, row.z, k), input(layer, job, row.w, k));
 #else
-                let v = Inputs(input(job, row.x, k), input(job, row.y, k));
+                let v = Inputs(input(layer, job, row.x, k), input(layer, job, row.y, k));
 #endif
-                a = multiply(a, v, factor(site, r, k, lane), train(site, r), groups);
+                a = multiply(a, v, factor(layer, site, r, k, lane), train(site, r), groups);
 #ifdef RANKS16
-                b = multiply(b, v, factor(site, r + 8u, k, lane), train(site, r + 8u), groups);
+                b = multiply(b, v, factor(layer, site, r + 8u, k, lane), train(site, r + 8u), groups);
 #endif
 #ifdef RANKS24
-                c = multiply(c, v, factor(site, r + 16u, k, lane), train(site, r + 16u), groups);
+                c = multiply(c, v, factor(layer, site, r + 16u, k, lane), train(site, r + 16u), groups);
 #endif
 #ifdef RANKS32
-                d = multiply(d, v, factor(site, r + 24u, k, lane), train(site, r + 24u), groups);
+                d = multiply(d, v, factor(layer, site, r + 24u, k, lane), train(site, r + 24u), groups);
 #endif
 #ifdef RANKS40
-                e = multiply(e, v, factor(site, r + 32u, k, lane), train(site, r + 32u), groups);
+                e = multiply(e, v, factor(layer, site, r + 32u, k, lane), train(site, r + 32u), groups);
 #endif
             }
         }
-        store(t, begin, stop, r, site, a);
+        store(layer, t, begin, stop, r, site, a);
 #ifdef RANKS16
-        store(t, begin, stop, r + 8u, site, b);
+        store(layer, t, begin, stop, r + 8u, site, b);
 #endif
 #ifdef RANKS24
-        store(t, begin, stop, r + 16u, site, c);
+        store(layer, t, begin, stop, r + 16u, site, c);
 #endif
 #ifdef RANKS32
-        store(t, begin, stop, r + 24u, site, d);
+        store(layer, t, begin, stop, r + 24u, site, d);
 #endif
 #ifdef RANKS40
-        store(t, begin, stop, r + 32u, site, e);
+        store(layer, t, begin, stop, r + 32u, site, e);
 #endif
         begin = stop;
     }

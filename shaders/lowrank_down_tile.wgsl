@@ -23,6 +23,7 @@ var<workgroup> kept_tile: array<f32, ROWS * STRIDE>;
 
 @compute @workgroup_size(WG)
 fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index) lane: u32) {
+    let layer = layer_at(group.z);
     let first = group.x * ROWS;
     let end = min(first + ROWS, p.rows);
     let r0 = group.y * 8u;
@@ -38,22 +39,22 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
         var job = Job();
         if (id < p.jobs) {
             stop = max(stop, min(end, jobs[id * 8u + 1u]));
-            job = load_job(id);
-            site = load_site(id);
+            job = load_job(layer, id);
+            site = load_site(layer, id);
         }
         var sum = 0.0;
         if (r0 < site.rank) {
 #ifdef DROPOUT
             let my_rank_trains = r0 + my_rank >= site.train.x && r0 + my_rank < site.train.y;
 #endif
-            for (var k0 = 0u; k0 < p.width; k0 += STAGE) {
-                let count = min(STAGE, p.width - k0);
+            for (var k0 = 0u; k0 < layer.width; k0 += STAGE) {
+                let count = min(STAGE, layer.width - k0);
                 workgroupBarrier();
                 for (var i = lane; i < ROWS * STAGE; i += WG) {
                     let row = first + i / STAGE;
                     let k = k0 + i % STAGE;
-                    if (row >= begin && row < stop && k < p.width) {
-                        let value = x[row * p.width + k];
+                    if (row >= begin && row < stop && k < layer.width) {
+                        let value = x[wide_row(layer, row) + k];
                         x_tile[(i / STAGE) * STRIDE + i % STAGE] = value;
 #ifdef DROPOUT
                         kept_tile[(i / STAGE) * STRIDE + i % STAGE] = value * job_dropout(job, row, k);
@@ -62,8 +63,8 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
                 }
                 for (var i = lane; i < 8u * STAGE; i += WG) {
                     let k = k0 + i % STAGE;
-                    if (k < p.width) {
-                        m_tile[(i / STAGE) * STRIDE + i % STAGE] = factor1(site, min(r0 + i / STAGE, site.rank - 1u), k);
+                    if (k < layer.width) {
+                        m_tile[(i / STAGE) * STRIDE + i % STAGE] = factor1(layer, site, min(r0 + i / STAGE, site.rank - 1u), k);
                     }
                 }
                 workgroupBarrier();
@@ -79,7 +80,7 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
         }
         let row = first + my_row;
         if (row >= begin && row < stop && r0 + my_rank < stride) {
-            h[row * stride + r0 + my_rank] = sum;
+            h[inner_row(layer, row) * stride + r0 + my_rank] = sum;
         }
         begin = stop;
     }

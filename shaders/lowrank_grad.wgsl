@@ -2,7 +2,7 @@
 // dBt with g = h, z = dy, c = scale, no dropout. g [rows, r_max rounded up to whole vectors], z [rows, width], dM [train_end - train_begin, width].
 //
 // A lane owns a quad of columns and eight ranks, and walks the job's rows in order, four at a time: no partial sums,
-// no atomics, nothing that depends on other jobs. Grid: column tiles x blocks of eight ranks x jobs. With SUBGROUPS lanes
+// no atomics, nothing that depends on other jobs. Grid: column tiles x blocks of eight ranks x (layers · jobs). With SUBGROUPS lanes
 // load a part of eight ranks of four rows of g each.
 #import lowrank
 #import rows4
@@ -24,12 +24,12 @@ fn row4(row: u32, q: u32) -> vec4<f32> {
 }
 
 // Columns k .. k + 4 of row t of z, dropped; zero past the job's last row.
-fn column4(job: Job, t: u32, last: u32, k: u32) -> vec4<f32> {
+fn column4(layer: Layer, job: Job, t: u32, last: u32, k: u32) -> vec4<f32> {
     let row = min(t, last);
 #ifdef VEC4
-    var v = z[(row * p.width + min(k, p.width - 4u)) / 4u];
+    var v = z[(wide_row(layer, row) + min(k, layer.width - 4u)) / 4u];
 #else
-    let c = vec4(row * p.width) + min(vec4(k) + vec4(0u, 1u, 2u, 3u), vec4(p.width - 1u));
+    let c = vec4(wide_row(layer, row)) + min(vec4(k) + vec4(0u, 1u, 2u, 3u), vec4(layer.width - 1u));
     var v = vec4(z[c.x], z[c.y], z[c.z], z[c.w]);
 #endif
 #ifdef DROPOUT
@@ -51,39 +51,39 @@ fn add_row(s: Sums, lo: vec4<f32>, hi: vec4<f32>, v: vec4<f32>) -> Sums {
         fma(vec4(hi.x), v, s.r4), fma(vec4(hi.y), v, s.r5), fma(vec4(hi.z), v, s.r6), fma(vec4(hi.w), v, s.r7));
 }
 
-fn add_rows(s: Sums, job: Job, t: u32, last: u32, k: u32, m: Rows) -> Sums {
-    let one = add_row(s, m.lo0, m.hi0, column4(job, t, last, k));
-    let two = add_row(one, m.lo1, m.hi1, column4(job, t + 1u, last, k));
-    let three = add_row(two, m.lo2, m.hi2, column4(job, t + 2u, last, k));
-    return add_row(three, m.lo3, m.hi3, column4(job, t + 3u, last, k));
+fn add_rows(layer: Layer, s: Sums, job: Job, t: u32, last: u32, k: u32, m: Rows) -> Sums {
+    let one = add_row(s, m.lo0, m.hi0, column4(layer, job, t, last, k));
+    let two = add_row(one, m.lo1, m.hi1, column4(layer, job, t + 1u, last, k));
+    let three = add_row(two, m.lo2, m.hi2, column4(layer, job, t + 2u, last, k));
+    return add_row(three, m.lo3, m.hi3, column4(layer, job, t + 3u, last, k));
 }
 
 // Rank r, if it trains.
-fn store4(site: Site, r: u32, k: u32, sum: vec4<f32>) {
-    if (r < site.train.x || r >= site.train.y || k >= p.width) {
+fn store4(layer: Layer, site: Site, r: u32, k: u32, sum: vec4<f32>) {
+    if (r < site.train.x || r >= site.train.y || k >= layer.width) {
         return;
     }
     let c = scale_of(site);
-    let at = site.gradient[p.matrix] + (r - site.train.x) * p.width + k;
+    let at = site.gradient[p.matrix] + (r - site.train.x) * layer.width + k;
 #ifdef VEC4
     grads[at / 4u] = fma(vec4(c), sum, grads[at / 4u]);
 #else
     grads[at] = fma(c, sum.x, grads[at]);
-    if (k + 1u < p.width) { grads[at + 1u] = fma(c, sum.y, grads[at + 1u]); }
-    if (k + 2u < p.width) { grads[at + 2u] = fma(c, sum.z, grads[at + 2u]); }
-    if (k + 3u < p.width) { grads[at + 3u] = fma(c, sum.w, grads[at + 3u]); }
+    if (k + 1u < layer.width) { grads[at + 1u] = fma(c, sum.y, grads[at + 1u]); }
+    if (k + 2u < layer.width) { grads[at + 2u] = fma(c, sum.z, grads[at + 2u]); }
+    if (k + 3u < layer.width) { grads[at + 3u] = fma(c, sum.w, grads[at + 3u]); }
 #endif
 }
 
-fn store(site: Site, r: u32, k: u32, s: Sums) {
-    store4(site, r, k, s.r0);
-    store4(site, r + 1u, k, s.r1);
-    store4(site, r + 2u, k, s.r2);
-    store4(site, r + 3u, k, s.r3);
-    store4(site, r + 4u, k, s.r4);
-    store4(site, r + 5u, k, s.r5);
-    store4(site, r + 6u, k, s.r6);
-    store4(site, r + 7u, k, s.r7);
+fn store(layer: Layer, site: Site, r: u32, k: u32, s: Sums) {
+    store4(layer, site, r, k, s.r0);
+    store4(layer, site, r + 1u, k, s.r1);
+    store4(layer, site, r + 2u, k, s.r2);
+    store4(layer, site, r + 3u, k, s.r3);
+    store4(layer, site, r + 4u, k, s.r4);
+    store4(layer, site, r + 5u, k, s.r5);
+    store4(layer, site, r + 6u, k, s.r6);
+    store4(layer, site, r + 7u, k, s.r7);
 }
 
 @compute @workgroup_size(WG)
@@ -99,11 +99,13 @@ fn main(
 #else
     let lane = 0u;
 #endif
-    let job = load_job(group.z);
-    let site = load_site(group.z);
+    let layer = layer_at(group.z / p.jobs);
+    let job = load_job(layer, group.z % p.jobs);
+    let site = load_site(layer, group.z % p.jobs);
     // From the whole vector on in which the first rank that trains lies.
     let r = (site.train.x & ~3u) + group.y * 8u;
-    if (site.rank == 0u || r >= site.train.y || site.gradient[p.matrix] == NO_GRADIENT) {
+    let outside = r >= site.train.y || group.x * WG * 4u >= layer.width;
+    if (site.rank == 0u || outside || site.gradient[p.matrix] == NO_GRADIENT) {
         return;
     }
     let k = (group.x * WG + local) * 4u;
@@ -111,7 +113,7 @@ fn main(
     let end = min(job.row_end, p.rows);
     let last = max(end, 1u) - 1u;
     for (var t = job.row_begin; t < end; t += 4u) {
-        s = add_rows(s, job, t, last, k, rows4(t, last, r / 4u, lane));
+        s = add_rows(layer, s, job, t, last, k, rows4(inner_row(layer, t), inner_row(layer, last), r / 4u, lane));
     }
-    store(site, r, k, s);
+    store(layer, site, r, k, s);
 }

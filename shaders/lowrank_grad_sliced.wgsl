@@ -14,8 +14,8 @@
 const WG: u32 = WIDE * SLICES;
 var<workgroup> parts: array<f32, 8u * WG>;
 
-fn ranks_of(row: u32, r0: u32, last: u32) -> vec4<f32> {
-    let at = row * 4u * rank_vectors() + min(vec4(r0) + vec4(0u, 1u, 2u, 3u), vec4(last));
+fn ranks_of(layer: Layer, row: u32, r0: u32, last: u32) -> vec4<f32> {
+    let at = inner_row(layer, row) * 4u * rank_vectors() + min(vec4(r0) + vec4(0u, 1u, 2u, 3u), vec4(last));
     return vec4(g[at.x], g[at.y], g[at.z], g[at.w]);
 }
 
@@ -23,23 +23,25 @@ fn ranks_of(row: u32, r0: u32, last: u32) -> vec4<f32> {
 fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index) lane: u32) {
     let column = group.x * WIDE + lane % WIDE;
     let slice = lane / WIDE;
-    let job = load_job(group.z);
-    let site = load_site(group.z);
+    let layer = layer_at(group.z / p.jobs);
+    let job = load_job(layer, group.z % p.jobs);
+    let site = load_site(layer, group.z % p.jobs);
     let r0 = site.train.x + group.y * 8u;
-    if (site.rank == 0u || r0 >= site.train.y || site.gradient[p.matrix] == NO_GRADIENT) {
+    let outside = r0 >= site.train.y || group.x * WIDE >= layer.width;
+    if (site.rank == 0u || outside || site.gradient[p.matrix] == NO_GRADIENT) {
         return;
     }
     let last = site.train.y - 1u;
-    let k = min(column, p.width - 1u);
+    let k = min(column, layer.width - 1u);
     var lo = vec4(0.0);
     var hi = vec4(0.0);
     for (var row = job.row_begin + slice; row < min(job.row_end, p.rows); row += SLICES) {
-        var value = z[row * p.width + k];
+        var value = z[wide_row(layer, row) + k];
 #ifdef DROPOUT
         value *= job_dropout(job, row, k);
 #endif
-        lo = fma(vec4(value), ranks_of(row, r0, last), lo);
-        hi = fma(vec4(value), ranks_of(row, r0 + 4u, last), hi);
+        lo = fma(vec4(value), ranks_of(layer, row, r0, last), lo);
+        hi = fma(vec4(value), ranks_of(layer, row, r0 + 4u, last), hi);
     }
     for (var i = 0u; i < 4u; i++) {
         parts[i * WG + lane] = lo[i];
@@ -48,12 +50,12 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
     workgroupBarrier();
     let c = scale_of(site);
     for (var r = slice; r < 8u; r += SLICES) {
-        if (column < p.width && r0 + r <= last) {
+        if (column < layer.width && r0 + r <= last) {
             var sum = 0.0;
             for (var s = 0u; s < SLICES; s++) {
                 sum += parts[r * WG + s * WIDE + lane % WIDE];
             }
-            let at = site.gradient[p.matrix] + (r0 - site.train.x + r) * p.width + column;
+            let at = site.gradient[p.matrix] + (r0 - site.train.x + r) * layer.width + column;
             grads[at] = fma(c, sum, grads[at]);
         }
     }

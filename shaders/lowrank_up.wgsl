@@ -25,13 +25,18 @@ fn row4(row: u32, q: u32) -> vec4<f32> {
     return select(vec4(0.0), h[row * rank_vectors() + q], q < rank_vectors());
 }
 
+// Ranks 4 q .. + 8 of the rows t .. t + 4 of h that belong to the layer, the last row again past it.
+fn inner4(layer: Layer, t: u32, q: u32, lane: u32) -> Rows {
+    return rows4(inner_row(layer, t), inner_row(layer, p.rows - 1u), q, lane);
+}
+
 // Ranks r .. r + 8 of columns n .. n + 4, the last rank again past it, where h is 0.
-fn tile(site: Site, r: u32, n: u32) -> Tile {
+fn tile(layer: Layer, site: Site, r: u32, n: u32) -> Tile {
     let last = site.rank - 1u;
     return Tile(
-        factor4(site, min(r, last), n), factor4(site, min(r + 1u, last), n), factor4(site, min(r + 2u, last), n),
-        factor4(site, min(r + 3u, last), n), factor4(site, min(r + 4u, last), n), factor4(site, min(r + 5u, last), n),
-        factor4(site, min(r + 6u, last), n), factor4(site, min(r + 7u, last), n));
+        factor4(layer, site, min(r, last), n), factor4(layer, site, min(r + 1u, last), n), factor4(layer, site, min(r + 2u, last), n),
+        factor4(layer, site, min(r + 3u, last), n), factor4(layer, site, min(r + 4u, last), n), factor4(layer, site, min(r + 5u, last), n),
+        factor4(layer, site, min(r + 6u, last), n), factor4(layer, site, min(r + 7u, last), n));
 }
 
 // What all rows of a turn of eight ranks share: the factor at columns n.x .. + 4 and n.y .. + 4; with DROPOUT which ranks train, if any.
@@ -47,12 +52,12 @@ struct Turn {
 #endif
 }
 
-fn turn_at(job: Job, site: Site, r: u32, n: vec2<u32>) -> Turn {
+fn turn_at(layer: Layer, job: Job, site: Site, r: u32, n: vec2<u32>) -> Turn {
 #ifdef DROPOUT
     let masked = r < site.train.y && r + 8u > site.train.x;
-    return Turn(n, tile(site, r, n.x), tile(site, r, n.y), job, masked, trains(site, r), trains(site, r + 4u));
+    return Turn(n, tile(layer, site, r, n.x), tile(layer, site, r, n.y), job, masked, trains(site, r), trains(site, r + 4u));
 #else
-    return Turn(n, tile(site, r, n.x), tile(site, r, n.y));
+    return Turn(n, tile(layer, site, r, n.x), tile(layer, site, r, n.y));
 #endif
 }
 
@@ -93,36 +98,108 @@ fn multiply(s: Sums, t: u32, v: Rows, turn: Turn) -> Sums {
 
 // Adds to columns n .. n + 4 of row t, at most the last row; c is 0 where the row is another segment's, which keeps what it has even when
 // this one's numbers are not finite.
-fn add4(t: u32, n: u32, c: f32, sum: vec4<f32>) {
-    let at = min(t, p.rows - 1u) * p.width + n;
+fn add4(layer: Layer, t: u32, n: u32, c: f32, sum: vec4<f32>) {
+    let at = wide_row(layer, min(t, p.rows - 1u)) + n;
 #ifdef VEC4
     let before = y[at / 4u];
     y[at / 4u] = select(before, fma(vec4(c), sum, before), c != 0.0);
 #else
     if (c == 0.0) { return; }
     y[at] = fma(c, sum.x, y[at]);
-    if (n + 1u < p.width) { y[at + 1u] = fma(c, sum.y, y[at + 1u]); }
-    if (n + 2u < p.width) { y[at + 2u] = fma(c, sum.z, y[at + 2u]); }
-    if (n + 3u < p.width) { y[at + 3u] = fma(c, sum.w, y[at + 3u]); }
+    if (n + 1u < layer.width) { y[at + 1u] = fma(c, sum.y, y[at + 1u]); }
+    if (n + 2u < layer.width) { y[at + 2u] = fma(c, sum.z, y[at + 2u]); }
+    if (n + 3u < layer.width) { y[at + 3u] = fma(c, sum.w, y[at + 3u]); }
 #endif
 }
 
 // Adds to rows t .. t + 4, of which those outside the segment keep their values. All four are stored, which avoids branches, so they must lie
 // inside this workgroup's tile: rows of another tile are being changed by another workgroup.
-fn add_rows(t: u32, segment: vec2<u32>, n: vec2<u32>, scale: f32, s: Sums) {
+fn add_rows(layer: Layer, t: u32, segment: vec2<u32>, n: vec2<u32>, scale: f32, s: Sums) {
     let rows = vec4(t) + vec4(0u, 1u, 2u, 3u);
     let c = select(vec4(0.0), vec4(scale), (rows >= vec4(segment.x)) & (rows < vec4(segment.y)));
-    if (n.x < p.width) {
-        add4(t, n.x, c.x, s.a0);
-        add4(t + 1u, n.x, c.y, s.a1);
-        add4(t + 2u, n.x, c.z, s.a2);
-        add4(t + 3u, n.x, c.w, s.a3);
+    if (n.x < layer.width) {
+        add4(layer, t, n.x, c.x, s.a0);
+        add4(layer, t + 1u, n.x, c.y, s.a1);
+        add4(layer, t + 2u, n.x, c.z, s.a2);
+        add4(layer, t + 3u, n.x, c.w, s.a3);
     }
-    if (n.y < p.width) {
-        add4(t, n.y, c.x, s.b0);
-        add4(t + 1u, n.y, c.y, s.b1);
-        add4(t + 2u, n.y, c.z, s.b2);
-        add4(t + 3u, n.y, c.w, s.b3);
+    if (n.y < layer.width) {
+        add4(layer, t, n.y, c.x, s.b0);
+        add4(layer, t + 1u, n.y, c.y, s.b1);
+        add4(layer, t + 2u, n.y, c.z, s.b2);
+        add4(layer, t + 3u, n.y, c.w, s.b3);
+    }
+}
+
+// What one workgroup adds to y for one layer.
+fn add_layer(layer: Layer, group: vec2<u32>, local: u32, lane: u32) {
+    let na = (group.x * WG * 2u + local) * 4u;
+    let n = vec2(na, na + 4u * WG);
+    let t = group.y * ROWS;
+    let end = min(t + ROWS, p.rows);
+    // The grid is as wide as the widest layer.
+    if (group.x * WG * 8u >= layer.width) {
+        return;
+    }
+    var begin = t;
+    // What a pass begins with is written out: Tint zeroes a variable without a value once, not in every pass of a loop.
+    while (begin < end) {
+        let id = row_job[begin];
+        var stop = begin + 1u;
+        var site = Site();
+        var job = Job();
+        if (id < p.jobs) {
+            stop = max(stop, min(end, jobs[id * 8u + 1u]));
+            job = load_job(layer, id);
+            site = load_site(layer, id);
+        }
+        if (site.rank > 0u) {
+            let c = scale_of(site);
+            let segment = vec2(begin, stop);
+#ifdef ONE_BLOCK
+            let turn = turn_at(layer, job, site, 0u, n);
+            // Fours of rows are counted from the tile's first row, so that each lies inside the tile.
+            for (var row = begin - (begin - t) % 4u; row < stop; row += 4u) {
+                var s = Sums();
+                add_rows(layer, row, segment, n, c, multiply(s, row, inner4(layer, row, 0u, lane), turn));
+            }
+#else
+            var s0 = Sums();
+            var s1 = Sums();
+            var s2 = Sums();
+            var s3 = Sums();
+#ifdef ROWS32
+            var s4 = Sums();
+            var s5 = Sums();
+            var s6 = Sums();
+            var s7 = Sums();
+#endif
+            for (var r = 0u; r < site.rank; r += 8u) {
+                let turn = turn_at(layer, job, site, r, n);
+                if (t < stop) { s0 = multiply(s0, t, inner4(layer, t, r / 4u, lane), turn); }
+                if (t + 4u < stop) { s1 = multiply(s1, t + 4u, inner4(layer, t + 4u, r / 4u, lane), turn); }
+                if (t + 8u < stop) { s2 = multiply(s2, t + 8u, inner4(layer, t + 8u, r / 4u, lane), turn); }
+                if (t + 12u < stop) { s3 = multiply(s3, t + 12u, inner4(layer, t + 12u, r / 4u, lane), turn); }
+#ifdef ROWS32
+                if (t + 16u < stop) { s4 = multiply(s4, t + 16u, inner4(layer, t + 16u, r / 4u, lane), turn); }
+                if (t + 20u < stop) { s5 = multiply(s5, t + 20u, inner4(layer, t + 20u, r / 4u, lane), turn); }
+                if (t + 24u < stop) { s6 = multiply(s6, t + 24u, inner4(layer, t + 24u, r / 4u, lane), turn); }
+                if (t + 28u < stop) { s7 = multiply(s7, t + 28u, inner4(layer, t + 28u, r / 4u, lane), turn); }
+#endif
+            }
+            add_rows(layer, t, segment, n, c, s0);
+            add_rows(layer, t + 4u, segment, n, c, s1);
+            add_rows(layer, t + 8u, segment, n, c, s2);
+            add_rows(layer, t + 12u, segment, n, c, s3);
+#ifdef ROWS32
+            add_rows(layer, t + 16u, segment, n, c, s4);
+            add_rows(layer, t + 20u, segment, n, c, s5);
+            add_rows(layer, t + 24u, segment, n, c, s6);
+            add_rows(layer, t + 28u, segment, n, c, s7);
+#endif
+#endif
+        }
+        begin = stop;
     }
 }
 
@@ -139,69 +216,12 @@ fn main(
 #else
     let lane = 0u;
 #endif
-    let na = (group.x * WG * 2u + local) * 4u;
-    let n = vec2(na, na + 4u * WG);
-    let t = group.y * ROWS;
-    let last = p.rows - 1u;
-    let end = min(t + ROWS, p.rows);
-    var begin = t;
-    // What a pass begins with is written out: Tint zeroes a variable without a value once, not in every pass of a loop.
-    while (begin < end) {
-        let id = row_job[begin];
-        var stop = begin + 1u;
-        var site = Site();
-        var job = Job();
-        if (id < p.jobs) {
-            stop = max(stop, min(end, jobs[id * 8u + 1u]));
-            job = load_job(id);
-            site = load_site(id);
-        }
-        if (site.rank > 0u) {
-            let c = scale_of(site);
-            let segment = vec2(begin, stop);
-#ifdef ONE_BLOCK
-            let turn = turn_at(job, site, 0u, n);
-            // Fours of rows are counted from the tile's first row, so that each lies inside the tile.
-            for (var row = begin - (begin - t) % 4u; row < stop; row += 4u) {
-                var s = Sums();
-                add_rows(row, segment, n, c, multiply(s, row, rows4(row, last, 0u, lane), turn));
-            }
-#else
-            var s0 = Sums();
-            var s1 = Sums();
-            var s2 = Sums();
-            var s3 = Sums();
-#ifdef ROWS32
-            var s4 = Sums();
-            var s5 = Sums();
-            var s6 = Sums();
-            var s7 = Sums();
-#endif
-            for (var r = 0u; r < site.rank; r += 8u) {
-                let turn = turn_at(job, site, r, n);
-                if (t < stop) { s0 = multiply(s0, t, rows4(t, last, r / 4u, lane), turn); }
-                if (t + 4u < stop) { s1 = multiply(s1, t + 4u, rows4(t + 4u, last, r / 4u, lane), turn); }
-                if (t + 8u < stop) { s2 = multiply(s2, t + 8u, rows4(t + 8u, last, r / 4u, lane), turn); }
-                if (t + 12u < stop) { s3 = multiply(s3, t + 12u, rows4(t + 12u, last, r / 4u, lane), turn); }
-#ifdef ROWS32
-                if (t + 16u < stop) { s4 = multiply(s4, t + 16u, rows4(t + 16u, last, r / 4u, lane), turn); }
-                if (t + 20u < stop) { s5 = multiply(s5, t + 20u, rows4(t + 20u, last, r / 4u, lane), turn); }
-                if (t + 24u < stop) { s6 = multiply(s6, t + 24u, rows4(t + 24u, last, r / 4u, lane), turn); }
-                if (t + 28u < stop) { s7 = multiply(s7, t + 28u, rows4(t + 28u, last, r / 4u, lane), turn); }
-#endif
-            }
-            add_rows(t, segment, n, c, s0);
-            add_rows(t + 4u, segment, n, c, s1);
-            add_rows(t + 8u, segment, n, c, s2);
-            add_rows(t + 12u, segment, n, c, s3);
-#ifdef ROWS32
-            add_rows(t + 16u, segment, n, c, s4);
-            add_rows(t + 20u, segment, n, c, s5);
-            add_rows(t + 24u, segment, n, c, s6);
-            add_rows(t + 28u, segment, n, c, s7);
-#endif
-#endif
-        }
-        begin = stop;
+#ifdef SUM
+    // dx: what several layers add to one tensor, in their order.
+    for (var i = 0u; i < p.count; i++) {
+        add_layer(layer_at(i), group.xy, local, lane);
     }
+#else
+    add_layer(layer_at(group.z), group.xy, local, lane);
+#endif
 }

@@ -1,5 +1,5 @@
 // y[t,c] = x[t,c] · rstd[t] · w[c],  rstd[t] = 1 / sqrt(mean_c(x[t,c]²) + eps).
-// OWN: jobs may have weights w of their own (lib/own_norm).
+// OWN: jobs may have weights w of their own (lib/own_norm). ADD: first x[t,c] += b[t,c], the residual, and y is the norm of the sum.
 // One workgroup per row: WG lanes stride over the columns, then a tree sum. rstd is kept for the backward pass.
 #import index
 #import reduce
@@ -21,6 +21,13 @@ struct Params { rows: u32, cols: u32, eps: f32, first: u32, jobs: u32, pad0: u32
 @group(0) @binding(2) var<storage, read> w: array<Lane>;          // [cols]
 @group(0) @binding(3) var<storage, read_write> y: array<Lane>;    // [rows, cols]
 @group(0) @binding(4) var<storage, read_write> rstd: array<f32>; // [rows]
+#ifdef ADD
+#ifdef OWN
+@group(0) @binding(8) var<storage, read_write> b: array<Lane>;    // [rows, cols]
+#else
+@group(0) @binding(5) var<storage, read_write> b: array<Lane>;    // [rows, cols]
+#endif
+#endif
 #ifdef OWN
 @group(0) @binding(5) var<storage, read> row_job: array<u32>;   // [rows]
 @group(0) @binding(6) var<storage, read> own: array<u32>;       // [norms, jobs, 2]
@@ -40,7 +47,14 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) groups
     let base = min(row, p.rows - 1u) * width;
     var sum = Lane();
     for (var c = lane; c < width; c += WG) {
+#ifdef ADD
+        let value = x[base + c] + b[base + c];
+        if (row < p.rows) {
+            x[base + c] = value;
+        }
+#else
         let value = x[base + c];
+#endif
         sum = fma(value, value, sum);
     }
     let scale = 1.0 / sqrt(workgroup_sum(total(sum), lane) / f32(p.cols) + p.eps);

@@ -1,5 +1,5 @@
 // Segments: the rows of a packed batch belong to jobs, a job's rows are contiguous, and each job brings its own adapter (or none)
-// to a site, which is one linear layer of the model. The including kernel declares `p.site`, `p.dropout_key`, `p.jobs`, `jobs` and `sites`.
+// to a site, which is one linear layer of the model. The including kernel declares `Layer`, `p.jobs`, `jobs` and `sites`.
 //
 //   jobs:  8 words a job:         [row_begin, row_end, dropout seed of this step, dropout threshold p*2^32, 1/(1-p) as f32,
 //                                  weight of its balance losses as f32, 0, 0]
@@ -29,13 +29,13 @@ struct Site {
 
 #import random
 
-fn load_job(job: u32) -> Job {
+fn load_job(layer: Layer, job: u32) -> Job {
     let at = job * 8u;
-    return Job(jobs[at], jobs[at + 1u], mix32(jobs[at + 2u] ^ p.dropout_key), jobs[at + 3u], bitcast<f32>(jobs[at + 4u]));
+    return Job(jobs[at], jobs[at + 1u], mix32(jobs[at + 2u] ^ layer.dropout_key), jobs[at + 3u], bitcast<f32>(jobs[at + 4u]));
 }
 
-fn load_site(job: u32) -> Site {
-    let at = (p.site * p.jobs + job) * 8u;
+fn load_site(layer: Layer, job: u32) -> Site {
+    let at = (layer.site * p.jobs + job) * 8u;
     return Site(
         sites[at] & 0xffffu,
         sites[at] >> 16u,

@@ -10,15 +10,18 @@
 //! | `dBt += scale · hᵀ dy`, `dA += dhᵀ drop(x)` | grad |
 //!
 //! `drop` and `mask` concern the ranks that train; frozen ones, the earlier links of a chain, see every input.
+//! Layers of one input (q, k, v; gate, up) share dispatches ([`LowrankSiblings`]): one a product for all of them.
+//!
 //! `h` and `dh` are `[rows, stride]`, `stride` being `r_max` rounded up to whole vectors of four, zero past a job's rank. A row of `h`, `y`
 //! and `dx` has the same bits in every variant and whatever else is in the batch; gradients sum the job's rows in an order counted from its first row.
 
 mod candidates;
+mod siblings;
 
 use bytemuck::{Pod, Zeroable};
 
-use self::candidates::Lanes;
-use crate::gpu::{Access, Dispatch, KernelSpec, Recorder, Tensor};
+pub use self::siblings::LowrankSiblings;
+use crate::gpu::{Access, KernelSpec, Recorder, Tensor};
 
 /// One job's rows and dropout, a row of the jobs table. Uploaded every step.
 #[repr(C)]
@@ -165,19 +168,6 @@ pub struct LowrankSite {
     pub tables: LowrankTables,
 }
 
-#[repr(C)]
-#[derive(Debug, Clone, Copy, Pod, Zeroable)]
-struct Params {
-    rows: u32,
-    width: u32,
-    r_max: u32,
-    site: u32,
-    jobs: u32,
-    matrix: u32,
-    scaled: u32,
-    dropout_key: u32,
-}
-
 const ROWS_BINDINGS: &[Access] = &[Access::Read, Access::Read, Access::Read, Access::Read, Access::Input, Access::ReadWrite];
 const GRAD_BINDINGS: &[Access] = &[Access::Read, Access::Read, Access::Input, Access::Input, Access::ReadWrite];
 
@@ -200,93 +190,10 @@ pub const GRAD_SLICED: KernelSpec =
 /// All kernels of the family, for listings and for checking that they compile.
 pub const SPECS: &[&KernelSpec] = &[&DOWN, &DOWN_TILE, &UP, &GRAD, &GRAD_SLICED];
 
-/// Which factor a dispatch uses.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Factor {
-    A,
-    Bt,
-}
-
-/// One product: which factor, whether the job's scale multiplies it, whether the input's dropout mask applies.
-#[derive(Debug, Clone, Copy)]
-struct Product {
-    factor: Factor,
-    scaled: bool,
-    dropout: bool,
-}
-
 impl LowrankSite {
     /// Words from a row of `h` to the next: `r_max` rounded up to whole vectors of four.
     pub fn stride(&self) -> usize {
         self.r_max.next_multiple_of(4)
-    }
-
-    /// Rows of activations, factors and gradients are whole vectors of four.
-    fn vectors(&self) -> bool {
-        self.k.is_multiple_of(4) && self.n.is_multiple_of(4)
-    }
-
-    fn width(&self, factor: Factor) -> usize {
-        match factor {
-            Factor::A => self.k,
-            Factor::Bt => self.n,
-        }
-    }
-
-    /// `ranks` make work; `tables_at` is the binding of the jobs table, which the sites table follows.
-    fn dispatch(&self, label: String, product: Product, ranks: usize, bind: &[Tensor], tables_at: usize) -> Dispatch {
-        let width = self.width(product.factor);
-        let params = Params {
-            rows: self.rows as u32,
-            width: width as u32,
-            r_max: self.r_max as u32,
-            site: self.site as u32,
-            jobs: self.jobs as u32,
-            matrix: u32::from(product.factor == Factor::Bt),
-            scaled: u32::from(product.scaled),
-            dropout_key: self.dropout_key,
-        };
-        let (job, site) = self.sample(product.dropout);
-        // Rows on both sides of the product, and a factor a job.
-        let words = 2 * self.rows * (width + self.stride()) + self.jobs * ranks * width;
-        Dispatch::new(label, &params, bind, 2 * (self.rows * width * ranks) as u64)
-            .touching(words)
-            .sample(tables_at, 0, bytemuck::bytes_of(&job))
-            .sample(tables_at + 1, self.site * self.jobs * size_of::<SiteRow>(), bytemuck::bytes_of(&site))
-    }
-
-    /// What candidates are measured on: all rows belong to the first job, with the largest rank.
-    fn sample(&self, dropout: bool) -> (JobRow, SiteRow) {
-        let job = JobRow::new(0..self.rows).with_dropout(if dropout { 0.1 } else { 0.0 }, 1, 1);
-        (job, SiteRow { rank: self.r_max as u16, train_end: self.t_max as u32, scale: 1.0, ..SiteRow::default() })
-    }
-
-    fn key(&self, name: &str, product: Product) -> String {
-        let dropout = if product.dropout { " dropout" } else { "" };
-        let half = if self.half { " half" } else { "" };
-        format!("{name} {}x{} r{} j{}{dropout}{half}", self.rows, self.width(product.factor), self.r_max, self.jobs)
-    }
-
-    fn down(&self, rec: &mut Recorder, label: String, product: Product, x: Tensor, h: Tensor) {
-        let t = self.tables;
-        let what = self.dispatch(label, product, self.r_max, &[t.row_job, t.jobs, t.sites, t.adapter, x, h], 1);
-        rec.dispatch_tuned(self.key("lowrank_down", product), candidates::down(self, product.dropout, Lanes::of(rec)), what);
-    }
-
-    fn up(&self, rec: &mut Recorder, label: String, product: Product, h: Tensor, y: Tensor) {
-        let t = self.tables;
-        let what = self.dispatch(label, product, self.r_max, &[t.row_job, t.jobs, t.sites, t.adapter, h, y], 1);
-        let all = candidates::up(self, self.width(product.factor), product.dropout, Lanes::of(rec));
-        rec.dispatch_tuned(self.key("lowrank_up", product), all, what);
-    }
-
-    fn grad(&self, rec: &mut Recorder, label: String, product: Product, g: Tensor, z: Tensor) {
-        let t = self.tables;
-        let what = self.dispatch(label, product, self.t_max, &[t.jobs, t.sites, g, z, t.grads], 0);
-        let all = candidates::grad(self, self.width(product.factor), product.dropout, Lanes::of(rec));
-        // Only as many ranks as train make work.
-        let site = Self { r_max: self.t_max, ..*self };
-        rec.dispatch_tuned(site.key("lowrank_grad", product), all, what);
     }
 }
 
@@ -297,8 +204,7 @@ impl LowrankSite {
 /// # Panics
 /// If a tensor is smaller than its shape: a bug in a recording.
 pub fn forward(rec: &mut Recorder, label: &str, site: &LowrankSite, x: Tensor, h: Tensor, y: Tensor) {
-    site.inner(rec, label, x, h);
-    site.outer(rec, label, h, y);
+    LowrankSiblings::alone(site).forward(rec, label, x, h, y);
 }
 
 /// Records the gradients of [`forward`]: `dh` `[rows, stride]` is scratch that is written wholly, `grads` and `dx` `[rows, k]` are added to.
@@ -308,67 +214,38 @@ pub fn forward(rec: &mut Recorder, label: &str, site: &LowrankSite, x: Tensor, h
 /// # Panics
 /// If a tensor is smaller than its shape: a bug in a recording.
 pub fn backward(rec: &mut Recorder, label: &str, site: &LowrankSite, x: Tensor, dy: Tensor, h: Tensor, dh: Tensor, dx: Option<Tensor>) {
-    site.gradient_b(rec, label, h, dy);
-    site.inner_gradient(rec, label, dy, dh);
-    if let Some(dx) = dx {
-        site.input_gradient(rec, label, dh, dx);
-    }
-    site.gradient_a(rec, label, dh, x);
+    LowrankSiblings::alone(site).backward(rec, label, x, dy, h, dh, dx);
 }
-
-/// `drop(x) Aᵀ`, its gradients, and what has to do with the input.
-const fn into(site: &LowrankSite) -> Product {
-    Product { factor: Factor::A, scaled: false, dropout: site.dropout }
-}
-
-/// `scale · h Bt` and its gradients.
-const OUT: Product = Product { factor: Factor::Bt, scaled: true, dropout: false };
 
 /// The products of [`forward`] and [`backward`] one by one, for what does something between them.
 impl LowrankSite {
     /// Records `h = drop(x) Aᵀ`.
     pub fn inner(&self, rec: &mut Recorder, label: &str, x: Tensor, h: Tensor) {
-        self.check(&[("x", x, self.k), ("h", h, self.stride())]);
-        self.down(rec, format!("{label}.lowrank_down"), into(self), x, h);
+        LowrankSiblings::alone(self).inner(rec, label, x, h);
     }
 
     /// Records `y += scale · h Bt`.
     pub fn outer(&self, rec: &mut Recorder, label: &str, h: Tensor, y: Tensor) {
-        self.check(&[("h", h, self.stride()), ("y", y, self.n)]);
-        self.up(rec, format!("{label}.lowrank_up"), OUT, h, y);
+        LowrankSiblings::alone(self).outer(rec, label, h, y);
     }
 
     /// Records `dh = scale · dy Btᵀ`.
     pub fn inner_gradient(&self, rec: &mut Recorder, label: &str, dy: Tensor, dh: Tensor) {
-        self.check(&[("dy", dy, self.n), ("dh", dh, self.stride())]);
-        self.down(rec, format!("{label}.lowrank_dh"), OUT, dy, dh);
+        LowrankSiblings::alone(self).inner_gradient(rec, label, dy, dh);
     }
 
     /// Records `dx += mask ⊙ (dh A)`.
     pub fn input_gradient(&self, rec: &mut Recorder, label: &str, dh: Tensor, dx: Tensor) {
-        self.check(&[("dh", dh, self.stride()), ("dx", dx, self.k)]);
-        self.up(rec, format!("{label}.lowrank_dx"), into(self), dh, dx);
+        LowrankSiblings::alone(self).input_gradient(rec, label, dh, dx);
     }
 
     /// Records `dBt += scale · hᵀ dy`.
     pub fn gradient_b(&self, rec: &mut Recorder, label: &str, h: Tensor, dy: Tensor) {
-        self.check(&[("h", h, self.stride()), ("dy", dy, self.n)]);
-        self.grad(rec, format!("{label}.lowrank_db"), OUT, h, dy);
+        LowrankSiblings::alone(self).gradient_b(rec, label, h, dy);
     }
 
     /// Records `dA += dhᵀ drop(x)`.
     pub fn gradient_a(&self, rec: &mut Recorder, label: &str, dh: Tensor, x: Tensor) {
-        self.check(&[("dh", dh, self.stride()), ("x", x, self.k)]);
-        self.grad(rec, format!("{label}.lowrank_da"), into(self), dh, x);
-    }
-}
-
-impl LowrankSite {
-    fn check(&self, tensors: &[(&str, Tensor, usize)]) {
-        assert!(self.r_max > 0 && self.jobs > 0, "a low-rank site with r_max {} and {} jobs", self.r_max, self.jobs);
-        for (name, tensor, width) in tensors {
-            let needed = self.rows * width;
-            assert!(tensor.holds(needed), "{name} has {} words, [{}, {width}] needs {needed}", tensor.len, self.rows);
-        }
+        LowrankSiblings::alone(self).gradient_a(rec, label, dh, x);
     }
 }

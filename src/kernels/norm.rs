@@ -34,6 +34,13 @@ pub const FORWARD: KernelSpec = KernelSpec {
     bindings: &[Access::Input, Access::Read, Access::ReadWrite, Access::ReadWrite],
 };
 
+/// Residual and forward: x (the sum is in its place), w, y, rstd, b.
+pub const ADD_FORWARD: KernelSpec = KernelSpec {
+    name: "rmsnorm_add",
+    source: FORWARD.source,
+    bindings: &[Access::ReadWrite, Access::Read, Access::ReadWrite, Access::ReadWrite, Access::Input],
+};
+
 /// Backward: x, w, rstd, dy, dx.
 pub const BACKWARD: KernelSpec = KernelSpec {
     name: "rmsnorm_backward",
@@ -46,6 +53,22 @@ pub const OWN_FORWARD: KernelSpec = KernelSpec {
     name: "rmsnorm_own",
     source: FORWARD.source,
     bindings: &[Access::Input, Access::Read, Access::ReadWrite, Access::ReadWrite, Access::Read, Access::Read, Access::Read],
+};
+
+/// Residual and forward where jobs have weights of their own: x (the sum is in its place), w, y, rstd, row_job, own, values, b.
+pub const OWN_ADD_FORWARD: KernelSpec = KernelSpec {
+    name: "rmsnorm_own_add",
+    source: FORWARD.source,
+    bindings: &[
+        Access::ReadWrite,
+        Access::Read,
+        Access::ReadWrite,
+        Access::ReadWrite,
+        Access::Read,
+        Access::Read,
+        Access::Read,
+        Access::Input,
+    ],
 };
 
 /// Backward where jobs have weights of their own: x, w, rstd, dy, dx, row_job, own, values.
@@ -139,6 +162,16 @@ pub fn forward(rec: &mut Recorder, label: &str, x: Tensor, w: impl Into<Weight>,
     let (spec, bind) = w.kernel(&[x, w.base, y, rstd], &FORWARD, &OWN_FORWARD);
     let what = Dispatch::new(label, &w.params(rows, eps), &bind, 4 * u64::from(rows) * u64::from(cols));
     rec.dispatch(spec, w.lanes(rec), grid_1d(rows), what);
+}
+
+/// Records the residual `x[t,d] += b[t,d]` and [`forward`] of the sum in one dispatch.
+pub fn add_forward(rec: &mut Recorder, label: &str, b: Tensor, x: Tensor, w: impl Into<Weight>, y: Tensor, rstd: Tensor, eps: f32) {
+    let w = w.into();
+    let (rows, cols) = (rstd.len, w.base.len);
+    let (spec, mut bind) = w.kernel(&[x, w.base, y, rstd], &ADD_FORWARD, &OWN_ADD_FORWARD);
+    bind.push(b);
+    let what = Dispatch::new(label, &w.params(rows, eps), &bind, 5 * u64::from(rows) * u64::from(cols));
+    rec.dispatch(spec, w.lanes(rec).flag("ADD"), grid_1d(rows), what);
 }
 
 /// Records the gradient to x; `accumulate` adds to `dx` instead of overwriting it.

@@ -3,12 +3,12 @@
 
 use super::attention::{self, AttentionShape, documents};
 use super::cross_entropy::{self, Targets};
-use super::lowrank::{self, LowrankSite, LowrankTables};
+use super::lowrank::{self, LowrankSiblings, LowrankSite, LowrankTables};
 use super::matrix::{Matrix, Part};
 use super::moe::{Combine, Moe, MoeShape, Routed, RouterRow, Stats};
 use super::multilora::{ModuleGrid, ModuleRow, Modules};
 use super::optimizer::{self, Block, Hyper, State};
-use super::rope::Turn;
+use super::rope::{Heads, Turn};
 use super::{elementwise, embed, matmul, norm, peak, preference, rope, rows};
 use crate::gpu::device::Facts;
 use crate::gpu::dispatch::Command;
@@ -105,6 +105,10 @@ fn record_adapters(rec: &mut Recorder, store: &mut Store) {
         let (h, dh) = (tensor(store, t * r_max), tensor(store, t * r_max));
         lowrank::forward(rec, "sample", &site, x, h, y);
         lowrank::backward(rec, "sample", &site, x, y, h, dh, Some(dx));
+        let siblings = LowrankSiblings::new(&[(site, 0), (LowrankSite { site: 1, ..site }, t * n)]);
+        let (y, h, dh) = (tensor(store, 2 * t * n), tensor(store, 2 * t * r_max), tensor(store, 2 * t * r_max));
+        siblings.forward(rec, "sample", x, h, y);
+        siblings.backward(rec, "sample", x, y, h, dh, Some(dx));
     }
 }
 
@@ -184,11 +188,13 @@ fn record_rows(rec: &mut Recorder, store: &mut Store, d: usize) {
     let (x, y, z) = (square(store), square(store), square(store));
     let (w, column, list, ids) = (tensor(store, d), tensor(store, t), tensor(store, t), tensor(store, t));
     norm::forward(rec, "sample", x, w, y, column, 1e-5);
+    norm::add_forward(rec, "sample", z, x, w, y, column, 1e-5);
     norm::backward(rec, "sample", x, w, column, y, z, false);
     norm::backward(rec, "sample", x, w, column, y, z, true);
     let (jobs, table, values, grads) = (tensor(store, 8), tensor(store, 2), tensor(store, d), tensor(store, d));
     let own = norm::Weight { base: w, own: Some(norm::OwnWeights { row_job: list, jobs, table, values, grads, norm: 0, count: 1 }) };
     norm::forward(rec, "sample", x, own, y, column, 1e-5);
+    norm::add_forward(rec, "sample", z, x, own, y, column, 1e-5);
     norm::backward(rec, "sample", x, own, column, y, z, false);
     norm::backward(rec, "sample", x, own, column, y, z, true);
     norm::own_gradient(rec, "sample", x, own, column, y);
@@ -196,7 +202,8 @@ fn record_rows(rec: &mut Recorder, store: &mut Store, d: usize) {
     embed::add_own(rec, "sample", list, own, d, x);
     embed::own_gradient(rec, "sample", list, own, jobs, d, x);
     let table = tensor(store, t * d);
-    rope::rotate(rec, "sample", table, list, x, 2, 32, Turn::Forward);
+    let both = Heads { q: x, k: y, heads: 2, kv_heads: 2, head_dim: if d.is_multiple_of(4) { 32 } else { 30 } };
+    rope::rotate(rec, "sample", table, list, both, Turn::Forward);
     elementwise::swiglu(rec, "sample", x, y, z);
     elementwise::swiglu_backward(rec, "sample", x, y, z);
     elementwise::add(rec, "sample", x, y, z);

@@ -17,7 +17,7 @@ use crate::gpu::{Recorder, Tensor};
 use crate::kernels::attention::{self, AttentionShape};
 use crate::kernels::matrix::MOST_MEMBERS;
 use crate::kernels::norm::{self, Weight};
-use crate::kernels::rope::{self, Turn};
+use crate::kernels::rope::{self, Heads, Turn};
 use crate::kernels::{elementwise, rows};
 
 /// One block within a recording.
@@ -28,6 +28,8 @@ pub struct Block<'a> {
     pub config: &'a ModelConfig,
     /// Frozen weights.
     pub weights: &'a LayerWeights,
+    /// Those of the block above, unless this is the last one.
+    pub above: Option<&'a LayerWeights>,
     /// Adapters of all jobs, if any.
     pub adapters: Option<&'a AdapterPool>,
     /// The batch.
@@ -36,6 +38,21 @@ pub struct Block<'a> {
     pub rope: Tensor,
     /// Recorded for training: experts may be full and their inputs random then.
     pub training: bool,
+}
+
+/// The hidden states between two blocks.
+#[derive(Debug, Clone, Copy)]
+pub struct Stream {
+    /// `[t, d]`
+    pub x: Tensor,
+    /// `[t, d]`, normed for the block above: made together with the residual below. Without, the block above norms `x` itself.
+    pub normed: Option<Tensor>,
+}
+
+impl From<Tensor> for Stream {
+    fn from(x: Tensor) -> Self {
+        Self { x, normed: None }
+    }
 }
 
 /// What the backward pass needs of the forward pass. Tensors that are never used again cost nothing: the plan ends their lives.
@@ -87,14 +104,22 @@ impl<'a> Block<'a> {
         }
     }
 
-    fn rotate(&self, rec: &mut Recorder, label: &str, x: Tensor, heads: usize, turn: Turn) {
-        rope::rotate(rec, label, self.rope, self.inputs.positions, x, heads, self.config.head_dim, turn);
+    fn rotate(&self, rec: &mut Recorder, label: &str, q: Tensor, k: Tensor, turn: Turn) {
+        let c = self.config;
+        let both = Heads { q, k, heads: c.num_attention_heads, kv_heads: c.num_key_value_heads, head_dim: c.head_dim };
+        rope::rotate(rec, label, self.rope, self.inputs.positions, both, turn);
     }
 
     /// The weights of the norm before attention (0) or before the feed-forward layer (1).
     fn norm(&self, which: usize) -> Weight {
         let base = [self.weights.input_layernorm, self.weights.post_attention_layernorm][which];
         Weight { base, own: self.adapters.and_then(|a| a.own_norm(norms::of_layer(self.layer) + which, None)) }
+    }
+
+    /// The weights of the norm before attention of the block above.
+    fn norm_above(&self) -> Option<Weight> {
+        let own = || self.adapters.and_then(|a| a.own_norm(norms::of_layer(self.layer + 1), None));
+        self.above.map(|above| Weight { base: above.input_layernorm, own: own() })
     }
 
     fn normed(&self, rec: &mut Recorder, name: &str, x: Tensor, w: Weight) -> (Tensor, Tensor) {
@@ -104,57 +129,74 @@ impl<'a> Block<'a> {
         (y, rstd)
     }
 
-    /// Records the block on `x` `[t, d]`. With `out` the result is written there; without, only what the backward pass needs is
-    /// recorded (recompute).
-    pub fn forward(&self, rec: &mut Recorder, x: Tensor, out: Option<Tensor>) -> Saved {
+    /// Records the residual `y += x` and returns the norm of the sum.
+    fn add_normed(&self, rec: &mut Recorder, name: &str, x: Tensor, y: Tensor, w: Weight) -> Tensor {
+        let n = rec.transient(name, y.len as usize);
+        let rstd = rec.transient(&format!("{name}.rstd"), self.inputs.rows);
+        norm::add_forward(rec, name, x, y, w, n, rstd, self.config.rms_norm_eps);
+        n
+    }
+
+    /// The normed input of attention.
+    fn attention_input(&self, rec: &mut Recorder, from: Stream) -> Tensor {
+        from.normed.unwrap_or_else(|| self.normed(rec, "input_layernorm", from.x, self.norm(0)).0)
+    }
+
+    /// Records the residual around the feed-forward layer, whose output `y` is.
+    fn output(&self, rec: &mut Recorder, h: Tensor, y: Tensor) -> Stream {
+        if let Some(w) = self.norm_above() {
+            let n = self.add_normed(rec, "mlp.residual_norm", h, y, w);
+            return Stream { x: y, normed: Some(n) };
+        }
+        let out = rec.transient("out", y.len as usize);
+        elementwise::add(rec, "mlp.residual", h, y, out);
+        out.into()
+    }
+
+    /// Records the block. Under recompute it is recorded a second time, from `x` alone and with the routing of the first: what only its output needs
+    /// is left out of the plan then, because nobody reads it.
+    pub fn forward(&self, rec: &mut Recorder, from: Stream, routing: Routing) -> (Saved, Stream) {
         let c = self.config;
         let t = self.inputs.rows;
         let new = |rec: &mut Recorder, name: &str, width: usize| rec.transient(name, t * width);
 
-        let (n, _) = self.normed(rec, "input_layernorm", x, self.norm(0));
+        let n = self.attention_input(rec, from);
         let qkv = self.qkv().outputs(rec, "qkv", t);
         let kept_qkv = self.qkv().forward(rec, t, n, qkv);
         let [q, k, v] = qkv.each;
-        self.rotate(rec, "self_attn.rope_q", q, c.num_attention_heads, Turn::Forward);
-        self.rotate(rec, "self_attn.rope_k", k, c.num_key_value_heads, Turn::Forward);
+        self.rotate(rec, "self_attn.rope", q, k, Turn::Forward);
         let (o, lse) = (new(rec, "o", c.q_width()), new(rec, "lse", c.num_attention_heads));
         attention::forward(rec, "self_attn", &self.attention(), q, k, v, self.inputs.documents, o, lse);
-        let (y, h) = (new(rec, "self_attn.y", c.hidden_size), new(rec, "h", c.hidden_size));
-        let kept_o = self.o().forward(rec, t, o, y);
-        elementwise::add(rec, "self_attn.residual", x, y, h);
+        let h = new(rec, "h", c.hidden_size);
+        let kept_o = self.o().forward(rec, t, o, h);
 
-        let (n, _) = self.normed(rec, "post_attention_layernorm", h, self.norm(1));
+        let n = self.add_normed(rec, "post_attention_layernorm", from.x, h, self.norm(1));
         let y = new(rec, "mlp.y", c.hidden_size);
-        let mlp = self.mlp().forward(rec, n, y, if out.is_some() { Routing::New } else { Routing::Again });
-        if let Some(out) = out {
-            elementwise::add(rec, "mlp.residual", h, y, out);
-        }
-        Saved { x, qkv, kept_qkv, o, lse, kept_o, h, mlp }
+        let mlp = self.mlp().forward(rec, n, y, routing);
+        (Saved { x: from.x, qkv, kept_qkv, o, lse, kept_o, h, mlp }, self.output(rec, h, y))
     }
 
     /// Records the block on a few new rows against the cache, to which their keys and values are appended.
-    pub fn decode(&self, rec: &mut Recorder, x: Tensor, out: Tensor, cache: LayerCache, max_len: usize, state: Tensor) {
+    pub fn decode(&self, rec: &mut Recorder, from: Stream, cache: LayerCache, max_len: usize, state: Tensor) -> Stream {
         let c = self.config;
         let t = self.inputs.rows;
         let new = |rec: &mut Recorder, name: &str, width: usize| rec.transient(name, t * width);
-        let (n, _) = self.normed(rec, "input_layernorm", x, self.norm(0));
+        let n = self.attention_input(rec, from);
         let qkv = self.qkv().outputs(rec, "qkv", t);
         self.qkv().forward(rec, t, n, qkv);
         let [q, k, v] = qkv.each;
-        self.rotate(rec, "self_attn.rope_q", q, c.num_attention_heads, Turn::Forward);
-        self.rotate(rec, "self_attn.rope_k", k, c.num_key_value_heads, Turn::Forward);
+        self.rotate(rec, "self_attn.rope", q, k, Turn::Forward);
         rows::append(rec, "self_attn.cache_k", self.inputs.positions, k, cache.k);
         rows::append(rec, "self_attn.cache_v", self.inputs.positions, v, cache.v);
         let o = new(rec, "o", c.q_width());
         attention::decode(rec, "self_attn", &self.attention(), max_len as u32, q, cache.k, cache.v, state, o);
-        let (y, h) = (new(rec, "self_attn.y", c.hidden_size), new(rec, "h", c.hidden_size));
-        self.o().forward(rec, t, o, y);
-        elementwise::add(rec, "self_attn.residual", x, y, h);
+        let h = new(rec, "h", c.hidden_size);
+        self.o().forward(rec, t, o, h);
 
-        let (n, _) = self.normed(rec, "post_attention_layernorm", h, self.norm(1));
+        let n = self.add_normed(rec, "post_attention_layernorm", from.x, h, self.norm(1));
         let y = new(rec, "mlp.y", c.hidden_size);
         self.mlp().forward(rec, n, y, Routing::New);
-        elementwise::add(rec, "mlp.residual", h, y, out);
+        self.output(rec, h, y)
     }
 
     /// Records the backward pass. `dout` `[t, d]` holds the gradient of the output and becomes the gradient of the input, unless
@@ -175,8 +217,7 @@ impl<'a> Block<'a> {
         let ([q, k, v], dqkv) = (s.qkv.each, self.qkv().outputs(rec, "dqkv", t));
         let [dq, dk, dv] = dqkv.each;
         attention::backward(rec, "self_attn", &self.attention(), q, k, v, self.inputs.documents, s.o, s.lse, d_o, dq, dk, dv);
-        self.rotate(rec, "self_attn.rope_q_back", dq, c.num_attention_heads, Turn::Back);
-        self.rotate(rec, "self_attn.rope_k_back", dk, c.num_key_value_heads, Turn::Back);
+        self.rotate(rec, "self_attn.rope_back", dq, dk, Turn::Back);
         let (n, rstd) = self.normed(rec, "input_layernorm_again", s.x, self.norm(0));
         let own = self.norm(0);
         let dn = (input_gradient || own.own.is_some()).then(|| new(rec, "self_attn.dn", c.hidden_size));

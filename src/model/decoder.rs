@@ -1,6 +1,6 @@
 //! Generation: the forward pass of a few new tokens against a key/value cache, recorded once for all positions.
 
-use super::block::Block;
+use super::block::Stream;
 use super::llama::check_tokens;
 use super::{Inputs, Llama, head, rope};
 use crate::adapters::AdapterPool;
@@ -193,19 +193,15 @@ fn record(rec: &mut Recorder, model: &Llama, adapters: Option<&AdapterPool>, inp
     if let Some(adapters) = adapters {
         adapters.record_derived(rec);
     }
-    let mut x = model.embed(rec, adapters, inputs);
+    let mut x = Stream::from(model.embed(rec, adapters, inputs));
     for layer in 0..model.config.num_hidden_layers {
-        x = rec.scoped(format!("layers.{layer}"), |rec| {
-            let out = rec.transient("out", inputs.rows * d);
-            let block: Block<'_> = model.block_turned_by(cache.rope, layer, adapters, inputs);
-            block.decode(rec, x, out, cache.layers[layer], cache.max_len, cache.state);
-            out
-        });
+        let block = model.block_turned_by(cache.rope, layer, adapters, inputs);
+        x = rec.scoped(format!("layers.{layer}"), |rec| block.decode(rec, x, cache.layers[layer], cache.max_len, cache.state));
     }
     rec.optional(0, |rec| {
         let (picked, n, rstd) = (rec.transient("picked", d), rec.transient("norm", d), rec.transient("norm.rstd", 1));
         let (list, ids) = (inputs.loss_rows.slice(0..1), inputs.targets.slice(0..1));
-        rows::gather(rec, "gather", list, ids, x, picked);
+        rows::gather(rec, "gather", list, ids, x.x, picked);
         let w = head::final_norm(&model.weights, adapters, Some(inputs.loss_jobs.slice(0..1)));
         norm::forward(rec, "norm", picked, w, n, rstd, model.config.rms_norm_eps);
         matmul::forward(rec, "lm_head.matmul", n, 1, &model.weights.lm_head, logits, false);

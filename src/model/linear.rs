@@ -1,10 +1,11 @@
 //! A frozen quantised matrix with adapters beside it: the only place where base and adapter products meet.
 
 use super::weights::Siblings;
+use crate::gpu::device::PlanLimits;
 use crate::gpu::{Recorder, Tensor};
-use crate::kernels::lowrank::{self, LowrankSite};
+use crate::kernels::lowrank::{self, LowrankSiblings, LowrankSite};
 use crate::kernels::matmul;
-use crate::kernels::matrix::{MOST_MEMBERS, Matrix};
+use crate::kernels::matrix::{self, MOST_MEMBERS, Matrix};
 
 /// One linear layer of a recording.
 pub struct Linear<'a> {
@@ -80,30 +81,61 @@ pub struct LinearSiblings<'a> {
     pub name: &'static str,
 }
 
-/// Their outputs, or the gradients of those; the tensors of layers that are not there are empty slices.
+/// Outputs of q, k and v, or of gate and up, or the gradients of those.
 #[derive(Debug, Clone, Copy)]
 pub struct Outputs {
-    /// All of them, one after the other, where one product computes all; else the first.
+    /// All of them, one after the other, where one binding holds that; else the first.
     whole: Tensor,
-    /// `[t, n]` each.
+    /// Whether `whole` is all of them.
+    together: bool,
+    /// `[t, n]` each; of two layers the third is empty.
     pub each: [Tensor; MOST_MEMBERS],
 }
 
+/// Adapters that share dispatches.
+struct Group {
+    layers: LowrankSiblings,
+    name: &'static str,
+    outputs: Tensor,
+}
+
 impl LinearSiblings<'_> {
-    /// A tensor for their outputs.
+    /// Outputs of each.
+    fn widths(&self) -> Vec<usize> {
+        match self.weights {
+            Siblings::Joint(weight) => weight.members.clone(),
+            Siblings::Apart(weights) => weights.iter().map(|weight| weight.rows).collect(),
+        }
+    }
+
+    /// A tensor for their outputs, or several where it would be too large.
     pub fn outputs(&self, rec: &mut Recorder, label: &str, rows: usize) -> Outputs {
-        let (whole, each): (Tensor, Vec<Tensor>) = match self.weights {
-            Siblings::Joint(weight) => {
-                let whole = rec.transient(label, weight.output_words(rows));
-                (whole, weight.outputs(rows).into_iter().map(|place| whole.slice(place)).collect())
-            }
-            Siblings::Apart(weights) => {
-                let own = |(weight, adapter): (&Matrix, &Adapter)| rec.transient(&format!("{label}.{}", adapter.name), rows * weight.rows);
-                let each: Vec<Tensor> = weights.iter().zip(&self.adapters).map(own).collect();
-                (each[0], each)
-            }
+        let widths = self.widths();
+        let places = matrix::outputs(&widths, rows);
+        let words = places.last().map_or(0, |last| last.end);
+        // Weights are only joint where one binding holds what they give.
+        let together = matches!(self.weights, Siblings::Joint(_)) || 4 * words as u64 <= PlanLimits::FLOOR.max_binding;
+        let (whole, each): (Tensor, Vec<Tensor>) = if together {
+            let whole = rec.transient(label, words);
+            (whole, places.into_iter().map(|place| whole.slice(place)).collect())
+        } else {
+            let own = |(adapter, width): (&Adapter, usize)| rec.transient(&format!("{label}.{}", adapter.name), rows * width);
+            let each: Vec<Tensor> = self.adapters.iter().zip(widths).map(own).collect();
+            (each[0], each)
         };
-        Outputs { whole, each: std::array::from_fn(|i| each.get(i).copied().unwrap_or(whole.slice(0..0))) }
+        Outputs { whole, together, each: std::array::from_fn(|i| each.get(i).copied().unwrap_or(whole.slice(0..0))) }
+    }
+
+    /// Their adapters: all in one group where the outputs are one tensor, else each in its own.
+    fn groups(&self, rows: usize, y: Outputs) -> Vec<Group> {
+        let places = matrix::outputs(&self.widths(), rows);
+        let all = self.adapters.iter().zip(places).zip(y.each);
+        let present: Vec<_> = all.filter_map(|((adapter, place), own)| Some((adapter.site?, place.start, adapter.name, own))).collect();
+        if y.together && present.len() > 1 {
+            let layers: Vec<_> = present.iter().map(|(site, begin, ..)| (*site, *begin)).collect();
+            return vec![Group { layers: LowrankSiblings::new(&layers), name: self.name, outputs: y.whole }];
+        }
+        present.into_iter().map(|(site, _, name, outputs)| Group { layers: LowrankSiblings::alone(&site), name, outputs }).collect()
     }
 
     /// Records all their outputs `y = x Wᵀ + adapters(x)`.
@@ -117,8 +149,10 @@ impl LinearSiblings<'_> {
             }
         }
         let mut kept = [Kept { h: None }; MOST_MEMBERS];
-        for ((kept, adapter), y) in kept.iter_mut().zip(&self.adapters).zip(y.each) {
-            *kept = adapter.forward(rec, rows, x, y);
+        for (kept, Group { layers, name, outputs }) in kept.iter_mut().zip(self.groups(rows, y)) {
+            let h = rec.transient(&format!("{name}.h"), layers.inner_words());
+            layers.forward(rec, name, x, h, outputs);
+            kept.h = Some(h);
         }
         kept
     }
@@ -136,8 +170,11 @@ impl LinearSiblings<'_> {
                 }
             }
         }
-        for ((kept, adapter), dy) in kept.iter().zip(&self.adapters).zip(dy.each) {
-            adapter.backward(rec, rows, x, *kept, dy, dx);
+        for (kept, Group { layers, name, outputs }) in kept.iter().zip(self.groups(rows, dy)) {
+            if let Some(h) = kept.h {
+                let dh = rec.transient(&format!("{name}.dh"), layers.inner_words());
+                layers.backward(rec, name, x, outputs, h, dh, dx);
+            }
         }
     }
 }

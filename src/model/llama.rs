@@ -2,7 +2,8 @@
 
 use std::sync::Arc;
 
-use super::block::{Block, Saved};
+use super::block::{Block, Saved, Stream};
+use super::ffn::Routing;
 use super::{Base, Inputs, Weights, head, rope};
 use crate::adapters::AdapterPool;
 use crate::config::ModelConfig;
@@ -67,7 +68,8 @@ impl Llama {
         adapters: Option<&'a AdapterPool>,
         inputs: &'a Inputs,
     ) -> Block<'a> {
-        Block { layer, config: &self.config, weights: &self.weights.layers[layer], adapters, inputs, rope, training: false }
+        let (weights, above) = (&self.weights.layers[layer], self.weights.layers.get(layer + 1));
+        Block { layer, config: &self.config, weights, above, adapters, inputs, rope, training: false }
     }
 
     pub(super) fn embed(&self, rec: &mut Recorder, adapters: Option<&AdapterPool>, inputs: &Inputs) -> Tensor {
@@ -87,15 +89,12 @@ impl Llama {
 
     /// Records the blocks and returns what enters the final norm, `[t, d]`.
     pub fn hidden(&self, rec: &mut Recorder, adapters: Option<&AdapterPool>, inputs: &Inputs) -> Tensor {
-        let mut x = self.embed(rec, adapters, inputs);
+        let mut x = Stream::from(self.embed(rec, adapters, inputs));
         for layer in 0..self.config.num_hidden_layers {
-            x = rec.scoped(format!("layers.{layer}"), |rec| {
-                let out = rec.transient("out", inputs.rows * self.config.hidden_size);
-                self.block(layer, adapters, inputs).forward(rec, x, Some(out));
-                out
-            });
+            let block = self.block(layer, adapters, inputs);
+            x = rec.scoped(format!("layers.{layer}"), |rec| block.forward(rec, x, Routing::New).1);
         }
-        x
+        x.x
     }
 
     /// Records the loss and the gradients of every trainable parameter; gradients are added to what is there.
@@ -103,17 +102,15 @@ impl Llama {
         let d = self.config.hidden_size;
         let embeddings = adapters.own_embeddings().zip(inputs.order);
         let lowest = adapters.lowest_layer().unwrap_or(self.config.num_hidden_layers);
-        let mut x = self.embed(rec, Some(adapters), inputs);
+        let mut x = Stream::from(self.embed(rec, Some(adapters), inputs));
         let mut kept: Vec<(Tensor, Option<Saved>)> = Vec::new();
         for layer in 0..self.config.num_hidden_layers {
-            let saved = rec.scoped(format!("layers.{layer}"), |rec| {
-                let out = rec.transient("out", inputs.rows * d);
-                let saved = self.training_block(layer, adapters, inputs).forward(rec, x, Some(out));
-                kept.push((x, (recompute == Recompute::Off && layer >= lowest).then_some(saved)));
-                out
-            });
-            x = saved;
+            let block = self.training_block(layer, adapters, inputs);
+            let (saved, out) = rec.scoped(format!("layers.{layer}"), |rec| block.forward(rec, x, Routing::New));
+            kept.push((x.x, (recompute == Recompute::Off && layer >= lowest).then_some(saved)));
+            x = out;
         }
+        let x = x.x;
         adapters.record_balance(rec, inputs.rows);
         let dx = rec.transient("dx", inputs.rows * d);
         rec.scoped("head", |rec| head::loss(rec, &self.weights, Some(adapters), inputs, self.config.rms_norm_eps, x, Some(dx)));
@@ -121,7 +118,7 @@ impl Llama {
             rec.scoped(format!("layers.{layer}"), |rec| {
                 let block = self.training_block(layer, adapters, inputs);
                 let (x, saved) = kept[layer];
-                let saved = saved.unwrap_or_else(|| rec.scoped("again", |rec| block.forward(rec, x, None)));
+                let saved = saved.unwrap_or_else(|| rec.scoped("again", |rec| block.forward(rec, x.into(), Routing::Again).0));
                 block.backward(rec, saved, dx, layer > lowest || embeddings.is_some());
             });
         }

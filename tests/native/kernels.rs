@@ -4,7 +4,7 @@ use crate::common::{Bench, assert_close, gpu, gradcheck, noise, spread};
 use weblora::gpu::Tuner;
 use weblora::kernels::matmul::Rows;
 use weblora::kernels::optimizer::{Block, Group, Hyper, State};
-use weblora::kernels::rope::Turn;
+use weblora::kernels::rope::{Heads, Turn};
 use weblora::kernels::{cross_entropy, elementwise, norm, optimizer, rope, rows};
 
 const SIZES: [(usize, usize); 6] = [(1, 1), (3, 63), (7, 64), (2, 65), (5, 576), (130, 37)];
@@ -36,6 +36,30 @@ fn rmsnorm_matches_its_twin() {
     }
 }
 
+/// The residual and the norm of the sum in one dispatch: the twin's numbers, and the bits of the two apart.
+#[test]
+fn residual_and_rmsnorm_are_those_apart() {
+    let Some(gpu) = gpu() else { return };
+    for (t, d) in SIZES {
+        let (x, w, residual) = (noise(1, t * d), noise(2, d), noise(3, t * d));
+        let sum: Vec<f32> = x.iter().zip(&residual).map(|(x, r)| x + r).collect();
+        let (y_want, rstd_want) = norm::forward_twin(&sum, &w, 1e-5);
+        let mut b = Bench::new();
+        let (xt, wt, bt) = (b.put("x", &x), b.put("w", &w), b.put("residual", &residual));
+        let [sum_apart, y, y_apart] = ["sum", "y", "y"].map(|name| b.put(name, &vec![9f32; t * d]));
+        let [rstd, rstd_apart] = ["rstd", "rstd"].map(|name| b.put(name, &vec![9f32; t]));
+        let got = b.run(gpu, &Tuner::none(), &[xt, y, rstd, sum_apart, y_apart, rstd_apart], |rec| {
+            elementwise::add(rec, "add", bt, xt, sum_apart);
+            norm::forward(rec, "norm", sum_apart, wt, y_apart, rstd_apart, 1e-5);
+            norm::add_forward(rec, "both", bt, xt, wt, y, rstd, 1e-5);
+        });
+        assert_eq!(got[0], sum, "sum of {t} x {d}");
+        assert_close("norm of the sum", &got[1], &y_want, 1e-6, 1e-5);
+        assert_close("rstd of the sum", &got[2], &rstd_want, 0.0, 1e-5);
+        assert_eq!(got[..3], got[3..], "bits of {t} x {d}");
+    }
+}
+
 #[test]
 fn rmsnorm_gradient_is_the_derivative() {
     let (t, d) = (3, 7);
@@ -54,23 +78,27 @@ fn gradcheck_sees_a_wrong_gradient() {
 #[test]
 fn rope_matches_its_twin_and_turns_back() {
     let Some(gpu) = gpu() else { return };
-    for (t, heads, hd) in [(1, 1, 2), (5, 3, 64), (33, 2, 12)] {
+    for (t, heads, kv_heads, hd) in [(1, 1, 1, 2), (5, 3, 1, 64), (33, 2, 2, 12), (7, 9, 3, 16)] {
         let positions = 40;
         let table: Vec<[f32; 2]> = (0..positions * hd / 2).map(|i| [(i as f32 * 0.37).cos(), (i as f32 * 0.37).sin()]).collect();
         let position: Vec<u32> = (0..t).map(|i| ((i * 7) % positions) as u32).collect();
-        let x = noise(5, t * heads * hd);
-        let mut want = x.clone();
-        rope::rotate_twin(&table, &position, &mut want, heads, hd, Turn::Forward);
+        let (q, k) = (noise(5, t * heads * hd), noise(6, t * kv_heads * hd));
+        let (mut q_want, mut k_want) = (q.clone(), k.clone());
+        rope::rotate_twin(&table, &position, &mut q_want, heads, hd, Turn::Forward);
+        rope::rotate_twin(&table, &position, &mut k_want, kv_heads, hd, Turn::Forward);
         let mut b = Bench::new();
-        let (tt, pt, xt, yt) = (b.put("table", &table), b.put("position", &position), b.put("x", &x), b.put("y", &x));
-        let got = b.run(gpu, &Tuner::none(), &[xt, yt], |rec| {
-            rope::rotate(rec, "rope", tt, pt, xt, heads, hd, Turn::Forward);
-            rope::rotate(rec, "rope", tt, pt, yt, heads, hd, Turn::Forward);
-            rope::rotate(rec, "back", tt, pt, yt, heads, hd, Turn::Back);
+        let (tt, pt) = (b.put("table", &table), b.put("position", &position));
+        let [once, there_and_back] = ["x", "y"].map(|name| Heads { q: b.put(name, &q), k: b.put(name, &k), heads, kv_heads, head_dim: hd });
+        let got = b.run(gpu, &Tuner::none(), &[once.q, once.k, there_and_back.q, there_and_back.k], |rec| {
+            rope::rotate(rec, "rope", tt, pt, once, Turn::Forward);
+            rope::rotate(rec, "rope", tt, pt, there_and_back, Turn::Forward);
+            rope::rotate(rec, "back", tt, pt, there_and_back, Turn::Back);
         });
-        assert_close("rope", &got[0], &want, 1e-6, 1e-5);
-        assert_close("rope and back", &got[1], &x, 1e-6, 1e-5);
-        assert!(t == 1 || crate::common::close(&got[0], &x, 1e-6, 1e-5).is_err(), "rope did nothing");
+        for (name, i, want, x) in [("q", 0, &q_want, &q), ("k", 1, &k_want, &k)] {
+            assert_close(&format!("rope of {name}"), &got[i], want, 1e-6, 1e-5);
+            assert_close(&format!("rope and back of {name}"), &got[2 + i], x, 1e-6, 1e-5);
+            assert!(t == 1 || crate::common::close(&got[i], x, 1e-6, 1e-5).is_err(), "rope of {name} did nothing");
+        }
     }
 }
 

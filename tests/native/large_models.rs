@@ -100,6 +100,24 @@ fn llama_3_2_1b_in_16_bits() {
     assert!(total > weights && total < 4_000_000_000, "{total} bytes");
 }
 
+/// Every dispatch costs a GPU some microseconds. A block of a training step with all seven projections adapted has so many, forward and backward:
+/// what a third block adds to two.
+#[test]
+fn a_block_has_few_dispatches() {
+    let dispatches = |blocks: usize, recompute: bool| {
+        let settings = json!({ "rank": 8, "batch": 1, "seq": 64, "recompute": recompute });
+        let config = TrainConfig::from_map(settings.as_object().unwrap()).unwrap();
+        let file = model((512, 1536, blocks, 8, 2, 1000, true));
+        TrainPlan::new(&file, &config, None, PlanLimits::FLOOR, &Tuner::none()).unwrap().planned.dispatches().0
+    };
+    let block = |recompute: bool| dispatches(3, recompute) - dispatches(2, recompute);
+    // Products: 4 forward, 4 back. Adapters beside each: two forward, four back. Attention: 1 and 3. Rotation: 1 and 1. Norms with residuals: 2 and 4. SwiGLU: 1
+    // and 2.
+    let kept = (4 + 4) + 4 * (2 + 4) + (1 + 3) + (1 + 1) + (2 + 4) + (1 + 2);
+    // Again: the forward pass without the product `down`, what its adapter adds, and the last residual; the first norm is apart.
+    assert_eq!((block(false), block(true)), (kept, kept + 15));
+}
+
 /// gate and up of 2,048 rows fit a binding each, 90 MB, and not together: they are multiplied apart, where fewer rows go together.
 #[test]
 fn activations_that_do_not_fit_together_are_apart() {

@@ -26,7 +26,7 @@ fn places(job: usize, d: usize) -> (usize, usize) {
 }
 
 impl Case {
-    /// y, rstd, dx, gradients of all jobs; `x` and `dy` are the whole batch's.
+    /// y, rstd, dx, gradients of all jobs, and y and rstd once more, of a sum whose other part is 0; `x` and `dy` are the whole batch's.
     fn run(&self, gpu: &Gpu, x: &[f32], dy: &[f32], frozen: Option<usize>) -> Vec<Vec<f32>> {
         let (d, count) = (self.d, self.jobs.len());
         let mut row_job = vec![u32::MAX; self.rows];
@@ -45,7 +45,8 @@ impl Case {
         let mut b = Bench::new();
         let (xt, wt, dyt) = (b.put("x", x), b.put("w", &base(d)), b.put("dy", dy));
         let [y, dx] = ["y", "dx"].map(|name| b.put(name, &vec![0f32; self.rows * d]));
-        let rstd = b.put("rstd", &vec![0f32; self.rows]);
+        let [rstd, rstd_sum] = ["rstd", "rstd_sum"].map(|name| b.put(name, &vec![0f32; self.rows]));
+        let [sum, y_sum] = ["sum", "y_sum"].map(|name| b.put(name, &vec![0f32; self.rows * d]));
         let grads = b.put("grads", &vec![1f32; values.len()]);
         let weights = OwnWeights {
             row_job: b.put("row_job", &row_job),
@@ -57,7 +58,8 @@ impl Case {
             count,
         };
         let w = Weight { base: wt, own: Some(weights) };
-        b.run(gpu, &Tuner::none(), &[y, rstd, dx, grads], |rec| {
+        b.run(gpu, &Tuner::none(), &[y, rstd, dx, grads, y_sum, rstd_sum], |rec| {
+            norm::add_forward(rec, "residual_norm", xt, sum, w, y_sum, rstd_sum, EPS);
             norm::forward(rec, "norm", xt, w, y, rstd, EPS);
             norm::backward(rec, "norm_backward", xt, w, rstd, dyt, dx, false);
             norm::own_gradient(rec, "norm_gradient", xt, w, rstd, dyt);
@@ -98,6 +100,7 @@ fn each_row_has_its_jobs_weights() {
             }
         }
         assert_close(&format!("dw, rows of {d}"), &got[3], &gradient, 1e-5, 1e-5);
+        assert_eq!(got[4..], got[..2], "residual and norm in one dispatch, rows of {d}");
         // The base's weights everywhere would be seen.
         let wrong = norm::forward_twin(&x, &base(d), f64::from(EPS)).0;
         assert!(close(&got[0], &wrong, 1e-6, 1e-5).is_err(), "own weights change nothing, rows of {d}");

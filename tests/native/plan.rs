@@ -41,7 +41,8 @@ fn changes_in_place_are_kept_where_a_later_command_reads_them() {
         dispatches(|rec, x, y| {
             let a = rec.transient("a", LEN);
             elementwise::add(rec, "made", x, y, a);
-            rope::rotate(rec, "changed in place", x.slice(0..64), y.slice(0..64), a, 1, 2, rope::Turn::Forward);
+            let both = rope::Heads { q: a.slice(0..64), k: a.slice(64..128), heads: 1, kv_heads: 1, head_dim: 2 };
+            rope::rotate(rec, "changed in place", x.slice(0..64), y.slice(0..64), both, rope::Turn::Forward);
             if read {
                 elementwise::add(rec, "read", a, x, y);
             }
