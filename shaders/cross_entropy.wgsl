@@ -19,12 +19,23 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) groups
     let safe = min(row, p.rows - 1u);
     let base = safe * p.stride;
     var high = logits[base];
-    for (var v = lane; v < p.vocab; v += WG) {
+    // Four loads are on their way before the first is used.
+    let whole = p.vocab / (4u * WG) * (4u * WG);
+    for (var v = lane; v < whole; v += 4u * WG) {
+        let z = vec4(logits[base + v], logits[base + v + WG], logits[base + v + 2u * WG], logits[base + v + 3u * WG]);
+        high = max(max(high, max(z.x, z.y)), max(z.z, z.w));
+    }
+    for (var v = whole + lane; v < p.vocab; v += WG) {
         high = max(high, logits[base + v]);
     }
     high = workgroup_max(high, lane);
     var sum = 0.0;
-    for (var v = lane; v < p.vocab; v += WG) {
+    for (var v = lane; v < whole; v += 4u * WG) {
+        let z = vec4(logits[base + v], logits[base + v + WG], logits[base + v + 2u * WG], logits[base + v + 3u * WG]);
+        let e = exp(z - high);
+        sum = sum + e.x + e.y + e.z + e.w;
+    }
+    for (var v = whole + lane; v < p.vocab; v += WG) {
         sum += exp(logits[base + v] - high);
     }
     sum = workgroup_sum(sum, lane);
@@ -39,9 +50,19 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) groups
     storageBarrier();
     workgroupBarrier();
     let scale = select(0.0, weight[p.first + row], goal >= 0);
-    for (var v = lane; v < p.vocab; v += WG) {
+    let wanted = vec4(u32(max(goal, 0)));
+    for (var v = lane; v < whole; v += 4u * WG) {
+        let at = vec4(v) + vec4(0u, 1u, 2u, 3u) * WG;
+        let z = vec4(logits[base + at.x], logits[base + at.y], logits[base + at.z], logits[base + at.w]);
+        let g = scale * (exp(z - high) / sum - select(vec4(0.0), vec4(1.0), at == wanted));
+        logits[base + at.x] = g.x;
+        logits[base + at.y] = g.y;
+        logits[base + at.z] = g.z;
+        logits[base + at.w] = g.w;
+    }
+    for (var v = whole + lane; v < p.vocab; v += WG) {
         let softmax = exp(logits[base + v] - high) / sum;
-        logits[base + v] = scale * (softmax - select(0.0, 1.0, i32(v) == goal));
+        logits[base + v] = scale * (softmax - select(0.0, 1.0, v == wanted.x));
     }
 #endif
 }

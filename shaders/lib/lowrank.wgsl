@@ -20,8 +20,12 @@ struct Params {
     scaled: u32, // 1: c = scale of the job
     r_max: u32,
     count: u32,  // of layers
+    chunks: u32, // of all jobs, see lowrank_chunks.wgsl
+    part_ranks: u32,
+    part_width: u32,
     pad0: u32,
     pad1: u32,
+    pad2: u32,
     layers: array<Layer, 3>,
 }
 

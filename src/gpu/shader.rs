@@ -17,6 +17,7 @@ const LIBRARY: &[(&str, &str)] = &[
     ("segments", include_str!("../../shaders/lib/segments.wgsl")),
     ("lowrank", include_str!("../../shaders/lib/lowrank.wgsl")),
     ("lowrank_factor", include_str!("../../shaders/lib/lowrank_factor.wgsl")),
+    ("lowrank_chunks", include_str!("../../shaders/lib/lowrank_chunks.wgsl")),
     ("moe", include_str!("../../shaders/lib/moe.wgsl")),
     ("modules", include_str!("../../shaders/lib/modules.wgsl")),
     ("own_norm", include_str!("../../shaders/lib/own_norm.wgsl")),

@@ -174,21 +174,27 @@ const GRAD_BINDINGS: &[Access] = &[Access::Read, Access::Read, Access::Input, Ac
 /// Into the rank, one lane a row.
 pub const DOWN: KernelSpec =
     KernelSpec { name: "lowrank_down", source: include_str!("../../shaders/lowrank_down.wgsl"), bindings: ROWS_BINDINGS };
-/// Into the rank through workgroup memory.
-pub const DOWN_TILE: KernelSpec =
-    KernelSpec { name: "lowrank_down_tile", source: include_str!("../../shaders/lowrank_down_tile.wgsl"), bindings: ROWS_BINDINGS };
+/// Into the rank, 32 lanes a row.
+pub const DOWN_LANES: KernelSpec =
+    KernelSpec { name: "lowrank_down_lanes", source: include_str!("../../shaders/lowrank_down_lanes.wgsl"), bindings: ROWS_BINDINGS };
 /// Out of the rank.
 pub const UP: KernelSpec =
     KernelSpec { name: "lowrank_up", source: include_str!("../../shaders/lowrank_up.wgsl"), bindings: ROWS_BINDINGS };
 /// Gradients of the factors, rows in order.
 pub const GRAD: KernelSpec =
     KernelSpec { name: "lowrank_grad", source: include_str!("../../shaders/lowrank_grad.wgsl"), bindings: GRAD_BINDINGS };
-/// Gradients of the factors, rows dealt to slices.
-pub const GRAD_SLICED: KernelSpec =
-    KernelSpec { name: "lowrank_grad_sliced", source: include_str!("../../shaders/lowrank_grad_sliced.wgsl"), bindings: GRAD_BINDINGS };
+/// Gradients of the factors over chunks of rows.
+pub const GRAD_CHUNKS: KernelSpec =
+    KernelSpec { name: "lowrank_grad_chunks", source: include_str!("../../shaders/lowrank_grad_chunks.wgsl"), bindings: GRAD_BINDINGS };
+/// Their sums.
+pub const GRAD_SUM: KernelSpec = KernelSpec {
+    name: "lowrank_grad_sum",
+    source: include_str!("../../shaders/lowrank_grad_sum.wgsl"),
+    bindings: &[Access::Read, Access::Read, Access::Input, Access::ReadWrite],
+};
 
 /// All kernels of the family, for listings and for checking that they compile.
-pub const SPECS: &[&KernelSpec] = &[&DOWN, &DOWN_TILE, &UP, &GRAD, &GRAD_SLICED];
+pub const SPECS: &[&KernelSpec] = &[&DOWN, &DOWN_LANES, &UP, &GRAD, &GRAD_CHUNKS, &GRAD_SUM];
 
 impl LowrankSite {
     /// Words from a row of `h` to the next: `r_max` rounded up to whole vectors of four.

@@ -3,7 +3,7 @@
 mod case;
 mod siblings;
 
-use self::case::{Case, JobSpec, START, candidates, check, forced, job, most_candidates, prepare, record, run, three_jobs};
+use self::case::{Case, JobSpec, START, adapters, candidates, check, forced, job, most_candidates, prepare, record, run, three_jobs};
 use crate::common::{Bench, close, gradcheck};
 use weblora::gpu::dispatch::Command;
 use weblora::gpu::{Candidate, KernelSpec, Recorder, Tuner, Variant};
@@ -60,7 +60,6 @@ fn dropout_drops_as_often_as_asked_and_differently_per_key() {
 #[test]
 fn kernels_match_twins_over_awkward_sizes() {
     let Some(gpu) = crate::common::gpu() else { return };
-    let tuner = Tuner::for_device(gpu);
     for (rows, k, n, rank) in [
         (1, 4, 4, 1),
         (7, 5, 36, 3),
@@ -72,20 +71,28 @@ fn kernels_match_twins_over_awkward_sizes() {
         (3, 9, 8, 256),
     ] {
         let case = Case::new(&[job(rows, rank)], (k, n), 0);
-        check(&format!("T {rows} K {k} N {n} r {rank}"), &case, &run(gpu, &case, &tuner));
+        for facts in adapters(gpu) {
+            check(&format!("T {rows} K {k} N {n} r {rank}"), &case, &run(gpu, &case, &Tuner::assuming(facts)));
+        }
     }
 }
 
 #[test]
 fn every_candidate_matches_the_twin_with_jobs_that_straddle_tiles() {
     let Some(gpu) = crate::common::gpu() else { return };
-    for (specs, sizes, pad) in [
-        (three_jobs(), (44, 37), 2),
-        (vec![JobSpec { dropout: 0.1, seed: 4, ..job(70, 8) }, JobSpec { dropout: 0.5, train: 3..8, seed: 5, ..job(3, 8) }], (129, 66), 0),
-    ] {
-        let case = Case::new(&specs, sizes, pad);
-        for i in 0..most_candidates(gpu, &case) {
-            check(&format!("candidate {i}"), &case, &run(gpu, &case, &forced(gpu, &case, i)));
+    for facts in adapters(gpu) {
+        for (specs, sizes, pad) in [
+            (three_jobs(), (44, 37), 2),
+            (
+                vec![JobSpec { dropout: 0.1, seed: 4, ..job(70, 8) }, JobSpec { dropout: 0.5, train: 3..8, seed: 5, ..job(3, 8) }],
+                (129, 66),
+                0,
+            ),
+        ] {
+            let case = Case::new(&specs, sizes, pad);
+            for i in 0..most_candidates(&facts, &case) {
+                check(&format!("candidate {i}"), &case, &run(gpu, &case, &forced(&facts, &case, i)));
+            }
         }
     }
 }
@@ -94,43 +101,45 @@ fn every_candidate_matches_the_twin_with_jobs_that_straddle_tiles() {
 #[test]
 fn rows_have_the_same_bits_alone_and_together() {
     let Some(gpu) = crate::common::gpu() else { return };
-    let specs = three_jobs();
-    let together = Case::new(&specs, (44, 36), 1);
-    let all = run(gpu, &together, &forced(gpu, &together, 0));
-    for i in 0..most_candidates(gpu, &together) {
-        let other = run(gpu, &together, &forced(gpu, &together, i));
-        assert_eq!(all.h, other.h, "h of candidate {i}");
-        assert_eq!(all.y, other.y, "y of candidate {i}");
-        assert_eq!(all.grads.dx, other.grads.dx, "dx of candidate {i}");
-        let order = |i: usize| -> Vec<&str> {
-            let grad = |(key, _): &(String, Vec<Candidate>)| key.starts_with("lowrank_grad");
-            candidates(gpu, &together).iter().filter(|c| grad(c)).map(|(_, all)| all[i.min(all.len() - 1)].order()).collect()
-        };
-        assert!(order(0) != order(i) || all.grads.grads == other.grads.grads, "gradients of candidate {i}, summed in the same order");
-    }
-    for (j, spec) in specs.iter().enumerate() {
-        let alone = Case::new(std::slice::from_ref(spec), (44, 36), 0);
-        let begin = together.jobs[j].row_begin as usize;
-        for i in 0..most_candidates(gpu, &alone) {
-            let one = run(gpu, &alone, &forced(gpu, &alone, i));
-            let rows = begin..begin + spec.rows;
-            assert_eq!(one.y, all.y[rows.start * 36..rows.end * 36], "y of job {j}, candidate {i}");
-            assert_eq!(one.grads.dx, all.grads.dx[rows.start * 44..rows.end * 44], "dx of job {j}, candidate {i}");
-            let stride = alone.stride();
-            for t in 0..spec.rows {
-                let at = (begin + t) * together.stride();
-                assert_eq!(one.h[t * stride..][..spec.rank], all.h[at..at + spec.rank], "h of job {j}, row {t}");
-                assert!(all.h[at + spec.rank..at + together.stride()].iter().all(|v| *v == 0.0), "h past the rank of job {j}");
+    for facts in adapters(gpu) {
+        let specs = three_jobs();
+        let together = Case::new(&specs, (44, 36), 1);
+        let all = run(gpu, &together, &forced(&facts, &together, 0));
+        for i in 0..most_candidates(&facts, &together) {
+            let other = run(gpu, &together, &forced(&facts, &together, i));
+            assert_eq!(all.h, other.h, "h of candidate {i}");
+            assert_eq!(all.y, other.y, "y of candidate {i}");
+            assert_eq!(all.grads.dx, other.grads.dx, "dx of candidate {i}");
+            let order = |i: usize| -> Vec<&str> {
+                let grad = |(key, _): &(String, Vec<Candidate>)| key.starts_with("lowrank_grad");
+                candidates(&facts, &together).iter().filter(|c| grad(c)).map(|(_, all)| all[i.min(all.len() - 1)].order()).collect()
+            };
+            assert!(order(0) != order(i) || all.grads.grads == other.grads.grads, "gradients of candidate {i}, summed in the same order");
+        }
+        for (j, spec) in specs.iter().enumerate() {
+            let alone = Case::new(std::slice::from_ref(spec), (44, 36), 0);
+            let begin = together.jobs[j].row_begin as usize;
+            for i in 0..most_candidates(&facts, &alone) {
+                let one = run(gpu, &alone, &forced(&facts, &alone, i));
+                let rows = begin..begin + spec.rows;
+                assert_eq!(one.y, all.y[rows.start * 36..rows.end * 36], "y of job {j}, candidate {i}");
+                assert_eq!(one.grads.dx, all.grads.dx[rows.start * 44..rows.end * 44], "dx of job {j}, candidate {i}");
+                let stride = alone.stride();
+                for t in 0..spec.rows {
+                    let at = (begin + t) * together.stride();
+                    assert_eq!(one.h[t * stride..][..spec.rank], all.h[at..at + spec.rank], "h of job {j}, row {t}");
+                    assert!(all.h[at + spec.rank..at + together.stride()].iter().all(|v| *v == 0.0), "h past the rank of job {j}");
+                }
+                let same = forced(&facts, &together, i);
+                let fused = run(gpu, &together, &same);
+                let (a, b) = (&alone.sites[0], &together.sites[j]);
+                let len = spec.train.len() * (44 + 36);
+                assert_eq!(
+                    one.grads.grads[a.grad_a_offset as usize..][..len],
+                    fused.grads.grads[b.grad_a_offset as usize..][..len],
+                    "gradients of job {j}, candidate {i}"
+                );
             }
-            let same = forced(gpu, &together, i);
-            let fused = run(gpu, &together, &same);
-            let (a, b) = (&alone.sites[0], &together.sites[j]);
-            let len = spec.train.len() * (44 + 36);
-            assert_eq!(
-                one.grads.grads[a.grad_a_offset as usize..][..len],
-                fused.grads.grads[b.grad_a_offset as usize..][..len],
-                "gradients of job {j}, candidate {i}"
-            );
         }
     }
 }
@@ -168,31 +177,33 @@ fn no_workgroup_writes_rows_of_the_next_tile() {
 #[test]
 fn a_neighbour_that_is_not_finite_changes_no_other_job() {
     let Some(gpu) = crate::common::gpu() else { return };
-    // The first and the last job, whose ranks differ; the one between has none.
-    for (sick, other) in [(0, 2), (2, 0)] {
-        let [healthy, mut ill] = [(); 2].map(|()| Case::new(&three_jobs(), (44, 36), 1));
-        let (site, job) = (ill.sites[sick], ill.jobs[sick]);
-        for (at, width) in [(site.a_offset as usize, ill.k), (site.b_offset as usize, ill.n)] {
-            ill.adapter[at..at + site.rank as usize * width].fill(f32::NAN);
-        }
-        for i in 0..most_candidates(gpu, &healthy) {
-            let tuner = forced(gpu, &healthy, i);
-            let [want, got] = [&healthy, &ill].map(|case| run(gpu, case, &tuner));
-            let stride = healthy.stride();
-            for (name, width, want, got) in [
-                ("h", stride, &want.h, &got.h),
-                ("y", healthy.n, &want.y, &got.y),
-                ("dh", stride, &want.grads.dh, &got.grads.dh),
-                ("dx", healthy.k, &want.grads.dx, &got.grads.dx),
-            ] {
-                let (begin, end) = (job.row_begin as usize * width, job.row_end as usize * width);
-                assert_eq!((&want[..begin], &want[end..]), (&got[..begin], &got[end..]), "{name} of candidate {i}");
-                assert!(got[begin..end].iter().any(|v| v.is_nan()), "{name} of the job itself, candidate {i}");
+    for facts in adapters(gpu) {
+        // The first and the last job, whose ranks differ; the one between has none.
+        for (sick, other) in [(0, 2), (2, 0)] {
+            let [healthy, mut ill] = [(); 2].map(|()| Case::new(&three_jobs(), (44, 36), 1));
+            let (site, job) = (ill.sites[sick], ill.jobs[sick]);
+            for (at, width) in [(site.a_offset as usize, ill.k), (site.b_offset as usize, ill.n)] {
+                ill.adapter[at..at + site.rank as usize * width].fill(f32::NAN);
             }
-            let site = &healthy.sites[other];
-            let begin = site.grad_a_offset as usize;
-            let own = begin..begin + (site.train_end - site.train_begin) as usize * (healthy.k + healthy.n);
-            assert_eq!(want.grads.grads[own.clone()], got.grads.grads[own], "gradients of job {other}, candidate {i}");
+            for i in 0..most_candidates(&facts, &healthy) {
+                let tuner = forced(&facts, &healthy, i);
+                let [want, got] = [&healthy, &ill].map(|case| run(gpu, case, &tuner));
+                let stride = healthy.stride();
+                for (name, width, want, got) in [
+                    ("h", stride, &want.h, &got.h),
+                    ("y", healthy.n, &want.y, &got.y),
+                    ("dh", stride, &want.grads.dh, &got.grads.dh),
+                    ("dx", healthy.k, &want.grads.dx, &got.grads.dx),
+                ] {
+                    let (begin, end) = (job.row_begin as usize * width, job.row_end as usize * width);
+                    assert_eq!((&want[..begin], &want[end..]), (&got[..begin], &got[end..]), "{name} of candidate {i}");
+                    assert!(got[begin..end].iter().any(|v| v.is_nan()), "{name} of the job itself, candidate {i}");
+                }
+                let site = &healthy.sites[other];
+                let begin = site.grad_a_offset as usize;
+                let own = begin..begin + (site.train_end - site.train_begin) as usize * (healthy.k + healthy.n);
+                assert_eq!(want.grads.grads[own.clone()], got.grads.grads[own], "gradients of job {other}, candidate {i}");
+            }
         }
     }
 }
@@ -201,32 +212,37 @@ fn a_neighbour_that_is_not_finite_changes_no_other_job() {
 #[test]
 fn frozen_ranks_see_all_inputs_and_have_no_gradient() {
     let Some(gpu) = crate::common::gpu() else { return };
-    let spec = JobSpec { dropout: 0.5, train: 0..3, seed: 9, ..job(40, 21) };
-    let dropping = Case::new(std::slice::from_ref(&spec), (52, 44), 1);
-    // Without the trainable ranks' factors only the frozen ones count.
-    let silent = |mut case: Case| {
-        let site = case.sites[0];
-        for (at, width) in [(site.a_offset as usize, case.k), (site.b_offset as usize, case.n)] {
-            case.adapter[at..at + 3 * width].fill(0.0);
+    for facts in adapters(gpu) {
+        let spec = JobSpec { dropout: 0.5, train: 0..3, seed: 9, ..job(40, 21) };
+        let dropping = Case::new(std::slice::from_ref(&spec), (52, 44), 1);
+        // Without the trainable ranks' factors only the frozen ones count.
+        let silent = |mut case: Case| {
+            let site = case.sites[0];
+            for (at, width) in [(site.a_offset as usize, case.k), (site.b_offset as usize, case.n)] {
+                case.adapter[at..at + 3 * width].fill(0.0);
+            }
+            case
+        };
+        let keeping = silent(Case::new(&[JobSpec { dropout: 0.0, ..spec.clone() }], (52, 44), 1));
+        let silent_and_dropping = silent(Case::new(std::slice::from_ref(&spec), (52, 44), 1));
+        for i in 0..most_candidates(&facts, &dropping) {
+            check(&format!("candidate {i}"), &dropping, &run(gpu, &dropping, &forced(&facts, &dropping, i)));
+            let (one, other) = (
+                run(gpu, &silent_and_dropping, &forced(&facts, &silent_and_dropping, i)),
+                run(gpu, &keeping, &forced(&facts, &keeping, i)),
+            );
+            assert_eq!((one.h, one.y), (other.h, other.y), "forward of frozen ranks, candidate {i}");
+            assert_eq!(one.grads.dx, other.grads.dx, "dx of frozen ranks, candidate {i}");
         }
-        case
-    };
-    let keeping = silent(Case::new(&[JobSpec { dropout: 0.0, ..spec.clone() }], (52, 44), 1));
-    let silent_and_dropping = silent(Case::new(std::slice::from_ref(&spec), (52, 44), 1));
-    for i in 0..most_candidates(gpu, &dropping) {
-        check(&format!("candidate {i}"), &dropping, &run(gpu, &dropping, &forced(gpu, &dropping, i)));
-        let (one, other) =
-            (run(gpu, &silent_and_dropping, &forced(gpu, &silent_and_dropping, i)), run(gpu, &keeping, &forced(gpu, &keeping, i)));
-        assert_eq!((one.h, one.y), (other.h, other.y), "forward of frozen ranks, candidate {i}");
-        assert_eq!(one.grads.dx, other.grads.dx, "dx of frozen ranks, candidate {i}");
-    }
-    // A factor that does not train gets no gradient, and the other one is unmoved by that.
-    for half in 0..2 {
-        let mut lame = Case::new(std::slice::from_ref(&spec), (52, 44), 1);
-        let offset = |c: &mut Case| if half == 0 { c.sites[0].grad_a_offset = NO_GRADIENT } else { c.sites[0].grad_b_offset = NO_GRADIENT };
-        offset(&mut lame);
-        for i in 0..most_candidates(gpu, &lame) {
-            check(&format!("candidate {i} without half {half}"), &lame, &run(gpu, &lame, &forced(gpu, &lame, i)));
+        // A factor that does not train gets no gradient, and the other one is unmoved by that.
+        for half in 0..2 {
+            let mut lame = Case::new(std::slice::from_ref(&spec), (52, 44), 1);
+            let offset =
+                |c: &mut Case| if half == 0 { c.sites[0].grad_a_offset = NO_GRADIENT } else { c.sites[0].grad_b_offset = NO_GRADIENT };
+            offset(&mut lame);
+            for i in 0..most_candidates(&facts, &lame) {
+                check(&format!("candidate {i} without half {half}"), &lame, &run(gpu, &lame, &forced(&facts, &lame, i)));
+            }
         }
     }
 }
@@ -235,18 +251,21 @@ fn frozen_ranks_see_all_inputs_and_have_no_gradient() {
 #[test]
 fn ranks_stored_as_f16_are_read_as_what_they_are() {
     let Some(gpu) = crate::common::gpu() else { return };
-    let chain = |half: usize, seed: u32| JobSpec { train: 0..3, half, seed, ..job(21, 21) };
-    for (k, n) in [(52, 44), (36, 20), (13, 34), (7, 5)] {
-        let case = Case::new(&[chain(18, 3), JobSpec { dropout: 0.5, ..chain(5, 4) }, JobSpec { seed: 5, ..job(9, 4) }], (k, n), 2);
-        for i in 0..most_candidates(gpu, &case) {
-            check(&format!("K {k} N {n}, candidate {i}"), &case, &run(gpu, &case, &forced(gpu, &case, i)));
+    for facts in adapters(gpu) {
+        let chain = |half: usize, seed: u32| JobSpec { train: 0..3, half, seed, ..job(21, 21) };
+        for (k, n) in [(52, 44), (36, 20), (13, 34), (7, 5)] {
+            let case = Case::new(&[chain(18, 3), JobSpec { dropout: 0.5, ..chain(5, 4) }, JobSpec { seed: 5, ..job(9, 4) }], (k, n), 2);
+            for i in 0..most_candidates(&facts, &case) {
+                check(&format!("K {k} N {n}, candidate {i}"), &case, &run(gpu, &case, &forced(&facts, &case, i)));
+            }
+            // One number of one f16 row counted as its neighbour is noticed.
+            let mut other =
+                Case::new(&[chain(18, 3), JobSpec { dropout: 0.5, ..chain(5, 4) }, JobSpec { seed: 5, ..job(9, 4) }], (k, n), 2);
+            let at = other.sites[0].a_offset as usize + 20 * k;
+            other.adapter.swap(at, at + 1);
+            let found = run(gpu, &case, &Tuner::for_device(gpu));
+            assert!(close(&found.h, &other.expected().0, 1e-3, 1e-3).is_err(), "swapped numbers of a f16 row");
         }
-        // One number of one f16 row counted as its neighbour is noticed.
-        let mut other = Case::new(&[chain(18, 3), JobSpec { dropout: 0.5, ..chain(5, 4) }, JobSpec { seed: 5, ..job(9, 4) }], (k, n), 2);
-        let at = other.sites[0].a_offset as usize + 20 * k;
-        other.adapter.swap(at, at + 1);
-        let found = run(gpu, &case, &Tuner::for_device(gpu));
-        assert!(close(&found.h, &other.expected().0, 1e-3, 1e-3).is_err(), "swapped numbers of a f16 row");
     }
 }
 
@@ -288,7 +307,7 @@ fn a_dispatch_costs_what_it_touches_whatever_is_bound() {
     let mut pooled = site;
     (pooled.tables.adapter, pooled.tables.grads) = (bench.put("pool", &vec![0f32; 1 << 20]), bench.put("pool", &vec![0f32; 1 << 20]));
     let touched = bytes(&pooled);
-    assert!(touched.iter().all(|b| (4 * 40 * 48..100_000).contains(b)), "{touched:?}");
+    assert!(touched.iter().all(|b| (4 * 3 * 8 * 48..100_000).contains(b)), "{touched:?}");
     // With nothing around it, what is bound and what is touched differ by tables and by what is read and written.
     assert!(bytes(&site).iter().zip(&touched).all(|(alone, pooled)| alone <= pooled && 2 * alone >= *pooled));
 }

@@ -1,6 +1,6 @@
 //! Which variants of the low-rank kernels are worth measuring on an adapter. Measurements behind it: `docs/tuning.md`.
 
-use super::{DOWN, DOWN_TILE, GRAD, GRAD_SLICED, UP};
+use super::{DOWN, DOWN_LANES, GRAD, GRAD_CHUNKS, GRAD_SUM, UP};
 use crate::gpu::device::Facts;
 use crate::gpu::{Candidate, KernelSpec, Recorder, Variant};
 
@@ -33,11 +33,6 @@ pub(super) struct Work {
 }
 
 impl Work {
-    /// The flags of a kernel that reads one element at a time.
-    fn scalar(&self) -> Variant {
-        Variant::new().flag_if("DROPOUT", self.dropout).flag_if("SIBLINGS", self.layers > 1)
-    }
-
     /// The flags of a kernel that reads whole vectors where it can.
     fn flagged(&self) -> Variant {
         Variant::new().flag_if("VEC4", self.vectors).flag_if("DROPOUT", self.dropout).flag_if("SIBLINGS", self.layers > 1)
@@ -67,14 +62,10 @@ impl Lanes {
         }
     }
 
-    /// What is worth measuring, the first of it where nothing is measured. The leading `for_gpus` need fast workgroup memory or many
-    /// lanes, which a CPU does not have; where a CPU has subgroups, they win over lanes that load alone.
-    fn order(self, mut all: Vec<Candidate>, for_gpus: usize) -> Vec<Candidate> {
-        if self.cpu {
-            all.drain(..for_gpus);
-            if self.broadcast > 0 {
-                all.retain(|c| c.variant.needs_subgroups());
-            }
+    /// What is worth measuring on a CPU, the first of it where nothing is measured: where it has subgroups, they win over lanes that load alone.
+    fn of_cpu(self, mut all: Vec<Candidate>) -> Vec<Candidate> {
+        if self.cpu && self.broadcast > 0 {
+            all.retain(|c| c.variant.needs_subgroups());
         }
         all
     }
@@ -92,11 +83,11 @@ fn tall(work: &Work, lanes: Lanes) -> bool {
 
 /// `h = drop(x) Aᵀ` and `dh = scale · dy Btᵀ`.
 pub(super) fn down(work: &Work, lanes: Lanes) -> Vec<Candidate> {
-    let mut all = Vec::new();
-    for rows in [8, 32] {
-        let variant = work.scalar().flag_if("HALF", work.half).with("ROWS", rows as u32).order(DOWN.name);
-        all.push(candidate(&DOWN_TILE, variant, [work.rows.div_ceil(rows), work.r_max.div_ceil(BLOCK), work.layers]));
+    if !lanes.cpu {
+        let variant = work.flagged().flag_if("HALF", work.half);
+        return vec![candidate(&DOWN_LANES, variant, [work.rows.div_ceil(8), work.r_max.div_ceil(BLOCK), work.layers])];
     }
+    let mut all = Vec::new();
     let octets = work.r_max.div_ceil(BLOCK);
     // Passes as even as they can be: 48 ranks are twice 24.
     let even = |most: usize| octets.div_ceil(octets.div_ceil(most));
@@ -116,7 +107,7 @@ pub(super) fn down(work: &Work, lanes: Lanes) -> Vec<Candidate> {
             register(lanes.subgroup, 4, even(2), lanes.broadcast);
         }
     }
-    lanes.order(all, 2)
+    lanes.of_cpu(all)
 }
 
 /// `y += scale · h Bt` and `dx += mask ⊙ (dh A)`.
@@ -128,30 +119,67 @@ pub(super) fn up(work: &Work, lanes: Lanes) -> Vec<Candidate> {
     let few = if one { 4 } else { 16 };
     let shared = (lanes.broadcast > 0).then_some((lanes.subgroup, many, lanes.broadcast));
     let tall = (tall(work, lanes) && work.r_max > 2 * BLOCK).then_some((lanes.subgroup, 32, lanes.broadcast));
-    for (wg, rows, broadcast) in [(32, few, 0), (8, many, 0)].into_iter().chain(shared).chain(tall) {
+    let wide = (!lanes.cpu).then_some((32, few, 0));
+    for (wg, rows, broadcast) in wide.into_iter().chain([(8, many, 0)]).chain(shared).chain(tall) {
         let variant = work.flagged().flag_if("SUM", work.sum).with("WG", wg as u32).with("ROWS", rows as u32);
         let variant = variant.flag_if("ONE_BLOCK", one).flag_if("ROWS32", rows == 32);
         let variant = variant.flag_if("HALF", work.half).broadcast(broadcast);
         let layers = if work.sum { 1 } else { work.layers };
         all.push(candidate(&UP, variant, [work.width.div_ceil(8 * wg), work.rows.div_ceil(rows), layers]));
     }
-    lanes.order(all, 1)
+    lanes.of_cpu(all)
 }
 
-/// `dA` and `dBt`.
+/// `dA` and `dBt`, rows in order.
 pub(super) fn grad(work: &Work, lanes: Lanes) -> Vec<Candidate> {
-    let blocks = work.t_max.div_ceil(BLOCK);
-    let mut all = Vec::new();
-    for (wide, slices, order) in [(32, 8, "lowrank_grad in 8 slices"), (16, 16, "lowrank_grad in 16 slices")] {
-        let variant = work.scalar().with("WIDE", wide as u32).with("SLICES", slices).order(order);
-        all.push(candidate(&GRAD_SLICED, variant, [work.width.div_ceil(wide), blocks, work.layers * work.jobs]));
-    }
     // Blocks begin with a whole vector, where the first rank that trains need not.
     let vectors = (work.t_max + 3).div_ceil(BLOCK);
     let shared = (lanes.broadcast > 0).then_some((lanes.subgroup, lanes.broadcast));
+    let mut all = Vec::new();
     for (wg, broadcast) in [(8, 0)].into_iter().chain(shared) {
         let variant = work.flagged().with("WG", wg as u32).broadcast(broadcast);
         all.push(candidate(&GRAD, variant, [work.width.div_ceil(4 * wg), vectors, work.layers * work.jobs]));
     }
-    lanes.order(all, 2)
+    lanes.of_cpu(all)
+}
+
+/// Rows of a job that one workgroup sums.
+const CHUNK: usize = 32;
+/// Lanes of such a workgroup.
+const CHUNK_LANES: usize = 32;
+
+/// Chunks of the gradients' rows, for GPUs with many cores.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Chunks {
+    /// Of all jobs, at most.
+    pub(super) count: usize,
+    /// Ranks of a part: whole blocks.
+    pub(super) ranks: usize,
+    /// Columns of a part.
+    pub(super) width: usize,
+}
+
+impl Chunks {
+    /// Those of a dispatch; `None` where one lane sums all rows of a job: on a CPU, and at widths of toys.
+    pub(super) fn of(work: &Work, lanes: Lanes) -> Option<Self> {
+        let ranks = (work.t_max + 3).div_ceil(BLOCK) * BLOCK;
+        (!lanes.cpu && work.vectors).then(|| Self { count: work.rows.div_ceil(CHUNK) + work.jobs, ranks, width: work.width })
+    }
+
+    /// Words of all parts.
+    pub(super) fn words(self, work: &Work) -> usize {
+        work.layers * self.count * self.ranks * self.width
+    }
+
+    /// The two passes.
+    pub(super) fn passes(self, work: &Work) -> [Candidate; 2] {
+        let of = |variant: Variant| variant.with("CHUNK", CHUNK as u32);
+        let columns = work.width.div_ceil(4 * CHUNK_LANES);
+        let chunks = of(work.flagged().with("WG", CHUNK_LANES as u32));
+        let sum = of(Variant::new().flag_if("SIBLINGS", work.layers > 1));
+        [
+            candidate(&GRAD_CHUNKS, chunks, [columns, self.ranks / BLOCK, work.layers * self.count]),
+            candidate(&GRAD_SUM, sum, [work.width.div_ceil(4 * 64), self.ranks, work.layers * work.jobs]),
+        ]
+    }
 }

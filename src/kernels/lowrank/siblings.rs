@@ -2,7 +2,7 @@
 
 use bytemuck::{Pod, Zeroable};
 
-use super::candidates::{self, Lanes, Work};
+use super::candidates::{self, Chunks, Lanes, Work};
 use super::{JobRow, LowrankSite, SiteRow};
 use crate::gpu::{Candidate, Dispatch, Recorder, Tensor};
 use crate::kernels::matrix::MOST_MEMBERS;
@@ -40,7 +40,10 @@ struct Params {
     scaled: u32,
     r_max: u32,
     count: u32,
-    pad: [u32; 2],
+    chunks: u32,
+    part_ranks: u32,
+    part_width: u32,
+    pad: [u32; 3],
     layers: [Layer; MOST_MEMBERS],
 }
 
@@ -124,6 +127,18 @@ impl LowrankSiblings {
 
     /// `tables_at` is the binding of the jobs table, which the sites table follows; `ranks` of a layer make work.
     fn dispatch(&self, label: String, product: Product, ranks: fn(&LowrankSite) -> usize, bind: &[Tensor], tables_at: usize) -> Dispatch {
+        self.dispatch_chunks(label, product, ranks, bind, tables_at, None)
+    }
+
+    fn dispatch_chunks(
+        &self,
+        label: String,
+        product: Product,
+        ranks: fn(&LowrankSite) -> usize,
+        bind: &[Tensor],
+        tables_at: usize,
+        chunks: Option<Chunks>,
+    ) -> Dispatch {
         let LowrankSite { rows, jobs, .. } = self.sites[0];
         let mut layers = [Layer::default(); MOST_MEMBERS];
         for (i, (site, output)) in self.sites.iter().zip(&self.outputs).enumerate() {
@@ -143,7 +158,10 @@ impl LowrankSiblings {
             scaled: u32::from(product.scaled),
             r_max: self.r_max() as u32,
             count: self.sites.len() as u32,
-            pad: [0; 2],
+            chunks: chunks.map_or(0, |c| c.count as u32),
+            part_ranks: chunks.map_or(0, |c| c.ranks as u32),
+            part_width: chunks.map_or(0, |c| c.width as u32),
+            pad: [0; 3],
             layers,
         };
         let each =
@@ -185,11 +203,24 @@ impl LowrankSiblings {
 
     fn grad(&self, rec: &mut Recorder, label: String, product: Product, g: Tensor, z: Tensor) {
         let t = self.sites[0].tables;
+        if let Some(chunks) = Chunks::of(&self.work(product), Lanes::of(rec)) {
+            return self.grad_in_chunks(rec, label, product, g, z, chunks);
+        }
         // Only as many ranks as train make work.
         let what = self.dispatch(label, product, |site| site.t_max, &[t.jobs, t.sites, g, z, t.grads], 0);
         let work = self.work(product);
         let all = candidates::grad(&work, Lanes::of(rec));
         rec.dispatch_tuned(self.key("lowrank_grad", product, work.t_max), all, what);
+    }
+
+    fn grad_in_chunks(&self, rec: &mut Recorder, label: String, product: Product, g: Tensor, z: Tensor, chunks: Chunks) {
+        let (t, work) = (self.sites[0].tables, self.work(product));
+        let parts = rec.transient(&format!("{label}.parts"), chunks.words(&work));
+        let [sums, sum] = chunks.passes(&work);
+        let what = self.dispatch_chunks(label.clone(), product, |site| site.t_max, &[t.jobs, t.sites, g, z, parts], 0, Some(chunks));
+        rec.dispatch(sums.spec, sums.variant, sums.grid, what);
+        let what = self.dispatch_chunks(format!("{label}.sum"), product, |_| 0, &[t.jobs, t.sites, parts, t.grads], 0, Some(chunks));
+        rec.dispatch(sum.spec, sum.variant, sum.grid, what.touching(parts.len as usize));
     }
 
     fn check(&self, input: &[(&str, Tensor)], inner: &[(&str, Tensor)], output: &[(&str, Tensor)]) {

@@ -1,5 +1,6 @@
 //! Jobs beside each other in one batch: what the kernels get, what they give, what the twins say.
 
+use weblora::gpu::device::Facts;
 use weblora::gpu::{Candidate, Gpu, Recorder, Tensor, Tuner};
 use weblora::kernels::lowrank::{self, JobRow, LowrankSite, LowrankTables, SiteRow, half_stride};
 use weblora::kernels::lowrank_twin::{TwinGrads, TwinSite, lowrank_backward_twin, lowrank_forward_twin};
@@ -219,9 +220,15 @@ pub fn record(rec: &mut Recorder, site: &LowrankSite, [x, dy, h, dh, y, dx]: [Te
     lowrank::backward(rec, "site", site, x, dy, h, dh, Some(dx));
 }
 
-/// All tunable dispatches of a case with their candidates on this device.
-pub fn candidates(gpu: &Gpu, case: &Case) -> Vec<(String, Vec<Candidate>)> {
-    let tuner = Tuner::for_device(gpu);
+/// This adapter, and as if it were a card with many cores.
+pub fn adapters(gpu: &Gpu) -> [Facts; 2] {
+    let own = gpu.facts().clone();
+    [own.clone(), Facts { is_cpu: false, is_discrete: true, ..own }]
+}
+
+/// All tunable dispatches of a case with their candidates on an adapter.
+pub fn candidates(facts: &Facts, case: &Case) -> Vec<(String, Vec<Candidate>)> {
+    let tuner = Tuner::assuming(facts.clone());
     let mut rec = Recorder::new(&tuner);
     let (_, site, tensors) = prepare(case);
     record(&mut rec, &site, tensors);
@@ -229,16 +236,16 @@ pub fn candidates(gpu: &Gpu, case: &Case) -> Vec<(String, Vec<Candidate>)> {
 }
 
 /// A tuner that takes candidate `i` (or the last one) everywhere.
-pub fn forced(gpu: &Gpu, case: &Case, i: usize) -> Tuner {
-    let mut tuner = Tuner::for_device(gpu);
-    for (key, all) in candidates(gpu, case) {
+pub fn forced(facts: &Facts, case: &Case, i: usize) -> Tuner {
+    let mut tuner = Tuner::assuming(facts.clone());
+    for (key, all) in candidates(facts, case) {
         tuner.force(&key, &all[i.min(all.len() - 1)]);
     }
     tuner
 }
 
-pub fn most_candidates(gpu: &Gpu, case: &Case) -> usize {
-    candidates(gpu, case).iter().map(|(_, all)| all.len()).max().unwrap()
+pub fn most_candidates(facts: &Facts, case: &Case) -> usize {
+    candidates(facts, case).iter().map(|(_, all)| all.len()).max().unwrap()
 }
 
 /// Sums of up to `terms` products of numbers in (-1, 1), rounded at each step: a few ulps of the sum's size.
