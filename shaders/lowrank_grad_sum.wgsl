@@ -23,7 +23,16 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
     var first = number * p.chunks;
     for (var other = 0u; other < id; other++) { first += job_chunks(other); }
     var sum = parts[part(first, group.y, k)];
-    for (var i = 1u; i < count; i++) { sum += parts[part(first + i, group.y, k)]; }
+    var i = 1u;
+    for (; i + 4u <= count; i += 4u) {
+        // Four loads are on their way before the first is added.
+        let a = parts[part(first + i, group.y, k)];
+        let b = parts[part(first + i + 1u, group.y, k)];
+        let c = parts[part(first + i + 2u, group.y, k)];
+        let d = parts[part(first + i + 3u, group.y, k)];
+        sum = sum + a + b + c + d;
+    }
+    for (; i < count; i++) { sum += parts[part(first + i, group.y, k)]; }
     let at = (site.gradient[p.matrix] + (r - site.train.x) * layer.width + k) / 4u;
     grads[at] = fma(vec4(scale_of(site)), sum, grads[at]);
 }

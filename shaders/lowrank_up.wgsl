@@ -136,11 +136,12 @@ fn add_layer(layer: Layer, group: vec2<u32>, local: u32, lane: u32) {
     let na = (group.x * WG * 2u + local) * 4u;
     let n = vec2(na, na + 4u * WG);
     let t = group.y * ROWS;
-    let end = min(t + ROWS, p.rows);
+#ifdef SIBLINGS
     // The grid is as wide as the widest layer.
-    if (group.x * WG * 8u >= layer.width) {
-        return;
-    }
+    let end = select(t, min(t + ROWS, p.rows), group.x * WG * 8u < layer.width);
+#else
+    let end = min(t + ROWS, p.rows);
+#endif
     var begin = t;
     // What a pass begins with is written out: Tint zeroes a variable without a value once, not in every pass of a loop.
     while (begin < end) {

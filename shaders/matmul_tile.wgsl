@@ -2,9 +2,9 @@
 // Of these one invocation owns 4 × 4, or with WIDE 8 × 8 as four such blocks, TILE_T/2 rows and TILE_C/2 columns apart. Weights are
 // dequantised once, while they are staged, so every format shares the inner loop.
 //
-// Both operands are staged DEPTH (16 or 32) inputs deep with the inputs slowest, so that the inner loop reads whole vectors. Where vectors lie within
+// Both operands are staged DEPTH inputs deep (16 with WIDE, else 32) with the inputs slowest, so that the inner loop reads whole vectors. Where vectors lie within
 // an input is permuted (x_place, w_place): eight neighbouring lanes that store, and eight that load, meet eight different banks of 16 bytes.
-// With PREFETCH the next operands are on their way from memory while the present ones are multiplied. With SPLIT workgroups z sum p.span inputs
+// With SPLIT workgroups z sum p.span inputs
 // each, from z · p.span on, and y is parts [z, rows, columns], which sum_parts.wgsl adds.
 #import products
 
@@ -146,28 +146,28 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
   let end = inner();
 #endif
   var s: Sums;
-#ifdef PREFETCH
-  var x_next: Block;
-  var w_next: Tile;
-  if (has_x) { x_next = load_x(x_row, begin + x_input); }
-  if (has_w) { w_next = load_w(column, begin, w_unit); }
-#endif
   for (var at = begin; at < end; at += DEPTH) {
-#ifdef PREFETCH
-    if (has_x) { store_x(local, x_next); }
-    if (has_w) { store_w(w_unit, w_next); }
-    workgroupBarrier();
-    if (at + DEPTH < end) {
-      if (has_x) { x_next = load_x(x_row, at + DEPTH + x_input); }
-      if (has_w) { w_next = load_w(column, at + DEPTH, w_unit); }
-    }
-#else
     if (has_x) { store_x(local, load_x(x_row, at + x_input)); }
     if (has_w) { store_w(w_unit, load_w(column, at, w_unit)); }
     workgroupBarrier();
-#endif
-#ifdef ROLLED
-    for (var i = 0u; i < DEPTH; i++) { s = multiply(s, i, across, down); }
+#ifdef WIDE
+    // Written out, so that every place in workgroup memory is a constant away from the lane's own.
+    s = multiply(s, 0u, across, down);
+    s = multiply(s, 1u, across, down);
+    s = multiply(s, 2u, across, down);
+    s = multiply(s, 3u, across, down);
+    s = multiply(s, 4u, across, down);
+    s = multiply(s, 5u, across, down);
+    s = multiply(s, 6u, across, down);
+    s = multiply(s, 7u, across, down);
+    s = multiply(s, 8u, across, down);
+    s = multiply(s, 9u, across, down);
+    s = multiply(s, 10u, across, down);
+    s = multiply(s, 11u, across, down);
+    s = multiply(s, 12u, across, down);
+    s = multiply(s, 13u, across, down);
+    s = multiply(s, 14u, across, down);
+    s = multiply(s, 15u, across, down);
 #else
     for (var i = 0u; i < DEPTH; i += 4u) {
       s = multiply(s, i, across, down);

@@ -18,6 +18,8 @@ pub struct GpuOptions {
     pub floor: bool,
     /// Leave subgroup operations off, for a driver that gets them wrong.
     pub no_subgroups: bool,
+    /// Take the kernels that a card with many cores gets, whatever the adapter is: tests of those kernels need no card.
+    pub as_card: bool,
     /// Refuse an adapter that computes on the CPU.
     pub refuse_software: bool,
 }
@@ -142,8 +144,8 @@ impl Gpu {
             name: if info.name.is_empty() { info.backend.to_str().to_string() } else { info.name.clone() },
             driver: format!("{} {}", info.driver, info.driver_info),
             backend: info.backend.to_str().to_string(),
-            is_cpu: info.device_type == wgpu::DeviceType::Cpu,
-            is_discrete: info.device_type == wgpu::DeviceType::DiscreteGpu,
+            is_cpu: info.device_type == wgpu::DeviceType::Cpu && !options.as_card,
+            is_discrete: info.device_type == wgpu::DeviceType::DiscreteGpu || options.as_card,
             subgroups,
             subgroup_sizes: (info.subgroup_min_size, info.subgroup_max_size),
             timestamps: features.contains(wgpu::Features::TIMESTAMP_QUERY),

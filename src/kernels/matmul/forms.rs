@@ -71,30 +71,34 @@ struct Tile {
     depth: usize,
     /// An invocation owns 8 × 8 outputs instead of 4 × 4.
     wide: bool,
-    rolled: bool,
-    prefetch: bool,
 }
 
-/// Tiles worth measuring, a good guess first.
+/// Tiles worth measuring: the larger ones read less, the smaller ones make more workgroups.
 const TILES: &[Tile] = &[
-    Tile { rows: 64, columns: 64, depth: 16, wide: true, rolled: false, prefetch: false },
-    Tile { rows: 128, columns: 64, depth: 16, wide: true, rolled: false, prefetch: false },
-    Tile { rows: 128, columns: 128, depth: 16, wide: true, rolled: false, prefetch: false },
-    Tile { rows: 32, columns: 32, depth: 32, wide: false, rolled: false, prefetch: false },
+    Tile { rows: 128, columns: 128, depth: 16, wide: true },
+    Tile { rows: 128, columns: 64, depth: 16, wide: true },
+    Tile { rows: 64, columns: 64, depth: 32, wide: false },
+    Tile { rows: 32, columns: 32, depth: 32, wide: false },
 ];
+/// Workgroups from which on a large card is busy: of equal tiles the first that makes as many is the guess.
+const ENOUGH_WORKGROUPS: u32 = 256;
 
-/// The tiles for `t` rows and `width` columns whose inputs are dealt to `parts` workgroups.
+/// The tiles for `t` rows and `width` columns whose inputs are dealt to `parts` workgroups, a good guess first.
 pub(super) fn tiles(base: &Variant, t: usize, width: usize, parts: usize) -> Vec<Candidate> {
     let useful = TILES.iter().filter(|tile| tile.rows < 2 * t.max(17) && tile.columns < 2 * width.max(17));
-    useful.map(|tile| tile.candidate(base, t, width, parts)).collect()
+    let mut all: Vec<Candidate> = useful.map(|tile| tile.candidate(base, t, width, parts)).collect();
+    let enough = |c: &Candidate| c.grid.iter().product::<u32>() >= ENOUGH_WORKGROUPS;
+    if let Some(guess) = all.iter().position(enough).or(all.len().checked_sub(1)) {
+        all[..=guess].rotate_right(1);
+    }
+    all
 }
 
 impl Tile {
     fn candidate(&self, base: &Variant, t: usize, width: usize, parts: usize) -> Candidate {
         let grid = [width.div_ceil(self.columns) as u32, t.div_ceil(self.rows) as u32, parts as u32];
         let sized = base.clone().with("TILE_T", self.rows as u32).with("TILE_C", self.columns as u32).with("DEPTH", self.depth as u32);
-        let variant = sized.flag_if("WIDE", self.wide).flag_if("ROLLED", self.rolled).flag_if("PREFETCH", self.prefetch);
-        Candidate { spec: &MATMUL_TILE, variant, grid }
+        Candidate { spec: &MATMUL_TILE, variant: sized.flag_if("WIDE", self.wide), grid }
     }
 }
 

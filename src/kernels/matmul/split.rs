@@ -16,9 +16,11 @@ const ENOUGH_TILES: usize = 32;
 const TILE: usize = 64;
 /// Inputs that a part has at least: what staging costs beside them is small.
 const LEAST_INPUTS: usize = 256;
-/// Inputs of a part of a product that is so deep that a workgroup would take long.
-const MANY_INPUTS: usize = 4096;
+/// Inputs of a part of a product that is so deep that a workgroup would take long, where there are few tiles and where there are enough.
+const MANY_INPUTS: [usize; 2] = [4096, 8192];
 const MOST_PARTS: usize = 16;
+/// Inputs that only the head's backward product has.
+const VOCABULARY: usize = 32_000;
 
 /// Parts of the inputs. They depend on the matrix and the adapter, never on the number of rows: a row's bits must not depend on what else is in the
 /// batch.
@@ -32,9 +34,10 @@ pub(super) fn count(facts: Option<&Facts>, direction: Direction, t: usize, w: &M
     }
     let tiles = outputs.div_ceil(TILE);
     if tiles >= ENOUGH_TILES {
-        return 1;
+        // Vocabularies: their products come a few rows at a time.
+        return if inputs >= VOCABULARY { (inputs / MANY_INPUTS[1]).min(MOST_PARTS) } else { 1 };
     }
-    ENOUGH_TILES.div_ceil(tiles).max(inputs / MANY_INPUTS).min(inputs / LEAST_INPUTS).clamp(1, MOST_PARTS)
+    ENOUGH_TILES.div_ceil(tiles).max(inputs / MANY_INPUTS[0]).min(inputs / LEAST_INPUTS).clamp(1, MOST_PARTS)
 }
 
 /// Records both passes of the rows `rows` of `t`; `of_all` is what the tunable case's name ends with.

@@ -8,11 +8,12 @@ use weblora::gpu::executable::Arenas;
 use weblora::gpu::{Class, Executable, Gpu, GpuOptions, Plan, Recorder, Store, Tensor, Tuner};
 
 /// The device, or `None` (with a printed word) where there is none. `WEBLORA_REQUIRE_ADAPTER` makes that a failure; `WEBLORA_REQUIRE_GPU` a
-/// software adapter too, as in the program.
+/// software adapter too, as in the program. `WEBLORA_AS_CARD` takes the kernels of a card with many cores on any adapter.
 pub fn gpu() -> Option<&'static Gpu> {
     static GPU: OnceLock<Option<Gpu>> = OnceLock::new();
     let is_set = |name| std::env::var_os(name).is_some();
-    let options = GpuOptions { refuse_software: is_set("WEBLORA_REQUIRE_GPU"), ..GpuOptions::default() };
+    let options =
+        GpuOptions { refuse_software: is_set("WEBLORA_REQUIRE_GPU"), as_card: is_set("WEBLORA_AS_CARD"), ..GpuOptions::default() };
     GPU.get_or_init(|| match pollster::block_on(Gpu::open(&options)) {
         Ok(gpu) => Some(gpu),
         Err(error) => {
