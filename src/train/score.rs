@@ -118,7 +118,13 @@ async fn losses(
     let rows = session.rows();
     host.row_job = vec![job.map_or(u32::MAX, |j| j as u32); rows];
     host.row_job[policy..].fill(reference);
-    session.evaluate(gpu, &host, &vec![JobRow::new(0..rows); session.jobs()]).await
+    let mut owners = vec![JobRow::new(0..0); session.jobs()];
+    for (number, own) in [(job, 0..policy), (Some(reference as usize), policy..rows)] {
+        if let Some(owner) = number.and_then(|number| owners.get_mut(number)) {
+            *owner = JobRow::new(own);
+        }
+    }
+    session.evaluate(gpu, &host, &owners).await
 }
 
 /// What the losses of a batch's targets come to by example, in the batch's order.
