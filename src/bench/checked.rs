@@ -1,9 +1,9 @@
 //! One small product whose every result is known: shows that a device computes, before a model is loaded.
 
-use super::scene::Scene;
+use super::scene::{Scene, blocks, noise};
 use crate::gpu::executable::Arenas;
 use crate::gpu::{Class, Executable, Gpu, Plan, Recorder, Tuner, clock};
-use crate::kernels::matmul::{self, matmul_twin};
+use crate::kernels::matmul::{self, Direction, matmul_backward_twin, matmul_twin};
 use crate::kernels::matrix::{Matrix, Part};
 use crate::quant::{Q4_0, QuantFormat};
 use crate::{Error, Result};
@@ -57,6 +57,65 @@ pub async fn checked_product(gpu: &Gpu) -> Result<CheckedProduct> {
     compare(&got, &want)?;
     let seconds = (clock::now() - began).as_secs_f64();
     Ok(CheckedProduct { format: FORMAT.name, rows, outputs, inputs, seconds })
+}
+
+/// Rows, outputs and inputs of the products of [`checked_mixed`]: no whole tiles, and deep enough that the second is summed in parts.
+const MIXED_SIZES: [(usize, usize, usize); 2] = [(150, 200, 288), (140, 96, 1536)];
+/// Rounding both operands to f16 moves a sum of random signs by less than this share of the sum of the magnitudes.
+const MIXED_TOLERANCE: f64 = 1e-3;
+
+/// Multiplies rows of very different sizes, forward and back, in mixed precision, and holds the results to those in f64: matrix units of a driver that
+/// gets them wrong must not train anything.
+///
+/// # Errors
+/// [`Error::Gpu`] where a result is further off than rounding the operands to f16 explains; whatever the device fails with.
+pub async fn checked_mixed(gpu: &Gpu) -> Result<()> {
+    for sizes in MIXED_SIZES {
+        for direction in [Direction::Forward, Direction::Backward] {
+            check_mixed(gpu, direction, sizes).await?;
+        }
+    }
+    Ok(())
+}
+
+async fn check_mixed(gpu: &Gpu, direction: Direction, (t, n, k): (usize, usize, usize)) -> Result<()> {
+    let (inputs, outputs) = if direction == Direction::Forward { (k, n) } else { (n, k) };
+    let mut scene = Scene::default();
+    let w = scene.matrix(FORMAT, n, k)?;
+    let x: Vec<f32> = noise("x", t * inputs).iter().enumerate().map(|(i, v)| v * row_size(i / inputs)).collect();
+    let x_gpu = scene.words("mixed x", x.iter().map(|v| v.to_bits()).collect())?;
+    let y_gpu = scene.zeros("y", t * outputs)?;
+    let store = scene.allocate(gpu).await?;
+    let tuner = Tuner::for_device(gpu);
+    let mut recorder = Recorder::new(&tuner);
+    match direction {
+        Direction::Forward => matmul::forward(&mut recorder, "checked product", x_gpu, t, &w, y_gpu, false),
+        Direction::Backward => matmul::backward(&mut recorder, "checked product", x_gpu, t, &w, y_gpu, false),
+    }
+    let plan = Plan::new(recorder, gpu.plan_limits())?;
+    let arenas = Arenas::allocate(gpu, &[&plan]).await?;
+    Executable::new(gpu, &store, &arenas, plan).await?.run(gpu).await?;
+    let got = gpu.read::<f32>(&store, y_gpu).await?;
+    let weights: Vec<f64> = w.parts.iter().flat_map(|part| FORMAT.decode_vec(&blocks(&w, part))).map(f64::from).collect();
+    let twin = if direction == Direction::Forward { matmul_twin } else { matmul_backward_twin };
+    let wide: Vec<f64> = x.iter().map(|v| f64::from(*v)).collect();
+    let size = |values: &[f64]| values.iter().map(|v| v.abs()).collect::<Vec<f64>>();
+    let (mut want, mut sizes) = (vec![0.0; t * outputs], vec![0.0; t * outputs]);
+    twin(&wide, &weights, (t, n, k), &mut want, false);
+    twin(&size(&wide), &size(&weights), (t, n, k), &mut sizes, false);
+    for (i, ((got, want), size)) in got.iter().zip(&want).zip(&sizes).enumerate() {
+        let off = (f64::from(*got) - want).abs() / size.max(f64::MIN_POSITIVE);
+        if off.partial_cmp(&MIXED_TOLERANCE).is_none_or(|o| o.is_gt()) {
+            let what = format!("the check of mixed precision ({direction:?}, {t} rows); leave out --precision mixed on this adapter");
+            return Err(Error::Gpu { what, message: format!("result {i} is {got}, expected {want}") });
+        }
+    }
+    Ok(())
+}
+
+/// What a row is multiplied with: from 1e-9, where f16 has only zero, to 1e9, beyond its largest number.
+fn row_size(row: usize) -> f32 {
+    [1.0, 1e-9, 1e9, 3e-5][row % 4]
 }
 
 /// Weights from -8 to 7. Every block has a -8, so that its scale is 1 and nothing is rounded.

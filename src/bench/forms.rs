@@ -2,7 +2,7 @@
 
 use super::Bench;
 use super::probe::Probe;
-use super::products::{Case, check};
+use super::products::{Case, check, record};
 use super::record::{MatmulRecord, Record};
 use super::scene::Scene;
 use crate::Result;
@@ -41,12 +41,20 @@ async fn each_form(bench: &mut Bench<'_>, case: &Case) -> Result<()> {
     for form in forms {
         let rows = |tensor, stride| Rows { tensor, stride };
         let body = |rec: &mut Recorder| {
+            if form.spec.name == matmul::MATMUL_MIXED.name {
+                // With the scales of its rows.
+                return record(rec, backward, t, &w, x, y);
+            }
             let what = matmul::product("form", direction, (rows(x, inputs), rows(y, outputs)), t, &w, &part);
             rec.dispatch(form.spec, form.variant.clone(), form.grid, what);
         };
         let mut probe = Probe::new(bench.gpu, &none, store, &body).await?;
         probe.seconds(bench.gpu).await?;
-        let error = if w.parts.len() == 1 { check(case, &w, &bench.gpu.read::<f32>(&probe.store, y).await?)? } else { 0.0 };
+        let error = if w.parts.len() == 1 {
+            check(case, &w, &bench.gpu.read::<f32>(&probe.store, y).await?, bench.gpu.facts().mixed)?
+        } else {
+            0.0
+        };
         probe.repeat(bench.gpu, &none, &body).await?;
         let rounds = probe.rounds(bench.gpu, &mut bench.peak, 3).await?;
         (bench.report)(&Record::Matmul(MatmulRecord {

@@ -20,7 +20,7 @@ mod scene;
 mod shape;
 mod step;
 
-pub use checked::{CheckedProduct, checked_product};
+pub use checked::{CheckedProduct, checked_mixed, checked_product};
 pub use record::{
     AdapterRecord, AttentionFitRecord, AttentionRecord, CompareRecord, JobsRecord, KernelRecord, MatmulRecord, MixLoraRecord, PeakRecord,
     ProfileRecord, Record, StepRecord,

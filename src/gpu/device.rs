@@ -3,7 +3,9 @@
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use super::experimental;
 use super::kernel::{KernelSpec, Variant};
+use super::precision::{self, Precision};
 use super::shader;
 #[cfg(target_arch = "wasm32")]
 use super::web_subgroups;
@@ -20,6 +22,8 @@ pub struct GpuOptions {
     pub no_subgroups: bool,
     /// Take the kernels that a card with many cores gets, whatever the adapter is: tests of those kernels need no card.
     pub as_card: bool,
+    /// In what precision products with frozen matrices are computed.
+    pub precision: Precision,
     /// Refuse an adapter that computes on the CPU.
     pub refuse_software: bool,
 }
@@ -43,6 +47,8 @@ pub struct Facts {
     pub subgroup_sizes: (u32, u32),
     /// Timestamps around passes can be taken.
     pub timestamps: bool,
+    /// Products with frozen matrices run on matrix units, with operands in f16.
+    pub mixed: bool,
 }
 
 impl Facts {
@@ -118,12 +124,21 @@ impl Gpu {
         if options.no_subgroups {
             features.remove(wgpu::Features::SUBGROUP);
         }
+        let mixed = options.precision == Precision::Mixed;
+        if mixed {
+            if let Some(obstacle) = precision::obstacle(&adapter) {
+                let what = format!("mixed precision on {}: {obstacle}", info.name);
+                return Err(Error::Unsupported { what, hint: "leave out --precision mixed".into() });
+            }
+            features |= precision::FEATURES;
+        }
         let wanted = features.contains(wgpu::Features::SUBGROUP);
         let features = features & adapter.features();
         let descriptor = wgpu::DeviceDescriptor {
             label: Some("weblora"),
             required_features: features,
             required_limits: limits.clone(),
+            experimental_features: experimental::features(mixed),
             ..Default::default()
         };
         #[cfg(target_arch = "wasm32")]
@@ -149,6 +164,7 @@ impl Gpu {
             subgroups,
             subgroup_sizes: (info.subgroup_min_size, info.subgroup_max_size),
             timestamps: features.contains(wgpu::Features::TIMESTAMP_QUERY),
+            mixed,
         };
         Ok(Gpu { device, queue, facts, limits, pipelines: Mutex::default(), trouble })
     }
@@ -344,6 +360,7 @@ mod tests {
                 subgroups,
                 subgroup_sizes: sizes,
                 timestamps: false,
+                mixed: false,
             };
             facts.broadcast_width()
         };

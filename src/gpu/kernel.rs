@@ -33,6 +33,9 @@ pub struct KernelSpec {
     pub bindings: &'static [Access],
 }
 
+/// Flag of variants that need cooperative matrices and f16.
+pub const COOPERATIVE: &str = "COOPERATIVE";
+
 /// The choices that turn one source into one pipeline.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Hash)]
 pub struct Variant {

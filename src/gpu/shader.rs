@@ -3,7 +3,7 @@
 //! `#import NAME` pastes a shared fragment (once per shader), `#ifdef FLAG` / `#ifndef FLAG`, `#else` and `#endif` choose. Anything
 //! else with a `#` is a mistake and is reported with its line.
 
-use super::kernel::{KernelSpec, Variant};
+use super::kernel::{COOPERATIVE, KernelSpec, Variant};
 use crate::{Error, Result};
 
 /// Fragments any shader may `#import`; a variant can add its own.
@@ -33,6 +33,9 @@ pub fn compose(spec: &KernelSpec, variant: &Variant, enable_subgroups: bool) -> 
     let mut out = String::with_capacity(spec.source.len() * 2);
     if enable_subgroups && variant.needs_subgroups() {
         out.push_str("enable subgroups;\n");
+    }
+    if variant.flags.contains(&COOPERATIVE) {
+        out.push_str("enable f16;\nenable wgpu_cooperative_matrix;\n");
     }
     for (name, value) in &variant.consts {
         out.push_str(&format!("const {name}: u32 = {value}u;\n"));

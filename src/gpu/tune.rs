@@ -143,7 +143,9 @@ impl Tuner {
     /// Identifies the table: adapter, driver, whether subgroups are in use, crate version.
     pub fn cache_key(&self) -> String {
         let plain = |f: &Facts| if f.subgroups { "" } else { " | no subgroups" };
-        let device = self.facts.as_ref().map_or(String::new(), |f| format!("{} | {} | {}{}", f.name, f.driver, f.backend, plain(f)));
+        let mixed = |f: &Facts| if f.mixed { " | mixed" } else { "" };
+        let device =
+            self.facts.as_ref().map_or(String::new(), |f| format!("{} | {} | {}{}{}", f.name, f.driver, f.backend, plain(f), mixed(f)));
         format!("{device} | weblora {}", env!("CARGO_PKG_VERSION"))
     }
 

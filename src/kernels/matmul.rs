@@ -2,11 +2,13 @@
 //! kernels, each once per tile of rows; there is never a dense copy and never a loop over tokens. Accumulation is f32.
 
 mod forms;
+mod mixed;
 mod split;
 
 use std::ops::Range;
 
 pub use self::forms::{candidates, forms};
+pub use self::mixed::{MATMUL_MIXED, ROW_SCALE};
 use super::matrix::{Matrix, Params, Part};
 use super::most_flops;
 use super::real::Real;
@@ -116,10 +118,15 @@ fn record(
         }
         return;
     }
-    let key = key(direction, rows, w, part, accumulate) + &of_all;
     let ways = candidates(rec, direction, rows, w, part, accumulate);
+    let mixed = ways[0].spec.name == MATMUL_MIXED.name;
+    let key = key(direction, rows, w, part, accumulate) + &of_all + if mixed { " mixed" } else { "" };
     for first in (0..t).step_by(rows.max(1)) {
-        let what = product_of_rows(label, direction, (x, y), t, first..(first + rows).min(t), w, part);
+        let some = first..(first + rows).min(t);
+        let mut what = product_of_rows(label, direction, (x, y), t, some.clone(), w, part);
+        if mixed {
+            mixed::scale_rows(rec, direction, w, some.len(), &mut what);
+        }
         rec.dispatch_tuned(key.clone(), ways.clone(), what);
     }
 }

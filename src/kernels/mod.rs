@@ -38,6 +38,8 @@ pub(crate) fn most_flops(facts: Option<&Facts>) -> u64 {
 pub const KERNELS: &[&KernelSpec] = &[
     &matmul::MATMUL,
     &matmul::MATMUL_TILE,
+    &matmul::MATMUL_MIXED,
+    &matmul::ROW_SCALE,
     &sum_parts::SUM_PARTS,
     &matvec::MATVEC,
     &embed::EMBED,

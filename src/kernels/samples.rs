@@ -26,9 +26,11 @@ pub fn variants() -> Vec<(&'static KernelSpec, Variant)> {
         subgroups: true,
         subgroup_sizes: (size, size),
         timestamps: false,
+        mixed: false,
     };
     let mut found: Vec<(&'static KernelSpec, Variant)> = Vec::new();
-    for facts in [None, Some(facts(false, 32)), Some(facts(true, 8)), Some(facts(true, 4))] {
+    let mixed = Facts { mixed: true, ..facts(false, 32) };
+    for facts in [None, Some(facts(false, 32)), Some(mixed), Some(facts(true, 8)), Some(facts(true, 4))] {
         let tuner = facts.map_or(Tuner::none(), Tuner::assuming);
         let mut recorder = Recorder::new(&tuner);
         record_all(&mut recorder);

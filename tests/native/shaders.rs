@@ -2,17 +2,27 @@
 
 use std::collections::BTreeSet;
 
+use naga::front::wgsl::Options;
 use naga::valid::{Capabilities, ValidationFlags, Validator};
+use weblora::gpu::kernel::COOPERATIVE;
 use weblora::gpu::shader::compose;
 use weblora::gpu::{Access, KernelSpec, Variant};
 use weblora::kernels::{KERNELS, samples};
 
+/// What the device's validation says decides, not what the text may ask for.
+const OPTIONS: Options = Options { parse_doc_comments: false, capabilities: Capabilities::all() };
+
 fn check(spec: &KernelSpec, variant: &Variant) -> Result<(), String> {
     let text = compose(spec, variant, false).map_err(|e| e.to_string())?;
-    let module = naga::front::wgsl::parse_str(&text).map_err(|e| e.emit_to_string(&text))?;
+    let module = naga::front::wgsl::Frontend::new_with_options(OPTIONS).parse(&text).map_err(|e| e.emit_to_string(&text))?;
     // Core WGSL: unpack2x16float. naga counts it as a capability for the sake of old OpenGL.
     let core = Capabilities::SHADER_FLOAT16_IN_FLOAT32;
-    let capabilities = if variant.needs_subgroups() { core | Capabilities::SUBGROUP } else { core };
+    let mut capabilities = if variant.needs_subgroups() { core | Capabilities::SUBGROUP } else { core };
+    // Only devices that were opened for mixed precision get these, and they have more workgroup memory.
+    let cooperative = variant.flags.contains(&COOPERATIVE);
+    if cooperative {
+        capabilities |= Capabilities::COOPERATIVE_MATRIX | Capabilities::SHADER_FLOAT16;
+    }
     let mut validator = Validator::new(ValidationFlags::all(), capabilities);
     let info = validator.validate(&module).map_err(|e| e.emit_to_string(&text))?;
     let [entry] = &module.entry_points[..] else { return Err("not one entry point".into()) };
@@ -34,7 +44,7 @@ fn check(spec: &KernelSpec, variant: &Variant) -> Result<(), String> {
         *slot = Some(variable.space);
         written[binding.binding as usize] = info.get_entry_point(0)[handle].contains(naga::valid::GlobalUse::WRITE);
     }
-    if workgroup_bytes > 16 << 10 {
+    if workgroup_bytes > if cooperative { 46 << 10 } else { 16 << 10 } {
         return Err(format!("{workgroup_bytes} bytes of workgroup memory"));
     }
     for (i, access) in spec.bindings.iter().enumerate() {

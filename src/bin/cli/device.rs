@@ -5,7 +5,9 @@ use std::path::PathBuf;
 
 use clap::Args;
 use weblora::Result;
+use weblora::bench::checked_mixed;
 use weblora::gpu::device::Facts;
+use weblora::gpu::precision::Precision;
 use weblora::gpu::{Gpu, GpuOptions, Tuner};
 
 use super::{files, output};
@@ -25,6 +27,10 @@ pub struct DeviceArgs {
     /// Do not measure which kernels are fastest on this GPU, and do not use earlier measurements.
     #[arg(long, help_heading = "Device")]
     no_tune: bool,
+    /// How products with the frozen base are computed: exact (f32), or mixed: operands in f16, sums in f32, on the matrix units that some
+    /// GPUs have; faster on large models, and not bit for bit what other adapters compute [default: exact].
+    #[arg(long, help_heading = "Device", value_name = "NAME", value_parser = precision)]
+    precision: Option<Precision>,
     /// Leave subgroup operations off: slower, for a driver that gets them wrong.
     #[arg(long, help_heading = "Device")]
     no_subgroups: bool,
@@ -37,6 +43,7 @@ impl DeviceArgs {
             adapter: self.gpu.clone(),
             no_subgroups: self.no_subgroups,
             refuse_software: self.requires_gpu(),
+            precision: self.precision.unwrap_or_default(),
             ..GpuOptions::default()
         }
     }
@@ -45,6 +52,10 @@ impl DeviceArgs {
     pub fn requires_gpu(&self) -> bool {
         self.require_gpu || is_on(std::env::var_os(REQUIRE_GPU).as_deref())
     }
+}
+
+fn precision(name: &str) -> std::result::Result<Precision, String> {
+    Precision::by_name(name).map_err(|error| error.to_string())
 }
 
 /// Whether a variable switches something on: unset, empty and 0 do not.
@@ -66,6 +77,9 @@ impl Device {
     /// Opens the device and reads the measurements of earlier runs.
     pub fn open(args: &DeviceArgs) -> Result<Self> {
         let gpu = pollster::block_on(Gpu::open(&args.options()))?;
+        if gpu.facts().mixed {
+            pollster::block_on(checked_mixed(&gpu))?;
+        }
         let mut tuner = Tuner::for_device(&gpu);
         if !args.no_tune {
             // A cache that cannot be read is measured anew.
@@ -135,6 +149,7 @@ mod tests {
             subgroups: true,
             subgroup_sizes: (8, 8),
             timestamps: true,
+            mixed: false,
         };
         let warning = software_warning(&facts(true)).expect("a warning");
         for word in ["llvmpipe", "CPU", "weblora doctor", "--require-gpu"] {

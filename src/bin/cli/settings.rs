@@ -257,7 +257,7 @@ impl TrainArgs {
     /// Every key that a run file may have: the flags of all methods, those that switch something off without their `no-`.
     pub fn keys() -> Vec<String> {
         let command = Self::augment_args(clap::Command::new("train"));
-        let others = ["config", "resume", "overwrite", "gpu", "require-gpu", "no-tune", "no-subgroups", "help"];
+        let others = ["config", "resume", "overwrite", "gpu", "require-gpu", "no-tune", "no-subgroups", "precision", "help"];
         let flags = command.get_arguments().filter_map(|arg| arg.get_long()).filter(|flag| !others.contains(flag));
         let mut keys: Vec<String> = flags.map(|flag| flag.strip_prefix("no-").unwrap_or(flag).to_owned()).collect();
         keys.sort();
@@ -358,7 +358,7 @@ mod tests {
         }
         // A method has its own settings only; the flags are those of all methods.
         let of_method = |flag: &str| METHODS.iter().flat_map(|method| method.options).any(|spec| spec.key == flag);
-        let others = ["config", "resume", "overwrite", "gpu", "require-gpu", "no-tune", "no-subgroups", "help"];
+        let others = ["config", "resume", "overwrite", "gpu", "require-gpu", "no-tune", "no-subgroups", "precision", "help"];
         for flag in flags.iter().filter(|flag| !others.contains(flag) && !of_method(flag)) {
             assert!(keys.contains_key(flag.trim_start_matches("no-")), "no setting for --{flag}");
         }

@@ -1,6 +1,6 @@
 //! The forms of a product that an adapter can run, and which of them are worth measuring. Measurements behind it: `docs/tuning.md`.
 
-use super::{Direction, MATMUL, MATMUL_TILE};
+use super::{Direction, MATMUL, MATMUL_TILE, mixed};
 use crate::gpu::device::Facts;
 use crate::gpu::{Candidate, Recorder, Variant};
 use crate::kernels::matrix::{Matrix, Part};
@@ -30,6 +30,9 @@ pub fn forms(rec: &Recorder, direction: Direction, t: usize, w: &Matrix, part: &
     let (_, width) = direction.sizes(w, part);
     let vectors = [w.cols, w.rows, part.rows].iter().all(|size| size.is_multiple_of(4));
     let base = direction.variant(w, vectors).flag_if("ACCUMULATE", accumulate);
+    if mixed::applies(rec.facts(), vectors) && !(t <= matvec::MAX_ROWS && direction == Direction::Forward) {
+        return mixed::forms(&base, t, width, 1);
+    }
     let mut all = Vec::new();
     if t <= matvec::MAX_ROWS && direction == Direction::Forward {
         all.push(matvec::candidate(&base, t, part.rows));

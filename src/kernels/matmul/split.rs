@@ -4,7 +4,7 @@
 use std::ops::Range;
 
 use super::forms::tiles;
-use super::{Direction, Rows, key, part_of_product};
+use super::{Direction, Rows, key, mixed, part_of_product};
 use crate::gpu::Recorder;
 use crate::gpu::device::Facts;
 use crate::kernels::matrix::{Matrix, Part};
@@ -58,10 +58,15 @@ pub(super) fn record(
     let parts = rec.transient(&format!("{label}.parts"), count * rows.len() * outputs);
     let mut what = part_of_product(label, direction, (x, y), t, rows.clone(), w, part, span);
     what.bind[2] = parts;
-    let what = what.touching(rows.len() * inputs + part.tensor.len as usize + parts.len as usize);
+    let mut what = what.touching(rows.len() * inputs + part.tensor.len as usize + parts.len as usize);
     let key = format!("{} in {count}{of_all}", key(direction, rows.len(), w, part, false));
     let base = direction.variant(w, true).flag("SPLIT");
-    rec.dispatch_tuned(key, tiles(&base, rows.len(), outputs, count), what);
+    if mixed::applies(rec.facts(), true) {
+        mixed::scale_rows(rec, direction, w, rows.len(), &mut what);
+        rec.dispatch_tuned(key + " mixed", mixed::forms(&base, rows.len(), outputs, count), what);
+    } else {
+        rec.dispatch_tuned(key, tiles(&base, rows.len(), outputs, count), what);
+    }
 
     let column = if direction == Direction::Forward { part.row_start } else { 0 };
     sum_parts(rec, &format!("{label}.sum"), parts, (rows.len(), outputs), Place { y, row: rows.start, column }, accumulate);
