@@ -59,8 +59,9 @@ pub async fn checked_product(gpu: &Gpu) -> Result<CheckedProduct> {
     Ok(CheckedProduct { format: FORMAT.name, rows, outputs, inputs, seconds })
 }
 
-/// Rows, outputs and inputs of the products of [`checked_mixed`]: no whole tiles, and deep enough that the second is summed in parts.
-const MIXED_SIZES: [(usize, usize, usize); 2] = [(150, 200, 288), (140, 96, 1536)];
+/// Rows, outputs and inputs of the products of [`checked_mixed`]: no whole tiles, and inputs that are dealt to parts of unequal size, forward and
+/// back.
+const MIXED_SIZES: [(usize, usize, usize); 3] = [(150, 200, 288), (140, 96, 576), (140, 576, 96)];
 /// Rounding both operands to f16 moves a sum of random signs by less than this share of the sum of the magnitudes.
 const MIXED_TOLERANCE: f64 = 1e-3;
 

@@ -20,6 +20,19 @@ fn wrong_arguments_are_wrong_usage() {
 }
 
 #[test]
+fn a_precision_that_is_unknown_or_that_the_adapter_lacks_is_refused() {
+    let output = weblora(&["bench", "--precision", "half"]);
+    assert_eq!(output.status.code(), Some(2));
+    assert!(text(&output.stderr).contains("exact or mixed"), "{}", text(&output.stderr));
+    let Some(gpu) = gpu().filter(|gpu| gpu.facts().is_cpu) else { return };
+    let model = asset("demo.gguf");
+    fails(
+        &["generate", "--model", &model, "--prompt", "a", "--precision", "mixed"],
+        &["mixed precision on", &gpu.facts().name, "--precision"],
+    );
+}
+
+#[test]
 fn a_model_is_shown() {
     let words = succeeds(&["inspect", &golden("tiny_llama/model.gguf")]);
     for expected in ["llama", "2 blocks, width 32, feed-forward 96, 4 heads of 16 on 2 key/value heads", "q4_1", "general.architecture"] {

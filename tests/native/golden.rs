@@ -5,6 +5,7 @@ use serde_json::{Value, json};
 use weblora::adapters::{AdapterConfig, initial_buffer};
 use weblora::formats::ModelFile;
 use weblora::formats::{ByteSource, Bytes};
+use weblora::gpu::precision::Precision;
 use weblora::gpu::{Gpu, Tuner};
 use weblora::kernels::lowrank::JobRow;
 use weblora::model::inputs::HostBatch;
@@ -20,6 +21,8 @@ const TENSORS: &[u8] = include_bytes!("../golden/tiny_llama/golden.safetensors")
 
 /// The curves agree to this: f32 sums in another order, amplified by ten optimizer steps.
 const CURVE: f64 = 2e-4;
+/// The same with operands of products rounded to 11 bits.
+const MIXED: f64 = 2e-3;
 
 fn golden() -> Value {
     serde_json::from_str(GOLDEN).unwrap()
@@ -163,6 +166,30 @@ fn a_device_without_subgroups_computes_the_same() {
     let curves = [with, &without].map(|gpu| curve(gpu, &from_gguf(), &golden, "lora", Recompute::Off));
     assert_relative("loss", &curves[1].0, &curves[0].0, CURVE);
     assert_relative("gradient norm", &curves[1].1, &curves[0].1, 10.0 * CURVE);
+}
+
+/// Operands in f16, on adapters that have matrix units; others say so.
+#[test]
+fn mixed_precision_follows_pytorch() {
+    let options = weblora::gpu::GpuOptions { precision: Precision::Mixed, ..Default::default() };
+    let (Some(exact), mixed) = (gpu(), pollster::block_on(Gpu::open(&options))) else { return };
+    let mixed = match mixed {
+        Ok(mixed) => mixed,
+        Err(error) => {
+            let said = error.to_string();
+            assert!(said.contains("mixed precision on") && said.contains(&exact.facts().name), "{said}");
+            return;
+        }
+    };
+    pollster::block_on(weblora::bench::checked_mixed(&mixed)).unwrap();
+    let golden = golden();
+    for name in golden["curves"].as_object().unwrap().keys() {
+        let (losses, norms) = curve(&mixed, &from_gguf(), &golden, name, Recompute::Off);
+        let case = &golden["curves"][name]["f64"];
+        assert_relative(&format!("{name} loss in mixed precision"), &losses, &numbers(&case["loss"]), MIXED);
+        assert_relative(&format!("{name} gradient norm in mixed precision"), &norms, &numbers(&case["grad_norm"]), 10.0 * MIXED);
+        assert_eq!((losses, norms), curve(&mixed, &from_gguf(), &golden, name, Recompute::Blocks), "{name}: recompute");
+    }
 }
 
 #[test]

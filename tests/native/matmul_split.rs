@@ -59,11 +59,11 @@ fn deep_products_are_summed_in_parts() {
     let mut cases = Vec::new();
     for accumulate in [false, true] {
         // Few inputs for so many parts; a last part that is shorter, and one whose last inputs are no whole stage.
-        for (format, n, k) in [(&quant::Q4_0, 72, 1536), (&quant::F32, 68, 1180)] {
+        for (format, n, k) in [(&quant::Q4_0, 72, 1536), (&quant::F32, 68, 1180), (&quant::Q4_0, 64, 576)] {
             cases.push(Case { format, direction: Direction::Forward, sizes: (70, n, k), split: usize::MAX, accumulate });
         }
         cases.push(Case { format: &quant::Q8_0, direction: Direction::Forward, sizes: (40, 72, 1024), split: 24, accumulate });
-        for (format, n, k) in [(&quant::Q4_0, 1536, 96), (&quant::F32, 1180, 68)] {
+        for (format, n, k) in [(&quant::Q4_0, 1536, 96), (&quant::F32, 1180, 68), (&quant::Q4_0, 576, 64)] {
             cases.push(Case { format, direction: Direction::Backward, sizes: (70, n, k), split: usize::MAX, accumulate });
         }
         cases.push(Case { format: &quant::Q4_1, direction: Direction::Backward, sizes: (40, 1600, 64), split: 1024, accumulate });

@@ -19,6 +19,8 @@ const LEAST_INPUTS: usize = 256;
 /// Inputs of a part of a product that is so deep that a workgroup would take long, where there are few tiles and where there are enough.
 const MANY_INPUTS: [usize; 2] = [4096, 8192];
 const MOST_PARTS: usize = 16;
+/// Inputs of a part are a multiple of what any form stages at a time: a part must not reach into the next one.
+const SPAN_STEP: usize = 64;
 /// Inputs that only the head's backward product has.
 const VOCABULARY: usize = 32_000;
 
@@ -53,7 +55,7 @@ pub(super) fn record(
     of_all: &str,
 ) {
     let (inputs, outputs) = direction.sizes(w, part);
-    let span = inputs.div_ceil(count).next_multiple_of(LEAST_INPUTS / 8);
+    let span = inputs.div_ceil(count).next_multiple_of(SPAN_STEP);
     let count = inputs.div_ceil(span);
     let parts = rec.transient(&format!("{label}.parts"), count * rows.len() * outputs);
     let mut what = part_of_product(label, direction, (x, y), t, rows.clone(), w, part, span);
