@@ -1,10 +1,16 @@
 //! Products with frozen matrices of every block format, in both directions, against the CPU twins.
 
-use wasm_bindgen_test::wasm_bindgen_test;
+use js_sys::{Array, Function, Promise};
+use wasm_bindgen::{JsCast, JsValue};
+use wasm_bindgen_futures::JsFuture;
+use wasm_bindgen_test::{console_log, wasm_bindgen_test};
 use weblora::gpu::executable::Arenas;
-use weblora::gpu::{Class, Executable, Gpu, GpuOptions, Plan, Recorder, Store, Tuner};
+use weblora::gpu::kernel::COOPERATIVE;
+use weblora::gpu::shader::compose;
+use weblora::gpu::{Class, Executable, Gpu, GpuOptions, KernelSpec, Plan, Recorder, Store, Tuner, Variant};
 use weblora::kernels::matmul::{self, matmul_backward_twin, matmul_twin};
 use weblora::kernels::matrix::{Matrix, Part};
+use weblora::kernels::samples;
 use weblora::quant::{FORMATS, FloatKind, QuantFormat};
 
 /// Rows, outputs, inputs: no multiple of a tile, one block of the widest formats.
@@ -93,4 +99,41 @@ async fn products_of_every_format_match_their_twins() {
         // The comparison can fail.
         assert!(differ(&forward.0[1..], &forward.1) && differ(&[f32::NAN], &[0.0]), "{}: a shifted result passes", format.name);
     }
+}
+
+/// Hands shaders to the browser's compiler, without a pipeline: what it has to say about each, or nothing where it takes it or where the
+/// adapter lacks the subgroup operations that it needs.
+const REFUSALS: &str = r#"
+    const adapter = await navigator.gpu.requestAdapter();
+    const requiredFeatures = ["subgroups"].filter((feature) => adapter.features.has(feature));
+    const device = await adapter.requestDevice({ requiredFeatures });
+    const answers = [];
+    for (const code of shaders) {
+        if (code.startsWith("enable subgroups") && requiredFeatures.length === 0) {
+            continue;
+        }
+        const { messages } = await device.createShaderModule({ code }).getCompilationInfo();
+        const errors = messages.filter((message) => message.type === "error");
+        answers.push(errors.map((error) => `${error.message}\n${code.split("\n")[error.lineNum - 1]}`).join("\n"));
+    }
+    device.destroy();
+    return answers;
+"#;
+
+/// Every adapter here is offered only a part of the variants. Browsers are stricter than naga: barriers must be in uniform control flow, and more
+/// words are reserved. Cooperative matrices are none of theirs.
+#[wasm_bindgen_test]
+async fn the_browser_takes_every_variant() {
+    let mut variants = samples::variants();
+    variants.retain(|(_, variant)| !variant.flags.contains(&COOPERATIVE));
+    let text = |(spec, variant): &(&'static KernelSpec, Variant)| compose(spec, variant, true).expect("a shader");
+    let shaders: Array = variants.iter().map(text).chain(["fn main() { oops }".to_owned()]).map(JsValue::from).collect();
+    let begun = js_sys::Date::now();
+    let refusals = Function::new_with_args("shaders", &format!("return (async () => {{{REFUSALS}}})();"));
+    let answers = refusals.call1(&JsValue::NULL, &shaders).expect("a promise").unchecked_into::<Promise>();
+    let answers = Array::from(&JsFuture::from(answers).await.expect("answers"));
+    console_log!("{} of {} shaders in {:.1} s", answers.length(), shaders.length(), (js_sys::Date::now() - begun) / 1e3);
+    let refused: Vec<String> = answers.iter().filter_map(|answer| answer.as_string().filter(|answer| !answer.is_empty())).collect();
+    // The last one is a mistake.
+    assert!(refused.len() == 1 && refused[0].contains("oops"), "{}", refused.join("\n"));
 }
