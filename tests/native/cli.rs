@@ -27,7 +27,7 @@ fn a_precision_that_is_unknown_or_that_the_adapter_lacks_is_refused() {
     let Some(gpu) = gpu().filter(|gpu| gpu.facts().is_cpu) else { return };
     let model = asset("demo.gguf");
     fails(
-        &["generate", "--model", &model, "--prompt", "a", "--precision", "mixed"],
+        &["generate", "--model", &model, "--prompt", "a", "--max-tokens", "4", "--precision", "mixed"],
         &["mixed precision on", &gpu.facts().name, "--precision"],
     );
 }
