@@ -127,8 +127,8 @@ impl Gpu {
         let mixed = options.precision == Precision::Mixed;
         if mixed {
             if let Some(obstacle) = precision::obstacle(&adapter) {
-                let what = format!("mixed precision on {}: {obstacle}", info.name);
-                return Err(Error::Unsupported { what, hint: "leave out --precision mixed".into() });
+                let what = format!("mixed precision on {}", info.name);
+                return Err(Error::Unsupported { what, hint: format!("{obstacle}: leave out --precision mixed") });
             }
             features |= precision::FEATURES;
         }
