@@ -11,7 +11,14 @@ async function open(page: Page, flags = ""): Promise<ReturnType<typeof watchPage
 }
 
 const load = (page: Page) => page.getByRole("button", { name: "Load the built-in model" }).click();
-const panel = (page: Page) => page.getByText("Several at once");
+/** Opens the panel. The plan that arrives after a model may move it from under a click. */
+async function openPanel(page: Page): Promise<void> {
+  const panel = page.locator("details.jobs");
+  await expect(async () => {
+    if ((await panel.getAttribute("open")) === null) await panel.getByText("Several at once").click({ timeout: 5000 });
+    await expect(panel).toHaveAttribute("open", "", { timeout: 1000 });
+  }).toPass();
+}
 const rows = (page: Page) => page.getByRole("region", { name: "Runs", exact: true }).locator("tbody tr");
 const over = (page: Page, text: string | RegExp) => expect(runState(page)).toContainText(text);
 
@@ -19,7 +26,7 @@ test("a sweep in five clicks: curves over each other, early ends, the best marke
   const seen = await open(page);
   await load(page);
   // 1 the panel, 2 a rate, 3 a rank, 4 the rule, 5 start.
-  await panel(page).click();
+  await openPanel(page);
   await page.getByRole("group", { name: "Learning rates" }).getByLabel("8e-3").check();
   await page.getByRole("group", { name: "Ranks" }).getByLabel("2", { exact: true }).check();
   await page.getByLabel("End early").selectOption("median");
@@ -44,7 +51,7 @@ test("a sweep in five clicks: curves over each other, early ends, the best marke
 test("jobs are added, paused and stopped while others train", async ({ page }, info) => {
   await open(page, "slow");
   await load(page);
-  await panel(page).click();
+  await openPanel(page);
   await page.getByRole("button", { name: "Start the settings as a job" }).click();
   await expect(rows(page)).toHaveCount(1);
   await expect(rows(page).first()).toContainText("step");
@@ -67,7 +74,7 @@ test("jobs are added, paused and stopped while others train", async ({ page }, i
 test("a job's failure is its own", async ({ page }) => {
   await open(page, "nan");
   await load(page);
-  await panel(page).click();
+  await openPanel(page);
   await page.getByRole("button", { name: "Start 9 jobs" }).click();
   await expect(rows(page).first()).toContainText("failed at step 20");
   await expect(rows(page).filter({ hasText: "done" })).toHaveCount(8);
@@ -78,7 +85,7 @@ test("a job's failure is its own", async ({ page }) => {
 test("a reload goes on with all jobs", async ({ page }, info) => {
   await open(page, "slow");
   await load(page);
-  await panel(page).click();
+  await openPanel(page);
   await page.getByRole("button", { name: "Start 9 jobs" }).click();
   await expect(rows(page).first()).toContainText(/step 1[1-9]/);
   await page.getByRole("button", { name: /^Stop job/ }).nth(8).click();
@@ -97,7 +104,7 @@ test("jobs fit on a phone", async ({ page }, info) => {
   await page.setViewportSize({ width: 360, height: 740 });
   await open(page);
   await load(page);
-  await panel(page).click();
+  await openPanel(page);
   await page.getByRole("button", { name: "Start 9 jobs" }).click();
   await over(page, "9 of 9 jobs over");
   await expectNoOverflow(page);
