@@ -1,10 +1,11 @@
 //! The small kernels on the GPU against their CPU twins, and the twins' backward passes against finite differences in f64.
 
-use crate::common::{Bench, assert_close, gpu, gradcheck, noise, spread};
+use crate::common::{Bench, assert_close, close, gpu, gradcheck, noise, spread};
 use weblora::gpu::Tuner;
 use weblora::kernels::matmul::Rows;
 use weblora::kernels::optimizer::{Block, Group, Hyper, State};
 use weblora::kernels::rope::{Heads, Turn};
+use weblora::kernels::sum_parts::{Place, sum_parts, sum_parts_twin};
 use weblora::kernels::{cross_entropy, elementwise, norm, optimizer, rope, rows};
 
 const SIZES: [(usize, usize); 6] = [(1, 1), (3, 63), (7, 64), (2, 65), (5, 576), (130, 37)];
@@ -250,4 +251,29 @@ fn adamw_matches_its_twin_with_clipping_and_groups() {
     let got = run(&broken);
     assert!(!got[1][2].is_finite(), "the norm shows the NaN");
     assert_eq!(got[0], x, "a step with a NaN changes nothing");
+}
+
+/// Parts of a block of rows and columns, into rows that are wider than it.
+#[test]
+fn parts_are_summed_in_order() {
+    let Some(gpu) = gpu() else { return };
+    let (count, rows, width, row, column, stride) = (5, 7, 12, 2, 8, 24);
+    let parts = noise(1, count * rows * width);
+    for accumulate in [false, true] {
+        let before = noise(2, (row + rows) * stride);
+        let mut bench = Bench::new();
+        let (from, y) = (bench.put("parts", &parts), bench.put("y", &before));
+        let got = bench.run(gpu, &Tuner::none(), &[y], |rec| {
+            let to = Place { y: Rows { tensor: y, stride }, row, column };
+            sum_parts(rec, "sum", from, (rows, width), to, accumulate);
+        });
+        let mut want = before.clone();
+        let own = |t: usize| (row + t) * stride + column..(row + t) * stride + column + width;
+        let mut block: Vec<f32> = (0..rows).flat_map(|t| before[own(t)].to_vec()).collect();
+        sum_parts_twin(&parts, &mut block, accumulate);
+        (0..rows).for_each(|t| want[own(t)].copy_from_slice(&block[t * width..(t + 1) * width]));
+        assert_close("sum of parts", &got[0], &want, 1e-6, 1e-6);
+        // Parts in another place are noticed.
+        assert!(close(&got[0], &before, 1e-3, 1e-3).is_err());
+    }
 }
