@@ -59,6 +59,8 @@ pub struct SideFiles {
     pub config_json: Option<String>,
     /// `tokenizer.json`.
     pub tokenizer_json: Option<String>,
+    /// What errors call `tokenizer_json`, where it is another file than that beside the weights.
+    pub tokenizer_file: Option<String>,
     /// `tokenizer_config.json`.
     pub tokenizer_config_json: Option<String>,
     /// `chat_template.jinja`, where newer models keep it.
@@ -223,10 +225,10 @@ impl ModelFile {
         &self.side
     }
 
-    /// Takes the tokenizer from these texts of `tokenizer.json` and `tokenizer_config.json` instead of the model's own. A chat template or
-    /// end tokens that they do not name stay the model's.
-    pub fn set_tokenizer(&mut self, tokenizer_json: String, tokenizer_config_json: Option<String>) {
-        self.side.tokenizer_json = Some(tokenizer_json);
+    /// Takes the tokenizer from these texts of `tokenizer.json`, which errors call `file`, and `tokenizer_config.json` instead of the
+    /// model's own. A chat template or end tokens that they do not name stay the model's.
+    pub fn set_tokenizer(&mut self, file: String, tokenizer_json: String, tokenizer_config_json: Option<String>) {
+        (self.side.tokenizer_file, self.side.tokenizer_json) = (Some(file), Some(tokenizer_json));
         self.side.tokenizer_config_json = tokenizer_config_json;
     }
 

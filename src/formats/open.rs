@@ -54,7 +54,7 @@ impl ModelFile {
         let Some(json) = read_optional(&path)? else {
             return Err(Error::format(path.display().to_string(), "there is no such file", "give the path of a tokenizer.json"));
         };
-        self.set_tokenizer(json, read_optional(&path.with_file_name("tokenizer_config.json"))?);
+        self.set_tokenizer(path.display().to_string(), json, read_optional(&path.with_file_name("tokenizer_config.json"))?);
         self.set_chat_template(read_optional(&path.with_file_name("chat_template.jinja"))?);
         Ok(())
     }
@@ -131,6 +131,7 @@ async fn open_shards(path: &Path) -> Result<ModelFile> {
     let side = SideFiles {
         config_json: read_optional(&path.with_file_name("config.json"))?,
         tokenizer_json: read_optional(&path.with_file_name("tokenizer.json"))?,
+        tokenizer_file: None,
         tokenizer_config_json: read_optional(&path.with_file_name("tokenizer_config.json"))?,
         chat_template: read_optional(&path.with_file_name("chat_template.jinja"))?,
         generation_config_json: read_optional(&path.with_file_name("generation_config.json"))?,

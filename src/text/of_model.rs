@@ -4,7 +4,7 @@ use serde::Deserialize;
 
 use super::gguf_vocab::GgufTokenizer;
 use super::tokenizer::Tokenizer;
-use crate::formats::{Metadata, ModelFile};
+use crate::formats::{Metadata, ModelFile, SideFiles};
 use crate::{Error, Result};
 
 impl GgufTokenizer {
@@ -56,6 +56,11 @@ enum StopIds {
     Many(Vec<u32>),
 }
 
+/// What errors call the `tokenizer.json` that is read.
+fn file_name(side: &SideFiles) -> &str {
+    side.tokenizer_file.as_deref().unwrap_or("tokenizer.json")
+}
+
 impl Tokenizer {
     /// The tokenizer of a model: one that was set, or from the metadata of a GGUF file, or from the files beside safetensors weights.
     ///
@@ -73,7 +78,7 @@ impl Tokenizer {
             return Err(Error::format(model.name(), "there is no tokenizer.json beside the weights", "download it from the same place"));
         };
         let config = side.tokenizer_config_json.as_ref().map(String::as_bytes);
-        let mut tokenizer = Self::from_json("tokenizer.json", json.as_bytes(), config)?;
+        let mut tokenizer = Self::from_json(file_name(side), json.as_bytes(), config)?;
         if let Some(template) = &side.chat_template {
             tokenizer = tokenizer.with_chat_template(template.as_str());
         }
@@ -94,11 +99,11 @@ impl Tokenizer {
     fn beside_gguf(model: &ModelFile, json: &str) -> Result<Self> {
         let side = model.side_files();
         let config = side.tokenizer_config_json.as_ref().map(String::as_bytes);
-        let mut tokenizer = Self::from_json("tokenizer.json", json.as_bytes(), config)?;
+        let mut tokenizer = Self::from_json(file_name(side), json.as_bytes(), config)?;
         if tokenizer.vocab_size() > model.config.vocab_size {
             let problem =
                 format!("it has token ids up to {}, the model has {} tokens", tokenizer.vocab_size() - 1, model.config.vocab_size);
-            return Err(Error::format("tokenizer.json", problem, super::tokenizer_check::HINT));
+            return Err(Error::format(file_name(side), problem, super::tokenizer_check::HINT));
         }
         let meta = model.metadata();
         let id = |name: &str| -> Result<Option<u32>> {

@@ -79,6 +79,8 @@ pub struct Run {
     pub total: u64,
     /// Steps done.
     pub done: u64,
+    /// The last step whose loss spoke for the parameters that it was computed with; 0 until then.
+    pub sound: u64,
     /// Best held-out loss so far.
     pub progress: Progress,
     /// Whether there is anything to evaluate on.
@@ -104,7 +106,7 @@ pub struct After {
 impl Run {
     /// A run of `total` steps of which `done` are done.
     pub fn new(config: TrainConfig, total: u64, done: u64, progress: Progress, held_out: bool) -> Self {
-        Self { config, total, done, progress, held_out, ended: false, last: None, collapse: CollapseWatch::default() }
+        Self { config, total, done, sound: 0, progress, held_out, ended: false, last: None, collapse: CollapseWatch::default() }
     }
 
     /// The same with the loss of its last step.
@@ -155,6 +157,9 @@ impl Run {
         }
         let diverged = self.progress.diverges();
         let sound = self.progress.stepped(report_loss);
+        if sound {
+            self.sound = self.done;
+        }
         let diverges = self.progress.diverges();
         if diverges && !diverged {
             tell(self.diverging_event())?;

@@ -128,6 +128,10 @@ impl Keeper for Brought {
         self.kept.push(KeptAdapter { job: out.to_owned(), kind: "end", files: files.to_vec() });
         Ok(())
     }
+    /// Jobs are saved by the page (`saveJob`), which knows what it has.
+    fn leave(&mut self, _: &TrainConfig, file: &str) -> Result<String> {
+        Ok(format!("{file} is kept"))
+    }
 }
 
 /// `JobStatus` of the package.

@@ -110,7 +110,7 @@ impl State {
             }
         };
         if let Some(json) = tokenizer {
-            file.set_tokenizer(json, None);
+            file.set_tokenizer("tokenizer.json".into(), json, None);
         }
         let tokenizer = Tokenizer::of_model(&file)?;
         let id = file.identity().await?;

@@ -123,6 +123,9 @@ impl Keeper for Kept {
         self.adapters.push((job.to_owned(), weights.1.clone()));
         Ok(())
     }
+    fn leave(&mut self, _: &TrainConfig, file: &str) -> Result<String> {
+        Ok(format!("{file} is left"))
+    }
 }
 
 pub fn open(gpu: &Gpu, entries: Vec<Entry>, options: Options) -> Fleet {

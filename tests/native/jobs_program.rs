@@ -59,6 +59,32 @@ fn a_sweep_and_a_chain_train_together_and_leave_adapters_and_results() {
     fails(&["jobs", "status", "--run", folder.path().to_str().unwrap()], &["status.json"]);
 }
 
+/// A job whose loss becomes NaN fails alone and leaves the last checkpoint from before that, from which it goes on by itself.
+#[test]
+fn a_job_that_diverged_goes_on_by_itself_at_a_smaller_rate() {
+    if crate::common::gpu().is_none() {
+        return;
+    }
+    let folder = tempfile::tempdir().unwrap();
+    let jobs = "[[job]]\nname = 'wild'\nlr = 1e30\nsave-every = 1\n[[job]]\nname = 'tame'\nsave-every = 1\n";
+    let output = weblora(&["jobs", &jobs_file(folder.path(), jobs), "--no-tune", "--json"]);
+    assert!(output.status.success(), "{}", text(&output.stderr));
+    let events: Vec<Value> = text(&output.stdout).lines().map(|line| serde_json::from_str(line).expect("an event a line")).collect();
+    let reason = events.iter().find(|e| e["event"] == "job_failed" && e["job"] == "wild").expect("it fails")["reason"].to_string();
+    assert!(reason.contains("the checkpoint of step 0 in ") && reason.contains("--resume --out") && reason.contains("--lr 1e-3"), "{reason}");
+    let wild = folder.path().join("runs/wild");
+    let names = |of: &Path| {
+        let mut all: Vec<_> = std::fs::read_dir(of).unwrap().map(|e| e.unwrap().file_name().into_string().unwrap()).collect();
+        all.sort();
+        all
+    };
+    assert_eq!(names(&wild), ["checkpoint.safetensors"]);
+    assert!(folder.path().join("runs/tame/adapter_config.json").is_file());
+    assert_eq!(names(&folder.path().join("runs/.state")), ["manifest.json"], "nothing is needed any more");
+    succeeds(&["train", "--resume", "--out", wild.to_str().unwrap(), "--lr", "1e-3", "--no-tune"]);
+    assert!(wild.join("adapter_config.json").is_file());
+}
+
 #[test]
 fn a_run_takes_up_what_is_asked_for() {
     if crate::common::gpu().is_none() {

@@ -125,17 +125,17 @@ fn a_tokenizer_json_beside_a_gguf_file_takes_the_place_of_its_own() {
     let mut model = gguf.open().expect("a model");
     assert!(Tokenizer::of_model(&model).is_err(), "its own is of an unknown kind");
     let json = with("/version", json!("1.0"));
-    model.set_tokenizer(json.to_string(), None);
+    model.set_tokenizer("other.json".into(), json.to_string(), None);
     let tokenizer = Tokenizer::of_model(&model).expect("the other tokenizer");
     assert_eq!(tokenizer.encode("ab", false).expect("encodes"), [2]);
     assert_eq!(tokenizer.chat_template(), Some("from the file"));
-    model.set_tokenizer(json.to_string(), Some(r#"{"bos_token": "<s>", "chat_template": "from beside"}"#.into()));
+    model.set_tokenizer("other.json".into(), json.to_string(), Some(r#"{"bos_token": "<s>", "chat_template": "from beside"}"#.into()));
     let tokenizer = Tokenizer::of_model(&model).expect("the other tokenizer");
     assert_eq!((tokenizer.chat_template(), tokenizer.bos()), (Some("from beside"), Some(5)));
     // Ids that the model has no rows for.
     let large = with("/added_tokens/0/content", json!("<new>"));
     let mut large = large;
     large["model"]["vocab"]["far"] = json!(model.config.vocab_size);
-    model.set_tokenizer(large.to_string(), None);
-    assert!(Tokenizer::of_model(&model).is_err_and(|e| e.to_string().contains("token ids up to")));
+    model.set_tokenizer("other.json".into(), large.to_string(), None);
+    assert!(Tokenizer::of_model(&model).is_err_and(|e| e.to_string().contains("other.json: it has token ids up to")));
 }

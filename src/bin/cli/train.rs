@@ -40,7 +40,7 @@ pub async fn drive(run: &mut Run, engine: &mut (impl Engine + Keeper), out: &Out
         let after = match advanced.await {
             Err(error @ Error::NotFinite { .. }) => {
                 out.fall_back()?;
-                output.event(&warning(run, &after_nan(run, out)));
+                output.event(&warning(run, &last_sound(&run.config, out)));
                 return Err(error);
             }
             other => other?,
@@ -70,7 +70,7 @@ pub async fn drive(run: &mut Run, engine: &mut (impl Engine + Keeper), out: &Out
         let message = format!(
             "the run ended with a risen loss; {} is from before: rename it to {CHECKPOINT_FILE} to {}",
             earlier.display(),
-            resume_words(run, &present)
+            resume_words(&run.config, &present)
         );
         output.event(&warning(run, &message));
     } else if earlier {
@@ -88,19 +88,19 @@ fn warning(run: &Run, message: &str) -> Event {
 const USUAL_LR: f64 = 1e-3;
 
 /// How to go on with half of the rate, or a usual one.
-fn resume_words(run: &Run, checkpoint: &Path) -> String {
+fn resume_words(config: &TrainConfig, checkpoint: &Path) -> String {
     let folder = checkpoint.parent().unwrap_or(checkpoint).display();
-    format!("go on with `weblora train --resume --out {folder} --lr {:e}`", (run.config.lr / 2.0).min(USUAL_LR))
+    format!("go on with `weblora train --resume --out {folder} --lr {:e}`", (config.lr / 2.0).min(USUAL_LR))
 }
 
-/// What is left of a run that ended in NaN.
-fn after_nan(run: &Run, out: &OutFolder) -> String {
+/// What is left of a run that diverged, in its folder.
+pub fn last_sound(config: &TrainConfig, out: &OutFolder) -> String {
     let path = out.checkpoint();
     let Ok(bytes) = read(&path) else {
         return "nothing was saved before that: start anew with a smaller --lr, or save more often with --save-every".into();
     };
     let step = Checkpoint::read(&path.display().to_string(), &bytes).map(|saved| format!(" of step {}", saved.state.step));
-    format!("the checkpoint{} in {} is the last sound one: {}", step.unwrap_or_default(), out.path().display(), resume_words(run, &path))
+    format!("the checkpoint{} in {} is the last sound one: {}", step.unwrap_or_default(), out.path().display(), resume_words(config, &path))
 }
 
 /// Writes the settings with every default filled in, so that the run can be started again with `--config`.

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use super::plan::pool_bytes;
+use super::save::MemberState;
 use crate::Result;
 use crate::adapters::{Capacity, norms};
 use crate::gpu::{Gpu, clock};
@@ -51,6 +52,30 @@ pub(super) struct OnDisk {
     pub step: u64,
     /// The job is as that file has it.
     pub is_present: bool,
+    /// The file before that one, until a loss has spoken for the newer.
+    pub earlier: Option<String>,
+}
+
+impl OnDisk {
+    /// A newer file, of `step`. `sound` is the last step whose loss spoke for the parameters that it was computed with.
+    pub fn replace(&mut self, file: String, step: u64, sound: u64) {
+        self.prove(sound);
+        let before = self.file.replace(file);
+        self.earlier = self.earlier.take().or(before);
+        (self.step, self.is_present) = (step, true);
+    }
+
+    /// The file to go on from after a divergence.
+    pub fn sound(&mut self, sound: u64) -> Option<String> {
+        self.prove(sound);
+        self.earlier.as_ref().or(self.file.as_ref()).cloned()
+    }
+
+    fn prove(&mut self, sound: u64) {
+        if sound > self.step {
+            self.earlier = None;
+        }
+    }
 }
 
 impl Member {
@@ -99,9 +124,9 @@ impl Member {
         Ok(())
     }
 
-    /// One that has ended, or cannot go on: only its run is left.
-    pub(super) fn ended(run: Run, need: Capacity) -> Self {
-        let on_disk = OnDisk { is_present: true, ..OnDisk::default() };
+    /// One that has ended, or cannot go on: only its run is left, and the file of its checkpoint if there is one.
+    pub(super) fn ended(run: Run, need: Capacity, file: Option<String>) -> Self {
+        let on_disk = OnDisk { file, is_present: true, ..OnDisk::default() };
         Self {
             job: None,
             run,
@@ -120,8 +145,8 @@ impl Member {
     }
 
     /// One that goes on as it was saved, in host memory.
-    pub(super) fn restored(mut self, run: Run, held: Buffers, file: String, begun: bool) -> Self {
-        self.on_disk = OnDisk { file: Some(file), step: run.done, is_present: true };
+    pub(super) fn restored(mut self, run: Run, held: Buffers, saved: &MemberState, begun: bool) -> Self {
+        self.on_disk = OnDisk { file: saved.file.clone(), step: run.done, is_present: true, earlier: saved.earlier.clone() };
         (self.run, self.held, self.begun, self.needs_norms) = (run, Some(held), begun.then(clock::now), false);
         self
     }

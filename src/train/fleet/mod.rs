@@ -65,6 +65,11 @@ pub trait Keeper {
     /// # Errors
     /// Where it cannot be kept.
     fn finish(&mut self, out: &str, files: &[File]) -> Result<()>;
+    /// What was saved of a job before it diverged or failed: `file` as [`Keeping::job`] got it, for the job of `config`. Says where it is.
+    ///
+    /// # Errors
+    /// Where it cannot be kept.
+    fn leave(&mut self, config: &TrainConfig, file: &str) -> Result<String>;
 }
 
 /// Jobs on a device.
@@ -218,11 +223,22 @@ impl Fleet {
             Action::Pause => self.members[at].leave(&mut self.session, gpu).await,
             Action::Done | Action::Stop => {
                 let kept = self.finish(gpu, keeper, at).await;
+                let member = &mut self.members[at];
+                let earlier = member.on_disk.sound(member.run.sound).filter(|_| member.run.progress.diverges());
+                if let (Ok(()), Some(file)) = (&kept, earlier) {
+                    let left = keeper.leave(&member.run.config, &file).unwrap_or_else(|error| error.to_string());
+                    let message = format!("it ended with a risen loss: {left}");
+                    keeper.tell(Event::Warning { job: Some(name.clone()), message })?;
+                }
                 self.members[at].end(&mut self.session, gpu, false).await?;
                 kept.or_else(|error| job_error(keeper, &name, error))
             }
             Action::Fail => {
-                self.members[at].end(&mut self.session, gpu, true).await?;
+                let member = &mut self.members[at];
+                let left = member.on_disk.sound(member.run.sound);
+                member.end(&mut self.session, gpu, true).await?;
+                let left = left.map(|file| keeper.leave(&member.run.config, &file).unwrap_or_else(|error| error.to_string()));
+                let reason = std::iter::once(reason).chain(left).collect::<Vec<_>>().join("; ");
                 keeper.tell(Event::JobFailed { job: name, reason })
             }
             Action::Evaluate => {

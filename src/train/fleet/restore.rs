@@ -64,6 +64,7 @@ impl FleetPlan {
             let need = config.need(&config.adapter.layout(&base.model)?)?;
             quantize.clone_from(&config.quantize);
             let run = Run::new(config, saved.total, saved.done, saved.progress, scheduled.spec.evaluates).with_last(saved.last);
+            let file = saved.file.clone();
             let restored = match found {
                 None => None,
                 Some(found) => match found.and_then(|found| restore(&run, &saved, scheduled, found, &base)) {
@@ -74,7 +75,7 @@ impl FleetPlan {
                     }
                 },
             };
-            let mut member = restored.unwrap_or_else(|| Member::ended(run, need));
+            let mut member = restored.unwrap_or_else(|| Member::ended(run, need, file));
             member.id = Some(scheduled.id);
             members.push(member);
         }
@@ -103,8 +104,7 @@ fn restore(run: &Run, saved: &MemberState, scheduled: &Scheduled, found: Found, 
     }
     // What JSON made of the checkpoint's own progress may differ in the last bit where numbers are read loosely.
     job.progress = run.progress;
-    let name = saved.file.clone().unwrap_or_default();
-    Ok(member.restored(run.clone(), held, name, scheduled.started))
+    Ok(member.restored(run.clone(), held, saved, scheduled.started))
 }
 
 impl Fleet {

@@ -64,6 +64,9 @@ pub struct MemberState {
     pub progress: Progress,
     /// Its checkpoint's file; `None` once it has ended.
     pub file: Option<String>,
+    /// The checkpoint before that one, until a loss has spoken for the newer.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub earlier: Option<String>,
 }
 
 impl MemberState {
@@ -76,7 +79,13 @@ impl MemberState {
             last: run.last_loss(),
             progress: run.progress,
             file: member.on_disk.file.clone(),
+            earlier: member.on_disk.earlier.clone(),
         }
+    }
+
+    /// Files that are needed.
+    pub fn files(&self) -> impl Iterator<Item = &String> {
+        self.file.iter().chain(&self.earlier)
     }
 }
 
@@ -108,7 +117,7 @@ impl FleetState {
             if name != Some(job.spec.name.as_str()) || member.done > member.total {
                 return Err(refused(format!("job {} is not as its scheduler has it", job.spec.name)));
             }
-            if member.file.as_ref().is_some_and(|file| file.contains(['/', '\\']) || file.starts_with('.')) {
+            if member.files().any(|file| file.contains(['/', '\\']) || file.starts_with('.')) {
                 return Err(refused(format!("job {} has its state elsewhere", job.spec.name)));
             }
         }
@@ -159,8 +168,7 @@ impl Fleet {
             let Some(job) = member.job() else { continue };
             let file = format!("{}-{generation}.safetensors", job.config.name);
             keeping.job(&file, &job.checkpoint(&buffers, session.kernels())?)?;
-            member.on_disk.file = Some(file);
-            (member.on_disk.step, member.on_disk.is_present) = (member.run.done, true);
+            member.on_disk.replace(file, member.run.done, member.run.sound);
         }
         keeping.manifest(&FleetState {
             version: VERSION,

@@ -111,7 +111,7 @@ impl RunFolder {
         let listed = fs::read_dir(&folder).map_err(|e| io_error("read", &folder, e))?;
         for entry in listed.flatten() {
             let name = entry.file_name().to_string_lossy().into_owned();
-            if name != MANIFEST && !state.members.iter().any(|member| member.file.as_ref() == Some(&name)) {
+            if name != MANIFEST && !state.members.iter().any(|member| member.files().any(|file| *file == name)) {
                 fs::remove_file(entry.path()).map_err(|e| io_error("remove", &entry.path(), e))?;
             }
         }

@@ -28,7 +28,7 @@ use super::files::{self, AdapterFiles, Existing, OutFolder};
 use super::output::Output;
 use super::settings::{TrainArgs, parse_run_file};
 use super::signals::Stop;
-use super::train::needed;
+use super::train::{last_sound, needed};
 
 /// How often the status file is written, and requests are looked for while nobody trains.
 const TICK: Duration = Duration::from_millis(500);
@@ -179,7 +179,7 @@ fn train(args: &JobsArgs, output: &mut Output) -> Result<()> {
     if let Some(message) = fleet.kernel_warning() {
         output.event(&Event::Warning { job: None, message: message.to_owned() });
     }
-    let mut keeper = Folders { output, existing, open: BTreeMap::new() };
+    let mut keeper = Folders { output, existing, run: &folder, open: BTreeMap::new() };
     drive(&mut fleet, &device.gpu, on, &folder, &mut keeper, &stop)
 }
 
@@ -347,6 +347,8 @@ fn take_up(fleet: &mut Fleet, on: On<'_>, request: Request) -> Result<()> {
 struct Folders<'o> {
     output: &'o mut Output,
     existing: Existing,
+    /// Where checkpoints are while jobs run.
+    run: &'o RunFolder,
     open: BTreeMap<String, OutFolder>,
 }
 
@@ -369,5 +371,13 @@ impl Keeper for Folders<'_> {
     }
     fn finish(&mut self, out: &str, files: &[File]) -> Result<()> {
         self.folder(out)?.write_adapter(files)
+    }
+    /// It becomes the checkpoint of the job's own folder, where it can go on by itself.
+    fn leave(&mut self, config: &TrainConfig, file: &str) -> Result<String> {
+        let (_, bytes) = self.run.job_state(file)?;
+        let out = self.folder(&config.out)?;
+        out.save(&bytes)?;
+        out.drop_earlier()?;
+        Ok(last_sound(config, out))
     }
 }
