@@ -148,6 +148,7 @@ pub struct JobStatus {
     best_step: Option<u64>,
     seconds_left: Option<f64>,
     best: bool,
+    sound_step: u64,
 }
 
 /// Where the jobs stand, in the order of their arrival.
@@ -167,6 +168,7 @@ pub fn status(fleet: &Fleet) -> Vec<JobStatus> {
             best_step: member.run.progress.best.map(|best| best.step),
             seconds_left: job.and_then(|job| scheduler.seconds_left(job.id)),
             best: job.is_some_and(|job| best == Some(job.id)),
+            sound_step: member.run.sound,
         }
     };
     fleet.members().iter().map(one).collect()

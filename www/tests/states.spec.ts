@@ -115,6 +115,9 @@ test("a failed run says why", async ({ page }, info) => {
   await expect(page.getByRole("alert").filter({ hasText: "Loss became NaN at step 21" }).first()).toBeVisible();
   await picture(page, info, "failed");
   await expect(page.getByRole("button", { name: "Start another run" })).toBeEnabled();
+  // From before that, at half of the rate.
+  await page.getByRole("button", { name: "Go on from before, at a smaller rate" }).click();
+  await done(page);
 });
 
 test("a wrong setting is shown at its field and nothing starts", async ({ page }, info) => {

@@ -44,7 +44,7 @@ test("jobs train together, one fails alone, a larger one joins, each adapter is 
   const found = await page.evaluate(async () => {
     const heldOut = { text: '{"prompt":"a","completion":" b"}' };
     const good = { ...job("good", { steps: 6, evalEvery: 2 }), heldOut };
-    const jobs = trainer.jobs([good, job("wild", { lr: 1e30, clip: 0 }), { ...job("broken"), rows: { text: "nothing" } }]);
+    const jobs = trainer.jobs([good, job("wild", { lr: 1e30, clip: 0 }), { ...job("broken"), rows: { text: "nothing" } }], { autosave: "first" });
     const busy = await trainer.train({ steps: 1 }, rows).done.catch((error) => error.code);
     const twice = await jobs.add(job("good")).catch((error) => error.code);
     const events = collect(jobs);
@@ -55,17 +55,19 @@ test("jobs train together, one fails alone, a larger one joins, each adapter is 
     const status = await jobs.done;
     const [gguf] = await jobs.exportAdapter("large", "current", { format: "gguf" });
     const best = (await jobs.exportAdapter("good", "best")).length;
+    const kept = (await trainer.autosaves()).filter(({ key }) => key.startsWith("first/")).map(({ key, step, state }) => `${key} ${step} ${state}`);
     // What the job alone learns, as a run.
     const alone = [];
     const none = await jobs.exportAdapter("broken").catch((error) => error.code);
     for await (const event of trainer.train(good.settings, rows, { heldOut })) if (event.event === "step") alone.push(event.loss);
     const trials = await trainer.sweep({ name: "s", keys: { lr: [1e-3, 2e-3], rank: [2, 4] } });
-    return { busy, twice, nobody, events: await events, status, during, gguf: gguf.name, best, none, alone, trials, tables: await trainer.jobTables() };
+    return { busy, twice, nobody, events: await events, status, during, gguf: gguf.name, best, kept, none, alone, trials, tables: await trainer.jobTables() };
   });
   assert.deepEqual([found.busy, found.twice, found.nobody, found.none], ["busy", "config", "config", "config"]);
   assert.deepEqual(found.status.map(({ job, state }) => `${job} ${state}`), ["good done", "wild failed", "broken failed", "late done", "large done"]);
   assert.deepEqual([losses(found.events, "good").length, losses(found.events, "late").length, losses(found.events, "large").length], [6, 4, 4]);
   assert.ok(found.events.some((e) => e.event === "job_failed" && e.job === "wild" && /lower lr/.test(e.reason)));
+  assert.ok(found.kept.includes("first/wild 0 failed") && found.kept.includes("first/good 6 done"), `of a job that diverged what was before that is kept: ${found.kept}`);
   assert.ok(found.status.find(({ job }) => job === "good").best, "the only job with a held-out loss is the best");
   losses(found.events, "good").forEach((loss, i) => assert.ok(Math.abs(loss - found.alone[i]) <= 1e-5 * loss, `step ${i + 1}: ${loss} fused, ${found.alone[i]} alone`));
   assert.ok(found.during.includes("adapter_model.safetensors") && found.gguf === "adapter.gguf" && found.best >= 3);

@@ -67,6 +67,8 @@ export interface JobStatus {
   secondsLeft: number | null;
   /** No other job has a lower held-out loss. */
   best: boolean;
+  /** The last step whose loss spoke for the parameters that it was computed with. */
+  soundStep: number;
 }
 
 /** What jobs tell: the events of each by its name, and those of the scheduler. */

@@ -17,13 +17,18 @@ const PATIENCE = 3;
 /** Milliseconds between two events that say where all jobs stand. */
 const STATUS_EVERY = 250;
 
-type Saved = { checkpoint: Uint8Array<ArrayBuffer>; curve: string | undefined };
+type State = { checkpoint: Uint8Array<ArrayBuffer>; curve: string | undefined };
+
+/** A state and the steps that were done then. */
+type Saved = State & { step: number };
 
 /** A job and what is kept of it. */
 interface Entry {
   options: JobOptions;
   store?: RunStore;
   saved?: Saved;
+  /** What was saved before `saved`, until a loss has spoken for that. */
+  earlier?: Saved;
   /** Paused by request. */
   paused: boolean;
   /** It is in the engine. */
@@ -155,8 +160,8 @@ export class JobsRun {
   #enter(options: JobOptions): Entry {
     if (this.#entries.has(options.name)) throw new WebloraError("config", `there is a job called ${options.name} already; give the new one another name`);
     const { resume } = options;
-    const saved = resume && { checkpoint: resume.checkpoint as Uint8Array<ArrayBuffer>, curve: resume.curve };
-    const status: JobStatus = { job: options.name, state: "waiting", reason: "it has just been added", step: 0, steps: 0, loss: null, bestEval: null, bestStep: null, secondsLeft: null, best: false };
+    const saved = resume && { checkpoint: resume.checkpoint as Uint8Array<ArrayBuffer>, curve: resume.curve, step: 0 };
+    const status: JobStatus = { job: options.name, state: "waiting", reason: "it has just been added", step: 0, steps: 0, loss: null, bestEval: null, bestStep: null, secondsLeft: null, best: false, soundStep: 0 };
     const entry: Entry = { options, paused: false, held: false, over: false, status, ...(saved ? { saved } : {}) };
     this.#entries.set(options.name, entry);
     return entry;
@@ -172,6 +177,8 @@ export class JobsRun {
     this.#events(events);
     for (const entry of open) {
       await this.#open(entry);
+      // The very first update may destroy an adapter; what it began with is sound.
+      if (!entry.over) entry.saved ??= { ...((await this.#device.engine.saveJob(entry.options.name)) as State), step: 0 };
       if (entry.paused && !entry.over) this.#device.engine.askJob(entry.options.name, "pause");
     }
     this.#savedAt = performance.now();
@@ -237,7 +244,7 @@ export class JobsRun {
     }
     this.#events(events);
     for (const entry of this.#entries.values()) if (entry.held && !entry.over && ["done", "stopped", "failed"].includes(entry.status.state)) await this.#finish(engine, entry);
-    const unsaved = [...this.#entries.values()].some(({ store, saved, over, status }) => store && !saved && !over && status.step > 0);
+    const unsaved = [...this.#entries.values()].some(({ store, saved, over, status }) => store && !saved?.step && !over && status.step > 0);
     if (this.#saveSoon || unsaved || performance.now() - this.#savedAt > SAVE_AT_LEAST || !wentOn) await this.#saveAll();
     this.#tellStatus(!wentOn || events.some(({ event }) => event === "schedule" || event === "job_failed"));
     return { wentOn, over };
@@ -248,18 +255,24 @@ export class JobsRun {
     entry.over = true;
     const { status, options } = entry;
     // What is left of it in the engine is its adapter, and that is kept; the checkpoint is the last that was saved.
-    if (status.step > 0 && status.state !== "failed") entry.saved ??= await this.#lastState(engine, options.name);
+    if (status.step > 0 && status.state !== "failed") entry.saved ??= { ...(await this.#lastState(engine, options.name)), step: status.step };
+    if (status.state === "failed") {
+      prove(entry);
+      const saved = entry.earlier ?? entry.saved;
+      if (saved) entry.saved = saved;
+    }
     if (entry.saved) await this.#write(entry);
     else await this.#try(entry, (store) => store.discard());
     entry.store?.close();
     delete entry.store;
     delete entry.saved;
+    delete entry.earlier;
     if (status.state === "failed") this.#event({ event: "job_failed", job: options.name, reason: status.reason });
   }
 
-  async #lastState(engine: Engine, name: string): Promise<Saved> {
+  async #lastState(engine: Engine, name: string): Promise<State> {
     try {
-      return (await engine.saveJob(name)) as Saved;
+      return (await engine.saveJob(name)) as State;
     } catch {
       return { checkpoint: new Uint8Array(0), curve: undefined };
     }
@@ -273,7 +286,9 @@ export class JobsRun {
 
   async #save(engine: Engine, entry: Entry): Promise<void> {
     const { name } = entry.options;
-    entry.saved = (await engine.saveJob(name)) as Saved;
+    prove(entry);
+    if (entry.saved) entry.earlier ??= entry.saved;
+    entry.saved = { ...((await engine.saveJob(name)) as State), step: entry.status.step };
     await this.#write(entry);
     this.#event({ event: "checkpoint", job: name, step: entry.status.step, path: entry.store?.key ?? "memory" });
   }
@@ -281,9 +296,9 @@ export class JobsRun {
   async #write(entry: Entry): Promise<void> {
     const { saved, status } = entry;
     if (!saved) return;
-    const { step, steps: total, loss, bestEval, state } = status;
+    const { steps: total, loss, bestEval, state } = status;
     const how = state === "done" || state === "stopped" || state === "failed" ? state : "open";
-    const { curve } = saved;
+    const { curve, step } = saved;
     const scores = { ...(loss === null ? {} : { loss }), ...(bestEval === null ? {} : { bestEval }), ...(curve === undefined ? {} : { curve }) };
     await this.#try(entry, (store) => store.save({ step, total, state: how, ...scores }, saved.checkpoint));
   }
@@ -334,4 +349,9 @@ export class JobsRun {
 function engineJob({ options, saved }: Entry) {
   const { resume: _, ...rest } = options;
   return { ...rest, checkpoint: saved?.checkpoint, curve: saved?.curve };
+}
+
+/** What was saved last counts from the first step whose loss speaks for it. */
+function prove(entry: Entry): void {
+  if (entry.status.soundStep > (entry.saved?.step ?? 0)) delete entry.earlier;
 }

@@ -68,7 +68,7 @@ export class FakeJobs implements T.Jobs {
   #enter(options: T.JobOptions): Entry {
     const settings = defaults(options.settings);
     const saved = options.resume ? (JSON.parse(JSON.parse(JSON.parse(new TextDecoder().decode(options.resume.checkpoint.subarray(8))).__metadata__.weblora).state).step as number) : 0;
-    const status: T.JobStatus = { job: options.name, state: "waiting", reason: "it has just been added", step: saved, steps: Number(settings["steps"] ?? 60), loss: null, bestEval: null, bestStep: null, secondsLeft: null, best: false };
+    const status: T.JobStatus = { job: options.name, state: "waiting", reason: "it has just been added", step: saved, steps: Number(settings["steps"] ?? 60), loss: null, bestEval: null, bestStep: null, secondsLeft: null, best: false, soundStep: 0 };
     const entry = { options, settings, status };
     this.#entries.push(entry);
     return entry;

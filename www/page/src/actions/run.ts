@@ -169,9 +169,22 @@ export async function tieKnot(): Promise<void> {
   }
 }
 
-/** Goes on with a run of this visit that was stopped. */
+/** A rate at which adapters usually train, for a run that diverged at a higher one. */
+const USUAL_LR = 1e-3;
+
+/** Whether a run of this visit can go on: it was stopped, or its loss became NaN after something was saved. */
+export function canGoOn(run: Run): boolean {
+  if (run.job || run.step >= run.total) return false;
+  return (run.state === "stopped" && run.step > 0) || (diverged(run) && run.savedStep > 0);
+}
+
+/** Whether a run ended in NaN. */
+export const diverged = (run: Run): boolean => run.state === "failed" && run.problem?.code === "not_finite";
+
+/** Goes on with a run of this visit: one that diverged from before that, at a smaller rate. */
 export async function continueRun(run: Run): Promise<void> {
   if (isTraining()) return;
+  if (diverged(run)) run.settings = { ...run.settings, lr: Math.min(Number(run.config["lr"]) / 2, USUAL_LR) };
   try {
     if (get().base.info?.contentHash !== run.base.hash && !(await loadBase(run.base.source))) return;
     const made = await trainer();

@@ -1,7 +1,7 @@
 /** Section 4: the run. */
 
 import { secondsLeft } from "../actions/events";
-import { continueRun, pause, resume, start, stop, tieKnot } from "../actions/run";
+import { canGoOn, continueRun, diverged, pause, resume, start, stop, tieKnot } from "../actions/run";
 import { fill, h, setDisabled, setText, show } from "../lib/dom";
 import { LABELS } from "../data/words";
 import { withoutKey } from "../lib/problem";
@@ -106,7 +106,8 @@ function controls(): HTMLElement {
     setDisabled(stopButton, run?.state !== "running" && run?.state !== "paused");
     show(knotButton, active && run?.config["method"] === "cola");
     setDisabled(knotButton, run?.state !== "running" && run?.state !== "paused");
-    show(goOn, !active && !jobs && !run?.job && run?.state === "stopped" && run.step > 0 && run.step < run.total);
+    show(goOn, !active && !jobs && run !== null && canGoOn(run));
+    if (run) setText(goOn, diverged(run) ? "Go on from before, at a smaller rate" : "Continue this run");
     // A focused button that goes away hands the focus to the one in its place.
     if (had === startButton && startButton.hidden) pauseButton.focus();
     if ((had === pauseButton || had === stopButton) && pauseButton.hidden) startButton.focus();

@@ -173,7 +173,8 @@ function answerBox(title: string, kind: string): { root: HTMLElement; set(answer
 
 function answerState({ status, pieces, seconds, text, written }: Answer): string {
   const speed = written && seconds > 0 ? `, ${short(written.tokens / seconds)} tokens/s` : "";
-  const cut = written?.stopped === "length" ? "; cut at the most tokens" : "";
+  const ends = { length: "; cut at the most tokens", end: "; ended by the model" };
+  const cut = written ? ends[written.stopped] : "";
   const took = written ? `${plural(written.tokens, "token")} in ${duration(seconds)}${speed}${cut}` : `${plural(pieces, "piece")} in ${duration(seconds)}`;
   switch (status) {
     case "waiting":
