@@ -62,11 +62,11 @@ struct Input {
 #endif
 }
 
-fn input(layer: Layer, job: Job, row: u32, k: u32) -> Input {
+fn input(layer: Layer, segment: Segment, row: u32, k: u32) -> Input {
     let lo = load4(layer, row, k);
     let hi = load4(layer, row, k + 4u);
 #ifdef DROPOUT
-    return Input(lo, hi, lo * job_dropout4(job, row, k), hi * job_dropout4(job, row, k + 4u));
+    return Input(lo, hi, lo * segment_dropout4(segment, row, k), hi * segment_dropout4(segment, row, k + 4u));
 #else
     return Input(lo, hi);
 #endif
@@ -187,10 +187,10 @@ fn main(
         let id = row_job[begin];
         var stop = begin + 1u;
         var site = Site();
-        var job = Job();
+        var segment = Segment();
         if (id < p.jobs) {
             stop = max(stop, min(end, jobs[id * 8u + 1u]));
-            job = load_job(layer, id);
+            segment = load_segment(layer, id);
             site = load_site(layer, id);
         }
         var a = Octet();
@@ -211,9 +211,9 @@ fn main(
             let groups = (stop - first + WG - 1u) / WG;
             for (var k = 0u; k < layer.width; k += 8u) {
 #ifdef GROUPS4
-                let v = Inputs(input(layer, job, row.x, k), input(layer, job, row.y, k), input(layer, job, row.z, k), input(layer, job, row.w, k));
+                let v = Inputs(input(layer, segment, row.x, k), input(layer, segment, row.y, k), input(layer, segment, row.z, k), input(layer, segment, row.w, k));
 #else
-                let v = Inputs(input(layer, job, row.x, k), input(layer, job, row.y, k));
+                let v = Inputs(input(layer, segment, row.x, k), input(layer, segment, row.y, k));
 #endif
                 a = multiply(a, v, factor(layer, site, r, k, lane), train(site, r), groups);
 #ifdef RANKS16

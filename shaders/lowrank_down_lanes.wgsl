@@ -61,12 +61,12 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
     let lane = local % LANES;
     let r = group.y * 8u;
     var site = Site();
-    var job = Job();
+    var segment = Segment();
     if (row < p.rows) {
         let id = row_job[row];
         if (id < p.jobs) {
             site = load_site(layer, id);
-            job = load_job(layer, id);
+            segment = load_segment(layer, id);
         }
     }
     var lo = vec4(0.0);
@@ -75,7 +75,7 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
         for (var k = 4u * lane; k < layer.width; k += 4u * LANES) {
             let v = load4(layer, row, k);
 #ifdef DROPOUT
-            let kept = v * job_dropout4(job, row, k);
+            let kept = v * segment_dropout4(segment, row, k);
 #else
             let kept = v;
 #endif

@@ -24,7 +24,7 @@ fn row4(row: u32, q: u32) -> vec4<f32> {
 }
 
 // Columns k .. k + 4 of row t of z, dropped; zero past the job's last row.
-fn column4(layer: Layer, job: Job, t: u32, last: u32, k: u32) -> vec4<f32> {
+fn column4(layer: Layer, segment: Segment, t: u32, last: u32, k: u32) -> vec4<f32> {
     let row = min(t, last);
 #ifdef VEC4
     var v = z[(wide_row(layer, row) + min(k, layer.width - 4u)) / 4u];
@@ -33,7 +33,7 @@ fn column4(layer: Layer, job: Job, t: u32, last: u32, k: u32) -> vec4<f32> {
     var v = vec4(z[c.x], z[c.y], z[c.z], z[c.w]);
 #endif
 #ifdef DROPOUT
-    v *= job_dropout4(job, row, k);
+    v *= segment_dropout4(segment, row, k);
 #endif
     return select(vec4(0.0), v, t <= last);
 }
@@ -51,11 +51,11 @@ fn add_row(s: Sums, lo: vec4<f32>, hi: vec4<f32>, v: vec4<f32>) -> Sums {
         fma(vec4(hi.x), v, s.r4), fma(vec4(hi.y), v, s.r5), fma(vec4(hi.z), v, s.r6), fma(vec4(hi.w), v, s.r7));
 }
 
-fn add_rows(layer: Layer, s: Sums, job: Job, t: u32, last: u32, k: u32, m: Rows) -> Sums {
-    let one = add_row(s, m.lo0, m.hi0, column4(layer, job, t, last, k));
-    let two = add_row(one, m.lo1, m.hi1, column4(layer, job, t + 1u, last, k));
-    let three = add_row(two, m.lo2, m.hi2, column4(layer, job, t + 2u, last, k));
-    return add_row(three, m.lo3, m.hi3, column4(layer, job, t + 3u, last, k));
+fn add_rows(layer: Layer, s: Sums, segment: Segment, t: u32, last: u32, k: u32, m: Rows) -> Sums {
+    let one = add_row(s, m.lo0, m.hi0, column4(layer, segment, t, last, k));
+    let two = add_row(one, m.lo1, m.hi1, column4(layer, segment, t + 1u, last, k));
+    let three = add_row(two, m.lo2, m.hi2, column4(layer, segment, t + 2u, last, k));
+    return add_row(three, m.lo3, m.hi3, column4(layer, segment, t + 3u, last, k));
 }
 
 // Rank r, if it trains.
@@ -100,7 +100,7 @@ fn main(
     let lane = 0u;
 #endif
     let layer = layer_at(group.z / p.jobs);
-    let job = load_job(layer, group.z % p.jobs);
+    let segment = load_segment(layer, group.z % p.jobs);
     let site = load_site(layer, group.z % p.jobs);
     // From the whole vector on in which the first rank that trains lies.
     let r = (site.train.x & ~3u) + group.y * 8u;
@@ -110,10 +110,10 @@ fn main(
     }
     let k = (group.x * WG + local) * 4u;
     var s: Sums;
-    let end = min(job.row_end, p.rows);
+    let end = min(segment.row_end, p.rows);
     let last = max(end, 1u) - 1u;
-    for (var t = job.row_begin; t < end; t += 4u) {
-        s = add_rows(layer, s, job, t, last, k, rows4(inner_row(layer, t), inner_row(layer, last), r / 4u, lane));
+    for (var t = segment.row_begin; t < end; t += 4u) {
+        s = add_rows(layer, s, segment, t, last, k, rows4(inner_row(layer, t), inner_row(layer, last), r / 4u, lane));
     }
     store(layer, site, r, k, s);
 }

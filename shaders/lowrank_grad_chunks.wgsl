@@ -14,10 +14,10 @@
 #import lowrank_chunks
 
 // Columns k .. k + 4 of row t of z, dropped.
-fn column4(layer: Layer, job: Job, t: u32, k: u32) -> vec4<f32> {
+fn column4(layer: Layer, segment: Segment, t: u32, k: u32) -> vec4<f32> {
     let v = z[(wide_row(layer, t) + k) / 4u];
 #ifdef DROPOUT
-    return v * job_dropout4(job, t, k);
+    return v * segment_dropout4(segment, t, k);
 #else
     return v;
 #endif
@@ -51,28 +51,28 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
         id++;
     }
     if (id >= p.jobs) { return; }
-    let job = load_job(layer, id);
+    let segment = load_segment(layer, id);
     let site = load_site(layer, id);
     let r = first_rank(site) + group.y * 8u;
     let k = (group.x * WG + local) * 4u;
     if (site.rank == 0u || r >= site.train.y || site.gradient[p.matrix] == NO_GRADIENT || k >= layer.width) { return; }
-    let begin = job.row_begin + own * CHUNK;
-    let end = min(begin + CHUNK, min(job.row_end, p.rows));
+    let begin = segment.row_begin + own * CHUNK;
+    let end = min(begin + CHUNK, min(segment.row_end, p.rows));
     let q = r / 4u;
     var s = Sums();
     var t = begin;
     for (; t + 4u <= end; t += 4u) {
         // Four loads are on their way before the first is used.
-        let a = column4(layer, job, t, k);
-        let b = column4(layer, job, t + 1u, k);
-        let c = column4(layer, job, t + 2u, k);
-        let d = column4(layer, job, t + 3u, k);
+        let a = column4(layer, segment, t, k);
+        let b = column4(layer, segment, t + 1u, k);
+        let c = column4(layer, segment, t + 2u, k);
+        let d = column4(layer, segment, t + 3u, k);
         s = add_row(s, layer, t, q, a);
         s = add_row(s, layer, t + 1u, q, b);
         s = add_row(s, layer, t + 2u, q, c);
         s = add_row(s, layer, t + 3u, q, d);
     }
-    for (; t < end; t++) { s = add_row(s, layer, t, q, column4(layer, job, t, k)); }
+    for (; t < end; t++) { s = add_row(s, layer, t, q, column4(layer, segment, t, k)); }
     let at = part(group.z, 8u * group.y, k);
     let row = p.part_width / 4u;
     parts[at] = s.r0;

@@ -45,17 +45,17 @@ struct Turn {
     a: Tile,
     b: Tile,
 #ifdef DROPOUT
-    job: Job,
+    segment: Segment,
     masked: bool,
     train_lo: vec4<bool>,
     train_hi: vec4<bool>,
 #endif
 }
 
-fn turn_at(layer: Layer, job: Job, site: Site, r: u32, n: vec2<u32>) -> Turn {
+fn turn_at(layer: Layer, segment: Segment, site: Site, r: u32, n: vec2<u32>) -> Turn {
 #ifdef DROPOUT
     let masked = r < site.train.y && r + 8u > site.train.x;
-    return Turn(n, tile(layer, site, r, n.x), tile(layer, site, r, n.y), job, masked, trains(site, r), trains(site, r + 4u));
+    return Turn(n, tile(layer, site, r, n.x), tile(layer, site, r, n.y), segment, masked, trains(site, r), trains(site, r + 4u));
 #else
     return Turn(n, tile(layer, site, r, n.x), tile(layer, site, r, n.y));
 #endif
@@ -69,7 +69,7 @@ struct Sums {
 #ifdef DROPOUT
 // dot8 where the mask of a column multiplies what trains.
 fn masked8(sum: vec4<f32>, lo: vec4<f32>, hi: vec4<f32>, c: Tile, row: u32, n: u32, turn: Turn) -> vec4<f32> {
-    let mask = job_dropout4(turn.job, row, n);
+    let mask = segment_dropout4(turn.segment, row, n);
     var s = fma(select(vec4(lo.x), lo.x * mask, turn.train_lo.x), c.k0, sum);
     s = fma(select(vec4(lo.y), lo.y * mask, turn.train_lo.y), c.k1, s);
     s = fma(select(vec4(lo.z), lo.z * mask, turn.train_lo.z), c.k2, s);
@@ -148,17 +148,17 @@ fn add_layer(layer: Layer, group: vec2<u32>, local: u32, lane: u32) {
         let id = row_job[begin];
         var stop = begin + 1u;
         var site = Site();
-        var job = Job();
+        var segment = Segment();
         if (id < p.jobs) {
             stop = max(stop, min(end, jobs[id * 8u + 1u]));
-            job = load_job(layer, id);
+            segment = load_segment(layer, id);
             site = load_site(layer, id);
         }
         if (site.rank > 0u) {
             let c = scale_of(site);
             let segment = vec2(begin, stop);
 #ifdef ONE_BLOCK
-            let turn = turn_at(layer, job, site, 0u, n);
+            let turn = turn_at(layer, segment, site, 0u, n);
             // Fours of rows are counted from the tile's first row, so that each lies inside the tile.
             for (var row = begin - (begin - t) % 4u; row < stop; row += 4u) {
                 var s = Sums();
@@ -176,7 +176,7 @@ fn add_layer(layer: Layer, group: vec2<u32>, local: u32, lane: u32) {
             var s7 = Sums();
 #endif
             for (var r = 0u; r < site.rank; r += 8u) {
-                let turn = turn_at(layer, job, site, r, n);
+                let turn = turn_at(layer, segment, site, r, n);
                 if (t < stop) { s0 = multiply(s0, t, inner4(layer, t, r / 4u, lane), turn); }
                 if (t + 4u < stop) { s1 = multiply(s1, t + 4u, inner4(layer, t + 4u, r / 4u, lane), turn); }
                 if (t + 8u < stop) { s2 = multiply(s2, t + 8u, inner4(layer, t + 8u, r / 4u, lane), turn); }

@@ -60,10 +60,10 @@ pub struct ParamSpec {
     pub transposed: bool,
     /// First word in the adapter's buffer; that of a stack is a multiple of [`ALIGN`].
     pub offset: usize,
-    /// It goes on where the parameter before it ends: further rows of one stack, which the kernels read as one matrix.
-    pub follows: bool,
-    /// Words left unused before it, among the values and among the gradients: rows of a slot that it does not fill.
-    pub spare: usize,
+    /// It begins where the parameter before it ends: further rows of one stack, which the kernels read as one matrix.
+    pub adjacent: bool,
+    /// Unused words before it, among the values and among the gradients: rows of a slot that it does not fill.
+    pub padding: usize,
     /// How it starts.
     pub init: Init,
     /// Its learning rate is the run's times this (LoRA+ gives B more).
@@ -204,9 +204,9 @@ pub struct ParamLayout {
 impl ParamLayout {
     /// Appends a parameter, giving it the next free offset, and returns its index.
     pub fn push(&mut self, mut spec: ParamSpec) -> usize {
-        let before = self.specs.last().filter(|_| spec.follows).map(|last| last.range().end);
+        let before = self.specs.last().filter(|_| spec.adjacent).map(|last| last.range().end);
         // What overflows here is far past what a buffer may have, and refused there.
-        spec.offset = before.unwrap_or(self.words).saturating_add(spec.spare);
+        spec.offset = before.unwrap_or(self.words).saturating_add(spec.padding);
         self.words = self.words.max(aligned(spec.range().end));
         self.specs.push(spec);
         self.specs.len() - 1
@@ -223,11 +223,11 @@ impl ParamLayout {
         let mut end = 0;
         let mut neighbour = false;
         let offset = |spec: &ParamSpec| {
-            let begin = if spec.follows && neighbour { end } else { aligned(end) };
+            let begin = if spec.adjacent && neighbour { end } else { aligned(end) };
             neighbour = spec.trainable;
             if spec.trainable {
-                end = begin.saturating_add(spec.spare).saturating_add(spec.len());
-                begin.saturating_add(spec.spare)
+                end = begin.saturating_add(spec.padding).saturating_add(spec.len());
+                begin.saturating_add(spec.padding)
             } else {
                 begin
             }

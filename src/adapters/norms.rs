@@ -42,8 +42,8 @@ pub(super) fn append(layout: &mut AdapterLayout, model: &ModelConfig) {
         shape: vec![model.hidden_size],
         transposed: false,
         offset: 0,
-        follows: false,
-        spare: 0,
+        adjacent: false,
+        padding: 0,
         // Until the base's weights are known.
         init: Init::Ones,
         lr_multiplier: 1.0,

@@ -7,7 +7,7 @@ use super::record::{JobsRecord, Record};
 use super::step::{Workload, layout};
 use crate::adapters::{AdapterLayout, Capacity, initial_buffer};
 use crate::gpu::{Gpu, clock};
-use crate::kernels::lowrank::JobRow;
+use crate::kernels::lowrank::Segment;
 use crate::model::Base;
 use crate::model::inputs::HostBatch;
 use crate::model::llama::Recompute;
@@ -42,9 +42,9 @@ impl Rows {
 }
 
 /// The batch of these jobs' documents, and the rows of each job.
-fn batch(all: &[Rows], vocab: usize, jobs: usize) -> (HostBatch, Vec<JobRow>) {
+fn batch(all: &[Rows], vocab: usize, jobs: usize) -> (HostBatch, Vec<Segment>) {
     let (mut tokens, mut targets, mut starts, mut positions, mut owners) = (Vec::new(), Vec::new(), Vec::new(), Vec::new(), Vec::new());
-    let (mut weights, mut table) = (Vec::new(), vec![JobRow::new(0..0); jobs]);
+    let (mut weights, mut table) = (Vec::new(), vec![Segment::new(0..0); jobs]);
     for rows in all {
         let begin = tokens.len();
         for document in 0..DOCUMENTS {
@@ -59,7 +59,7 @@ fn batch(all: &[Rows], vocab: usize, jobs: usize) -> (HostBatch, Vec<JobRow>) {
         }
         owners.resize(tokens.len(), rows.job as u32);
         weights.resize(weights.len() + DOCUMENTS * rows.length, 1.0 / (DOCUMENTS * rows.length) as f32);
-        table[rows.job] = JobRow::new(begin..tokens.len());
+        table[rows.job] = Segment::new(begin..tokens.len());
     }
     let mut batch = HostBatch::new(&tokens, &targets, &starts, &positions, 0.0);
     (batch.row_job, batch.weights) = (owners, weights);
@@ -233,7 +233,7 @@ mod tests {
         let (batch, table) = batch(&passes[0], 97, 5);
         assert_eq!(batch.tokens.len(), 4 * 2 * 8);
         assert_eq!(batch.targets.len(), 2 * (2 + 2 + 3 + 8), "padding has no targets");
-        assert_eq!(table[1], JobRow::new(0..0));
+        assert_eq!(table[1], Segment::new(0..0));
         assert!(check(0, &[1.0], &[1.0001], &[rows(0, 1)]).is_ok());
         assert!(check(0, &[1.0], &[1.1], &[rows(0, 1)]).is_err() && check(0, &[], &[1.0], &[rows(0, 1)]).is_err());
     }

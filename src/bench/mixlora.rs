@@ -11,7 +11,7 @@ use crate::Result;
 use crate::adapters::{AdapterConfig, AdapterPool, Projection};
 use crate::config::{ModelConfig, RopeScaling};
 use crate::gpu::{Plan, Recorder, Store, Tensor};
-use crate::kernels::lowrank::JobRow;
+use crate::kernels::lowrank::Segment;
 use crate::kernels::matrix::Matrix;
 use crate::model::Inputs;
 use crate::model::ffn::{FeedForward, Routing};
@@ -169,7 +169,7 @@ fn fill(bench: &Bench<'_>, store: &Store, parts: &Parts, rows: usize) -> Result<
     let positions: Vec<u32> = (0..rows as u32).collect();
     let targets: Vec<i32> = (0..rows).map(|i| if i + 1 < rows { 1 } else { -1 }).collect();
     inputs.upload(gpu, store, &HostBatch::new(&vec![1; rows], &targets, &vec![0; rows], &positions, 1.0))?;
-    store.write(gpu, pool.jobs, &[JobRow::new(0..rows)])?;
+    store.write(gpu, pool.jobs, &[Segment::new(0..rows)])?;
     let values: Vec<f32> = noise("values", pool.state.values.len as usize).into_iter().map(|x| 0.05 * x).collect();
     store.write(gpu, pool.state.values, &values)
 }

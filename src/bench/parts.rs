@@ -8,7 +8,7 @@ use crate::Result;
 use crate::gpu::{Recorder, Tensor};
 use crate::kernels::attention::{self, AttentionShape, Document, documents};
 use crate::kernels::cross_entropy::{Targets, cross_entropy};
-use crate::kernels::lowrank::{self, JobRow, LowrankSite, LowrankTables, SiteRow};
+use crate::kernels::lowrank::{self, LowrankSite, LowrankTables, Segment, SiteRow};
 use crate::kernels::matmul::Rows;
 use crate::kernels::{elementwise, norm};
 
@@ -80,7 +80,7 @@ fn low_rank_scene((r, trained): (usize, usize), k: usize, n: usize) -> Result<(S
     let row = SiteRow { rank, b_offset, grad_b_offset, train_end, scale, ..SiteRow::default() };
     let tables = LowrankTables {
         row_job: scene.words("row_job", vec![0; ROWS])?,
-        jobs: scene.words("jobs", words(&JobRow::new(0..ROWS)))?,
+        jobs: scene.words("jobs", words(&Segment::new(0..ROWS)))?,
         sites: scene.words("sites", words(&row))?,
         adapter: scene.noise("adapter", r * (k + n))?,
         grads: scene.zeros("grads", trained * (k + n))?,

@@ -12,7 +12,7 @@ use crate::config::ModelConfig;
 use crate::formats::ModelFile;
 use crate::gpu::timing::Timing;
 use crate::gpu::{Gpu, clock};
-use crate::kernels::lowrank::JobRow;
+use crate::kernels::lowrank::Segment;
 use crate::model::inputs::HostBatch;
 use crate::model::llama::Recompute;
 use crate::train::session::{Hyper, Planned, Session, Shape};
@@ -139,7 +139,7 @@ fn step_count(quick: bool, seconds: f64) -> usize {
 pub(super) struct Running {
     pub(super) session: Session,
     batch: HostBatch,
-    job: JobRow,
+    job: Segment,
     done: u64,
 }
 
@@ -167,7 +167,7 @@ impl Running {
         let session = planned.realize(gpu, &workload.file, |_, _| ()).await?;
         gpu.flush().await?;
         let (tune_s, load_s) = ((tuned - began).as_secs_f64(), (clock::now() - tuned).as_secs_f64());
-        let running = Self { session, batch: workload.tokens(), job: JobRow::new(0..rows), done: 0 };
+        let running = Self { session, batch: workload.tokens(), job: Segment::new(0..rows), done: 0 };
         Ok((running, Opened { dispatches, model_flops, tune_s, load_s }))
     }
 

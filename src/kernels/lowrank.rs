@@ -23,10 +23,10 @@ use bytemuck::{Pod, Zeroable};
 pub use self::siblings::LowrankSiblings;
 use crate::gpu::{Access, KernelSpec, Recorder, Tensor};
 
-/// One job's rows and dropout, a row of the jobs table. Uploaded every step.
+/// Rows of a batch with an adapter of their own, a job's or with MixLoRA an expert's: a row of the jobs table. Uploaded every step.
 #[repr(C)]
 #[derive(Debug, Clone, Copy, PartialEq, Pod, Zeroable)]
-pub struct JobRow {
+pub struct Segment {
     /// First row in the packed batch.
     pub row_begin: u32,
     /// One past the last row.
@@ -43,7 +43,7 @@ pub struct JobRow {
     pub reserved: [u32; 2],
 }
 
-impl JobRow {
+impl Segment {
     /// Rows `rows` without dropout.
     pub fn new(rows: std::ops::Range<usize>) -> Self {
         Self {
@@ -65,7 +65,7 @@ impl JobRow {
     }
 }
 
-impl JobRow {
+impl Segment {
     /// The micro-batch is one of `accumulated` of a step.
     pub fn accumulated(self, accumulated: usize) -> Self {
         Self { aux_weight: 1.0 / accumulated.max(1) as f32, ..self }
@@ -113,13 +113,13 @@ fn mix32(value: u32) -> u32 {
     x ^ (x >> 16)
 }
 
-/// The seed that a [`JobRow`] carries during optimizer step `step`; kernels mix [`LowrankSite::dropout_key`] into it.
+/// The seed that a [`Segment`] carries during optimizer step `step`; kernels mix [`LowrankSite::dropout_key`] into it.
 pub fn dropout_step_seed(job_seed: u32, step: u32) -> u32 {
     mix32(mix32(job_seed) ^ step)
 }
 
 /// The factor, 0 or `keep`, of element (`row` of the packed batch, `column`) of a job's input, where the site's [`LowrankSite::dropout_key`] is `key`.
-pub fn dropout_factor(job: &JobRow, key: u32, row: u32, column: u32) -> f32 {
+pub fn dropout_factor(job: &Segment, key: u32, row: u32, column: u32) -> f32 {
     let seed = mix32(job.dropout_seed ^ key);
     let row = (row - job.row_begin).wrapping_mul(0x9e37_79b9);
     let bits = mix32(mix32(seed ^ row) ^ column.wrapping_mul(0x85eb_ca6b));
@@ -131,7 +131,7 @@ pub fn dropout_factor(job: &JobRow, key: u32, row: u32, column: u32) -> f32 {
 pub struct LowrankTables {
     /// Job of each row, `[rows]`; a number of jobs or more means no job.
     pub row_job: Tensor,
-    /// [`JobRow`]s, `[jobs]`.
+    /// [`Segment`]s, `[jobs]`.
     pub jobs: Tensor,
     /// [`SiteRow`]s, `[sites, jobs]`.
     pub sites: Tensor,

@@ -1,6 +1,6 @@
 //! The low-rank products as three obvious loops, to compare with and to differentiate numerically.
 
-use super::lowrank::{JobRow, NO_GRADIENT, SiteRow, dropout_factor};
+use super::lowrank::{NO_GRADIENT, Segment, SiteRow, dropout_factor};
 use super::real::Real;
 
 /// One site as the twins see it: tables, sizes and adapter values.
@@ -11,7 +11,7 @@ pub struct TwinSite<'a, R> {
     /// [`LowrankSite::dropout_key`](super::lowrank::LowrankSite::dropout_key).
     pub dropout_key: u32,
     /// The jobs table.
-    pub jobs: &'a [JobRow],
+    pub jobs: &'a [Segment],
     /// This site's row of the sites table, `[jobs]`.
     pub sites: &'a [SiteRow],
     /// `A` and `Bt` values.

@@ -105,7 +105,7 @@ impl OwnRow {
 pub struct OwnWeights {
     /// `[t]` u32: job of each row.
     pub row_job: Tensor,
-    /// `[jobs]` [`super::lowrank::JobRow`].
+    /// `[jobs]` [`super::lowrank::Segment`].
     pub jobs: Tensor,
     /// `[norms, jobs]` [`OwnRow`].
     pub table: Tensor,

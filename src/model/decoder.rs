@@ -8,7 +8,7 @@ use crate::config::ModelConfig;
 use crate::gpu::device::PlanLimits;
 use crate::gpu::executable::Arenas;
 use crate::gpu::{Class, Executable, Gpu, Plan, Recorder, Store, Tensor, Tuner};
-use crate::kernels::lowrank::JobRow;
+use crate::kernels::lowrank::Segment;
 use crate::kernels::{matmul, norm, rows};
 use crate::{Error, Result};
 
@@ -175,7 +175,7 @@ impl Decoder {
             store.write(gpu, stage.inputs.loss_rows, &[(count - 1) as u32])?;
             store.write(gpu, stage.inputs.loss_jobs, &[job.map_or(u32::MAX, |j| j as u32)])?;
             if let Some((table, jobs)) = stage.jobs {
-                store.write(gpu, table, &vec![JobRow::new(0..count); jobs])?;
+                store.write(gpu, table, &vec![Segment::new(0..count); jobs])?;
             }
             self.len += count;
             store.write(gpu, self.cache.state, &[self.len as u32])?;

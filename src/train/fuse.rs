@@ -9,7 +9,7 @@ use super::job::Job;
 use super::preference::Dpo;
 use super::session::Session;
 use crate::gpu::Gpu;
-use crate::kernels::lowrank::JobRow;
+use crate::kernels::lowrank::Segment;
 use crate::kernels::preference::Pair;
 use crate::model::inputs::HostBatch;
 use crate::{Error, Result};
@@ -31,7 +31,7 @@ struct Fused {
     weights: Vec<f32>,
     pairs: Vec<Pair>,
     /// By number of the job.
-    rows: Vec<JobRow>,
+    rows: Vec<Segment>,
     /// Rows of a group of shifted sparse attention, by number of the job.
     groups: Vec<Option<u32>>,
 }
@@ -45,7 +45,7 @@ impl Fused {
         (batch, weight): (&Batch, f32),
         group: Option<u32>,
         dpo: Option<&(Dpo, u32)>,
-        row: impl FnOnce(std::ops::Range<usize>) -> JobRow,
+        row: impl FnOnce(std::ops::Range<usize>) -> Segment,
     ) {
         let (begin, own, policy) = (self.tokens.len(), batch.n_tokens, batch.policy_rows());
         self.tokens.extend(&batch.tokens[..own]);
@@ -61,17 +61,17 @@ impl Fused {
         let reference = dpo.map(|(_, reference)| *reference as usize).filter(|reference| *reference < u32::MAX as usize);
         let numbers = slot.max(reference.unwrap_or(slot)) + 1;
         if self.rows.len() < numbers {
-            self.rows.resize(numbers, JobRow::new(0..0));
+            self.rows.resize(numbers, Segment::new(0..0));
             self.groups.resize(numbers, None);
         }
         self.groups[slot] = group;
         self.rows[slot] = row(begin..begin + policy);
         if let Some(reference) = reference {
-            self.rows[reference] = JobRow::new(begin + policy..begin + own);
+            self.rows[reference] = Segment::new(begin + policy..begin + own);
         }
     }
 
-    fn finish(self) -> (HostBatch, Vec<JobRow>) {
+    fn finish(self) -> (HostBatch, Vec<Segment>) {
         let mut batch = HostBatch::new(&self.tokens, &self.targets, &self.doc_start, &self.positions, 0.0);
         (batch.row_job, batch.weights, batch.pairs) = (self.row_job, self.weights, self.pairs);
         for doc in &mut batch.documents {
@@ -82,12 +82,12 @@ impl Fused {
 }
 
 /// A batch whose rows all belong to job `slot`, and the table of rows that says so.
-pub fn of_one_job(batch: &HostBatch, slot: usize) -> (HostBatch, Vec<JobRow>) {
+pub fn of_one_job(batch: &HostBatch, slot: usize) -> (HostBatch, Vec<Segment>) {
     let mut batch = batch.clone();
     let rows = batch.tokens.len();
     batch.row_job = vec![slot as u32; rows];
-    let mut table = vec![JobRow::new(0..0); slot + 1];
-    table[slot] = JobRow::new(0..rows);
+    let mut table = vec![Segment::new(0..0); slot + 1];
+    table[slot] = Segment::new(0..rows);
     (batch, table)
 }
 
@@ -101,7 +101,7 @@ pub async fn micro_step(session: &mut Session, gpu: &Gpu, jobs: &mut [&mut Job])
     for job in jobs.iter_mut() {
         let (slot, dropout, group, dpo) = (job.slot, job.dropout(), job.group(), job.config.dpo.map(|dpo| (dpo, job.reference)));
         fused.push(slot, job.next_micro(), group, dpo.as_ref(), |rows| {
-            JobRow::new(rows).with_dropout(dropout.p, dropout.seed, dropout.counter).accumulated(dropout.accumulated)
+            Segment::new(rows).with_dropout(dropout.p, dropout.seed, dropout.counter).accumulated(dropout.accumulated)
         });
     }
     let (batch, rows) = fused.finish();

@@ -12,7 +12,7 @@ use super::preference::{Dpo, PairScore};
 use super::session::Session;
 use crate::Result;
 use crate::gpu::Gpu;
-use crate::kernels::lowrank::JobRow;
+use crate::kernels::lowrank::Segment;
 use crate::model::inputs::HostBatch;
 use crate::text::{Example, Labelled};
 
@@ -118,10 +118,10 @@ async fn losses(
     let rows = session.rows();
     host.row_job = vec![job.map_or(u32::MAX, |j| j as u32); rows];
     host.row_job[policy..].fill(reference);
-    let mut owners = vec![JobRow::new(0..0); session.jobs()];
+    let mut owners = vec![Segment::new(0..0); session.jobs()];
     for (number, own) in [(job, 0..policy), (Some(reference as usize), policy..rows)] {
         if let Some(owner) = number.and_then(|number| owners.get_mut(number)) {
-            *owner = JobRow::new(own);
+            *owner = Segment::new(own);
         }
     }
     session.evaluate(gpu, &host, &owners).await

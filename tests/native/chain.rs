@@ -7,7 +7,7 @@ use weblora::analysis::{Factors, decompose, spectrum};
 use weblora::export::peft::{File, Folder};
 use weblora::formats::{ByteSource, Bytes, ModelFile};
 use weblora::gpu::{Gpu, Tuner};
-use weblora::kernels::lowrank::JobRow;
+use weblora::kernels::lowrank::Segment;
 use weblora::model::inputs::HostBatch;
 use weblora::model::llama::Recompute;
 use weblora::settings::{Map, Settings};
@@ -263,7 +263,7 @@ fn dense_gradients(gpu: &Gpu, delta: &[Vec<f32>], batch: &HostBatch) -> Vec<Vec<
         b.put_hf(delta, &mut values);
     }
     session.write_values(gpu, 0, &values).unwrap();
-    block(session.accumulate(gpu, batch, &[JobRow::new(0..ROWS)])).unwrap();
+    block(session.accumulate(gpu, batch, &[Segment::new(0..ROWS)])).unwrap();
     let grads = block(session.read_grads(gpu, 0)).unwrap();
     layout.sites.iter().map(|site| specs[site.slices[0].b].to_hf_at(&grads, offsets[site.slices[0].b])).collect()
 }

@@ -7,7 +7,7 @@ use weblora::formats::ModelFile;
 use weblora::formats::{ByteSource, Bytes};
 use weblora::gpu::precision::Precision;
 use weblora::gpu::{Gpu, Tuner};
-use weblora::kernels::lowrank::JobRow;
+use weblora::kernels::lowrank::Segment;
 use weblora::model::inputs::HostBatch;
 use weblora::model::llama::Recompute;
 use weblora::settings::{Map, Settings};
@@ -124,7 +124,7 @@ fn curve(gpu: &Gpu, file: &ModelFile, golden: &Value, name: &str, recompute: Rec
         };
         pollster::block_on(async {
             let rows = r.rows;
-            losses.push(mean(&r.session.accumulate(gpu, &host, &[JobRow::new(0..rows)]).await.unwrap()));
+            losses.push(mean(&r.session.accumulate(gpu, &host, &[Segment::new(0..rows)]).await.unwrap()));
             norms.push(f64::from(r.session.update(gpu, &[(0, hyper)]).await.unwrap()[0]));
         });
     }
@@ -287,7 +287,7 @@ fn every_gradient_equals_pytorch() {
         }
         let batch_value = &golden["batches"][case["batch"].as_u64().unwrap() as usize];
         let host = batch(batch_value, r.rows, false);
-        let job = [JobRow::new(0..r.rows)];
+        let job = [Segment::new(0..r.rows)];
         let (loss, merged, plain, grads) = pollster::block_on(async {
             let plain = mean(&r.session.evaluate(gpu, &host, &job).await.unwrap());
             r.session.write_values(gpu, 0, &values).unwrap();
@@ -334,6 +334,6 @@ fn a_foreign_tokenizer_is_noticed() {
     let mut r = open(gpu, &from_gguf(), &golden["curves"]["lora"]["run"], rows_of(&golden), Recompute::Off);
     let mut host = batch(&golden["batches"][0], r.rows, false);
     host.tokens[3] = 97;
-    let error = pollster::block_on(r.session.accumulate(gpu, &host, &[JobRow::new(0..r.rows)])).unwrap_err();
+    let error = pollster::block_on(r.session.accumulate(gpu, &host, &[Segment::new(0..r.rows)])).unwrap_err();
     assert!(error.to_string().contains("token 97 is past the model's vocabulary of 97"), "{error}");
 }

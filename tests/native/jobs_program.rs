@@ -71,7 +71,10 @@ fn a_job_that_diverged_goes_on_by_itself_at_a_smaller_rate() {
     assert!(output.status.success(), "{}", text(&output.stderr));
     let events: Vec<Value> = text(&output.stdout).lines().map(|line| serde_json::from_str(line).expect("an event a line")).collect();
     let reason = events.iter().find(|e| e["event"] == "job_failed" && e["job"] == "wild").expect("it fails")["reason"].to_string();
-    assert!(reason.contains("the checkpoint of step 0 in ") && reason.contains("--resume --out") && reason.contains("--lr 1e-3"), "{reason}");
+    assert!(
+        reason.contains("the checkpoint of step 0 in ") && reason.contains("--resume --out") && reason.contains("--lr 1e-3"),
+        "{reason}"
+    );
     let wild = folder.path().join("runs/wild");
     let names = |of: &Path| {
         let mut all: Vec<_> = std::fs::read_dir(of).unwrap().map(|e| e.unwrap().file_name().into_string().unwrap()).collect();

@@ -6,7 +6,7 @@ use weblora::export::exporters::{self, Exported, Request, Sink};
 use weblora::export::peft::{Folder, Note, PeftAdapter};
 use weblora::formats::{ByteSource, Bytes, ModelFile, SideFiles};
 use weblora::gpu::{Gpu, Tuner};
-use weblora::kernels::lowrank::JobRow;
+use weblora::kernels::lowrank::Segment;
 use weblora::model::inputs::HostBatch;
 use weblora::model::llama::Recompute;
 use weblora::model::rope::frequencies;
@@ -130,7 +130,7 @@ fn curve(
     let (mut losses, mut norms) = (Vec::new(), Vec::new());
     for step in 1..=10u64 {
         let host = host(&batches[(step - 1) as usize % batches.len()], rows, group);
-        losses.push(mean(&block(session.accumulate(gpu, &host, &[JobRow::new(0..rows)])).unwrap()));
+        losses.push(mean(&block(session.accumulate(gpu, &host, &[Segment::new(0..rows)])).unwrap()));
         norms.push(f64::from(block(session.update(gpu, &[(0, hyper(run, step))])).unwrap()[0]));
     }
     [losses, norms]
@@ -183,7 +183,7 @@ fn every_gradient_equals_pytorch() {
             spec.put_hf(&weblora::rng::fill_uniform(&format!("0/{}", spec.name), spec.len(), bound), &mut values);
         }
         let mut session = open(gpu, &file, &layout, values, ROWS, Recompute::Blocks);
-        let loss = mean(&block(session.accumulate(gpu, &host(&batches[0], ROWS, group_of(run)), &[JobRow::new(0..ROWS)])).unwrap());
+        let loss = mean(&block(session.accumulate(gpu, &host(&batches[0], ROWS, group_of(run)), &[Segment::new(0..ROWS)])).unwrap());
         assert!((loss - case["loss"].as_f64().unwrap()).abs() < 2e-5 * loss, "loss {loss}");
         let grads = block(session.read_grads(gpu, 0)).unwrap();
         let (offsets, _) = layout.params.gradient_offsets();

@@ -7,7 +7,7 @@ use self::case::{Case, JobSpec, START, adapters, candidates, check, forced, job,
 use crate::common::{Bench, close, gradcheck};
 use weblora::gpu::dispatch::Command;
 use weblora::gpu::{Candidate, KernelSpec, Recorder, Tuner, Variant};
-use weblora::kernels::lowrank::{self, JobRow, LowrankSite, NO_GRADIENT};
+use weblora::kernels::lowrank::{self, LowrankSite, NO_GRADIENT, Segment};
 use weblora::kernels::lowrank_twin::{lowrank_backward_twin, lowrank_forward_twin};
 use weblora::kernels::real::Real;
 
@@ -41,16 +41,16 @@ fn backward_twin_matches_finite_differences() {
 
 #[test]
 fn dropout_drops_as_often_as_asked_and_differently_per_key() {
-    let mask = |job: &JobRow, site: u32, first: u32| -> Vec<bool> {
+    let mask = |job: &Segment, site: u32, first: u32| -> Vec<bool> {
         (0..100u32 * 100).map(|i| lowrank::dropout_factor(job, site, first + i / 100, i % 100) == 0.0).collect()
     };
-    let base = JobRow::new(0..100).with_dropout(0.25, 11, 3);
+    let base = Segment::new(0..100).with_dropout(0.25, 11, 3);
     let dropped = mask(&base, 4, 0).iter().filter(|d| **d).count();
     assert!((2370..2630).contains(&dropped), "{dropped} of 10000 dropped at p 0.25");
-    assert_eq!(lowrank::dropout_factor(&JobRow::new(0..1), 0, 0, 0), 1.0);
-    let moved = JobRow { row_begin: 37, row_end: 137, ..base };
+    assert_eq!(lowrank::dropout_factor(&Segment::new(0..1), 0, 0, 0), 1.0);
+    let moved = Segment { row_begin: 37, row_end: 137, ..base };
     assert_eq!(mask(&base, 4, 0), mask(&moved, 4, 37), "the mask must not depend on the place in the batch");
-    let others = [(JobRow::new(0..100).with_dropout(0.25, 12, 3), 4), (JobRow::new(0..100).with_dropout(0.25, 11, 4), 4), (base, 5)];
+    let others = [(Segment::new(0..100).with_dropout(0.25, 12, 3), 4), (Segment::new(0..100).with_dropout(0.25, 11, 4), 4), (base, 5)];
     for (other, site) in others {
         let same = mask(&base, 4, 0).iter().zip(mask(&other, site, 0)).filter(|(a, b)| **a == *b).count();
         assert!((6000..6500).contains(&same), "{same} of 10000 equal: masks of different keys are related");

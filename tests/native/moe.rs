@@ -6,7 +6,7 @@ use weblora::demo;
 use weblora::generate::Generator;
 use weblora::gpu::{Class, Tensor, Tuner};
 use weblora::kernels::attention::documents::{self, Document};
-use weblora::kernels::lowrank::JobRow;
+use weblora::kernels::lowrank::Segment;
 use weblora::kernels::moe::twin::{Route, balance_loss, route, route_backward};
 use weblora::kernels::moe::{Combine, Moe, MoeShape, Routed, RouterRow, Stats, strategy};
 use weblora::rng::fill_uniform;
@@ -39,7 +39,7 @@ fn router(first: u32, experts: u32, choices: u32) -> RouterRow {
 /// Four kinds of jobs and one without a router; rows of nobody come last.
 struct Batch {
     routers: Vec<RouterRow>,
-    jobs: Vec<JobRow>,
+    jobs: Vec<Segment>,
     row_job: Vec<u32>,
     documents: Vec<Document>,
     shape: MoeShape,
@@ -58,7 +58,7 @@ fn batch() -> Batch {
     let mut jobs = Vec::new();
     let mut row_job = Vec::new();
     for (job, length) in lengths.iter().enumerate() {
-        jobs.push(JobRow::new(next..next + length).accumulated(job + 1));
+        jobs.push(Segment::new(next..next + length).accumulated(job + 1));
         row_job.resize(next + length, job as u32);
         next += length;
     }

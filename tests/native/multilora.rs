@@ -11,7 +11,7 @@ use weblora::export::update::site_factors;
 use weblora::formats::{ByteSource, Bytes, ModelFile};
 use weblora::generate::Generator;
 use weblora::gpu::{Gpu, Tuner};
-use weblora::kernels::lowrank::{JobRow, NO_GRADIENT, SiteRow};
+use weblora::kernels::lowrank::{NO_GRADIENT, Segment, SiteRow};
 use weblora::kernels::lowrank_twin::{TwinSite, lowrank_backward_twin, lowrank_forward_twin};
 use weblora::kernels::multilora::{ModuleGrid, ModuleRow, Modules, expand_twin, gradient_twin};
 use weblora::kernels::optimizer::Hyper as HyperRow;
@@ -130,7 +130,7 @@ fn gradients_match_finite_differences() {
         };
         let wide = |v: Vec<f32>| v.into_iter().map(f64::from).collect::<Vec<f64>>();
         let (parameters, x, dy) = (wide(noise(3, effective)), wide(noise(4, t * k)), wide(noise(5, t * n)));
-        let (jobs, sites) = ([JobRow::new(0..t)], [site]);
+        let (jobs, sites) = ([Segment::new(0..t)], [site]);
         let expanded = |parameters: &[f64]| {
             let mut values = [parameters, &vec![0.0; ranks * n]].concat();
             expand_twin(&[row], scalar, &mut values);
@@ -213,7 +213,7 @@ fn mean(losses: &[f32]) -> f64 {
 }
 
 fn accumulate(gpu: &Gpu, session: &mut Session, host: &HostBatch) -> f64 {
-    mean(&block(session.accumulate(gpu, host, &[JobRow::new(0..ROWS)])).unwrap())
+    mean(&block(session.accumulate(gpu, host, &[Segment::new(0..ROWS)])).unwrap())
 }
 
 #[test]
@@ -299,7 +299,7 @@ fn the_start_is_the_base_and_two_steps_move_everything() {
         let layout = settings(json!({"method": "multilora", "rank": 2, "scale": scale})).layout(&tiny().config).unwrap();
         let start = initial_buffer(&layout.params, 0);
         let mut session = open(gpu, &layout, &start);
-        let evaluate = |session: &mut Session, host: &HostBatch| block(session.evaluate(gpu, host, &[JobRow::new(0..ROWS)])).unwrap();
+        let evaluate = |session: &mut Session, host: &HostBatch| block(session.evaluate(gpu, host, &[Segment::new(0..ROWS)])).unwrap();
         let base = evaluate(&mut session, &nobody);
         assert_eq!(evaluate(&mut session, &host), base, "s = 0 is the base, bit for bit");
         let mut before = start;

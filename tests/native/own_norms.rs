@@ -4,7 +4,7 @@ use std::ops::Range;
 
 use crate::common::{Bench, assert_close, close, gpu, gradcheck, noise};
 use weblora::gpu::{Gpu, Tuner};
-use weblora::kernels::lowrank::JobRow;
+use weblora::kernels::lowrank::Segment;
 use weblora::kernels::norm::{self, OwnRow, OwnWeights, Weight};
 
 const EPS: f32 = 1e-5;
@@ -41,7 +41,7 @@ impl Case {
             let grads = if frozen == Some(job) { u32::MAX } else { grad as u32 };
             table[NORM * count + job] = OwnRow { values: value as u32, grads };
         }
-        let jobs: Vec<JobRow> = self.jobs.iter().map(|rows| JobRow::new(rows.clone())).collect();
+        let jobs: Vec<Segment> = self.jobs.iter().map(|rows| Segment::new(rows.clone())).collect();
         let mut b = Bench::new();
         let (xt, wt, dyt) = (b.put("x", x), b.put("w", &base(d)), b.put("dy", dy));
         let [y, dx] = ["y", "dx"].map(|name| b.put(name, &vec![0f32; self.rows * d]));

@@ -8,7 +8,7 @@ use weblora::formats::ModelFile;
 use weblora::generate::{Ended, Generator, Sampling};
 use weblora::gpu::Tuner;
 use weblora::gpu::device::PlanLimits;
-use weblora::kernels::lowrank::JobRow;
+use weblora::kernels::lowrank::Segment;
 use weblora::model::decoder::Decoder;
 use weblora::model::llama::Recompute;
 use weblora::settings::{Map, Settings};
@@ -68,7 +68,7 @@ fn forward_loss_and_the_ten_step_curve_equal_the_references() {
             let batch = Batch::pack((4 * step as u32..4 * step as u32 + 4).collect(), &data, rows);
             assert_eq!(batch.n_tokens as u64, golden["tokens"][step].as_u64().unwrap(), "tokens of step {step}");
             let host = host_batch(&batch, 1.0 / batch.n_targets as f32);
-            let each = session.accumulate(gpu, &host, &[JobRow::new(0..rows)]).await.unwrap();
+            let each = session.accumulate(gpu, &host, &[Segment::new(0..rows)]).await.unwrap();
             got.push(each.iter().map(|l| f64::from(*l)).sum::<f64>() / each.len() as f64);
             let hyper = Hyper { lr: 1e-3, betas: (0.9, 0.999), eps: 1e-8, weight_decay: 0.0, clip: 0.0, step: step as u64 + 1 };
             session.update(gpu, &[(0, hyper)]).await.unwrap();

@@ -5,7 +5,7 @@ use wasm_bindgen_test::{console_log, wasm_bindgen_test};
 use weblora::adapters::{AdapterConfig, initial_buffer};
 use weblora::formats::{ByteSource, Bytes, ModelFile};
 use weblora::gpu::{Gpu, GpuOptions, Tuner};
-use weblora::kernels::lowrank::JobRow;
+use weblora::kernels::lowrank::Segment;
 use weblora::model::inputs::HostBatch;
 use weblora::model::llama::Recompute;
 use weblora::settings::{Map, Settings};
@@ -78,7 +78,7 @@ async fn steps_equal_pytorch(steps: usize, options: &GpuOptions) {
     session.write_values(&gpu, 0, &initial_buffer(&layout.params, 0)).expect("written");
     for step in 0..steps {
         let host = batch(&batches[step % batches.len()], rows);
-        let losses = session.accumulate(&gpu, &host, &[JobRow::new(0..rows)]).await.expect("a step");
+        let losses = session.accumulate(&gpu, &host, &[Segment::new(0..rows)]).await.expect("a step");
         let loss = losses.iter().map(|l| f64::from(*l)).sum::<f64>() / losses.len() as f64;
         let hyper = Hyper { lr: 1e-3, betas: (0.9, 0.999), eps: 1e-8, weight_decay: 0.0, clip: 0.0, step: step as u64 + 1 };
         let norm = f64::from(session.update(&gpu, &[(0, hyper)]).await.expect("an update")[0]);
@@ -112,7 +112,7 @@ async fn ten_steps_of_experts_equal_pytorch() {
             let own = batches[step % batches.len()]["tokens"].as_array().map_or(0, Vec::len);
             let mut host = batch(&batches[step % batches.len()], rows);
             host.row_job[own..].fill(u32::MAX);
-            let losses = session.accumulate(&gpu, &host, &[JobRow::new(0..own)]).await.expect("a step");
+            let losses = session.accumulate(&gpu, &host, &[Segment::new(0..own)]).await.expect("a step");
             let ce = losses.iter().map(|l| f64::from(*l)).sum::<f64>() / losses.len() as f64;
             let TrainConfig { lr, beta1, beta2, eps, weight_decay, clip, .. } = config;
             let hyper = Hyper { lr, betas: (beta1, beta2), eps, weight_decay, clip, step: step as u64 + 1 };

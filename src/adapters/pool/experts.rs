@@ -9,7 +9,7 @@ use super::capacity::Ranks;
 use super::slots::{not_one, site_row};
 use crate::config::ModelConfig;
 use crate::gpu::{Class, Gpu, Recorder, Store, Tensor};
-use crate::kernels::lowrank::{JobRow, LowrankSite, LowrankTables, NO_GRADIENT, SiteRow};
+use crate::kernels::lowrank::{LowrankSite, LowrankTables, NO_GRADIENT, Segment, SiteRow};
 use crate::kernels::moe::{MOST_SEGMENTS, Moe, MoeShape, Routed, RouterRow, Stats, strategy};
 use crate::{Error, Result};
 
@@ -186,7 +186,7 @@ impl Buffers {
             weight: tensor("weight", rows * shape.choices)?,
             slot_row: tensor("slot_row", shape.slots())?,
             slot_segment: tensor("slot_segment", shape.slots())?,
-            segments: tensor("segments", shape.segments * size_of::<JobRow>() / 4)?,
+            segments: tensor("segments", shape.segments * size_of::<Segment>() / 4)?,
             chosen: store.declare("experts.chosen", Class::Io, layers * shape.segments)?,
             aux: store.declare("experts.aux", Class::Io, layers * (shape.segments + shape.jobs))?,
             stats: store.declare("experts.stats", Class::Io, layers * shape.stat_words())?,
@@ -266,7 +266,7 @@ impl ExpertTables {
         self.placed[job] = Some(first);
         for router in &own.routers {
             let at = self.place_of(router.layer) * self.jobs + job;
-            let row = JobRow::new(0..0).with_dropout(own.dropout, 0, 0);
+            let row = Segment::new(0..0).with_dropout(own.dropout, 0, 0);
             self.router_rows[at] = router_row(&own.routing, own.routers.len(), router.layer, first, row);
             let spec = &layout.params.specs[router.param];
             let grad = if spec.trainable { (grads.1 + grads.0[router.param]) as u32 } else { NO_GRADIENT };
@@ -348,7 +348,7 @@ impl ExpertTables {
             weight: of(b.weight, rows * shape.choices),
             slot_row: of(b.slot_row, shape.slots()),
             slot_segment: of(b.slot_segment, shape.slots()),
-            segments: of(b.segments, shape.segments * size_of::<JobRow>() / 4),
+            segments: of(b.segments, shape.segments * size_of::<Segment>() / 4),
             chosen: b.chosen,
             aux: b.aux,
         };
@@ -455,7 +455,7 @@ pub struct ExpertBlock {
     pub jitter: bool,
 }
 
-fn router_row(routing: &Routing, layers: usize, layer: usize, first: usize, dropout: JobRow) -> RouterRow {
+fn router_row(routing: &Routing, layers: usize, layer: usize, first: usize, dropout: Segment) -> RouterRow {
     RouterRow {
         first_segment: first as u32,
         experts: routing.experts as u32,

@@ -29,7 +29,7 @@ use super::site::{Projection, Site};
 use crate::config::ModelConfig;
 use crate::gpu::{Class, Gpu, Recorder, Store, Tensor};
 use crate::kernels::embed::OwnEmbeddings;
-use crate::kernels::lowrank::{JobRow, LowrankSite, LowrankTables, SiteRow};
+use crate::kernels::lowrank::{LowrankSite, LowrankTables, Segment, SiteRow};
 use crate::kernels::norm::OwnWeights;
 use crate::kernels::optimizer::{self, Block, Group, Hyper, State};
 use crate::{Error, Result};
@@ -39,7 +39,7 @@ use crate::{Error, Result};
 pub struct AdapterPool {
     /// Values, gradients, moments, norms, and the optimizer's tables.
     pub state: State,
-    /// `[jobs]` [`JobRow`].
+    /// `[jobs]` [`Segment`].
     pub jobs: Tensor,
     tables: LowrankTables,
     modules: ModuleTables,
@@ -98,7 +98,7 @@ impl AdapterPool {
             hyper: tensor("hyper", Class::Io, jobs.max(1) * size_of::<Hyper>() / 4)?,
             norms: tensor("norms", Class::Io, 2 * jobs.max(1))?,
         };
-        let job_table = tensor("jobs", Class::Io, jobs * size_of::<JobRow>() / 4)?;
+        let job_table = tensor("jobs", Class::Io, jobs * size_of::<Segment>() / 4)?;
         let rows = vec![SiteRow::default(); capacity.sites.len() * jobs];
         let sites_table = tensor("sites", Class::Io, rows.len() * size_of::<SiteRow>() / 4)?;
         let sites = capacity.sites.iter().enumerate().map(|(index, (site, ranks))| (*site, SiteInfo { index, ranks: *ranks })).collect();

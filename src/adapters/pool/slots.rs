@@ -11,9 +11,9 @@ pub(super) fn groups(specs: &[ParamSpec], grads: &[usize], values_base: usize, g
     let mut groups: Vec<Group> = Vec::new();
     for (i, (spec, grad)) in specs.iter().zip(grads).enumerate().filter(|(_, (s, _))| s.trainable) {
         let neighbour = i > 0 && specs[i - 1].trainable;
-        let (begin, grad_begin) = (values_base + spec.offset - spec.spare, grads_base + grad - spec.spare);
+        let (begin, grad_begin) = (values_base + spec.offset - spec.padding, grads_base + grad - spec.padding);
         let (lr_multiplier, decay) = (spec.lr_multiplier as f32, f32::from(u8::from(spec.weight_decay)));
-        let end = begin + spec.spare + spec.len();
+        let end = begin + spec.padding + spec.len();
         match groups.last_mut() {
             // Nothing but zeros between the two, as much among the values as among the gradients.
             Some(g)
@@ -88,7 +88,7 @@ mod tests {
 
     const WIDTHS: (usize, usize) = (48, 48);
 
-    fn spec(name: &str, rank: usize, trainable: bool, follows: bool, spare: usize) -> ParamSpec {
+    fn spec(name: &str, rank: usize, trainable: bool, adjacent: bool, padding: usize) -> ParamSpec {
         let (transposed, width) = (name.ends_with('B'), WIDTHS.0);
         let shape = if transposed { vec![width, rank] } else { vec![rank, width] };
         let name = name.to_owned();
@@ -97,8 +97,8 @@ mod tests {
             shape,
             transposed,
             offset: 0,
-            follows,
-            spare: spare * width,
+            adjacent,
+            padding: padding * width,
             init: Init::Zeros,
             lr_multiplier: 1.0,
             weight_decay: true,

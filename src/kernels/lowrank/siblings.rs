@@ -3,7 +3,7 @@
 use bytemuck::{Pod, Zeroable};
 
 use super::candidates::{self, Chunks, Lanes, Work};
-use super::{JobRow, LowrankSite, SiteRow};
+use super::{LowrankSite, Segment, SiteRow};
 use crate::gpu::{Candidate, Dispatch, Recorder, Tensor};
 use crate::kernels::matrix::MOST_MEMBERS;
 
@@ -170,7 +170,7 @@ impl LowrankSiblings {
         let words = each(&|width, ranks| 2 * rows * (width + self.stride()) + jobs * ranks * width);
         let mut what = Dispatch::new(label, &params, bind, each(&|width, ranks| 2 * rows * width * ranks) as u64).touching(words);
         // What candidates are measured on: all rows belong to the first job, with the largest rank.
-        let job = JobRow::new(0..rows).with_dropout(if product.dropout { 0.1 } else { 0.0 }, 1, 1);
+        let job = Segment::new(0..rows).with_dropout(if product.dropout { 0.1 } else { 0.0 }, 1, 1);
         what = what.sample(tables_at, 0, bytemuck::bytes_of(&job));
         for site in &self.sites {
             let row = SiteRow { rank: site.r_max as u16, train_end: site.t_max as u32, scale: 1.0, ..SiteRow::default() };

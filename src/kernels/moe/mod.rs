@@ -71,7 +71,7 @@ pub struct RouterRow {
     pub layers: u32,
     /// 1 where f is the mean over blocks.
     pub concatenated: u32,
-    /// Dropout of the experts, as in [`super::lowrank::JobRow`].
+    /// Dropout of the experts, as in [`super::lowrank::Segment`].
     pub dropout_threshold: u32,
     /// Its `1 / (1 - p)`.
     pub keep: f32,
@@ -93,7 +93,7 @@ pub struct Routed {
     pub slot_row: Tensor,
     /// `[slots]` u32: the row_job of the experts' low-rank products.
     pub slot_segment: Tensor,
-    /// `[segments]` [`super::lowrank::JobRow`].
+    /// `[segments]` [`super::lowrank::Segment`].
     pub segments: Tensor,
     /// `[blocks, segments]` u32: choices, those beyond a capacity included.
     pub chosen: Tensor,
@@ -110,7 +110,7 @@ pub struct Moe {
     pub layer: usize,
     /// Job of each row, `[rows]`.
     pub row_job: Tensor,
-    /// [`super::lowrank::JobRow`]s of the jobs.
+    /// [`super::lowrank::Segment`]s of the jobs.
     pub jobs: Tensor,
     /// [`RouterRow`]s, `[blocks, jobs]`.
     pub routers: Tensor,

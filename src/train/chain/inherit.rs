@@ -2,7 +2,7 @@
 
 use crate::formats::ModelFile;
 use crate::gpu::{Gpu, Tuner};
-use crate::kernels::lowrank::JobRow;
+use crate::kernels::lowrank::Segment;
 use crate::model::inputs::HostBatch;
 use crate::train::session::Planned;
 use crate::train::start::Unrounded;
@@ -57,7 +57,7 @@ pub(in crate::train) async fn unrounded_losses(
     };
     let mut session = exact.realize(gpu, file, |_, _| {}).await?;
     session.write_values(gpu, 0, &unrounded.values)?;
-    let rows = JobRow::new(0..session.rows());
+    let rows = Segment::new(0..session.rows());
     session.evaluate(gpu, batch, &[rows]).await.map(Some)
 }
 

@@ -120,7 +120,7 @@ impl Probe<'_> {
                 train_begin: begin as u32,
                 train_end: end as u32,
                 grad_a_offset: NO_GRADIENT,
-                grad_b_offset: row.grad_b_offset - spec.spare as u32,
+                grad_b_offset: row.grad_b_offset - spec.padding as u32,
                 ..*row
             };
             let turned = rows.iter().zip(&self.layout.sites).map(|(row, site)| turn(row, &specs[site.slices[0].b])).collect::<Vec<_>>();
@@ -130,7 +130,7 @@ impl Probe<'_> {
             let grads = grads?;
             for (site, sums) in self.layout.sites.iter().zip(&mut along) {
                 let active = &specs[site.slices[0].b];
-                let slot_begin = offsets[site.slices[0].b] - active.spare;
+                let slot_begin = offsets[site.slices[0].b] - active.padding;
                 let width = active.shape[0];
                 let mut first = ranks[0];
                 for (slice, sum) in site.slices[1..].iter().zip(sums) {

@@ -12,7 +12,7 @@ use crate::adapters::{AdapterLayout, AdapterPool, Capacity};
 use crate::gpu::plan::Footprint;
 use crate::gpu::timing::Timing;
 use crate::gpu::{Executable, Gpu, Store};
-use crate::kernels::lowrank::{JobRow, SiteRow};
+use crate::kernels::lowrank::{Segment, SiteRow};
 use crate::kernels::optimizer;
 use crate::model::inputs::HostBatch;
 use crate::model::llama::check_tokens;
@@ -266,7 +266,7 @@ impl Session {
     }
 
     /// Uploads a batch and the rows of its jobs; the number of the smallest recording that holds it, and the chunks of the head that it needs.
-    fn prepare(&self, gpu: &Gpu, batch: &HostBatch, jobs: &[JobRow]) -> Result<(usize, u32)> {
+    fn prepare(&self, gpu: &Gpu, batch: &HostBatch, jobs: &[Segment]) -> Result<(usize, u32)> {
         assert!(jobs.len() <= self.jobs(), "a row for each job at most");
         check_tokens(&batch.tokens, &self.model.config)?;
         let size = self.sizes.iter().rposition(|size| size.inputs.rows >= batch.tokens.len());
@@ -277,7 +277,7 @@ impl Session {
         let inputs = &self.sizes[size].inputs;
         inputs.upload(gpu, &self.store, batch)?;
         let mut table = jobs.to_vec();
-        table.resize(self.jobs(), JobRow::new(0..0));
+        table.resize(self.jobs(), Segment::new(0..0));
         self.store.write(gpu, self.adapters.jobs, &table)?;
         Ok((size, head::active_chunks(self.model.weights.lm_head.rows, inputs.rows, batch.targets.len())))
     }
@@ -287,7 +287,7 @@ impl Session {
     ///
     /// # Errors
     /// A token past the vocabulary; more rows than were recorded; a lost device.
-    pub async fn accumulate(&mut self, gpu: &Gpu, batch: &HostBatch, jobs: &[JobRow]) -> Result<Vec<f32>> {
+    pub async fn accumulate(&mut self, gpu: &Gpu, batch: &HostBatch, jobs: &[Segment]) -> Result<Vec<f32>> {
         let (size, chunks) = self.prepare(gpu, batch, jobs)?;
         let micro = &mut self.sizes[size].micro;
         micro.set_groups(chunks);
@@ -299,7 +299,7 @@ impl Session {
     ///
     /// # Errors
     /// As [`Session::accumulate`].
-    pub async fn evaluate(&mut self, gpu: &Gpu, batch: &HostBatch, jobs: &[JobRow]) -> Result<Vec<f32>> {
+    pub async fn evaluate(&mut self, gpu: &Gpu, batch: &HostBatch, jobs: &[Segment]) -> Result<Vec<f32>> {
         let (size, chunks) = self.prepare(gpu, batch, jobs)?;
         let eval = &mut self.sizes[size].eval;
         eval.set_groups(chunks);

@@ -2,7 +2,7 @@
 
 use weblora::gpu::device::Facts;
 use weblora::gpu::{Candidate, Gpu, Recorder, Tensor, Tuner};
-use weblora::kernels::lowrank::{self, JobRow, LowrankSite, LowrankTables, SiteRow, half_stride};
+use weblora::kernels::lowrank::{self, LowrankSite, LowrankTables, Segment, SiteRow, half_stride};
 use weblora::kernels::lowrank_twin::{TwinGrads, TwinSite, lowrank_backward_twin, lowrank_forward_twin};
 
 use crate::common::{Bench, assert_close, noise};
@@ -42,7 +42,7 @@ pub struct Case {
     pub r_max: usize,
     /// Rows before, between and after the jobs belong to nobody.
     pub pad: usize,
-    pub jobs: Vec<JobRow>,
+    pub jobs: Vec<Segment>,
     /// As the twins see them: all of f32.
     pub sites: Vec<SiteRow>,
     pub row_job: Vec<u32>,
@@ -79,7 +79,7 @@ impl Case {
             case.row_job.extend(std::iter::repeat_n(i as u32, s.rows));
             case.x.extend(noise(u64::from(s.seed), s.rows * k));
             case.dy.extend(noise(u64::from(s.seed) + 100, s.rows * n));
-            case.jobs.push(JobRow::new(begin..begin + s.rows).with_dropout(s.dropout, s.seed, 4));
+            case.jobs.push(Segment::new(begin..begin + s.rows).with_dropout(s.dropout, s.seed, 4));
             let a_offset = case.adapter.len();
             case.adapter.extend(rounded(noise(u64::from(s.seed) + 200, s.rank * k), s.half * k));
             let b_offset = case.adapter.len() + gap;
@@ -186,7 +186,7 @@ pub fn prepare(case: &Case) -> (Bench, LowrankSite, [Tensor; 6]) {
     sites[SITE * case.jobs.len()..(SITE + 1) * case.jobs.len()].copy_from_slice(&own);
     let tables = LowrankTables {
         row_job: bench.put("row_job", &case.row_job),
-        jobs: bench.put("jobs", bytemuck::cast_slice::<JobRow, u32>(&case.jobs)),
+        jobs: bench.put("jobs", bytemuck::cast_slice::<Segment, u32>(&case.jobs)),
         sites: bench.put("sites", bytemuck::cast_slice::<SiteRow, u32>(&sites)),
         adapter: bench.put("adapter", &adapter),
         grads: bench.put("grads", &vec![START; case.grads_len]),

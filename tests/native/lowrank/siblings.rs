@@ -4,7 +4,7 @@ use weblora::gpu::device::Facts;
 use weblora::gpu::dispatch::Command;
 use weblora::gpu::recorder::Untuned;
 use weblora::gpu::{Gpu, Recorder, Tensor, Tuner};
-use weblora::kernels::lowrank::{self, JobRow, LowrankSiblings, LowrankSite, LowrankTables, SiteRow};
+use weblora::kernels::lowrank::{self, LowrankSiblings, LowrankSite, LowrankTables, Segment, SiteRow};
 use weblora::kernels::matrix::outputs;
 
 use super::case::{Case, DROPOUT_KEY, JobSpec, START, job};
@@ -61,7 +61,7 @@ impl Layers {
         let (mut bench, first) = (Bench::new(), &self.cases[0]);
         let tables = LowrankTables {
             row_job: bench.put("row_job", &first.row_job),
-            jobs: bench.put("jobs", bytemuck::cast_slice::<JobRow, u32>(&first.jobs)),
+            jobs: bench.put("jobs", bytemuck::cast_slice::<Segment, u32>(&first.jobs)),
             sites: bench.put("sites", bytemuck::cast_slice::<SiteRow, u32>(&self.sites)),
             adapter: bench.put("adapter", &self.adapter),
             grads: bench.put("grads", &vec![START; self.grads]),
