@@ -114,9 +114,9 @@ fn add4(layer: Layer, t: u32, n: u32, c: f32, sum: vec4<f32>) {
 
 // Adds to rows t .. t + 4, of which those outside the segment keep their values. All four are stored, which avoids branches, so they must lie
 // inside this workgroup's tile: rows of another tile are being changed by another workgroup.
-fn add_rows(layer: Layer, t: u32, segment: vec2<u32>, n: vec2<u32>, scale: f32, s: Sums) {
+fn add_rows(layer: Layer, t: u32, own: vec2<u32>, n: vec2<u32>, scale: f32, s: Sums) {
     let rows = vec4(t) + vec4(0u, 1u, 2u, 3u);
-    let c = select(vec4(0.0), vec4(scale), (rows >= vec4(segment.x)) & (rows < vec4(segment.y)));
+    let c = select(vec4(0.0), vec4(scale), (rows >= vec4(own.x)) & (rows < vec4(own.y)));
     if (n.x < layer.width) {
         add4(layer, t, n.x, c.x, s.a0);
         add4(layer, t + 1u, n.x, c.y, s.a1);
@@ -156,13 +156,13 @@ fn add_layer(layer: Layer, group: vec2<u32>, local: u32, lane: u32) {
         }
         if (site.rank > 0u) {
             let c = scale_of(site);
-            let segment = vec2(begin, stop);
+            let own = vec2(begin, stop);
 #ifdef ONE_BLOCK
             let turn = turn_at(layer, segment, site, 0u, n);
             // Fours of rows are counted from the tile's first row, so that each lies inside the tile.
             for (var row = begin - (begin - t) % 4u; row < stop; row += 4u) {
                 var s = Sums();
-                add_rows(layer, row, segment, n, c, multiply(s, row, inner4(layer, row, 0u, lane), turn));
+                add_rows(layer, row, own, n, c, multiply(s, row, inner4(layer, row, 0u, lane), turn));
             }
 #else
             var s0 = Sums();
@@ -188,15 +188,15 @@ fn add_layer(layer: Layer, group: vec2<u32>, local: u32, lane: u32) {
                 if (t + 28u < stop) { s7 = multiply(s7, t + 28u, inner4(layer, t + 28u, r / 4u, lane), turn); }
 #endif
             }
-            add_rows(layer, t, segment, n, c, s0);
-            add_rows(layer, t + 4u, segment, n, c, s1);
-            add_rows(layer, t + 8u, segment, n, c, s2);
-            add_rows(layer, t + 12u, segment, n, c, s3);
+            add_rows(layer, t, own, n, c, s0);
+            add_rows(layer, t + 4u, own, n, c, s1);
+            add_rows(layer, t + 8u, own, n, c, s2);
+            add_rows(layer, t + 12u, own, n, c, s3);
 #ifdef ROWS32
-            add_rows(layer, t + 16u, segment, n, c, s4);
-            add_rows(layer, t + 20u, segment, n, c, s5);
-            add_rows(layer, t + 24u, segment, n, c, s6);
-            add_rows(layer, t + 28u, segment, n, c, s7);
+            add_rows(layer, t + 16u, own, n, c, s4);
+            add_rows(layer, t + 20u, own, n, c, s5);
+            add_rows(layer, t + 24u, own, n, c, s6);
+            add_rows(layer, t + 28u, own, n, c, s7);
 #endif
 #endif
         }

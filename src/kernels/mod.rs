@@ -74,6 +74,8 @@ pub const KERNELS: &[&KernelSpec] = &[
     &moe::WEIGH,
     &moe::SPREAD,
     &moe::JITTER,
+    &moe::SWIGLU,
+    &moe::SWIGLU_BACKWARD,
     &moe::OVERFLOW,
     &moe::OVERFLOW_BACKWARD,
     &moe::BALANCE,

@@ -5,7 +5,7 @@ use super::attention::{self, AttentionShape, documents};
 use super::cross_entropy::{self, Targets};
 use super::lowrank::{self, LowrankSiblings, LowrankSite, LowrankTables};
 use super::matrix::{Matrix, Part};
-use super::moe::{Combine, Moe, MoeShape, Routed, RouterRow, Stats};
+use super::moe::{Combine, GateUp, Moe, MoeShape, Routed, RouterRow, Stats};
 use super::multilora::{ModuleGrid, ModuleRow, Modules};
 use super::optimizer::{self, Block, Hyper, State};
 use super::rope::{Heads, Turn};
@@ -133,8 +133,7 @@ fn record_experts(rec: &mut Recorder, store: &mut Store) {
         probs: words(t * shape.prob_stride()),
         places: words(2 * t * choices),
         weight: words(t * choices),
-        slot_row: words(slots),
-        slot_segment: words(slots),
+        slots: words(shape.slot_words()),
         segments: words(8 * segments),
         chosen: words(segments),
         aux: words(segments + 1),
@@ -158,6 +157,36 @@ fn record_experts(rec: &mut Recorder, store: &mut Store) {
         moe.jitter(rec, "sample", d, x);
         moe.overflow(rec, "sample", d, x, y);
         moe.overflow_backward(rec, "sample", d, x, y, words(t * d), dweight);
+    }
+    for (r_max, n) in [(8, 64), (12, 64), (8, 63)] {
+        let tables = LowrankTables {
+            row_job: moe.slot_segment(),
+            jobs: routed.segments,
+            sites: words(16 * segments),
+            adapter: words(2 * r_max * n),
+            grads: words(2 * r_max * n),
+        };
+        let site = LowrankSite {
+            rows: slots,
+            k: 64,
+            n,
+            r_max,
+            t_max: r_max,
+            site: 0,
+            dropout_key: 0,
+            jobs: segments,
+            dropout: false,
+            half: false,
+            tables,
+        };
+        let [gate, up, act, da, du] = [t, t, slots, slots, slots].map(|rows| words(rows * n));
+        for sites in [[Some(site), Some(LowrankSite { site: 1, ..site })], [Some(site), None], [None, Some(site)], [None, None]] {
+            let [gate_site, up_site] = sites;
+            let h = words(GateUp::words(gate_site.as_ref(), up_site.as_ref()));
+            let experts = GateUp { gate: gate_site, up: up_site, h, tables };
+            moe.swiglu(rec, "sample", &experts, gate, up, act);
+            moe.swiglu_backward(rec, "sample", &experts, gate, up, da, du);
+        }
     }
     shape.router_norms(rec, 64, words(8), words(512), words(1));
 }

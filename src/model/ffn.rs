@@ -7,9 +7,9 @@ use super::linear::{Kept, Linear, LinearSiblings, Outputs};
 use crate::adapters::pool::ExpertBlock;
 use crate::gpu::{Recorder, Tensor};
 use crate::kernels::elementwise;
-use crate::kernels::lowrank::LowrankSite;
+use crate::kernels::lowrank;
 use crate::kernels::matrix::MOST_MEMBERS;
-use crate::kernels::moe::Combine;
+use crate::kernels::moe::{Combine, GateUp};
 
 /// The feed-forward layer within a recording.
 pub struct FeedForward<'a> {
@@ -34,14 +34,12 @@ pub struct Saved {
     slots: Option<Slots>,
 }
 
-/// The same of the experts.
+/// The same of the experts: inner activations. Their outputs are put together again where they are read.
 #[derive(Debug, Clone, Copy)]
 struct Slots {
-    /// `[slots, f]`
-    gate: Tensor,
-    up: Tensor,
-    /// `[slots, rank]`: inner activations beside gate, up and down.
-    inner: [Option<Tensor>; 3],
+    gate_up: GateUp,
+    /// `[slots, rank]`
+    down: Option<Tensor>,
 }
 
 /// Whether the routing is made or is there already.
@@ -67,7 +65,7 @@ impl FeedForward<'_> {
         let slots = self.experts.map(|block| spread_out(rec, &block, routing, n, [gate, up], a, f));
         let kept_down = self.down.forward(rec, t, a, y);
         if let (Some(block), Some((slots, act))) = (&self.experts, &slots) {
-            if let (Some(site), Some(h)) = (&block.down, slots.inner[2]) {
+            if let (Some(site), Some(h)) = (&block.down, slots.down) {
                 site.inner(rec, "mlp.experts.down_proj", *act, h);
                 let product = rec.transient("experts.y", block.moe.shape.slots() * d);
                 rec.clear(product);
@@ -89,20 +87,23 @@ impl FeedForward<'_> {
         let (a, da) = (rec.transient("act_again", t * f), rec.transient("dact", t * f));
         elementwise::swiglu(rec, "mlp.act_again", gate, up, a);
         self.down.backward(rec, t, a, s.kept_down, dy, Some(da));
-        // In their place are their gradients now.
-        elementwise::swiglu_backward(rec, "mlp.act_backward", gate, up, da);
         let experts = self.experts.as_ref().zip(s.slots);
         let gradients = experts.map(|(block, slots)| {
             let dweight = rec.transient("experts.dweight", block.moe.shape.slots() + t);
-            let da_slots = down_backward(rec, block, slots, dy, da, dweight, (d, f));
-            elementwise::swiglu_backward(rec, "mlp.experts.act_backward", slots.gate, slots.up, da_slots);
-            block.moe.combine(rec, "mlp.experts.dgate", Combine::Plain, f, slots.gate, gate);
-            block.moe.combine(rec, "mlp.experts.dup", Combine::Plain, f, slots.up, up);
-            (block, slots, dweight)
+            let dgate = down_backward(rec, block, slots, [gate, up], dy, da, dweight, (d, f));
+            let dup = rec.transient("experts.dup", block.moe.shape.slots() * f);
+            block.moe.swiglu_backward(rec, "mlp.experts.act_backward", &slots.gate_up, gate, up, dgate, dup);
+            (block, slots, dweight, [dgate, dup])
         });
+        // In the place of gate and up are their gradients now, those of rows with experts by what all of these read.
+        elementwise::swiglu_backward(rec, "mlp.act_backward", gate, up, da);
+        if let Some((block, _, _, [dgate, dup])) = &gradients {
+            block.moe.combine(rec, "mlp.experts.dgate", Combine::Plain, f, *dgate, gate);
+            block.moe.combine(rec, "mlp.experts.dup", Combine::Plain, f, *dup, up);
+        }
         self.gate_up.backward(rec, t, n, s.kept_gate_up, s.gate_up, Some(dn));
-        if let Some((block, slots, dweight)) = gradients {
-            inputs_backward(rec, block, slots, n, dn, d);
+        if let Some((block, slots, dweight, gradients)) = gradients {
+            inputs_backward(rec, block, slots, gradients, n, dn, d);
             if block.capacity && block.moe.shape.training {
                 block.moe.overflow_backward(rec, "mlp.experts", d, n, dy, dn, dweight);
             }
@@ -138,25 +139,21 @@ fn spread_out(
         block.router.inner(rec, "mlp.moe_gate", n, logits);
         moe.route(rec, "mlp.moe_gate", logits);
     }
-    let mut inner = [block.gate, block.up, block.down].map(|site| site.map(|site| rec.transient("experts.h", slots * site.stride())));
-    let input = gathered(rec, block, n);
-    let mut product = |rec: &mut Recorder, i: usize, name: &str, site: &Option<LowrankSite>, x: Tensor| {
-        let y = rec.transient(name, slots * f);
-        moe.gather(rec, &format!("mlp.{name}"), f, x, y);
-        if let (Some(site), Some(h), Some(input)) = (site, inner[i], input) {
-            site.inner(rec, &format!("mlp.{name}"), input, h);
-            site.outer(rec, &format!("mlp.{name}"), h, y);
-        } else {
-            inner[i] = None;
+    let [gate_site, up_site] = [&block.gate, &block.up].map(Option::as_ref);
+    let h = rec.transient("experts.h", GateUp::words(gate_site, up_site));
+    let gate_up = GateUp { gate: block.gate, up: block.up, h, tables: block.tables };
+    if let Some(input) = gathered(rec, block, n) {
+        for (name, inner) in [("mlp.experts.gate_proj", gate_up.gate_inner()), ("mlp.experts.up_proj", gate_up.up_inner())] {
+            if let Some((site, h)) = inner {
+                site.inner(rec, name, input, h);
+            }
         }
-        y
-    };
-    let own_gate = product(rec, 0, "experts.gate_proj", &block.gate, gate);
-    let own_up = product(rec, 1, "experts.up_proj", &block.up, up);
+    }
     let act = rec.transient("experts.act", slots * f);
-    elementwise::swiglu(rec, "mlp.experts.act", own_gate, own_up, act);
+    moe.swiglu(rec, "mlp.experts.act", &gate_up, gate, up, act);
     moe.combine(rec, "mlp.experts.act", Combine::Weighted, f, act, a);
-    (Slots { gate: own_gate, up: own_up, inner }, act)
+    let down = block.down.as_ref().map(|site| rec.transient("experts.h_down", slots * site.stride()));
+    (Slots { gate_up, down }, act)
 }
 
 /// The input of gate's and up's experts by slot, where there are any.
@@ -167,11 +164,12 @@ fn gathered(rec: &mut Recorder, block: &ExpertBlock, n: Tensor) -> Option<Tensor
     Some(x)
 }
 
-/// Records the gradients of down's experts and of the weights, and returns that of the slots' activations.
+/// Records the gradients of down's experts and of the weights, and returns that of the slots' activations. `gate` and `up` are the frozen products.
 fn down_backward(
     rec: &mut Recorder,
     block: &ExpertBlock,
     s: Slots,
+    [gate, up]: [Tensor; 2],
     dy: Tensor,
     da: Tensor,
     dweight: Tensor,
@@ -179,9 +177,9 @@ fn down_backward(
 ) -> Tensor {
     let (moe, slots) = (&block.moe, block.moe.shape.slots());
     let (act, da_slots) = (rec.transient("experts.act_again", slots * f), rec.transient("experts.dact", slots * f));
-    elementwise::swiglu(rec, "mlp.experts.act_again", s.gate, s.up, act);
+    moe.swiglu(rec, "mlp.experts.act_again", &s.gate_up, gate, up, act);
     let name = "mlp.experts.down_proj";
-    let inner = block.down.as_ref().zip(s.inner[2]).map(|(site, h)| {
+    let inner = block.down.as_ref().zip(s.down).map(|(site, h)| {
         let (own_dy, dh) = (rec.transient("experts.dy", slots * d), rec.transient("experts.dh", slots * site.stride()));
         moe.gather(rec, "mlp.experts.dy", d, dy, own_dy);
         site.inner_gradient(rec, name, own_dy, dh);
@@ -197,17 +195,17 @@ fn down_backward(
     da_slots
 }
 
-/// Records the gradients of gate's and up's experts, whose outputs' gradients are in place of the outputs, and adds to `dn`.
-fn inputs_backward(rec: &mut Recorder, block: &ExpertBlock, s: Slots, n: Tensor, dn: Tensor, d: usize) {
+/// Records the gradients of gate's and up's experts from those of their outputs by slot, and adds to `dn`.
+fn inputs_backward(rec: &mut Recorder, block: &ExpertBlock, s: Slots, [dgate, dup]: [Tensor; 2], n: Tensor, dn: Tensor, d: usize) {
     let (moe, slots) = (&block.moe, block.moe.shape.slots());
     let Some(input) = gathered(rec, block, n) else { return };
     let own_dn = rec.transient("experts.dn", slots * d);
     rec.clear(own_dn);
-    let sites = [("mlp.experts.gate_proj", block.gate, s.inner[0], s.gate), ("mlp.experts.up_proj", block.up, s.inner[1], s.up)];
-    for (name, site, h, dy) in sites {
-        if let (Some(site), Some(h)) = (site, h) {
+    let sites = [("mlp.experts.gate_proj", s.gate_up.gate_inner(), dgate), ("mlp.experts.up_proj", s.gate_up.up_inner(), dup)];
+    for (name, inner, dy) in sites {
+        if let Some((site, h)) = inner {
             let dh = rec.transient("experts.dh", slots * site.stride());
-            crate::kernels::lowrank::backward(rec, name, &site, input, dy, h, dh, Some(own_dn));
+            lowrank::backward(rec, name, &site, input, dy, h, dh, Some(own_dn));
         }
     }
     moe.combine(rec, "mlp.experts.dn", Combine::Add, d, own_dn, dn);

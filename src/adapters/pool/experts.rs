@@ -129,8 +129,7 @@ struct Buffers {
     probs: Tensor,
     places: Tensor,
     weight: Tensor,
-    slot_row: Tensor,
-    slot_segment: Tensor,
+    slots: Tensor,
     segments: Tensor,
     chosen: Tensor,
     aux: Tensor,
@@ -184,8 +183,7 @@ impl Buffers {
             probs: tensor("probs", rows * shape.prob_stride())?,
             places: tensor("places", rows * shape.choices * 2)?,
             weight: tensor("weight", rows * shape.choices)?,
-            slot_row: tensor("slot_row", shape.slots())?,
-            slot_segment: tensor("slot_segment", shape.slots())?,
+            slots: tensor("slots", shape.slot_words())?,
             segments: tensor("segments", shape.segments * size_of::<Segment>() / 4)?,
             chosen: store.declare("experts.chosen", Class::Io, layers * shape.segments)?,
             aux: store.declare("experts.aux", Class::Io, layers * (shape.segments + shape.jobs))?,
@@ -346,8 +344,7 @@ impl ExpertTables {
             probs: of(b.probs, rows * shape.prob_stride()),
             places: of(b.places, rows * shape.choices * 2),
             weight: of(b.weight, rows * shape.choices),
-            slot_row: of(b.slot_row, shape.slots()),
-            slot_segment: of(b.slot_segment, shape.slots()),
+            slots: of(b.slots, shape.slot_words()),
             segments: of(b.segments, shape.segments * size_of::<Segment>() / 4),
             chosen: b.chosen,
             aux: b.aux,
@@ -366,7 +363,7 @@ impl ExpertTables {
             half: false,
             tables: LowrankTables { sites: self.gates, ..tables },
         };
-        let slots = LowrankTables { row_job: routed.slot_segment, jobs: routed.segments, sites: self.experts, ..tables };
+        let slots = LowrankTables { row_job: moe.slot_segment(), jobs: routed.segments, sites: self.experts, ..tables };
         let expert = |projection: Projection| {
             let site = Site { layer, projection };
             let ranks = self.capacity.sites.get(&site)?;
@@ -386,7 +383,16 @@ impl ExpertTables {
             })
         };
         let [gate_proj, up, down] = [Projection::Gate, Projection::Up, Projection::Down].map(expert);
-        Some(ExpertBlock { moe, router: gate, gate: gate_proj, up, down, capacity: self.capacity.capacity, jitter: self.capacity.jitter })
+        Some(ExpertBlock {
+            moe,
+            router: gate,
+            gate: gate_proj,
+            up,
+            down,
+            tables: slots,
+            capacity: self.capacity.capacity,
+            jitter: self.capacity.jitter,
+        })
     }
 
     /// Records the balance losses' coefficients and the statistics of all blocks.
@@ -449,6 +455,8 @@ pub struct ExpertBlock {
     pub up: Option<LowrankSite>,
     /// Experts beside `down_proj`.
     pub down: Option<LowrankSite>,
+    /// The tables of the experts' products.
+    pub tables: LowrankTables,
     /// Whether experts may be full.
     pub capacity: bool,
     /// Whether inputs may be jittered.

@@ -8,7 +8,8 @@
 //! | logits `x Wgᵀ`, their gradients | `lowrank` with A = Wg |
 //! | p, e, w | route |
 //! | slots by segment, without atomics or a look from the host | count, scan, scatter |
-//! | `g_s = W1 x + expert`, `u_s = W3 x + expert`, `a_s = silu(g_s) u_s` | gather, `lowrank`, `swiglu` |
+//! | inner activations of the experts beside W1 and W3 | gather, `lowrank` |
+//! | `a_s = silu(g_s) u_s` of `g_s = W1 x + expert`, `u_s = W3 x + expert`, which are not kept | swiglu |
 //! | `y = W2 Σ_j w_j a_j + Σ_j w_j expert(a_j)` | combine, a product of all rows, `lowrank`, combine |
 //!
 //! W2 is linear, so it runs once over the weighted sum: the frozen feed-forward layer costs what it costs without experts.
@@ -17,6 +18,7 @@
 mod balance;
 mod routing;
 mod rows;
+mod swiglu;
 pub mod twin;
 
 use bytemuck::{Pod, Zeroable};
@@ -24,12 +26,15 @@ use bytemuck::{Pod, Zeroable};
 pub use self::balance::{BALANCE, ROUTER_NORM, Stats};
 pub use self::routing::{COUNT, ROUTE, ROUTE_BACKWARD, SCAN, SCATTER};
 pub use self::rows::{COMBINE, Combine, GATHER, JITTER, OVERFLOW, OVERFLOW_BACKWARD, SPREAD, WEIGH};
+pub use self::swiglu::{GateUp, SWIGLU, SWIGLU_BACKWARD};
 use crate::gpu::{Dispatch, Tensor};
 
 /// Most segments of a recording: what a workgroup can add up in its memory.
 pub const MOST_SEGMENTS: usize = 1024;
 /// Rows that a workgroup counts.
 const BLOCK: usize = 64;
+/// Words of which a slice of a tensor begins at a multiple, to be bound alone.
+const SLICE_ALIGN: usize = 64;
 
 /// Ways to choose, as the kernels number them.
 pub mod strategy {
@@ -89,10 +94,8 @@ pub struct Routed {
     pub places: Tensor,
     /// `[rows, choices]`
     pub weight: Tensor,
-    /// `[slots]` u32: row · choices + choice.
-    pub slot_row: Tensor,
-    /// `[slots]` u32: the row_job of the experts' low-rank products.
-    pub slot_segment: Tensor,
+    /// The tables of [`Moe::slot_segment`] and [`Moe::slot_row`], of [`MoeShape::slot_words`].
+    pub slots: Tensor,
     /// `[segments]` [`super::lowrank::Segment`].
     pub segments: Tensor,
     /// `[blocks, segments]` u32: choices, those beyond a capacity included.
@@ -167,6 +170,16 @@ impl MoeShape {
         let (slots, align) = (self.rows * self.choices, self.align());
         (slots + self.used(slots) * (align - 1)).next_multiple_of(align)
     }
+
+    /// Where the rows of slots begin among their tables: where a binding may begin.
+    fn slot_row_at(&self) -> usize {
+        self.slots().next_multiple_of(SLICE_ALIGN)
+    }
+
+    /// Words of the tables of slots.
+    pub fn slot_words(&self) -> usize {
+        2 * self.slot_row_at()
+    }
 }
 
 #[repr(C)]
@@ -206,6 +219,17 @@ impl MoeShape {
 }
 
 impl Moe {
+    /// `[slots]` u32: the row_job of the experts' low-rank products.
+    pub fn slot_segment(&self) -> Tensor {
+        self.routed.slots.slice(0..self.shape.slots())
+    }
+
+    /// `[slots]` u32: row · choices + choice.
+    pub fn slot_row(&self) -> Tensor {
+        let begin = self.shape.slot_row_at();
+        self.routed.slots.slice(begin..begin + self.shape.slots())
+    }
+
     /// A dispatch of this block on data of `width` columns.
     fn dispatch(&self, label: String, width: usize, bind: &[Tensor], flops: usize) -> Dispatch {
         Dispatch::new(label, &self.shape.params(self.layer, width), bind, flops as u64)

@@ -46,10 +46,10 @@ impl Moe {
         let counts = rec.transient(&format!("{label}.counts"), blocks * s.segments * 2);
         let what = self.dispatch(format!("{label}.count"), 0, &[self.row_job, self.routers, self.documents, r.places, counts], 0);
         rec.dispatch(&COUNT, Variant::new(), [blocks as u32, 1, 1], what);
-        let bind = [self.jobs, self.routers, counts, r.segments, r.chosen, r.slot_segment, r.slot_row];
+        let bind = [self.jobs, self.routers, counts, r.segments, r.chosen, self.slot_segment(), self.slot_row()];
         let what = self.dispatch(format!("{label}.scan"), 0, &bind, 0);
         rec.dispatch(&SCAN, Variant::new().with("MOST_SEGMENTS", MOST_SEGMENTS as u32), [1, 1, 1], what);
-        let bind = [self.row_job, self.routers, r.segments, counts, r.places, r.slot_row];
+        let bind = [self.row_job, self.routers, r.segments, counts, r.places, self.slot_row()];
         let what = self.dispatch(format!("{label}.scatter"), 0, &bind, 0);
         rec.dispatch(&SCATTER, Variant::new(), [blocks as u32, 1, 1], what);
     }

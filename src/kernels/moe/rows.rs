@@ -67,7 +67,7 @@ impl Moe {
     /// Records `y[slot] = x[row]`; x is `[rows, width]`, y `[slots, width]`.
     pub fn gather(&self, rec: &mut Recorder, label: &str, width: usize, x: Tensor, y: Tensor) {
         let (variant, grid) = Self::elements(self.shape.slots(), width);
-        rec.dispatch(&GATHER, variant, grid, self.dispatch(format!("{label}.gather"), width, &[self.routed.slot_row, x, y], 0));
+        rec.dispatch(&GATHER, variant, grid, self.dispatch(format!("{label}.gather"), width, &[self.slot_row(), x, y], 0));
     }
 
     /// Records rows of jobs with a router as sums of their slots; v is `[slots, width]`, y `[rows, width]`.
@@ -82,7 +82,7 @@ impl Moe {
 
     /// Records the gradient of the weights by what experts add to `down`, and weighs their inner activations: `h` and `dh` are `[slots, stride]`.
     pub fn weigh(&self, rec: &mut Recorder, label: &str, stride: usize, h: Tensor, dh: Tensor, dweight: Tensor) {
-        let bind = [self.routed.slot_row, self.routed.weight, h, dh, dweight];
+        let bind = [self.slot_row(), self.routed.weight, h, dh, dweight];
         let what = self.dispatch(format!("{label}.weigh"), stride, &bind, 4 * self.shape.slots() * stride);
         rec.dispatch(&WEIGH, Variant::new(), grid_1d(self.shape.slots().div_ceil(64) as u32), what);
     }
@@ -90,7 +90,7 @@ impl Moe {
     /// Records `da[slot] = w dy[row]` and the weights' gradient `dy[row] · a[slot]`, added with `add`.
     pub fn spread(&self, rec: &mut Recorder, label: &str, width: usize, dy: Tensor, a: Tensor, da: Tensor, dweight: Tensor, add: bool) {
         let variant = Variant::new().with("WG", row_lanes(rec, 64)).flag_if("VEC4", width.is_multiple_of(4)).flag_if("ADD", add);
-        let bind = [self.routed.slot_row, self.routed.weight, dy, a, da, dweight];
+        let bind = [self.slot_row(), self.routed.weight, dy, a, da, dweight];
         let what = self.dispatch(format!("{label}.spread"), width, &bind, 3 * self.shape.slots() * width);
         rec.dispatch(&SPREAD, variant, grid_1d(self.shape.slots() as u32), what);
     }
