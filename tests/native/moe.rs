@@ -311,7 +311,7 @@ fn experts_share_the_frozen_products() {
         // Past an expert's rank the inner activations are zero.
         let inner = |seed| noise(seed, s.slots() * stride);
         let [gate, up, da] = [(6, s.rows), (7, s.rows), (8, s.slots())].map(|(seed, count)| noise(seed, count * width));
-        let half = (s.slots() * stride).next_multiple_of(64);
+        let half = s.slots().next_multiple_of(16) * stride;
         let (mut h, sites) = (vec![0.0f32; 2 * half], rows.clone());
         h[..s.slots() * stride].copy_from_slice(&inner(9));
         h[half..half + s.slots() * stride].copy_from_slice(&inner(10));

@@ -4,6 +4,7 @@
 use bytemuck::{Pod, Zeroable};
 
 use super::{Moe, SLICE_ALIGN};
+use crate::gpu::device::Facts;
 use crate::gpu::{Access, Dispatch, KernelSpec, Recorder, Tensor, Variant};
 use crate::kernels::lowrank::{LowrankSite, LowrankTables};
 
@@ -22,17 +23,12 @@ pub const SWIGLU_BACKWARD: KernelSpec = KernelSpec {
     bindings: &[Read, Read, Read, Input, Input, Input, ReadWrite, ReadWrite],
 };
 
-/// Lanes of a workgroup, and slots that they walk.
-const WG: u32 = 64;
-const ROWS: u32 = 16;
-
 #[repr(C)]
 #[derive(Debug, Clone, Copy, Default, Pod, Zeroable)]
 struct Half {
     site: u32,
-    stride: u32,
-    inner: u32,
-    pad: u32,
+    first: u32,
+    pad: [u32; 2],
 }
 
 #[repr(C)]
@@ -43,7 +39,8 @@ struct Params {
     segments: u32,
     width: u32,
     row_at: u32,
-    pad: [u32; 3],
+    stride: u32,
+    pad: [u32; 2],
     gate: Half,
     up: Half,
 }
@@ -51,36 +48,53 @@ struct Params {
 /// The experts beside `gate_proj` and `up_proj`, with their inner activations.
 #[derive(Debug, Clone, Copy)]
 pub struct GateUp {
-    /// Experts beside `gate_proj`, where there are any.
+    /// Experts beside `gate_proj`, where there are any. Both sites have room for the same ranks.
     pub gate: Option<LowrankSite>,
     /// Experts beside `up_proj`.
     pub up: Option<LowrankSite>,
-    /// Inner activations of both: see [`Self::words`].
+    /// Inner activations of both, of [`Self::words`].
     pub h: Tensor,
     /// The tables of all experts.
     pub tables: LowrankTables,
 }
 
 impl GateUp {
-    /// Words of the inner activations of `slots` slots: those of gate, then those of up.
+    /// Words of the inner activations: those of gate, then those of up, where a binding may begin.
     pub fn words(gate: Option<&LowrankSite>, up: Option<&LowrankSite>) -> usize {
-        (Self::own(gate) + Self::own(up)).max(1)
+        let own = |site: Option<&LowrankSite>| site.map_or(0, |site| Self::rows(site) * site.stride());
+        (own(gate) + own(up)).max(1)
     }
 
-    /// Whole ranges that a binding may begin with.
-    fn own(site: Option<&LowrankSite>) -> usize {
-        site.map_or(0, |site| (site.rows * site.stride()).next_multiple_of(SLICE_ALIGN))
+    /// Rows until a whole number of which a binding may begin with is full.
+    fn rows(site: &LowrankSite) -> usize {
+        site.rows.next_multiple_of(SLICE_ALIGN / 4)
     }
 
-    /// The inner activations of gate's experts.
+    /// The row of `h` that belongs to up's first slot.
+    fn first_of_up(&self) -> usize {
+        self.gate.as_ref().map_or(0, Self::rows)
+    }
+
+    /// Gate's experts with their inner activations.
     pub fn gate_inner(&self) -> Option<(LowrankSite, Tensor)> {
         self.gate.map(|site| (site, self.h.slice(0..site.rows * site.stride())))
     }
 
-    /// The inner activations of up's experts.
+    /// Up's experts with their inner activations.
     pub fn up_inner(&self) -> Option<(LowrankSite, Tensor)> {
-        let begin = Self::own(self.gate.as_ref());
-        self.up.map(|site| (site, self.h.slice(begin..begin + site.rows * site.stride())))
+        self.up.map(|site| {
+            let begin = self.first_of_up() * site.stride();
+            (site, self.h.slice(begin..begin + site.rows * site.stride()))
+        })
+    }
+}
+
+/// Lanes of a workgroup, slots that they walk, and lanes that can broadcast to each other (0: none): a CPU loads slowly and has few cores.
+fn lanes(facts: Option<&Facts>) -> (u32, u32, u32) {
+    match facts {
+        Some(facts) if facts.is_cpu && facts.broadcast_width() > 0 => (facts.subgroup_sizes.1.clamp(8, 128), 64, facts.broadcast_width()),
+        Some(facts) if facts.is_cpu => (8, 64, 0),
+        _ => (64, 16, 0),
     }
 }
 
@@ -104,37 +118,32 @@ impl Moe {
         [gate, up]: [Tensor; 2],
         of_slots: &[Tensor],
     ) {
-        let width = gate.len as usize / self.shape.rows;
-        let half = |site: Option<&LowrankSite>, begin: usize| {
-            site.map_or_else(Half::default, |site| Half {
-                site: site.site as u32,
-                stride: site.stride() as u32 / 4,
-                inner: begin as u32 / 4,
-                pad: 0,
-            })
+        let GateUp { gate: gate_site, up: up_site, tables, h } = experts;
+        let [r_gate, r_up] = [gate_site, up_site].map(|site| site.map_or(0, |site| site.r_max));
+        assert!(r_gate == 0 || r_up == 0 || r_gate == r_up, "room for {r_gate} ranks of gate and {r_up} of up");
+        let (slots, width) = (self.shape.slots(), gate.len as usize / self.shape.rows);
+        let half = |site: &Option<LowrankSite>, first: usize| {
+            site.map_or_else(Half::default, |site| Half { site: site.site as u32, first: first as u32, pad: [0; 2] })
         };
-        let slots = self.shape.slots();
         let params = Params {
             slots: slots as u32,
             choices: self.shape.choices as u32,
             segments: self.shape.segments as u32,
             width: width as u32,
             row_at: self.shape.slot_row_at() as u32,
-            pad: [0; 3],
-            gate: half(experts.gate.as_ref(), 0),
-            up: half(experts.up.as_ref(), GateUp::own(experts.gate.as_ref())),
+            stride: r_gate.max(r_up).div_ceil(4) as u32,
+            pad: [0; 2],
+            gate: half(gate_site, 0),
+            up: half(up_site, experts.first_of_up()),
         };
-        let ranks: usize = experts.gate.iter().chain(&experts.up).map(|site| site.r_max).sum();
-        let most = experts.gate.iter().chain(&experts.up).map(|site| site.r_max).max().unwrap_or(0);
-        let tables = experts.tables;
-        let bind = [&[self.routed.slots, tables.sites, tables.adapter, gate, up, experts.h][..], of_slots].concat();
-        let vectors = width.is_multiple_of(4);
-        let variant = Variant::new().with("WG", WG).with("ROWS", ROWS).flag_if("VEC4", vectors).flag_if("ONE_BLOCK", most <= 8);
-        let variant = variant.flag_if("GATE", experts.gate.is_some()).flag_if("UP", experts.up.is_some());
-        let variant = variant.flag_if("BACKWARD", of_slots.len() > 1);
-        let lanes = if vectors { width / 4 } else { width };
-        let grid = [(lanes as u32).div_ceil(WG), (slots as u32).div_ceil(ROWS), 1];
-        let flops = slots * width * (2 * ranks + 5 * of_slots.len());
+        let bind = [&[self.routed.slots, tables.sites, tables.adapter, gate, up, *h][..], of_slots].concat();
+        let (wg, rows, broadcast) = lanes(rec.facts());
+        let backward = of_slots.len() > 1;
+        let variant = Variant::new().with("WG", wg).with("ROWS", rows).flag_if("VEC4", width.is_multiple_of(4)).broadcast(broadcast);
+        let variant = variant.flag_if("GATE", r_gate > 0).flag_if("UP", r_up > 0);
+        let variant = variant.flag_if("ONE_BLOCK", r_gate.max(r_up) <= 8).flag_if("BACKWARD", backward);
+        let grid = [(width as u32).div_ceil(4 * wg), (slots as u32).div_ceil(rows), 1];
+        let flops = slots * width * (2 * (r_gate + r_up) + if backward { 10 } else { 5 });
         rec.dispatch(spec, variant, grid, Dispatch::new(format!("{label}.swiglu"), &params, &bind, flops as u64));
     }
 }
