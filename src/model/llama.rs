@@ -21,7 +21,7 @@ pub struct Llama {
     pub weights: Arc<Weights>,
     /// `[positions, head_dim / 2]` (cos, sin), for training and evaluation. A decoder has a table of its own: its sequences are other lengths.
     pub rope: Tensor,
-    rope_table: Vec<[f32; 2]>,
+    positions: usize,
 }
 
 /// How much of the forward pass is kept for the backward pass.
@@ -40,9 +40,8 @@ impl Llama {
     /// [`Error::Limit`] past 32-bit addressing.
     pub fn on(base: &Base, store: &mut Store, positions: usize) -> Result<Llama> {
         let config = base.config.clone();
-        let rope_table = rope::table(&config, positions, positions);
-        let rope = store.declare("rope", Class::Io, 2 * rope_table.len())?;
-        Ok(Llama { config, weights: base.weights.clone(), rope, rope_table })
+        let rope = store.declare("rope", Class::Io, positions.saturating_mul(config.head_dim))?;
+        Ok(Llama { config, weights: base.weights.clone(), rope, positions })
     }
 
     /// Writes the rotary table.
@@ -50,7 +49,7 @@ impl Llama {
     /// # Errors
     /// [`Error::Gpu`] if the buffers were not allocated.
     pub fn upload(&self, gpu: &Gpu, store: &Store) -> Result<()> {
-        store.write(gpu, self.rope, &self.rope_table)
+        store.write(gpu, self.rope, &rope::table(&self.config, self.positions, self.positions))
     }
 
     fn block<'a>(&'a self, layer: usize, adapters: Option<&'a AdapterPool>, inputs: &'a Inputs) -> Block<'a> {
