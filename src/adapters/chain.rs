@@ -12,9 +12,11 @@ use half::f16;
 
 use super::config::AdapterConfig;
 use super::init::initial_values;
-use super::layout::{ALIGN, AdapterLayout, Init, ParamLayout, ParamSpec, SiteAdapter, Slice, Storage};
-use super::lora::Rank;
+use super::layout::{AdapterLayout, SiteAdapter};
+use super::params::{ALIGN, Init, ParamLayout, ParamSpec, Storage};
 use super::patterns::select_sites;
+use super::product::Rank;
+use super::product::Slice;
 use super::site::Site;
 use super::{embeddings, norms};
 use crate::config::ModelConfig;

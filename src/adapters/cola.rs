@@ -7,9 +7,9 @@ use serde_json::Value;
 
 use super::chain::{ChainConfig, Ends, KnotOptimizer, LinkConfig, LinkInit, LinkSchedule};
 use super::config::{AdapterConfig, MAX_RANK};
-use super::layout::Storage;
 use super::lora::{LORA_PLUS, RSLORA};
 use super::method::{Method, OptionKind, OptionSpec};
+use super::params::Storage;
 use crate::{Error, Result};
 
 const fn option(key: &'static str, kind: OptionKind, default: &'static str, help: &'static str) -> OptionSpec {

@@ -3,20 +3,12 @@
 
 use std::sync::Arc;
 
-use super::layout::{AdapterLayout, Init, ParamSpec, Storage};
+use super::layout::{AdapterLayout, Embeddings};
+use super::params::{Init, ParamSpec, Storage};
 use crate::{Error, Result};
 
 /// Hugging Face's name of the module, and the parameter's.
 pub const MODULE: &str = "embed_tokens";
-
-/// Where a layout has its embeddings.
-#[derive(Debug, Clone, PartialEq)]
-pub struct Embeddings {
-    /// Index of ΔE in the layout.
-    pub param: usize,
-    /// The token of each of its rows, ascending.
-    pub tokens: Arc<[u32]>,
-}
 
 /// Embeddings with their values.
 #[derive(Debug, Clone, PartialEq)]
@@ -115,7 +107,7 @@ pub fn widen(mut values: Vec<f32>, tokens: &Arc<[u32]>, layout: &AdapterLayout) 
 
 #[cfg(test)]
 mod tests {
-    use super::super::layout::ParamLayout;
+    use super::super::params::ParamLayout;
     use super::*;
 
     fn layout(tokens: &[u32]) -> AdapterLayout {

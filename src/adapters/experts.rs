@@ -1,7 +1,7 @@
 //! The experts of a MixLoRA adapter: how rows are routed, the router of each block, and one low-rank product an expert beside the
 //! feed-forward layers. The formulas are in [`crate::kernels::moe`].
 
-use super::layout::Slice;
+use super::product::Slice;
 use super::site::Site;
 
 /// How a row chooses its experts from p = softmax(x Wgᵀ).

@@ -3,7 +3,7 @@
 //! The key of a parameter is `"{seed}/{name}"` and element i counts row-major in Hugging Face's shape, so that the values do not depend on
 //! how the buffer is laid out, on the other parameters, or on the adapter's neighbours in a batch.
 
-use super::layout::{Init, ParamLayout, ParamSpec};
+use super::params::{Init, ParamLayout, ParamSpec};
 use crate::rng;
 
 /// Initial values of one parameter, in Hugging Face order.

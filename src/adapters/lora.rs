@@ -3,9 +3,11 @@
 //! rsLoRA divides by the root of the rank instead, LoRA+ gives B a higher learning rate.
 
 use super::config::AdapterConfig;
-use super::layout::{AdapterLayout, Init, ParamLayout, ParamSpec, SiteAdapter, Slice, Storage};
+use super::layout::{AdapterLayout, SiteAdapter};
 use super::method::{Method, OptionKind, OptionSpec};
+use super::params::ParamLayout;
 use super::patterns::select_sites;
+use super::product::{Rank, push_pair};
 use super::site::Site;
 use crate::config::ModelConfig;
 use crate::{Error, Result};
@@ -49,52 +51,6 @@ fn build(config: &AdapterConfig, model: &ModelConfig) -> Result<AdapterLayout> {
         blocks: model.num_hidden_layers,
         experts: None,
     })
-}
-
-/// A site's rank, alpha and how they make the scale.
-#[derive(Debug, Clone, Copy)]
-pub struct Rank {
-    /// Rows of A.
-    pub rank: usize,
-    /// alpha.
-    pub alpha: f64,
-    /// Scale by alpha / sqrt(rank).
-    pub rslora: bool,
-}
-
-impl Rank {
-    /// What multiplies B A x.
-    pub fn scale(self) -> f32 {
-        let rank = self.rank as f64;
-        (self.alpha / if self.rslora { rank.sqrt() } else { rank }) as f32
-    }
-}
-
-/// Appends A and B of one product; `name` is theirs without `.lora_A` and `.lora_B`, `ratio` is the learning rate of B over A's.
-pub fn push_pair(params: &mut ParamLayout, name: &str, site: Site, model: &ModelConfig, rank: Rank, ratio: f64) -> Slice {
-    let (out, inputs) = site.projection.shape(model);
-    let a = ParamSpec {
-        name: format!("{name}.lora_A"),
-        shape: vec![rank.rank, inputs],
-        transposed: false,
-        offset: 0,
-        adjacent: false,
-        padding: 0,
-        init: Init::Uniform { bound: 1.0 / (inputs as f64).sqrt() },
-        lr_multiplier: 1.0,
-        weight_decay: true,
-        trainable: true,
-        storage: Storage::F32,
-    };
-    let b = ParamSpec {
-        name: format!("{name}.lora_B"),
-        shape: vec![out, rank.rank],
-        transposed: true,
-        init: Init::Zeros,
-        lr_multiplier: ratio,
-        ..a.clone()
-    };
-    Slice { a: params.push(a), b: params.push(b), rank: rank.rank, alpha: rank.alpha, scale: rank.scale() }
 }
 
 /// The targeted sites with their rank and alpha, after the patterns.

@@ -2,13 +2,12 @@
 
 use serde_json::Value;
 
-use super::METHODS;
 use super::chain::ChainConfig;
 use super::config::AdapterConfig;
 use super::layout::AdapterLayout;
 use super::patterns::json_number;
 use crate::config::ModelConfig;
-use crate::settings::{Map, one_of, shorten, unknown, whole};
+use crate::settings::{one_of, shorten, whole};
 use crate::{Error, Result};
 
 /// One way of training an adapter.
@@ -108,44 +107,5 @@ impl OptionSpec {
             OptionKind::Choice(names) => (value.as_str().is_some_and(|name| names.contains(&name)), one_of(names)),
         };
         if fits { Ok(()) } else { Err(Error::config(self.key, format!("is {}", shorten(value)), format!("give {expected}"))) }
-    }
-}
-
-impl Method {
-    /// The method of that name.
-    ///
-    /// # Errors
-    /// When there is none.
-    pub fn by_name(name: &str) -> Result<&'static Method> {
-        METHODS.iter().find(|method| method.name == name).ok_or_else(|| {
-            let names: Vec<&str> = METHODS.iter().map(|method| method.name).collect();
-            Error::config("method", format!("`{name}` is unknown"), format!("use {}", one_of(&names)))
-        })
-    }
-
-    /// The method's own settings out of `rest`, checked, with the defaults of those that were not given.
-    /// `known` are the settings that every method has, for the message about a key that is none.
-    ///
-    /// # Errors
-    /// When a key is no setting, or one of another method.
-    pub fn options<'a>(&self, rest: impl Iterator<Item = (&'a str, &'a Value)>, known: &[&str]) -> Result<Map> {
-        let mut options = Map::new();
-        for spec in self.options {
-            options.insert(spec.key.to_owned(), spec.parse(spec.default)?);
-        }
-        for (key, value) in rest.filter(|(_, value)| !value.is_null()) {
-            let Some(spec) = self.options.iter().find(|spec| spec.key == key) else {
-                return Err(match METHODS.iter().find(|method| method.options.iter().any(|spec| spec.key == key)) {
-                    Some(other) => {
-                        let problem = format!("method `{}` has no such setting", self.name);
-                        Error::config(key, problem, format!("remove it, or set method to `{}`", other.name))
-                    }
-                    None => unknown(key, known.iter().copied().chain(self.options.iter().map(|spec| spec.key))),
-                });
-            };
-            spec.check(value)?;
-            options.insert(key.to_owned(), value.clone());
-        }
-        Ok(options)
     }
 }

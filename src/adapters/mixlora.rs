@@ -6,9 +6,11 @@
 
 use super::config::AdapterConfig;
 use super::experts::{Balance, ExpertSite, Experts, Router, Routing, Strategy};
-use super::layout::{AdapterLayout, Init, ParamLayout, ParamSpec, SiteAdapter, Storage};
-use super::lora::{LORA_PLUS, RSLORA, Rank, push_pair, ranked_sites};
+use super::layout::{AdapterLayout, SiteAdapter};
+use super::lora::{LORA_PLUS, RSLORA, ranked_sites};
 use super::method::{Method, OptionKind, OptionSpec};
+use super::params::{Init, ParamLayout, ParamSpec, Storage};
+use super::product::{Rank, push_pair};
 use super::site::{Projection, Site};
 use crate::config::ModelConfig;
 use crate::{Error, Result};

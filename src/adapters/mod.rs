@@ -12,23 +12,25 @@ pub mod init;
 pub mod layout;
 pub mod lora;
 pub mod method;
+pub mod methods;
 pub mod mixlora;
 pub mod multilora;
 pub mod norms;
+pub mod params;
 pub mod patterns;
 pub mod pool;
+pub mod product;
 pub mod site;
 
 pub use chain::ChainConfig;
 pub use config::AdapterConfig;
 pub use experts::Experts;
 pub use init::initial_buffer;
-pub use layout::{AdapterLayout, Init, ParamLayout, ParamSpec, SiteAdapter, Slice, Storage};
+pub use layout::{AdapterLayout, SiteAdapter};
 pub use method::{Method, OptionKind, OptionSpec};
+pub use methods::METHODS;
+pub use params::{Init, ParamLayout, ParamSpec, Storage};
 pub use patterns::Patterns;
 pub use pool::{AdapterPool, Capacity, ModuleCapacity};
+pub use product::Slice;
 pub use site::{Projection, Site};
-
-/// Every method that an adapter can be trained with.
-pub static METHODS: &[Method] =
-    &[lora::LORA, cola::COLA, multilora::MULTILORA, mixlora::MIXLORA, mixlora::MIXLORA_DYNAMIC, mixlora::MIXLORA_SWITCH];

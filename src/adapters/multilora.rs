@@ -5,9 +5,12 @@
 //! [`crate::kernels::multilora`] makes it and its gradients.
 
 use super::config::{AdapterConfig, MAX_RANK};
-use super::layout::{AdapterLayout, Init, ParamLayout, ParamSpec, SiteAdapter, Slice, Storage};
-use super::lora::{RSLORA, Rank, ranked_sites};
+use super::layout::{AdapterLayout, SiteAdapter};
+use super::lora::{RSLORA, ranked_sites};
 use super::method::{Method, OptionKind, OptionSpec};
+use super::params::{Init, ParamLayout, ParamSpec, Storage};
+use super::product::Rank;
+use super::product::Slice;
 use super::site::Site;
 use crate::config::ModelConfig;
 use crate::{Error, Result};

@@ -1,6 +1,7 @@
 //! Trainable norms: a job's own weights of every RMSNorm of the model, as LongLoRA trains them beside its low-rank products.
 
-use super::layout::{AdapterLayout, Init, ParamSpec, Storage};
+use super::layout::AdapterLayout;
+use super::params::{Init, ParamSpec, Storage};
 use crate::config::ModelConfig;
 
 /// Hugging Face's names of the modules, as PEFT lists them under `modules_to_save`.

@@ -4,7 +4,8 @@ use super::checkpoint::Checkpoint;
 use super::config::TrainConfig;
 use crate::Result;
 use crate::adapters::Site;
-use crate::adapters::lora::{RSLORA, Rank};
+use crate::adapters::lora::RSLORA;
+use crate::adapters::product::Rank;
 use crate::analysis::{Module, SiteModules};
 
 impl Checkpoint<'_> {

@@ -6,7 +6,7 @@ use serde_json::Value;
 
 use super::config::TrainConfig;
 use crate::adapters::chain::ChainConfig;
-use crate::adapters::layout::Storage;
+use crate::adapters::params::Storage;
 use crate::adapters::{AdapterConfig, AdapterLayout};
 use crate::config::ModelConfig;
 use crate::export::adapter::Adapter;

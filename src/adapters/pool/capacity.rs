@@ -2,36 +2,17 @@
 
 use std::collections::BTreeMap;
 
-use super::super::layout::{ALIGN, AdapterLayout};
+use super::super::layout::AdapterLayout;
+use super::super::params::ALIGN;
 use super::super::site::Site;
 use super::experts::ExpertCapacity;
 use super::modules::{ModuleCapacity, effective_words};
+use super::ranks::Ranks;
 use super::slots::groups;
 use crate::kernels::optimizer;
 
 /// Numbers of jobs that recordings are made for.
 const JOBS: [usize; 3] = [1, 8, 64];
-
-/// Ranks at one site.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct Ranks {
-    /// Largest rank of a job.
-    pub rank: usize,
-    /// Most ranks of a job that train.
-    pub trained: usize,
-}
-
-impl Ranks {
-    pub(super) fn max(self, other: Ranks) -> Ranks {
-        Ranks { rank: self.rank.max(other.rank), trained: self.trained.max(other.trained) }
-    }
-
-    /// The next of few sizes: 8, 16, 32 and so on.
-    pub(super) fn rounded(self) -> Ranks {
-        let size = |rank: usize| rank.max(8).next_power_of_two();
-        Ranks { rank: size(self.rank), trained: size(self.trained) }
-    }
-}
 
 /// How much room a pool has, or how much of it one job needs.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]

@@ -3,9 +3,11 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::super::experts::{Balance, Experts, Routing, Strategy};
-use super::super::layout::{ALIGN, AdapterLayout, SiteAdapter, Slice};
+use super::super::layout::{AdapterLayout, SiteAdapter};
+use super::super::params::ALIGN;
+use super::super::product::Slice;
 use super::super::site::{Projection, Site};
-use super::capacity::Ranks;
+use super::ranks::Ranks;
 use super::slots::{not_one, site_row};
 use crate::config::ModelConfig;
 use crate::gpu::{Class, Gpu, Recorder, Store, Tensor};

@@ -6,6 +6,7 @@ mod embeddings;
 mod experts;
 mod modules;
 mod norms;
+mod ranks;
 mod reference;
 mod slots;
 mod spans;
@@ -13,15 +14,16 @@ mod spans;
 use std::collections::BTreeMap;
 use std::ops::Range;
 
-pub use capacity::{Capacity, Ranks};
+pub use capacity::Capacity;
 pub use experts::{BlockStats, ExpertBlock, ExpertCapacity, RouterStats};
 pub use modules::ModuleCapacity;
+pub use ranks::Ranks;
 
 use self::embeddings::EmbeddingTables;
 use self::experts::ExpertTables;
 use self::modules::{Base, ModuleTables};
 use self::norms::NormTables;
-use self::reference::Reference;
+use self::reference::{Reference, frozen_row};
 use self::slots::{groups, not_one, site_row};
 use self::spans::Spans;
 use super::layout::AdapterLayout;
@@ -201,6 +203,38 @@ impl AdapterPool {
         self.embeddings.remove(job);
         self.remove_reference(job);
         self.clear_rows(job);
+    }
+
+    /// Gives the oldest `links` links of `job`, which has `layout`, a number that rows can have as their job. [`Self::upload`] makes it known to the
+    /// kernels; [`Self::remove`] of the job frees it.
+    ///
+    /// # Errors
+    /// [`Error::OutOfMemory`] where every place is taken.
+    pub fn add_reference(&mut self, job: usize, layout: &AdapterLayout, links: usize) -> Result<usize> {
+        let full = || Error::OutOfMemory { what: "a reference beside the jobs: every place is taken".into(), bytes: 0 };
+        let number = self.placed.iter().position(Option::is_none).ok_or_else(full)?;
+        self.placed[number] = Some(Allocation { values: 0..0, grads: 0..0, all_values: 0..0, groups: Vec::new() });
+        self.references[job] = Some(Reference { number, links });
+        self.describe_reference(job, layout);
+        Ok(number)
+    }
+
+    /// Writes the rows of a job's reference anew: its links lie elsewhere at every stage of the chain.
+    fn describe_reference(&mut self, job: usize, layout: &AdapterLayout) {
+        let Some(Reference { number, links }) = self.references[job] else { return };
+        let Some(values) = self.placed[job].as_ref().map(|placed| placed.values.start) else { return };
+        for adapter in &layout.sites {
+            let index = self.sites[&adapter.site].index * self.capacity.jobs + number;
+            self.rows[index] = frozen_row(layout, adapter, values, links);
+        }
+    }
+
+    /// Frees the number of a job's reference.
+    fn remove_reference(&mut self, job: usize) {
+        if let Some(Reference { number, .. }) = self.references[job].take() {
+            self.placed[number] = None;
+            self.clear_rows(number);
+        }
     }
 
     fn clear_rows(&mut self, job: usize) {

@@ -1,6 +1,7 @@
 //! Parallel modules with learnable scales among the tables of all jobs: where their effective factors lie, and when they are made.
 
-use super::super::layout::{ALIGN, AdapterLayout, SiteAdapter};
+use super::super::layout::{AdapterLayout, SiteAdapter};
+use super::super::params::ALIGN;
 use crate::Result;
 use crate::gpu::{Class, Gpu, Recorder, Store, Tensor};
 use crate::kernels::lowrank::{NO_GRADIENT, SiteRow};

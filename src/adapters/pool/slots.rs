@@ -1,6 +1,8 @@
 //! What one job brings to the pool: its row of the sites table at each site, and what AdamW updates together.
 
-use super::super::layout::{AdapterLayout, ParamSpec, SiteAdapter, Slice, Storage};
+use super::super::layout::{AdapterLayout, SiteAdapter};
+use super::super::params::{ParamSpec, Storage};
+use super::super::product::Slice;
 use crate::Error;
 use crate::kernels::lowrank::{NO_GRADIENT, SiteRow};
 use crate::kernels::optimizer::Group;
@@ -82,7 +84,7 @@ pub(super) fn site_row(
 
 #[cfg(test)]
 mod tests {
-    use super::super::super::layout::{ALIGN, Init, ParamLayout};
+    use super::super::super::params::{ALIGN, Init, ParamLayout};
     use super::super::super::site::{Projection, Site};
     use super::*;
 

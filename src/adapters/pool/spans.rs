@@ -2,7 +2,7 @@
 
 use std::ops::Range;
 
-use super::super::layout::ALIGN;
+use super::super::params::ALIGN;
 
 /// The free ranges of a buffer, in order and never touching. Sizes are rounded up to [`ALIGN`] words.
 #[derive(Debug, Clone, PartialEq, Eq)]
