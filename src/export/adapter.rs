@@ -1,8 +1,9 @@
 //! An adapter folder of any kind.
 
+use super::folder::Folder;
 use super::mixlora::MixLoraAdapter;
 use super::mixlora::config::MixLoraConfig;
-use super::peft::{Folder, Note, PeftAdapter};
+use super::peft::{Note, PeftAdapter};
 use crate::config::ModelConfig;
 use crate::formats::BaseId;
 use crate::{Error, Result};

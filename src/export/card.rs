@@ -3,9 +3,6 @@
 use super::peft::PeftAdapter;
 use crate::settings::shorten;
 
-/// File name in an adapter folder.
-pub const CARD_FILE: &str = "README.md";
-
 /// Text for one line of Markdown, whatever stands in the files that it comes from.
 pub(super) fn plain(text: &str) -> String {
     text.chars().filter(|c| !c.is_control() && !"`|<>".contains(*c)).collect()

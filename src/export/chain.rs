@@ -8,7 +8,8 @@ use std::collections::{BTreeMap, BTreeSet, HashSet};
 
 use serde::{Deserialize, Serialize};
 
-use super::peft::{File, Note, PeftAdapter, PeftSite};
+use super::folder::{CHAIN_FILE, File};
+use super::peft::{Note, PeftAdapter, PeftSite};
 use crate::adapters::chain::check_range;
 use crate::adapters::config::MAX_RANK;
 use crate::adapters::embeddings::EmbeddingRows;
@@ -16,8 +17,6 @@ use crate::adapters::{AdapterLayout, Site, SiteAdapter, initial_buffer};
 use crate::settings::Map;
 use crate::{Error, Result};
 
-/// File name in an adapter folder.
-pub const CHAIN_FILE: &str = "chain.json";
 /// Version of the file; another one is refused.
 pub const VERSION: u32 = 1;
 

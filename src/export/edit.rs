@@ -4,7 +4,8 @@
 use serde::Serialize;
 
 use super::chain::{Chain, Link};
-use super::peft::{File, Folder, PeftAdapter};
+use super::folder::{File, Folder};
+use super::peft::PeftAdapter;
 use super::rank_sum::{Weighted, check_one_base, rank_sum};
 use super::recompress::{Cut, Recompressed, recompress};
 use crate::config::ModelConfig;

@@ -4,8 +4,8 @@
 //! `adapter.lora.alpha / rank`, with the rank of each pair and one alpha for the file. Rows of q's and k's B are interleaved as the rows of
 //! those weights are. There is no place for rsLoRA or for alphas by layer: B takes what the common alpha leaves over.
 
-use super::exporters::{Exported, Request, Sink};
 use super::peft::{Note, PeftAdapter, PeftSite};
+use super::request::{Exported, Request, Sink};
 use super::retention::{check_writable, encode};
 use crate::adapters::Site;
 use crate::config::ModelConfig;

@@ -4,43 +4,17 @@
 //! A site's tensors are `base_model.model.{module}.lora_A.weight` `[rank, in]` and `….lora_B.weight` `[out, rank]`. Which modules have an
 //! adapter, and of what rank, is told by the tensors; the configuration must agree with them.
 
-use std::collections::{BTreeMap, HashMap};
-
-use safetensors::tensor::{Dtype, TensorView};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use super::card::{CARD_FILE, card};
-use super::chain::CHAIN_FILE;
-use super::foreign;
-use super::handed_out::{base_name, without_folders};
-use super::peft_config::{CONFIG_FILE, PeftConfig, by_pattern, most, target_modules};
-use super::peft_embeddings::{self, OwnEmbeddings};
-use super::peft_norms::{self, OwnNorms, parse_norm};
-use super::weights::{self, PICKLE_FILE, Weight};
-use crate::adapters::embeddings::{EmbeddingRows, MODULE};
+use super::handed_out::base_name;
+use super::peft_config::{PeftConfig, by_pattern, most, target_modules};
+use crate::adapters::embeddings::EmbeddingRows;
 use crate::adapters::patterns::json_number;
 use crate::adapters::{AdapterLayout, Patterns, Site, Slice, norms};
-use crate::config::ModelConfig;
 use crate::settings::Map;
 use crate::text::templates;
 use crate::{Error, Result};
-
-/// File name of the tensors.
-pub const WEIGHTS_FILE: &str = "adapter_model.safetensors";
-/// File name of our note.
-pub const NOTE_FILE: &str = "weblora.json";
-/// File name of a chat template that is not the base's own, as transformers has it.
-pub const TEMPLATE_FILE: &str = "chat_template.jinja";
-
-pub(super) const PREFIX: &str = "base_model.model.";
-/// Blocks that an adapter may count where its model is not at hand, far above any model.
-pub(super) const MAX_BLOCKS: usize = 1024;
-pub(super) const HINT_FIT: &str = "use an adapter that was trained for this model";
-pub(super) const HINT_FILE: &str = "save or download the adapter again";
-
-/// A named file and its bytes.
-pub type File = (&'static str, Vec<u8>);
 
 /// One site of a plain LoRA adapter.
 #[derive(Debug, Clone, PartialEq)]
@@ -103,38 +77,6 @@ pub struct Note {
     pub rows: Option<u64>,
     /// The settings of the run.
     pub config: Map,
-}
-
-/// The files of an adapter folder, as read.
-#[derive(Debug, Clone, Copy)]
-pub struct Folder<'a> {
-    /// What errors call the folder.
-    pub name: &'a str,
-    /// `adapter_config.json`.
-    pub config: &'a [u8],
-    /// `adapter_model.safetensors`, or `adapter_model.bin` as PyTorch writes it.
-    pub weights: &'a [u8],
-    /// `weblora.json`, where there is one.
-    pub note: Option<&'a [u8]>,
-    /// `chain.json`, where there is one.
-    pub chain: Option<&'a [u8]>,
-}
-
-impl<'a> Folder<'a> {
-    /// The folder called `name` that holds `files`; other files than these are ignored.
-    ///
-    /// # Errors
-    /// When the configuration or the tensors are missing.
-    pub fn of(name: &'a str, files: &'a [(String, Vec<u8>)]) -> Result<Self> {
-        let find = |wanted: &str| files.iter().find(|(file, _)| file == wanted).map(|(_, bytes)| bytes.as_slice());
-        let need = |wanted: &str| {
-            let problem = || format!("it has no {wanted}");
-            let hint = "pass the files of a folder that PEFT or weblora saved";
-            find(wanted).ok_or_else(|| Error::Adapter { adapter: name.to_owned(), problem: problem(), hint })
-        };
-        let weights = find(WEIGHTS_FILE).or_else(|| find(PICKLE_FILE)).map_or_else(|| need(WEIGHTS_FILE), Ok)?;
-        Ok(Self { name, config: need(CONFIG_FILE)?, weights, note: find(NOTE_FILE), chain: find(CHAIN_FILE) })
-    }
 }
 
 impl PeftAdapter {
@@ -282,54 +224,6 @@ impl PeftAdapter {
         self.sites.iter().map(|site| (site.site, number(site), general)).collect()
     }
 
-    /// The files of the folder, without paths of this machine. `adapter_config.json` is last: a folder that has it is whole.
-    ///
-    /// # Errors
-    /// When a value is not finite, which no program could use.
-    pub fn to_files(&self, name: &str) -> Result<Vec<File>> {
-        self.files(name, None)
-    }
-
-    /// The same, with the whole embedding that PEFT is to use, `[vocab, hidden]`, where it is given.
-    ///
-    /// # Errors
-    /// As [`Self::to_files`].
-    pub(super) fn files(&self, name: &str, embedding: Option<&[f32]>) -> Result<Vec<File>> {
-        let failed = |problem: String| Error::Adapter { adapter: name.to_owned(), problem, hint: "lower --lr and train again" };
-        let mut views = Vec::with_capacity(2 * self.sites.len());
-        for site in &self.sites {
-            for (which, values, columns) in [("lora_A", &site.a, site.a.len() / site.rank), ("lora_B", &site.b, site.rank)] {
-                if let Some(bad) = values.iter().find(|x| !x.is_finite()) {
-                    return Err(failed(format!("{}.{which} holds {bad}", site.site)));
-                }
-                let view = TensorView::new(Dtype::F32, vec![values.len() / columns, columns], bytemuck::cast_slice(values));
-                let view = view.map_err(|e| failed(format!("{}.{which}: {e}", site.site)))?;
-                views.push((format!("{PREFIX}{}.{which}.weight", site.site.module()), view));
-            }
-        }
-        views.extend(peft_norms::views(&self.norms).map_err(failed)?);
-        if let Some(own) = &self.embeddings {
-            views.extend(peft_embeddings::views(own).map_err(failed)?);
-        }
-        let mut config = self.config();
-        if let (Some(whole), Some(own)) = (embedding, &self.embeddings) {
-            let view = TensorView::new(Dtype::F32, vec![whole.len() / own.width(), own.width()], bytemuck::cast_slice(whole));
-            views.push((peft_embeddings::whole_key(), view.map_err(|e| failed(format!("{MODULE}: {e}")))?));
-            config.modules_to_save.push(MODULE.to_owned());
-        }
-        let metadata = HashMap::from([("format".to_owned(), "pt".to_owned())]);
-        let weights = safetensors::serialize(views, Some(metadata)).map_err(|e| failed(e.to_string()))?;
-        let mut files = vec![(WEIGHTS_FILE, weights), (CARD_FILE, card(self).into_bytes())];
-        if let Some(note) = &self.note {
-            files.push((NOTE_FILE, note_bytes(note).map_err(failed)?));
-        }
-        if let Some(template) = self.chat_template()? {
-            files.push((TEMPLATE_FILE, template.as_bytes().to_vec()));
-        }
-        files.push((CONFIG_FILE, config.to_bytes()));
-        Ok(files)
-    }
-
     /// The Jinja source of the chat template that the adapter was trained with, where that was not the base's own.
     ///
     /// # Errors
@@ -353,136 +247,10 @@ impl PeftAdapter {
     pub fn parameters(&self) -> usize {
         self.sites.iter().map(|site| site.a.len() + site.b.len()).sum()
     }
-
-    /// Reads an adapter folder and checks it against the model it is to be used with.
-    ///
-    /// # Errors
-    /// When a file is damaged, when the configuration switches on what plain LoRA has not, when a tensor is no A or B of a linear
-    /// layer of this model, lacks its other half, has another shape than model and configuration say, or holds a NaN or infinity.
-    pub fn read(folder: Folder<'_>, model: &ModelConfig) -> Result<Self> {
-        Self::read_with(folder, Some(model))
-    }
-
-    /// Reads an adapter folder without its model: shapes are the tensors' own.
-    ///
-    /// # Errors
-    /// As [`Self::read`], without what needs a model.
-    pub fn read_alone(folder: Folder<'_>) -> Result<Self> {
-        Self::read_with(folder, None)
-    }
-
-    fn read_with(folder: Folder<'_>, model: Option<&ModelConfig>) -> Result<Self> {
-        let config = PeftConfig::parse(folder.name, folder.config)?;
-        let damaged = |file: &str, problem: String| Error::Adapter {
-            adapter: folder.name.to_owned(),
-            problem: format!("{file}: {problem}"),
-            hint: HINT_FILE,
-        };
-        let weights_file = weights::file_of(folder.weights);
-        let named = weights::read(folder.name, folder.weights, HINT_FILE)?;
-        let mut pairs: BTreeMap<Site, [Option<Weight<'_>>; 2]> = BTreeMap::new();
-        let mut saved = OwnNorms::default();
-        let mut embeddings = OwnEmbeddings::default();
-        let has_rows = peft_embeddings::has_rows(named.iter().map(|weight| weight.name.as_str()));
-        let of_embeddings = |key: &str| peft_embeddings::is_known(key, has_rows);
-        let unknown = |key: &&str| parse_key(key).is_none() && parse_norm(key).is_none() && !of_embeddings(key);
-        if let Some(refusal) = foreign::refusal(folder.name, named.iter().map(|weight| weight.name.as_str()).filter(unknown)) {
-            return Err(refusal);
-        }
-        let blocks = model.map_or(MAX_BLOCKS, |model| model.num_hidden_layers);
-        for weight in named {
-            let key = &weight.name;
-            if let Some(norm) = parse_norm(key) {
-                let values = weight.values().map_err(|problem| damaged(weights_file, format!("{key} {problem}")))?;
-                saved.add(norm, key, values);
-                continue;
-            }
-            if of_embeddings(key) {
-                embeddings.add(&weight).map_err(|problem| damaged(weights_file, format!("{key} {problem}")))?;
-                continue;
-            }
-            let Some((site, half)) = parse_key(key).filter(|(site, _)| site.layer < blocks) else {
-                let of = if model.is_some() {
-                    format!(" of this model ({blocks} blocks)")
-                } else {
-                    format!(" of a model of up to {blocks} blocks")
-                };
-                let problem = format!("tensor `{key}` is no lora_A or lora_B of a linear layer{of}");
-                return Err(Error::Adapter { adapter: folder.name.to_owned(), problem, hint: HINT_FIT });
-            };
-            pairs.entry(site).or_default()[half] = Some(weight);
-        }
-        if pairs.is_empty() {
-            return Err(damaged(weights_file, "it holds no tensor".to_owned()));
-        }
-        let (ranks, alphas) = (config.rank_pattern.compile("rank_pattern")?, config.alpha_pattern.compile("alpha_pattern")?);
-        let mut sites = Vec::with_capacity(pairs.len());
-        for (site, pair) in pairs {
-            let [Some(a), Some(b)] = pair else {
-                let half = if pair[0].is_none() { "lora_A" } else { "lora_B" };
-                return Err(damaged(weights_file, format!("{site} has no {half}")));
-            };
-            let module = site.module();
-            let rank = ranks.find(&module)?.unwrap_or(config.r as f64);
-            let (out, inputs) = match model {
-                Some(model) => site.projection.shape(model),
-                None => (b.shape.first().copied().unwrap_or(0), a.shape.last().copied().unwrap_or(0)),
-            };
-            if out == 0 || inputs == 0 {
-                return Err(damaged(weights_file, format!("{site} has tensors {:?} and {:?}, which hold no number", a.shape, b.shape)));
-            }
-            // A rank is compared as it stands in the file: one that is no whole number fits no tensor.
-            let values = |which: &str, weight: &Weight<'_>, shape: [f64; 2]| {
-                if weight.shape.iter().map(|&n| n as f64).ne(shape) {
-                    let problem =
-                        format!("{site}.{which} is {:?}; rank {rank} and a weight of {out} x {inputs} were expected", weight.shape);
-                    return Err(Error::Adapter { adapter: folder.name.to_owned(), problem, hint: HINT_FIT });
-                }
-                weight.values().map_err(|problem| damaged(weights_file, format!("{site}.{which} {problem}")))
-            };
-            let (a, b) = (values("lora_A", &a, [rank, inputs as f64])?, values("lora_B", &b, [out as f64, rank])?);
-            sites.push(PeftSite { site, rank: rank as usize, alpha: alphas.find(&module)?.unwrap_or(config.lora_alpha), a, b });
-        }
-        let parse_note = |bytes| serde_json::from_slice(bytes).map_err(|e| damaged(NOTE_FILE, format!("cannot be read: {e}")));
-        let note = folder.note.map(parse_note).transpose()?;
-        let blocks = match model {
-            Some(model) => model.num_hidden_layers,
-            // Names of projections mean all blocks; where paths are named, how many blocks there are is not known.
-            None if config.target_modules.iter().all(|name| !name.contains('.')) => {
-                sites.iter().map(|s| s.site.layer + 1).max().unwrap_or(0)
-            }
-            None => usize::MAX,
-        };
-        let misfit = |problem: String| Error::Adapter { adapter: folder.name.to_owned(), problem, hint: HINT_FIT };
-        let (norms, embeddings) = (saved.finish(model).map_err(misfit)?, embeddings.finish(model).map_err(misfit)?);
-        let lists = |embedding: bool| config.modules_to_save.iter().any(|name| name.ends_with(MODULE) == embedding);
-        if norms.is_empty() && lists(false) || embeddings.is_none() && lists(true) {
-            let what = if embeddings.is_none() && lists(true) { "nothing of the embedding" } else { "none of the norms" };
-            return Err(damaged(WEIGHTS_FILE, format!("it holds {what} that modules_to_save lists")));
-        }
-        let base_name = config.base_model_name_or_path;
-        Ok(Self { sites, norms, embeddings, rslora: config.use_rslora, blocks, dropout: config.lora_dropout, base_name, note })
-    }
-}
-
-/// The file of a note, without paths of this machine.
-pub(super) fn note_bytes(note: &Note) -> std::result::Result<Vec<u8>, String> {
-    let note = Note { config: without_folders(&note.config), ..note.clone() };
-    let mut text = serde_json::to_string_pretty(&note).map_err(|e| e.to_string())?;
-    text.push('\n');
-    Ok(text.into_bytes())
 }
 
 /// The Jinja source of the chat template that a note names.
 pub(super) fn template_of(note: Option<&Note>) -> Result<Option<&str>> {
     let given = note.and_then(|note| note.config.get("chat-template")).and_then(Value::as_str);
     given.map(templates::source).transpose()
-}
-
-/// The site of a tensor, and 0 for its A, 1 for its B.
-fn parse_key(key: &str) -> Option<(Site, usize)> {
-    let module = key.strip_prefix(PREFIX)?.strip_prefix("model.")?.strip_suffix(".weight")?;
-    let (site, half) = module.rsplit_once('.')?;
-    let half = ["lora_A", "lora_B"].iter().position(|name| *name == half)?;
-    Some((Site::parse(site)?, half))
 }

@@ -2,18 +2,18 @@
 
 use serde_json::{Map, Value, json};
 
-use super::mixlora;
+use super::folder::CONFIG_FILE;
 use crate::adapters::embeddings::MODULE;
 use crate::adapters::patterns::json_number;
 use crate::adapters::{Patterns, Projection, Site, norms};
 use crate::settings::{shorten, whole};
 use crate::{Error, Result};
 
-/// File name in an adapter folder.
-pub const CONFIG_FILE: &str = "adapter_config.json";
-
 /// PEFT's name for what this file reads and writes.
 const PEFT_TYPE: &str = "LORA";
+
+/// `peft_type` of folders with routers and experts.
+pub(super) const MIXLORA_TYPE: &str = "MIXLORA";
 
 const HINT: &str = "use a plain LoRA adapter as PEFT saves it";
 
@@ -163,7 +163,7 @@ fn check_switched_on(adapter: &str, map: &Map<String, Value>) -> Result<()> {
         what: format!("adapter {adapter}: {CONFIG_FILE} with `{key}` = {}", shorten(value)),
         hint: format!("{HINT}: one low-rank pair per linear layer, without biases or extra weights"),
     };
-    if map.get("peft_type").is_some_and(|kind| kind == mixlora::config::PEFT_TYPE) {
+    if map.get("peft_type").is_some_and(|kind| kind == MIXLORA_TYPE) {
         return Err(Error::Unsupported {
             what: format!("adapter {adapter} is MixLoRA: its routers choose experts for every token, so it is no update of the weights, and this"),
             hint: "generate, eval, inspect, --init-adapter and export --to mixlora or mixlora-bin take it; no merging, joining, chains, plain PEFT \

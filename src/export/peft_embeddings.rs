@@ -4,7 +4,7 @@
 
 use safetensors::tensor::{Dtype, TensorView};
 
-use super::peft::PREFIX;
+use super::folder::PREFIX;
 use super::weights::Weight;
 use crate::Result;
 use crate::adapters::embeddings::{EmbeddingRows, MODULE};

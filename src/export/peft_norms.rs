@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use safetensors::tensor::{Dtype, TensorView};
 
-use super::peft::PREFIX;
+use super::folder::PREFIX;
 use crate::adapters::norms;
 use crate::config::ModelConfig;
 

@@ -4,13 +4,10 @@ use std::borrow::Cow;
 
 use safetensors::tensor::SafeTensors;
 
-use super::peft::WEIGHTS_FILE;
+use super::folder::{PICKLE_FILE, WEIGHTS_FILE};
 use crate::formats::pickle;
 use crate::quant::{self, QuantFormat};
 use crate::{Error, Result};
-
-/// File name of the tensors where PyTorch wrote them.
-pub const PICKLE_FILE: &str = "adapter_model.bin";
 
 /// A named tensor of a file.
 pub(super) struct Weight<'a> {

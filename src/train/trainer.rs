@@ -13,7 +13,7 @@ use super::seat::Seat;
 use super::session::Session;
 use super::start::Start;
 use crate::adapters::{AdapterLayout, embeddings, initial_buffer, norms};
-use crate::export::peft::File;
+use crate::export::folder::File;
 use crate::formats::ModelFile;
 use crate::gpu::{Gpu, Tuner};
 use crate::{Error, Result};

@@ -6,7 +6,7 @@ use super::options::AdapterFiles;
 use super::state::{State, loaded};
 use crate::Result;
 use crate::export::adapter::Adapter;
-use crate::export::peft::Folder;
+use crate::export::folder::Folder;
 
 /// What errors call the files of a page.
 const ADAPTER: &str = "the adapter";

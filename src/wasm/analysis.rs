@@ -10,7 +10,7 @@ use crate::analysis::svg;
 use crate::analysis::{SiteModules, mean_scales, scale_words};
 use crate::export::adapter::Adapter;
 use crate::export::chain::Chain;
-use crate::export::peft::Folder;
+use crate::export::folder::Folder;
 use crate::export::update::Inside;
 use crate::{Error, Result};
 

@@ -7,7 +7,8 @@ use wasm_bindgen::prelude::*;
 use super::convert::{from_js, from_thrown, to_js};
 use super::options::{AdapterFiles, adapter_files, adapter_to_js};
 use crate::export::edit::{self, Edit, LinkFacts, Part};
-use crate::export::peft::{Folder, PeftAdapter};
+use crate::export::folder::Folder;
+use crate::export::peft::PeftAdapter;
 use crate::export::recompress::Cut;
 use crate::{Error, Result};
 

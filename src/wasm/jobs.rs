@@ -7,7 +7,7 @@ use super::convert::{field, settings_from_js};
 use super::options::{AdapterFiles, Callback, Rows, adapter_from_js, bytes_from_js};
 use super::run::{ADAPTER, row_files};
 use super::state::{Base, State, loaded};
-use crate::export::peft::{File, Folder};
+use crate::export::folder::{File, Folder};
 use crate::jobs::curve::Curve;
 use crate::jobs::event::Request;
 use crate::jobs::{Options, options};

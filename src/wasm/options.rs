@@ -5,7 +5,7 @@ use serde_json::Value;
 use wasm_bindgen::prelude::*;
 
 use super::convert::{field, from_js, from_thrown, settings_from_js};
-use crate::export::peft::File;
+use crate::export::folder::File;
 use crate::generate::Sampling;
 use crate::settings::Map;
 use crate::{Error, Result, demo};

@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 use super::options::{Adapter, AdapterFiles, Callback, Rows, Start};
 use super::state::{Base, State, loaded};
 use crate::config::ModelConfig;
-use crate::export::peft::{File, Folder};
+use crate::export::folder::{File, Folder};
 use crate::model::decoder::Decoder;
 use crate::text::ChatOptions;
 use crate::train::evaluate::{self, EvalRows, EvalShape};

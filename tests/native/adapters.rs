@@ -5,7 +5,8 @@ use serde_json::{Value, json};
 use weblora::adapters::pool::AdapterPool;
 use weblora::adapters::{AdapterConfig, AdapterLayout, Init, Projection, Site, initial_buffer};
 use weblora::config::{ModelConfig, RopeScaling};
-use weblora::export::peft::{Folder, Note, PeftAdapter};
+use weblora::export::folder::Folder;
+use weblora::export::peft::{Note, PeftAdapter};
 use weblora::formats::BaseId;
 use weblora::gpu::{Class, Store};
 use weblora::settings::Map;
@@ -244,13 +245,13 @@ fn note() -> Note {
     Note { weblora: "0.1.0".into(), base_hash: "ab".into(), steps: 3, config: map(json!({"rank": 2})), ..Note::default() }
 }
 
-fn files(value: Value) -> (AdapterLayout, Vec<f32>, Vec<weblora::export::peft::File>) {
+fn files(value: Value) -> (AdapterLayout, Vec<f32>, Vec<weblora::export::folder::File>) {
     let (layout, buffer) = trained(value);
     let adapter = PeftAdapter::from_layout(&layout, &buffer, Some("base".into()), Some(note()));
     (layout, buffer, adapter.to_files("test").expect("files"))
 }
 
-fn folder(files: &[weblora::export::peft::File]) -> Folder<'_> {
+fn folder(files: &[weblora::export::folder::File]) -> Folder<'_> {
     let find = |name: &str| files.iter().find(|(file, _)| *file == name).map(|(_, bytes)| &bytes[..]).unwrap_or_default();
     Folder {
         name: "test",

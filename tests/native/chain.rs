@@ -4,7 +4,7 @@ use crate::common::gpu;
 use serde_json::{Value, json};
 use weblora::adapters::AdapterConfig;
 use weblora::analysis::{Factors, decompose, spectrum};
-use weblora::export::peft::{File, Folder};
+use weblora::export::folder::{File, Folder};
 use weblora::formats::{ByteSource, Bytes, ModelFile};
 use weblora::gpu::{Gpu, Tuner};
 use weblora::kernels::lowrank::Segment;

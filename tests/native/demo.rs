@@ -3,7 +3,8 @@
 use crate::common::gpu;
 use weblora::adapters::AdapterConfig;
 use weblora::demo;
-use weblora::export::peft::{Folder, PeftAdapter};
+use weblora::export::folder::Folder;
+use weblora::export::peft::PeftAdapter;
 use weblora::generate::Generator;
 use weblora::gpu::{Gpu, Tuner};
 use weblora::model::decoder::Decoder;

@@ -3,8 +3,10 @@
 use std::collections::BTreeSet;
 
 use serde_json::{Value, json};
-use weblora::export::exporters::{self, Exported, Request, Sink};
-use weblora::export::peft::{Folder, PeftAdapter};
+use weblora::export::exporters;
+use weblora::export::folder::Folder;
+use weblora::export::peft::PeftAdapter;
+use weblora::export::request::{Exported, Request, Sink};
 use weblora::formats::{ByteSource, Bytes, ModelFile, SideFiles};
 use weblora::generate::Generator;
 use weblora::gpu::device::PlanLimits;

@@ -6,7 +6,7 @@ mod sweep;
 
 use serde_json::{Value, json};
 use weblora::Result;
-use weblora::export::peft::File;
+use weblora::export::folder::File;
 use weblora::formats::{ByteSource, Bytes, ModelFile};
 use weblora::gpu::{Gpu, Tuner};
 use weblora::jobs::Options;

@@ -2,8 +2,10 @@
 
 use serde_json::{Value, json};
 use weblora::adapters::{AdapterConfig, AdapterLayout, initial_buffer, norms};
-use weblora::export::exporters::{self, Exported, Request, Sink};
-use weblora::export::peft::{Folder, Note, PeftAdapter};
+use weblora::export::exporters;
+use weblora::export::folder::Folder;
+use weblora::export::peft::{Note, PeftAdapter};
+use weblora::export::request::{Exported, Request, Sink};
 use weblora::formats::{ByteSource, Bytes, ModelFile, SideFiles};
 use weblora::gpu::{Gpu, Tuner};
 use weblora::kernels::lowrank::Segment;

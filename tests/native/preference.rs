@@ -2,7 +2,7 @@
 
 use pollster::block_on;
 use serde_json::{Value, json};
-use weblora::export::peft::Folder;
+use weblora::export::folder::Folder;
 use weblora::formats::{ByteSource, Bytes, ModelFile};
 use weblora::gpu::{Gpu, Tuner};
 use weblora::kernels::preference::{self, Pair, loss_twin};

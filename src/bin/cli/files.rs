@@ -4,10 +4,7 @@ use std::fs;
 use std::io::{ErrorKind, Read, Write};
 use std::path::{Path, PathBuf};
 
-use weblora::export::chain::CHAIN_FILE;
-use weblora::export::peft::{self, NOTE_FILE, TEMPLATE_FILE, WEIGHTS_FILE};
-use weblora::export::peft_config::CONFIG_FILE;
-use weblora::export::weights::PICKLE_FILE;
+use weblora::export::folder::{self, CHAIN_FILE, CONFIG_FILE, NOTE_FILE, PICKLE_FILE, TEMPLATE_FILE, WEIGHTS_FILE};
 use weblora::formats::foreign::instead_of_text;
 use weblora::formats::pickle;
 use weblora::{Error, Result};
@@ -259,12 +256,12 @@ impl OutFolder {
     }
 
     /// Writes the adapter's files, in their order: the last one makes the folder whole.
-    pub fn write_adapter(&self, files: &[peft::File]) -> Result<()> {
+    pub fn write_adapter(&self, files: &[folder::File]) -> Result<()> {
         files.iter().try_for_each(|(name, bytes)| self.write(name, bytes))
     }
 
     /// Writes the adapter with the lowest held-out loss.
-    pub fn write_best(&self, files: &[peft::File]) -> Result<()> {
+    pub fn write_best(&self, files: &[folder::File]) -> Result<()> {
         let best = self.path.join(BEST);
         fs::create_dir_all(&best).map_err(|e| io_error("create", &best, e))?;
         remove_adapter(&best)?;
@@ -328,8 +325,8 @@ impl AdapterFiles {
     }
 
     /// As the library takes it.
-    pub fn folder(&self) -> peft::Folder<'_> {
-        peft::Folder { name: &self.name, config: &self.config, weights: &self.weights, note: self.note.as_deref(), chain: self.chain() }
+    pub fn folder(&self) -> folder::Folder<'_> {
+        folder::Folder { name: &self.name, config: &self.config, weights: &self.weights, note: self.note.as_deref(), chain: self.chain() }
     }
 }
 

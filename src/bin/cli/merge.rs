@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use clap::Args;
 use serde_json::json;
 use weblora::export::edit::{self, Against, Edit, Edited, Part};
-use weblora::export::peft::File;
+use weblora::export::folder::File;
 use weblora::export::recompress::Cut;
 use weblora::formats::ModelFile;
 use weblora::{Error, Result};

@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use weblora::Result;
-use weblora::export::peft::File;
+use weblora::export::folder::File;
 use weblora::formats::ModelFile;
 use weblora::settings::Map;
 use weblora::train::kernels::KernelChoices;

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use indicatif::ProgressBar;
 use weblora::Result;
-use weblora::export::exporters::Sink;
+use weblora::export::request::Sink;
 
 use super::files::{OutFolder, io_error};
 use super::lock::Lock;

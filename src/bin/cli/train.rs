@@ -3,7 +3,7 @@
 use std::path::Path;
 use std::time::Instant;
 
-use weblora::export::peft::File;
+use weblora::export::folder::File;
 use weblora::train::run::{Engine, Run};
 use weblora::train::{Checkpoint, Event, Progress, TrainConfig};
 use weblora::{Error, Result};

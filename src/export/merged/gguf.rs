@@ -2,7 +2,7 @@
 
 use super::{Place, Updates};
 use crate::config::{ModelConfig, RopeScaling};
-use crate::export::exporters::{Exported, Request, Sink};
+use crate::export::request::{Exported, Request, Sink};
 use crate::export::retention::check_writable;
 use crate::formats::gguf_write::{NewTensor, header};
 use crate::formats::{TensorInfo, Value, gguf_name};

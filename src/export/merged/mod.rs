@@ -7,7 +7,7 @@ pub mod safetensors;
 use std::collections::BTreeMap;
 use std::ops::Range;
 
-use super::exporters::Request;
+use super::request::Request;
 use super::retention::{Retention, TensorExport, encode};
 use crate::Result;
 use crate::adapters::embeddings::{self, EmbeddingRows};

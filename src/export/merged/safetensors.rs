@@ -3,7 +3,7 @@
 use serde_json::{Map, Value, json};
 
 use super::{Place, Updates, hf_config};
-use crate::export::exporters::{Exported, Request, Sink, write_whole};
+use crate::export::request::{Exported, Request, Sink, write_whole};
 use crate::export::retention::check_writable;
 use crate::formats::{RowOrder, TensorInfo};
 use crate::quant::{F16, QuantFormat};

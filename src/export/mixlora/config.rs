@@ -8,12 +8,11 @@ use crate::adapters::Patterns;
 use crate::adapters::experts::{Balance, Routing, Strategy};
 use crate::adapters::mixlora::MAX_EXPERTS;
 use crate::adapters::patterns::json_number;
-use crate::export::peft_config::{CONFIG_FILE, is_off, strings};
+use crate::export::folder::CONFIG_FILE;
+use crate::export::peft_config::{MIXLORA_TYPE, is_off, strings};
 use crate::settings::{one_of, shorten, whole};
 use crate::{Error, Result};
 
-/// `peft_type` of these folders.
-pub const PEFT_TYPE: &str = "MIXLORA";
 const HINT: &str = "use a MixLoRA adapter for a LLaMA as its authors' programs or weblora save it";
 
 /// The authors' names of the strategies, which are those of our methods, and one from before their version 0.2.2.
@@ -95,7 +94,7 @@ impl MixLoraConfig {
         let Routing { strategy, experts, top_k, top_p, temperature, renormalize, capacity, .. } = self.routing;
         let lora = |lora: LoraSettings| json!({ "r": lora.r, "lora_alpha": json_number(lora.alpha), "lora_dropout": lora.dropout });
         let mut file = json!({
-            "bias": "none", "peft_type": PEFT_TYPE, "r": self.attention.r, "lora_alpha": json_number(self.attention.alpha),
+            "bias": "none", "peft_type": MIXLORA_TYPE, "r": self.attention.r, "lora_alpha": json_number(self.attention.alpha),
             "lora_dropout": self.attention.dropout, "target_modules": self.target_modules, "use_rslora": self.rslora,
             "routing_strategy": strategy_name(strategy), "num_experts": experts, "base_model_name_or_path": self.base_name,
             "task_type": "CAUSAL_LM",
@@ -129,7 +128,7 @@ impl MixLoraConfig {
 
     /// Whether a file says that it is of a MixLoRA adapter.
     pub fn is_one(bytes: &[u8]) -> bool {
-        serde_json::from_slice::<Map<String, Value>>(bytes).is_ok_and(|map| map.get("peft_type").is_some_and(|kind| kind == PEFT_TYPE))
+        serde_json::from_slice::<Map<String, Value>>(bytes).is_ok_and(|map| map.get("peft_type").is_some_and(|kind| kind == MIXLORA_TYPE))
     }
 
     /// Reads the file of the folder `adapter`, which errors name.
@@ -273,7 +272,7 @@ impl<'a> Keys<'a> {
 fn check_switched_on(adapter: &str, map: &Map<String, Value>) -> Result<()> {
     for (key, value) in map {
         let fine = match (key.as_str(), value) {
-            ("peft_type", value) => value == PEFT_TYPE,
+            ("peft_type", value) => value == MIXLORA_TYPE,
             ("bias", Value::String(bias)) => bias == "none",
             ("task_type", Value::String(task)) => task == "CAUSAL_LM",
             ("act_fn", Value::String(name)) => ACTIVATIONS.contains(&name.as_str()),

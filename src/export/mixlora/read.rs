@@ -9,7 +9,8 @@ use crate::adapters::experts::{Balance, Routing};
 use crate::adapters::patterns::Matcher;
 use crate::adapters::{Projection, Site};
 use crate::config::ModelConfig;
-use crate::export::peft::{Folder, HINT_FILE, HINT_FIT, MAX_BLOCKS, NOTE_FILE, Note, PeftSite};
+use crate::export::folder::{Folder, HINT_FILE, HINT_FIT, MAX_BLOCKS, NOTE_FILE};
+use crate::export::peft::{Note, PeftSite};
 use crate::export::weights::{self, Weight};
 use crate::{Error, Result};
 

@@ -7,10 +7,12 @@ use safetensors::tensor::{Dtype, TensorView};
 use super::MixLoraAdapter;
 use super::card::card;
 use super::names::Part;
-use crate::export::card::CARD_FILE;
-use crate::export::peft::{File, NOTE_FILE, PeftSite, TEMPLATE_FILE, WEIGHTS_FILE, note_bytes, template_of};
-use crate::export::peft_config::CONFIG_FILE;
-use crate::export::weights::PICKLE_FILE;
+use crate::export::folder::CARD_FILE;
+use crate::export::folder::CONFIG_FILE;
+use crate::export::folder::PICKLE_FILE;
+use crate::export::folder::{File, NOTE_FILE, TEMPLATE_FILE, WEIGHTS_FILE};
+use crate::export::peft::{PeftSite, template_of};
+use crate::export::peft_write::note_bytes;
 use crate::formats::pickle;
 use crate::{Error, Result};
 

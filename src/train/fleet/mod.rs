@@ -25,7 +25,7 @@ use super::job::{BaseIdentity, Job};
 use super::run::After;
 use super::session::Session;
 use super::start::Start;
-use crate::export::peft::File;
+use crate::export::folder::File;
 use crate::gpu::{Gpu, clock};
 use crate::jobs::event::{Pass, Request};
 use crate::jobs::{self, Action, Boundary, Decision, JobId, Options, Scheduler};

@@ -1,7 +1,7 @@
 //! Jobs taken out of a fleet and put into another: each from a checkpoint of its own, whatever the others did since.
 
 use super::Fleet;
-use crate::export::peft::File;
+use crate::export::folder::File;
 use crate::gpu::Gpu;
 use crate::jobs::curve::Curve;
 use crate::{Error, Result};

@@ -1,7 +1,7 @@
 //! Large files of every kind, a megabyte or so each: what takes the square of a file's size does not end in time.
 
 use serde_json::{Map, Value, json};
-use weblora::export::chain::CHAIN_FILE;
+use weblora::export::folder::CHAIN_FILE;
 
 use super::by_name;
 use crate::driver::Parser;

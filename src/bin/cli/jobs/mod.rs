@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use clap::{Args, Subcommand};
-use weblora::export::peft::File;
+use weblora::export::folder::File;
 use weblora::formats::ModelFile;
 use weblora::gpu::Gpu;
 use weblora::jobs::{JobEntry, JobsFile};
