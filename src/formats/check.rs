@@ -1,8 +1,8 @@
 //! Does a configuration make sense, and does the file hold the tensors it implies?
 
 use super::header::HINT_CONVERT;
-use super::model_file::TensorInfo;
 use super::names::expected_tensors;
+use super::tensor_info::TensorInfo;
 use crate::config::{ModelConfig, RopeScaling};
 use crate::error::{Error, Result};
 use std::collections::BTreeMap;

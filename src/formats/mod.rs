@@ -22,15 +22,17 @@ pub mod pickle;
 mod rows;
 pub mod safetensors;
 mod source;
+mod tensor_info;
 pub mod zip;
 
 pub use gguf::{Gguf, GgufTensor};
 pub use gguf_value::{Array, MAX_ARRAY_DEPTH, MAX_ARRAY_LEN, MAX_KEY_BYTES, MAX_STRING_BYTES, Metadata, Value};
 pub use hf_config::parse_config;
 pub use identity::{BaseId, file_name};
-pub use model_file::{ModelFile, SideFiles, TensorInfo};
+pub use model_file::{ModelFile, SideFiles};
 pub use names::{expected_tensors, gguf_name, gguf_row_order, hf_name};
 pub use rows::RowOrder;
 #[cfg(not(target_arch = "wasm32"))]
 pub use source::File;
 pub use source::{ByteSource, Bytes, LocalFuture, check_range};
+pub use tensor_info::TensorInfo;

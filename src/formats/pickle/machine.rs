@@ -6,7 +6,6 @@
 
 use std::collections::{BTreeMap, HashMap};
 
-use super::HINT;
 use super::opcodes::*;
 use crate::error::{Error, Result};
 use crate::quant::{self, QuantFormat};
@@ -34,6 +33,8 @@ pub static GLOBALS: &[(&str, &str, Meaning)] = &[
     ("collections", "OrderedDict", Meaning::Dictionary),
 ];
 
+/// What is done about files that `torch.save` did not write so.
+pub(super) const HINT: &str = "save the tensors again with torch.save or as safetensors";
 /// Most sizes of a tensor.
 const MAX_DIMENSIONS: usize = 8;
 

@@ -13,7 +13,7 @@ use std::collections::HashMap;
 pub use machine::GLOBALS;
 pub use write::write;
 
-use self::machine::{Strided, run};
+use self::machine::{HINT, Strided, run};
 use super::zip;
 use crate::error::{Error, Result};
 use crate::quant::QuantFormat;
@@ -22,8 +22,6 @@ use crate::quant::QuantFormat;
 const MAX_PICKLE_BYTES: usize = 32 << 20;
 /// The pickle's name in its folder.
 const PROGRAM: &str = "data.pkl";
-/// What is done about files that `torch.save` did not write so.
-pub(super) const HINT: &str = "save the tensors again with torch.save or as safetensors";
 
 /// A tensor of a file.
 #[derive(Debug, Clone)]
