@@ -103,6 +103,21 @@ impl QuantFormat {
         out
     }
 
+    /// Words of `rows` × `cols` weights on the GPU.
+    pub fn packed_words(&self, rows: usize, cols: usize) -> usize {
+        self.gpu.words(rows, cols)
+    }
+
+    /// Rows of stored blocks as the kernels read them, [`QuantFormat::packed_words`] words.
+    ///
+    /// # Panics
+    /// If `bytes` is not `rows` rows of `cols` weights: the header was checked before anything was read.
+    pub fn repack(&self, rows: usize, cols: usize, bytes: &[u8]) -> Vec<u32> {
+        let row_bytes = self.row_bytes(cols).filter(|b| b * rows == bytes.len());
+        let row_bytes = row_bytes.unwrap_or_else(|| panic!("{} bytes are not {rows} rows of {cols} {} weights", bytes.len(), self.name));
+        self.gpu.pack_rows(rows, cols, bytes, row_bytes, self.gpu.weights / self.block * self.block_bytes)
+    }
+
     /// Index of the first block of `bytes` with a NaN or infinite scale (for plain floats: of the first such weight).
     pub fn first_non_finite(&self, bytes: &[u8]) -> Option<usize> {
         bytes.chunks_exact(self.block_bytes).position(|block| !self.floats.iter().all(|f| f.read(block).is_finite()))

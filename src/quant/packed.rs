@@ -9,8 +9,6 @@
 //! Packing moves bits, so decoded values stay equal bit for bit; the largest growth over the file is 4.7 % (q3_k, whose 6-bit scales become
 //! bytes).
 
-use super::format::QuantFormat;
-
 /// Rows that share vectors.
 pub const QUAD: usize = 4;
 
@@ -111,38 +109,31 @@ pub(super) fn nibble_codes<const N: usize>(qs: &[u8]) -> [u8; N] {
     std::array::from_fn(|i| if i < N / 2 { qs[i] & 15 } else { qs[i - N / 2] >> 4 })
 }
 
-impl QuantFormat {
-    /// Words of `rows` × `cols` weights on the GPU.
-    pub fn packed_words(&self, rows: usize, cols: usize) -> usize {
+impl GpuLayout {
+    /// Words of `rows` × `cols` weights.
+    pub(super) fn words(&self, rows: usize, cols: usize) -> usize {
         let cols = cols.next_multiple_of(8);
-        self.gpu.planes.iter().map(|p| p.words(rows, cols)).sum()
+        self.planes.iter().map(|p| p.words(rows, cols)).sum()
     }
 
-    /// Rows of stored blocks as the kernels read them, [`QuantFormat::packed_words`] words.
-    ///
-    /// # Panics
-    /// If `bytes` is not `rows` rows of `cols` weights: the header was checked before anything was read.
-    pub fn repack(&self, rows: usize, cols: usize, bytes: &[u8]) -> Vec<u32> {
-        let row_bytes = self.row_bytes(cols).filter(|b| b * rows == bytes.len());
-        let row_bytes = row_bytes.unwrap_or_else(|| panic!("{} bytes are not {rows} rows of {cols} {} weights", bytes.len(), self.name));
+    /// `rows` rows of `cols` weights, stored in `row_bytes` bytes each; one call of `pack` takes `chunk` bytes.
+    pub(super) fn pack_rows(&self, rows: usize, cols: usize, bytes: &[u8], row_bytes: usize, chunk: usize) -> Vec<u32> {
         let padded = cols.next_multiple_of(8);
-        let mut words = vec![0; self.packed_words(rows, cols)];
-        let mut starts = vec![0; self.gpu.planes.len()];
+        let mut words = vec![0; self.words(rows, cols)];
+        let mut starts = vec![0; self.planes.len()];
         for i in 1..starts.len() {
-            starts[i] = starts[i - 1] + self.gpu.planes[i - 1].words(rows, padded);
+            starts[i] = starts[i - 1] + self.planes[i - 1].words(rows, padded);
         }
-        let chunk = self.gpu.weights / self.block * self.block_bytes;
         let mut tail = vec![0; chunk];
         for (row, stored) in bytes.chunks(row_bytes.max(1)).enumerate() {
             for (i, block) in stored.chunks(chunk).enumerate() {
-                let mut out =
-                    Fields { words: &mut words, planes: self.gpu.planes, cols: padded, row, col: i * self.gpu.weights, starts: &starts };
+                let mut out = Fields { words: &mut words, planes: self.planes, cols: padded, row, col: i * self.weights, starts: &starts };
                 if block.len() == chunk {
-                    (self.gpu.pack)(block, &mut out);
+                    (self.pack)(block, &mut out);
                 } else {
                     tail.fill(0);
                     tail[..block.len()].copy_from_slice(block);
-                    (self.gpu.pack)(&tail, &mut out);
+                    (self.pack)(&tail, &mut out);
                 }
             }
         }
