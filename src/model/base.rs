@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use super::Weights;
-use super::llama::check_shape;
+use super::check::check_shape;
 use crate::Result;
 use crate::config::ModelConfig;
 use crate::formats::ModelFile;

@@ -5,7 +5,6 @@
 //! feed-forward half is in `ffn.rs`.
 
 use super::Inputs;
-use super::decoder::LayerCache;
 use super::ffn::{self, FeedForward, Routing};
 use super::linear::{Adapter, Kept, Linear, LinearSiblings, Outputs};
 use super::weights::LayerWeights;
@@ -53,6 +52,15 @@ impl From<Tensor> for Stream {
     fn from(x: Tensor) -> Self {
         Self { x, normed: None }
     }
+}
+
+/// Keys and values of one block.
+#[derive(Debug, Clone, Copy)]
+pub struct LayerCache {
+    /// `[max_len, kv_width]`
+    pub k: Tensor,
+    /// `[max_len, kv_width]`
+    pub v: Tensor,
 }
 
 /// What the backward pass needs of the forward pass. Tensors that are never used again cost nothing: the plan ends their lives.

@@ -1,7 +1,7 @@
 //! Generation: the forward pass of a few new tokens against a key/value cache, recorded once for all positions.
 
-use super::block::Stream;
-use super::llama::check_tokens;
+use super::block::{LayerCache, Stream};
+use super::check::check_tokens;
 use super::{Inputs, Llama, head, rope};
 use crate::adapters::AdapterPool;
 use crate::config::ModelConfig;
@@ -14,15 +14,6 @@ use crate::{Error, Result};
 
 /// Prompt tokens that go through the model together.
 pub const PREFILL: usize = 8;
-
-/// Keys and values of one block.
-#[derive(Debug, Clone, Copy)]
-pub struct LayerCache {
-    /// `[max_len, kv_width]`
-    pub k: Tensor,
-    /// `[max_len, kv_width]`
-    pub v: Tensor,
-}
 
 /// Buffers of the cache, shared by both recordings.
 #[derive(Debug, Clone)]

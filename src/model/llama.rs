@@ -5,13 +5,11 @@ use std::sync::Arc;
 use super::block::{Block, Saved, Stream};
 use super::ffn::Routing;
 use super::{Base, Inputs, Weights, head, rope};
+use crate::Result;
 use crate::adapters::AdapterPool;
 use crate::config::ModelConfig;
-use crate::gpu::device::PlanLimits;
 use crate::gpu::{Class, Gpu, Recorder, Store, Tensor};
-use crate::kernels::attention::MAX_HEAD_DIM;
 use crate::kernels::embed;
-use crate::{Error, Result};
 
 /// A LLaMA-family model: a [`Base`] and a rotary table in a store over it.
 pub struct Llama {
@@ -37,7 +35,7 @@ impl Llama {
     /// Declares the rotary table for documents of up to `positions` tokens in `store`, which lies over the base's.
     ///
     /// # Errors
-    /// [`Error::Limit`] past 32-bit addressing.
+    /// [`crate::Error::Limit`] past 32-bit addressing.
     pub fn on(base: &Base, store: &mut Store, positions: usize) -> Result<Llama> {
         let config = base.config.clone();
         let rope = store.declare("rope", Class::Io, positions.saturating_mul(config.head_dim))?;
@@ -47,7 +45,7 @@ impl Llama {
     /// Writes the rotary table.
     ///
     /// # Errors
-    /// [`Error::Gpu`] if the buffers were not allocated.
+    /// [`crate::Error::Gpu`] if the buffers were not allocated.
     pub fn upload(&self, gpu: &Gpu, store: &Store) -> Result<()> {
         store.write(gpu, self.rope, &rope::table(&self.config, self.positions, self.positions))
     }
@@ -123,52 +121,6 @@ impl Llama {
         }
         if let Some((own, order)) = embeddings {
             embed::own_gradient(rec, "embed_tokens.gradient", inputs.tokens, own, order, d, dx);
-        }
-    }
-}
-
-/// Refuses shapes that attention is not written for, before anything is recorded.
-pub(super) fn check_shape(file: &str, config: &ModelConfig) -> Result<()> {
-    let width = config.head_dim;
-    if width.is_multiple_of(4) && (4..=MAX_HEAD_DIM as usize).contains(&width) {
-        return Ok(());
-    }
-    let what = format!("{file}: a head width of {width}");
-    Err(Error::Unsupported { what, hint: format!("head widths are multiples of 4 up to {MAX_HEAD_DIM}") })
-}
-
-/// Refuses batches whose activations no binding holds, before anything is recorded: `rank` is the largest of the adapters at one site.
-///
-/// # Errors
-/// [`Error::Limit`] with the tensor that is too large.
-pub fn check_rows(config: &ModelConfig, rank: usize, rows: usize, limits: PlanLimits) -> Result<()> {
-    let widths = [
-        ("the hidden states", config.hidden_size),
-        ("the queries", config.q_width()),
-        ("the feed-forward layer", config.intermediate_size),
-        ("an adapter's inner product", rank),
-    ];
-    let allowed = limits.max_binding.min(limits.max_buffer).min(u32::MAX.into());
-    let bytes = |width: usize| 4 * width as u128 * rows as u128;
-    let Some((what, width)) = widths.into_iter().find(|(_, width)| bytes(*width) > allowed.into()) else { return Ok(()) };
-    Err(Error::Limit {
-        what: format!("{what} of {rows} tokens"),
-        needed: format!("{} bytes in one binding", bytes(width)),
-        allowed: format!("{allowed} bytes"),
-        hint: "use a smaller --batch or --seq",
-    })
-}
-
-/// Refuses token ids that the embedding has no row for.
-///
-/// # Errors
-/// [`Error::Config`] with the id and the size of the vocabulary.
-pub fn check_tokens(tokens: &[u32], config: &ModelConfig) -> Result<()> {
-    match tokens.iter().find(|id| **id as usize >= config.vocab_size) {
-        None => Ok(()),
-        Some(id) => {
-            let problem = format!("token {id} is past the model's vocabulary of {}", config.vocab_size);
-            Err(Error::config("tokenizer", problem, "use the tokenizer that belongs to the model"))
         }
     }
 }

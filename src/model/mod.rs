@@ -2,6 +2,7 @@
 
 pub mod base;
 pub mod block;
+pub mod check;
 pub mod decoder;
 pub mod ffn;
 pub mod head;

@@ -8,7 +8,7 @@ use super::config::TrainConfig;
 use super::mixture::{Mixture, ranges};
 use crate::Result;
 use crate::config::ModelConfig;
-use crate::model::llama::check_tokens;
+use crate::model::check::check_tokens;
 use crate::rng::{FNV_OFFSET, fnv1a_bytes};
 use crate::text::{Example, Labelled};
 

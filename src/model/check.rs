@@ -1,0 +1,52 @@
+//! Refuses what cannot be run, before anything is recorded.
+
+use crate::config::ModelConfig;
+use crate::gpu::device::PlanLimits;
+use crate::kernels::attention::MAX_HEAD_DIM;
+use crate::{Error, Result};
+
+/// Refuses shapes that attention is not written for.
+pub(super) fn check_shape(file: &str, config: &ModelConfig) -> Result<()> {
+    let width = config.head_dim;
+    if width.is_multiple_of(4) && (4..=MAX_HEAD_DIM as usize).contains(&width) {
+        return Ok(());
+    }
+    let what = format!("{file}: a head width of {width}");
+    Err(Error::Unsupported { what, hint: format!("head widths are multiples of 4 up to {MAX_HEAD_DIM}") })
+}
+
+/// Refuses batches whose activations no binding holds; `rank` is the largest of the adapters at one site.
+///
+/// # Errors
+/// [`Error::Limit`] with the tensor that is too large.
+pub fn check_rows(config: &ModelConfig, rank: usize, rows: usize, limits: PlanLimits) -> Result<()> {
+    let widths = [
+        ("the hidden states", config.hidden_size),
+        ("the queries", config.q_width()),
+        ("the feed-forward layer", config.intermediate_size),
+        ("an adapter's inner product", rank),
+    ];
+    let allowed = limits.max_binding.min(limits.max_buffer).min(u32::MAX.into());
+    let bytes = |width: usize| 4 * width as u128 * rows as u128;
+    let Some((what, width)) = widths.into_iter().find(|(_, width)| bytes(*width) > allowed.into()) else { return Ok(()) };
+    Err(Error::Limit {
+        what: format!("{what} of {rows} tokens"),
+        needed: format!("{} bytes in one binding", bytes(width)),
+        allowed: format!("{allowed} bytes"),
+        hint: "use a smaller --batch or --seq",
+    })
+}
+
+/// Refuses token ids that the embedding has no row for.
+///
+/// # Errors
+/// [`Error::Config`] with the id and the size of the vocabulary.
+pub fn check_tokens(tokens: &[u32], config: &ModelConfig) -> Result<()> {
+    match tokens.iter().find(|id| **id as usize >= config.vocab_size) {
+        None => Ok(()),
+        Some(id) => {
+            let problem = format!("token {id} is past the model's vocabulary of {}", config.vocab_size);
+            Err(Error::config("tokenizer", problem, "use the tokenizer that belongs to the model"))
+        }
+    }
+}
