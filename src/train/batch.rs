@@ -24,6 +24,9 @@ pub const LOOK_AHEAD: usize = 64;
 /// Most documents that are packed only to be counted: some seconds.
 const MOST_COUNTED: u64 = 1 << 25;
 
+/// Rows of a micro-batch are numbered in 32 bits, with room for products.
+pub(super) const MAX_ROWS: usize = 1 << 24;
+
 /// The rows of one step. All vectors have T = batch * seq elements.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Batch {

@@ -17,7 +17,6 @@ use super::score::Score;
 use crate::adapters::{ParamLayout, ParamSpec};
 use crate::rng::{FNV_OFFSET, fnv1a_bytes};
 use crate::settings::Map;
-use crate::text::Example;
 use crate::{Error, Result};
 
 /// Version of the file; another one is refused.
@@ -39,7 +38,7 @@ pub struct State {
     pub weblora: String,
     /// Identity of the base weights (`ModelFile::content_hash`).
     pub base_hash: String,
-    /// Identity of the training rows ([`data_hash`]).
+    /// Identity of the training rows ([`super::data::data_hash`]).
     pub data_hash: String,
     /// The settings, as [`super::TrainConfig::to_map`] gives them.
     pub config: Map,
@@ -102,18 +101,6 @@ pub struct Buffers {
     pub v: Vec<f32>,
     /// Gradients added up so far, likewise; `None` between steps, where they are zero.
     pub grads: Option<Vec<f32>>,
-}
-
-/// Identity of a data set as the model sees it: FNV-1a 64 over every example's length, tokens and targets, as hex digits.
-pub fn data_hash(examples: &[Example]) -> String {
-    let mut hash = FNV_OFFSET;
-    for example in examples.iter().flat_map(Example::documents) {
-        hash = fnv1a_bytes(hash, &(example.tokens.len() as u64).to_le_bytes());
-        for (token, &target) in example.tokens.iter().zip(&example.targets) {
-            hash = fnv1a_bytes(fnv1a_bytes(hash, &token.to_le_bytes()), &[u8::from(target)]);
-        }
-    }
-    format!("{hash:016x}")
 }
 
 #[derive(Serialize, Deserialize)]

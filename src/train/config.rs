@@ -3,6 +3,7 @@
 use serde::{Serialize, Serializer};
 use serde_json::Value;
 
+use super::batch::MAX_ROWS;
 use super::chain::check_steps;
 use super::context::{ContextConfig, Positions};
 use super::mixture::Shares;
@@ -127,9 +128,6 @@ pub struct TrainConfig {
 const FORMATS: &[(&str, Format)] = &[("auto", Format::Auto), ("plain", Format::Plain), ("chat", Format::Chat), ("alpaca", Format::Alpaca)];
 const OVERLONG: &[(&str, Overlong)] = &[("truncate", Overlong::Truncate), ("refuse", Overlong::Refuse), ("join", Overlong::Join)];
 
-/// Rows of a micro-batch are numbered in 32 bits, with room for products.
-pub(super) const MAX_ROWS: usize = 1 << 24;
-
 /// Learning rates that need no remark.
 const USUAL_RATES: std::ops::RangeInclusive<f64> = 1e-7..=1e-1;
 
@@ -213,7 +211,10 @@ impl TrainConfig {
             memory: s.bytes("memory")?,
             adapter: AdapterConfig::read(s)?,
         };
-        check_steps(&mut config, (steps.is_some(), epochs.is_some()))?;
+        if let Some(chain) = config.adapter.chain()? {
+            let given = (steps.is_some(), epochs.is_some());
+            check_steps(&chain, (&mut config.steps, &mut config.epochs), given, config.eval_every)?;
+        }
         config.check_together()?;
         Ok(config)
     }

@@ -2,7 +2,7 @@
 
 use serde::Serialize;
 
-use super::config::MAX_ROWS;
+use super::batch::MAX_ROWS;
 use crate::config::ModelConfig;
 use crate::model::stretch::{self, Stretch};
 use crate::settings::Settings;

@@ -3,7 +3,6 @@
 use std::ops::Range;
 
 use super::batch::Packer;
-use super::checkpoint;
 use super::config::TrainConfig;
 use super::mixture::{Mixture, ranges};
 use crate::Result;
@@ -127,11 +126,23 @@ impl TrainData {
 
     /// Identity of the training rows and of how they are cut into files.
     pub fn hash(&self) -> String {
-        let hash = checkpoint::data_hash(&self.train);
+        let hash = data_hash(&self.train);
         if !self.is_mixture() {
             return hash;
         }
         let cut = self.tasks.iter().fold(FNV_OFFSET, |hash, task| fnv1a_bytes(hash, &(task.train as u64).to_le_bytes()));
         format!("{hash}-{cut:016x}")
     }
+}
+
+/// Identity of a data set as the model sees it: FNV-1a 64 over every example's length, tokens and targets, as hex digits.
+pub fn data_hash(examples: &[Example]) -> String {
+    let mut hash = FNV_OFFSET;
+    for example in examples.iter().flat_map(Example::documents) {
+        hash = fnv1a_bytes(hash, &(example.tokens.len() as u64).to_le_bytes());
+        for (token, &target) in example.tokens.iter().zip(&example.targets) {
+            hash = fnv1a_bytes(fnv1a_bytes(hash, &token.to_le_bytes()), &[u8::from(target)]);
+        }
+    }
+    format!("{hash:016x}")
 }

@@ -81,16 +81,6 @@ impl Fused {
     }
 }
 
-/// A batch whose rows all belong to job `slot`, and the table of rows that says so.
-pub fn of_one_job(batch: &HostBatch, slot: usize) -> (HostBatch, Vec<Segment>) {
-    let mut batch = batch.clone();
-    let rows = batch.tokens.len();
-    batch.row_job = vec![slot as u32; rows];
-    let mut table = vec![Segment::new(0..0); slot + 1];
-    table[slot] = Segment::new(0..rows);
-    (batch, table)
-}
-
 /// Runs the next micro-batch of each of `jobs` together, and the update of those whose step it completes.
 ///
 /// # Errors

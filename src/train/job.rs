@@ -14,7 +14,7 @@ use super::passes::Passes;
 use super::pose;
 use super::preference::PreferenceSums;
 use super::progress::Progress;
-use super::resume;
+use super::resume::{self, Present};
 use super::routing::RouterSums;
 use super::schedule::Schedule;
 use super::score::{self, Score};
@@ -22,15 +22,14 @@ use super::session::Hyper;
 use crate::adapters::AdapterLayout;
 use crate::adapters::pool::RouterStats;
 use crate::config::ModelConfig;
-use crate::export::chain::Chain;
+use crate::export::chain::{Chain, Link};
 use crate::export::folder::File;
 use crate::export::mixlora::MixLoraAdapter;
 use crate::export::mixlora::write::Container;
 use crate::export::peft::{Note, PeftAdapter};
 use crate::formats::{BaseId, ModelFile};
 use crate::gpu::clock;
-use crate::model::inputs::HostBatch;
-use crate::{Result, rng};
+use crate::{Error, Result, rng};
 
 /// What a job is begun on.
 #[derive(Debug, Clone)]
@@ -120,7 +119,7 @@ impl Job {
         let packer = data.packer(&config, rows)?;
         let passes = Passes::new(&config, &packer)?;
         let total = passes.steps;
-        let chain = Job::begin_chain(&config, &packer, &data.train, total)?;
+        let chain = ChainRun::begin(&config, &packer, &data.train, total)?;
         Ok(Job {
             group: config.context.group(config.seq)?,
             reference: u32::MAX,
@@ -321,6 +320,18 @@ impl Job {
         self.data.tasks.iter().zip(scores).filter_map(of).collect()
     }
 
+    /// All links of its chain that there are now, oldest first: the frozen ones and the one that trains.
+    pub fn links(&self) -> Vec<Link> {
+        self.chain.as_ref().map_or_else(Vec::new, |chain| chain.links(self.step))
+    }
+
+    /// The layout of a chain's stage.
+    pub(super) fn stage_layout(&self, stage: usize) -> Result<AdapterLayout> {
+        let chain = self.chain.as_ref().map(|chain| &chain.config);
+        let chain = chain.ok_or_else(|| Error::config("method", "is no chain", "train with --method cola"))?;
+        chain.layout(&self.config.adapter, &self.model, stage)
+    }
+
     /// Whether some micro-batches of a step are done, so that gradients are worth keeping.
     pub fn is_mid_step(&self) -> bool {
         self.accumulating.as_ref().is_some_and(|step| step.next > 0)
@@ -365,7 +376,10 @@ impl Job {
         saved.check(&self.base.id.hash, &self.data_hash)?;
         self.config.check_resume(&saved.state.config)?;
         let packer = self.data.packer(&self.config, self.packer.rows())?;
-        resume::check(file, &saved.state, self, &packer)?;
+        let chain = self.chain.as_ref().map(|chain| &chain.config);
+        let (total, tasks) = (self.total_steps(), self.data.tasks.len());
+        let present = Present { config: &self.config, total, tasks, chain, layout: &self.layout, packer: &packer };
+        resume::check(file, &saved.state, &present)?;
         let packer = packer.resume(saved.state.cursor.clone())?;
         let layout = match &saved.state.chain {
             Some(chain) => self.stage_layout(chain.stage)?,
@@ -420,9 +434,4 @@ impl Job {
 /// The 32-bit dropout seed of a job: documented, so that a run can be repeated anywhere.
 fn job_seed(seed: u64) -> u32 {
     (rng::fnv1a(&format!("{seed}/dropout")) >> 32) as u32
-}
-
-/// A packed batch in the layout of the model's inputs; every target counts `weight`.
-pub fn host_batch(batch: &Batch, weight: f32) -> HostBatch {
-    HostBatch::new(&batch.tokens, &batch.targets, &batch.doc_start, &batch.position, weight)
 }

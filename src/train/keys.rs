@@ -49,7 +49,7 @@ const fn switch(key: &'static str, default: &'static str, help: &'static str) ->
 
 /// Largest whole number that JavaScript and JSON agree on.
 const MANY: u64 = (1 << 53) - 1;
-const ROWS: u64 = super::config::MAX_ROWS as u64;
+const ROWS: u64 = super::batch::MAX_ROWS as u64;
 
 /// Every setting of a run but the method's own, in the order of a form.
 #[rustfmt::skip] // one row a setting

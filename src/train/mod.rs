@@ -11,6 +11,7 @@ pub mod evaluate;
 pub mod events;
 pub mod fleet;
 pub mod fuse;
+pub mod host_batch;
 pub mod job;
 pub mod kernels;
 pub mod keys;

@@ -1,10 +1,10 @@
 //! What a checkpoint says about a run, checked against the run that goes on from it. A checksum tells a damaged file from a whole one, not a forged one
 //! from an honest one: whatever later code relies on is looked at here, so that a file made by hand is refused instead of ending in a panic.
 
+use super::batch::MAX_ROWS;
 use super::batch::Packer;
 use super::checkpoint::State;
-use super::config::MAX_ROWS;
-use super::job::Job;
+use super::config::TrainConfig;
 use crate::adapters::AdapterLayout;
 use crate::adapters::chain::ChainConfig;
 use crate::export::chain::Link;
@@ -13,12 +13,28 @@ use crate::{Error, Result};
 /// Micro-batches of all runs that were or will be.
 const MAX_MICRO: u64 = 1 << 62;
 
-/// Checks all of `state` but the cursor (see [`Packer::resume`]) and the identities (see [`super::Checkpoint::check`]) against the job that goes on.
+/// The run that goes on.
+pub(super) struct Present<'a> {
+    /// Its settings.
+    pub config: &'a TrainConfig,
+    /// Optimizer steps in all.
+    pub total: u64,
+    /// Files of its rows.
+    pub tasks: usize,
+    /// Its chain, if the method is one.
+    pub chain: Option<&'a ChainConfig>,
+    /// Its parameters.
+    pub layout: &'a AdapterLayout,
+    /// What deals out its rows.
+    pub packer: &'a Packer,
+}
+
+/// Checks all of `state` but the cursor (see [`Packer::resume`]) and the identities (see [`super::Checkpoint::check`]) against the run that goes on.
 ///
 /// # Errors
 /// Says what cannot be, calling the checkpoint `file`.
-pub(super) fn check(file: &str, state: &State, job: &Job, packer: &Packer) -> Result<()> {
-    let (config, total) = (&job.config, job.total_steps());
+pub(super) fn check(file: &str, state: &State, run: &Present<'_>) -> Result<()> {
+    let Present { config, total, packer, .. } = *run;
     let refused = |problem: String| Error::format(file, problem, "use a checkpoint that weblora wrote, or start anew without --resume");
     let step = state.step;
     if step > total {
@@ -37,7 +53,7 @@ pub(super) fn check(file: &str, state: &State, job: &Job, packer: &Packer) -> Re
         return Err(refused(format!("{micro} micro-batches cannot have had {} tokens", state.tokens)));
     }
     if let Some(partial) = &state.partial {
-        let known = (1..config.grad_accum).contains(&partial.micro_batches) && partial.by_task.len() == job.data().tasks.len();
+        let known = (1..config.grad_accum).contains(&partial.micro_batches) && partial.by_task.len() == run.tasks;
         if !known || !partial.sum.is_finite() || step >= total {
             return Err(refused(format!("after step {step} of {total} the next cannot be {partial:?}")));
         }
@@ -57,11 +73,9 @@ pub(super) fn check(file: &str, state: &State, job: &Job, packer: &Packer) -> Re
         let (found, own) = (state.embedding_tokens.len(), config.adapter.tokens.len());
         return Err(refused(format!("it has embeddings of {found} tokens, the run trains others, {own}")));
     }
-    match (&state.chain, &job.chain) {
+    match (&state.chain, run.chain) {
         (None, None) => Ok(()),
-        (Some(saved), Some(run)) => {
-            saved.check(&run.config, step).and_then(|()| saved.check_ranks(&run.config, &job.layout)).map_err(refused)
-        }
+        (Some(saved), Some(chain)) => saved.check(chain, step).and_then(|()| saved.check_ranks(chain, run.layout)).map_err(refused),
         (saved, _) => Err(refused(format!("it is {} a chain, the run {} one", not(saved.is_some()), not(saved.is_none())))),
     }
 }

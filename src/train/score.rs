@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use super::batch::{Batch, Packer};
 use super::data::TrainData;
 use super::events::TaskReport;
-use super::job::host_batch;
+use super::host_batch::host_batch;
 use super::preference::{Dpo, PairScore};
 use super::session::Session;
 use crate::Result;

@@ -15,7 +15,7 @@ use weblora::text::Example;
 use weblora::train::TrainConfig;
 use weblora::train::batch::Packer;
 use weblora::train::chain::{KnotReport, Rounding};
-use weblora::train::job::host_batch;
+use weblora::train::host_batch::host_batch;
 use weblora::train::session::{Planned, Shape};
 use weblora::train::start::{Start, from_adapter};
 use weblora::train::trainer::{TrainData, TrainPlan, Trainer};

@@ -16,7 +16,7 @@ use weblora::model::stretch::of_settings;
 use weblora::settings::{Map, Settings};
 use weblora::text::Example;
 use weblora::train::TrainConfig;
-use weblora::train::job::host_batch;
+use weblora::train::host_batch::host_batch;
 use weblora::train::session::{Hyper, Planned, Session, Shape};
 use weblora::train::start::{from_adapter, lay_out};
 use weblora::train::trainer::{TrainData, TrainPlan, Trainer};

@@ -15,7 +15,7 @@ use weblora::settings::{Map, Settings};
 use weblora::text::{ChatTemplate, DataOptions, Dataset, Tokenizer, read_rows};
 use weblora::train::TrainConfig;
 use weblora::train::batch::Batch;
-use weblora::train::job::host_batch;
+use weblora::train::host_batch::host_batch;
 use weblora::train::score;
 use weblora::train::session::{Hyper, Planned, Shape};
 use weblora::train::trainer::{TrainData, TrainPlan, Trainer};

@@ -1,103 +1,15 @@
 //! Tying a knot: the link that trained is frozen, the next one begins, and the gradient is looked at from there.
 
-use serde::Serialize;
-
 use super::inherit::largest_change;
 use super::moments::at_knot;
 use super::probe::{Probe, SiteGradient};
-use super::state::{ChainRun, ChainState, link_ends};
+use super::report::{KnotDiagnostics, KnotReport};
 use crate::adapters::AdapterLayout;
 use crate::adapters::chain::{LinkInit, carry, link_name};
 use crate::analysis::{Factors, Links, links};
-use crate::export::chain::Link;
-use crate::train::batch::Packer;
-use crate::train::config::TrainConfig;
-use crate::train::fuse::of_one_job;
-use crate::train::job::{Job, host_batch};
+use crate::train::host_batch::of_one_job;
 use crate::train::seat::Seat;
 use crate::{Error, Result};
-
-/// A knot, as the event tells it.
-#[derive(Debug, Clone, PartialEq, Serialize)]
-pub struct KnotReport {
-    /// The job's name.
-    pub job: String,
-    /// After this step.
-    pub step: u64,
-    /// Number of the new link, from 0, counted over inherited links too.
-    pub link: u64,
-    /// Its rank.
-    pub rank: u64,
-    /// Why the link before it ended.
-    pub reason: String,
-    /// Largest change, by the knot, of the log-probability of a target of one fixed batch.
-    pub logit_jump: f64,
-    /// What the gradient and the links are like, unless probes are off.
-    #[serde(flatten)]
-    pub diagnostics: Option<KnotDiagnostics>,
-}
-
-/// Measured at a knot on one fixed training batch, whose mean loss has the gradient `G` at each adapted weight; `ΔW` are the frozen links.
-#[derive(Debug, Clone, PartialEq, Serialize)]
-pub struct KnotDiagnostics {
-    /// Mean over the sites of `‖G‖₂`, from power iteration.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub gradient_norm: Option<f64>,
-    /// Frank-Wolfe gap in nats, `Σ_sites max(ρ, ‖ΔW‖_*) ‖G‖₂ + ⟨G, ΔW⟩`: at least 0, and 0 where no update within the nuclear-norm ball of that radius
-    /// promises a lower loss to first order.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub gap: Option<f64>,
-    /// Share of `Σ ‖G‖_F²` in the top directions, as many as the new link has ranks (`‖G‖_F` estimated).
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub captured: Option<f64>,
-    /// `Σ_sites ⟨G, link⟩` of each frozen link, oldest first: negative where more of it would lower the loss.
-    pub along: Vec<f64>,
-    /// Mean over the sites of the effective rank of the first 1, 2, … links together.
-    pub effective_rank: Vec<f64>,
-    /// Mean over the sites of the overlap of the newest frozen link's input directions with those of each earlier link, 0 to 1.
-    pub overlap: Vec<f64>,
-}
-
-impl Job {
-    /// Begins a chain's first link; called once by [`Job::new`].
-    pub(in crate::train) fn begin_chain(
-        config: &TrainConfig,
-        packer: &Packer,
-        data: &[crate::text::Example],
-        total: u64,
-    ) -> Result<Option<ChainRun>> {
-        let Some(chain) = config.adapter.chain()? else { return Ok(None) };
-        let batch = packer.clone().next_batch(data);
-        let ends = link_ends(&chain, total, packer, config.grad_accum as u64)?;
-        // Until somebody says more, inherited links are known by their ranks only.
-        let unknown = |&rank: &usize| Link { rank, ranks: Default::default(), alpha: 2.0 * rank as f64, rslora: false, steps: 0 };
-        let links = chain.inherited.iter().map(unknown).collect();
-        let state = ChainState { stage: 0, begun: 0, ends, first_gap: None, best: None, stale: 0, links };
-        let host = host_batch(&batch, 1.0 / batch.n_targets.max(1) as f32).grouped(config.context.group(config.seq)?);
-        Ok(Some(ChainRun { config: chain, state, batch: host }))
-    }
-
-    /// All links that there are now, oldest first: the frozen ones and the one that trains.
-    pub fn links(&self) -> Vec<Link> {
-        let Some(chain) = &self.chain else { return Vec::new() };
-        chain.state.links.iter().cloned().chain([self.present_link(chain)]).collect()
-    }
-
-    /// The layout of a chain's stage.
-    pub(in crate::train) fn stage_layout(&self, stage: usize) -> Result<AdapterLayout> {
-        let chain = self.chain.as_ref().map(|chain| &chain.config);
-        let chain = chain.ok_or_else(|| Error::config("method", "is no chain", "train with --method cola"))?;
-        chain.layout(&self.config.adapter, &self.model, stage)
-    }
-
-    /// The link that trains, as `chain.json` has it.
-    fn present_link(&self, chain: &ChainRun) -> Link {
-        let stage = if chain.config.restart_only { 0 } else { chain.state.stage };
-        let begun = if chain.config.restart_only { 0 } else { chain.state.begun };
-        let link = chain.config.links[stage];
-        Link { rank: link.rank, ranks: Default::default(), alpha: link.alpha, rslora: chain.config.rslora, steps: self.step - begun }
-    }
-}
 
 impl Seat<'_> {
     /// Ends the link that trains if its steps, its held-out loss or the gap say so. Call it after each step, after the evaluation if one was
@@ -146,7 +58,7 @@ impl Seat<'_> {
             return refused("the link has not trained a step", "wait for a step");
         }
         let (stage, restart) = (chain.state.stage + 1, chain.config.restart_only);
-        let link = self.job.present_link(chain);
+        let link = chain.present_link(self.job.step);
         let before = self.fixed_losses().await?;
         let next = self.job.stage_layout(stage)?;
         let values = carry(&self.job.layout, &next, &self.session.read_values(self.gpu, self.job.slot).await?, self.job.config.seed)?;

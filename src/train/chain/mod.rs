@@ -2,12 +2,15 @@
 
 mod inherit;
 mod knot;
+mod length;
 mod moments;
 mod probe;
+mod report;
 mod state;
 
 pub use inherit::Rounding;
 pub(in crate::train) use inherit::{largest_change, unrounded_losses};
-pub use knot::{KnotDiagnostics, KnotReport};
+pub use length::{check_steps, link_ends};
 pub use moments::at_knot;
-pub use state::{ChainRun, ChainState, check_steps, link_ends};
+pub use report::{KnotDiagnostics, KnotReport};
+pub use state::{ChainRun, ChainState};

@@ -9,7 +9,7 @@ use crate::analysis::{Factors, decompose};
 use crate::gpu::Gpu;
 use crate::kernels::lowrank::{NO_GRADIENT, SiteRow};
 use crate::model::inputs::HostBatch;
-use crate::train::fuse::of_one_job;
+use crate::train::host_batch::of_one_job;
 use crate::train::session::Session;
 use crate::{Result, rng};
 

@@ -2,12 +2,15 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::length::link_ends;
 use crate::adapters::ChainConfig;
-use crate::adapters::chain::{Ends, KnotOptimizer, LinkSchedule};
+use crate::adapters::chain::{KnotOptimizer, LinkSchedule};
 use crate::export::chain::Link;
 use crate::model::inputs::HostBatch;
+use crate::text::Example;
 use crate::train::batch::Packer;
 use crate::train::config::TrainConfig;
+use crate::train::host_batch::host_batch;
 use crate::train::schedule::{Schedule, risen};
 use crate::{Error, Result};
 
@@ -41,92 +44,36 @@ pub struct ChainRun {
     pub batch: HostBatch,
 }
 
-/// Sets the run's length where the links' lengths give it.
-///
-/// # Errors
-/// When both are given and differ, and when a knot is not before the last step.
-pub fn check_steps(config: &mut TrainConfig, given: (bool, bool)) -> Result<()> {
-    let Some(chain) = config.adapter.chain()? else { return Ok(()) };
-    let (steps_given, epochs_given) = given;
-    match &chain.ends {
-        Ends::Steps(list) | Ends::Epochs(list) => {
-            let epochs = matches!(chain.ends, Ends::Epochs(_));
-            let sum = list.iter().try_fold(0u64, |sum, &n| sum.checked_add(n)).unwrap_or(u64::MAX);
-            let (same, other, value) = if epochs { ("epochs", "steps", config.epochs) } else { ("steps", "epochs", config.steps) };
-            let (same_given, other_given) = if epochs { (epochs_given, steps_given) } else { (steps_given, epochs_given) };
-            if other_given || same_given && value != Some(sum) {
-                let what = if other_given { other } else { same };
-                return Err(Error::config(what, format!("`{}` adds up to {sum} {same}", chain.ends.key()), format!("leave out --{what}")));
-            }
-            (config.steps, config.epochs) = if epochs { (None, Some(sum)) } else { (Some(sum), None) };
-        }
-        Ends::Knots(list) => {
-            check_knots(list)?;
-            if let (Some(steps), Some(&last)) = (config.steps, list.last()) {
-                check_last(last, steps)?;
-            }
-        }
-        Ends::Equal => {}
-    }
-    if (chain.patience > 0 || chain.gap > 0.0) && config.eval_every == 0 {
-        let key = if chain.patience > 0 { "knot-patience" } else { "knot-gap" };
-        return Err(Error::config(key, "is looked at every `eval-every` steps, which is 0", "give --eval-every, too"));
-    }
-    Ok(())
-}
-
-fn check_knots(knots: &[u64]) -> Result<()> {
-    match knots.windows(2).find(|pair| pair[0] >= pair[1]) {
-        Some(pair) => Err(Error::config("knots", format!("{} comes before {}", pair[0], pair[1]), "give steps in rising order")),
-        None => Ok(()),
-    }
-}
-
-fn check_last(last: u64, total: u64) -> Result<()> {
-    if last < total {
-        return Ok(());
-    }
-    let problem = format!("a knot after step {last} leaves no step for the next link: the run has {total}");
-    Err(Error::config("knots", problem, "give smaller knots or more --steps"))
-}
-
-/// The run's step after which each link of `chain` ends at the latest; the last one is `total`.
-///
-/// # Errors
-/// When a link would have no step.
-pub fn link_ends(chain: &ChainConfig, total: u64, packer: &Packer, grad_accum: u64) -> Result<Vec<u64>> {
-    let links = chain.links.len();
-    let cumulative = |list: &[u64]| -> Vec<u64> {
-        let mut sum = 0u64;
-        list.iter()
-            .map(|&n| {
-                sum = sum.saturating_add(n);
-                sum
-            })
-            .collect()
-    };
-    let ends = match &chain.ends {
-        Ends::Knots(list) => {
-            check_knots(list)?;
-            check_last(list.last().copied().unwrap_or(0), total)?;
-            list.iter().copied().chain([total]).collect()
-        }
-        Ends::Steps(list) => cumulative(list),
-        Ends::Epochs(list) => {
-            let end = |epochs| packer.steps_in(epochs).map(|steps| steps.div_ceil(grad_accum));
-            cumulative(list).into_iter().map(end).collect::<Result<_>>()?
-        }
-        Ends::Equal => (1..=links as u128).map(|j| (u128::from(total) * j / links as u128) as u64).collect(),
-    };
-    let begins = std::iter::once(0).chain(ends.iter().copied());
-    if let Some((begin, _)) = begins.zip(&ends).find(|(begin, end)| begin >= *end) {
-        let problem = format!("{links} links in {total} steps: a link that begins after step {begin} has none");
-        return Err(Error::config(chain.ends.key(), problem, "use fewer links or more steps"));
-    }
-    Ok(ends)
-}
-
 impl ChainRun {
+    /// Begins a chain's first link, where the run of `total` steps that `config` describes is one.
+    ///
+    /// # Errors
+    /// A chain that does not fit the run's length.
+    pub(in crate::train) fn begin(config: &TrainConfig, packer: &Packer, data: &[Example], total: u64) -> Result<Option<Self>> {
+        let Some(chain) = config.adapter.chain()? else { return Ok(None) };
+        let batch = packer.clone().next_batch(data);
+        let ends = link_ends(&chain, total, packer, config.grad_accum as u64)?;
+        // Until somebody says more, inherited links are known by their ranks only.
+        let unknown = |&rank: &usize| Link { rank, ranks: Default::default(), alpha: 2.0 * rank as f64, rslora: false, steps: 0 };
+        let links = chain.inherited.iter().map(unknown).collect();
+        let state = ChainState { stage: 0, begun: 0, ends, first_gap: None, best: None, stale: 0, links };
+        let host = host_batch(&batch, 1.0 / batch.n_targets.max(1) as f32).grouped(config.context.group(config.seq)?);
+        Ok(Some(Self { config: chain, state, batch: host }))
+    }
+
+    /// All links that there are after `step`, oldest first: the frozen ones and the one that trains.
+    pub fn links(&self, step: u64) -> Vec<Link> {
+        self.state.links.iter().cloned().chain([self.present_link(step)]).collect()
+    }
+
+    /// The link that trains, as `chain.json` has it after `step`.
+    pub(super) fn present_link(&self, step: u64) -> Link {
+        let stage = if self.config.restart_only { 0 } else { self.state.stage };
+        let begun = if self.config.restart_only { 0 } else { self.state.begun };
+        let link = self.config.links[stage];
+        Link { rank: link.rank, ranks: Default::default(), alpha: link.alpha, rslora: self.config.rslora, steps: step - begun }
+    }
+
     /// Says what the frozen links are that a new run goes on from, oldest first.
     ///
     /// # Errors

@@ -2,8 +2,8 @@
 
 use std::time::Duration;
 
-use super::plan::pool_bytes;
-use super::save::MemberState;
+use super::sizes::pool_bytes;
+use super::state::MemberState;
 use crate::Result;
 use crate::adapters::{Capacity, norms};
 use crate::gpu::{Gpu, clock};

@@ -3,50 +3,37 @@
 //! The scheduler ([`crate::jobs`]) says at every step boundary who is on the device and whose micro-batches the next fused step holds; the fleet
 //! does it. A job's parameters and moments move between device and host bit for bit, and a job that fails does so alone.
 
+mod entry;
 mod member;
 mod plan;
 mod restore;
 mod save;
 mod saved;
+mod sizes;
+mod state;
 
+pub use entry::{Entry, Saved};
 pub use member::Member;
 pub use plan::FleetPlan;
 pub use restore::Found;
-pub use save::{FleetState, Keeping, MemberState};
-pub use saved::Saved;
+pub use save::Keeping;
+pub use state::{FleetState, MemberState};
 
-use self::plan::{Needed, Sizes};
+use self::sizes::{Needed, Sizes};
 use super::StepReport;
 use super::config::TrainConfig;
-use super::data::TrainData;
 use super::events::Event;
 use super::fuse::micro_step;
 use super::job::{BaseIdentity, Job};
 use super::run::After;
 use super::session::Session;
-use super::start::Start;
 use crate::export::folder::File;
 use crate::gpu::{Gpu, clock};
 use crate::jobs::event::{Pass, Request};
+use crate::jobs::state::State;
 use crate::jobs::{self, Action, Boundary, Decision, JobId, Options, Scheduler};
 use crate::train::seat::Seat;
 use crate::{Error, Result};
-
-/// A job as it arrives.
-pub struct Entry {
-    /// Its settings.
-    pub config: TrainConfig,
-    /// Its rows.
-    pub data: TrainData,
-    /// What its adapter starts from, where not from random numbers.
-    pub start: Option<Start>,
-    /// Higher goes first.
-    pub priority: i64,
-    /// Jobs that early stopping compares it with.
-    pub group: Option<String>,
-    /// Where it was, if it goes on.
-    pub saved: Option<Saved>,
-}
 
 /// What is done with what jobs produce. An error about one job (its folder, say) ends that job alone.
 pub trait Keeper {
@@ -135,7 +122,7 @@ impl Fleet {
     /// # Errors
     /// What is wrong with its settings; [`Error::Limit`] where it is larger than what the recordings were made for.
     pub fn add(&mut self, entry: Entry) -> Result<()> {
-        let mut member = plan::member(entry, &self.base)?;
+        let mut member = entry.member(&self.base)?;
         if let Some((needed, allowed)) = self.misfit(&member) {
             return Err(Error::Limit {
                 what: format!("job {}", member.run.config.name),
@@ -251,6 +238,16 @@ impl Fleet {
             // Everything was allocated before the first step: no step can run out of memory.
             Action::Shrink { .. } | Action::Refuse | Action::Note => Ok(()),
         }
+    }
+
+    /// Puts the jobs on the device that the scheduler takes to be there.
+    pub(super) async fn take_places(&mut self, gpu: &Gpu) -> Result<()> {
+        for at in 0..self.members.len() {
+            if self.scheduler.jobs()[at].status.state == State::Running {
+                self.enter(gpu, at).await?;
+            }
+        }
+        Ok(())
     }
 
     /// Puts a job on the device; where the free words of the pool lie apart, the others move together first.

@@ -1,64 +1,23 @@
 //! A fleet before it is on a device: how many jobs fit at once, in how many rows, in exactly how many bytes.
 
-use serde::{Deserialize, Serialize};
-
-use super::{Entry, Fleet, Member, Saved};
-use crate::adapters::{Capacity, ModuleCapacity, embeddings, initial_buffer};
+use super::Fleet;
+use super::entry::Entry;
+use super::member::Member;
+use super::sizes::{Sizes, pool_bytes};
+use crate::adapters::Capacity;
 use crate::config::ModelConfig;
 use crate::formats::ModelFile;
 use crate::gpu::device::PlanLimits;
 use crate::gpu::{Gpu, Tuner};
-use crate::jobs::curve::Curve;
 use crate::jobs::{self, Options, Scheduler};
 use crate::model::Base;
 use crate::model::llama::Recompute;
 use crate::quant;
-use crate::train::checkpoint::{Buffers, Checkpoint};
-use crate::train::job::{BaseIdentity, Job};
+use crate::train::job::BaseIdentity;
 use crate::train::kernels::KernelChoices;
-use crate::train::plan::{check_length, micro_rows};
 use crate::train::recompute::allowed;
 use crate::train::session::{Planned, Shape};
-use crate::train::start::Start;
 use crate::{Error, Result};
-
-/// Smaller fused batches that are recorded beside the largest, each half of the one before.
-const SMALLER: usize = 2;
-/// Rows below which no smaller recording is worth its kernels.
-const LEAST_ROWS: usize = 64;
-
-/// What a fleet's recordings are made for. It is saved: a run that goes on has recordings of the same sizes, and so the same bits.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub(super) struct Sizes {
-    /// How many jobs the run began with: the pool is made for them, and has room for more.
-    pub founders: usize,
-    /// Rows of the largest fused batch.
-    pub rows: usize,
-    /// Longest document that the rotary table reaches.
-    pub positions: usize,
-    /// Recompute blocks in the backward pass.
-    pub recompute: bool,
-    /// Kernels that sum in an order of their own.
-    pub kernels: KernelChoices,
-}
-
-impl Sizes {
-    fn new(members: &[Member], options: &Options, base: &BaseIdentity) -> Self {
-        let most = members.iter().map(|member| member.rows).max().unwrap_or(1);
-        let all: usize = members.iter().map(|member| member.rows).sum();
-        let rows = all.min(options.step_tokens as usize).max(most).next_multiple_of(8);
-        let longest = members.iter().map(Member::longest).max().unwrap_or(1);
-        // Jobs that are added later may have any row that fits into a fused batch.
-        let positions = rows.min(base.model.max_position_embeddings).max(longest);
-        Self { founders: members.len(), rows, positions, recompute: false, kernels: KernelChoices::default() }
-    }
-
-    /// Smaller fused batches that are recorded, too.
-    fn smaller(&self) -> Vec<usize> {
-        (1..=SMALLER).map(|i| (self.rows >> i).next_multiple_of(8)).filter(|rows| *rows >= LEAST_ROWS).collect()
-    }
-}
 
 /// Jobs that share one base, declared and recorded.
 pub struct FleetPlan {
@@ -72,11 +31,6 @@ pub struct FleetPlan {
     pub(super) base: BaseIdentity,
     pub(super) told: Vec<jobs::Event>,
     pub(super) generation: u64,
-}
-
-/// Bytes of the pool for this capacity: parameters, gradients, two moments.
-pub(super) fn pool_bytes(capacity: &Capacity) -> u64 {
-    4 * capacity.values as u64 + 12 * capacity.grads as u64
 }
 
 /// Where a fleet is planned.
@@ -151,10 +105,12 @@ impl FleetPlan {
         let mut members = Vec::with_capacity(entries.len());
         for entry in entries {
             let name = entry.config.name.clone();
-            members.push(member(entry, &base).map_err(|error| of_job(&name, error))?);
+            members.push(entry.member(&base).map_err(|error| of_job(&name, error))?);
         }
         KernelChoices::repeat(members.iter().filter_map(Member::resumed_kernels), tuner);
-        let mut sizes = Sizes::new(&members, &options, &base);
+        let rows: Vec<usize> = members.iter().map(|member| member.rows).collect();
+        let longest = members.iter().map(Member::longest).max().unwrap_or(1);
+        let mut sizes = Sizes::new(&rows, longest, &options, &base.model);
         let needs: Vec<Capacity> = members.iter().map(|member| member.need.clone()).collect();
         let place = Place { file, model: &base.model, resident, limits, tuner };
         let most = allowed(options.memory, limits);
@@ -238,74 +194,6 @@ fn shrunk(capacity: &Capacity, needs: &[Capacity], bytes: u64) -> Capacity {
         grads: part(capacity.grads, largest(|need| need.grads)),
         ..capacity.clone()
     }
-}
-
-/// What jobs need together, against what there is.
-#[derive(Debug, Clone, Copy, Default)]
-pub(super) struct Needed {
-    jobs: usize,
-    values: usize,
-    grads: usize,
-    blocks: usize,
-    modules: ModuleCapacity,
-}
-
-impl Needed {
-    pub fn and(self, need: &Capacity) -> Self {
-        Self {
-            jobs: self.jobs + need.jobs,
-            values: self.values + need.values,
-            grads: self.grads + need.grads,
-            blocks: self.blocks + need.blocks,
-            modules: self.modules.and(need.modules),
-        }
-    }
-
-    pub fn fits(self, room: &Capacity) -> bool {
-        self.jobs <= room.jobs
-            && self.values <= room.values
-            && self.grads <= room.grads
-            && self.blocks <= room.blocks
-            && room.modules.holds(self.modules)
-    }
-
-    /// Bytes in the pool.
-    pub fn bytes(self) -> u64 {
-        4 * self.values as u64 + 12 * self.grads as u64
-    }
-}
-
-pub(super) fn member(entry: Entry, base: &BaseIdentity) -> Result<Member> {
-    let Entry { mut config, data, start, priority, group, saved } = entry;
-    // All jobs share one table of angles.
-    if config.context.stretch(&base.trained)? != base.model {
-        let hint = "give all jobs one --context and one --rope-scaling, or train them one after the other";
-        return Err(Error::config("context", "stretches the model's angles in another way than the first job's", hint));
-    }
-    check_length(&config, &base.model)?;
-    if config.adapter.train_embeddings {
-        data.check_tokens(&base.model)?;
-        let of_saved = saved.as_ref().map(|saved| Checkpoint::read(&config.name, &saved.checkpoint)).transpose()?;
-        let of_saved = of_saved.map(|saved| saved.state.embedding_tokens).unwrap_or_default();
-        config.adapter = config.adapter.with_tokens(data.tokens().chain(of_saved));
-    }
-    let layout = config.adapter.layout(&base.model)?;
-    let (rows, need) = (micro_rows(&config, Some(&data)), config.need(&layout)?);
-    let mut job = Job::new(config, data, layout, rows, base.clone())?;
-    let Start { values, links, has_norms, tokens, .. } =
-        start.unwrap_or_else(|| initial_buffer(&job.layout.params, job.config.seed).into());
-    if let Some(chain) = job.chain.as_mut().filter(|_| !links.is_empty()) {
-        chain.inherit(links)?;
-    }
-    let values = embeddings::widen(values, &tokens, &job.layout)?;
-    let has_norms = has_norms || saved.is_some();
-    let (_, moments) = job.layout.params.gradient_offsets();
-    let new = Buffers { values, m: vec![0.0; moments], v: vec![0.0; moments], grads: None };
-    let (buffers, curve) = match saved {
-        Some(Saved { checkpoint, curve }) => (job.restore(&job.config.name.clone(), &checkpoint)?, curve),
-        None => (new, Curve::default()),
-    };
-    Ok(Member::new(job, rows, need, buffers, has_norms, curve, priority, group))
 }
 
 /// Names the job in what is wrong with its settings.

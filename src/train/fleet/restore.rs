@@ -1,14 +1,13 @@
 //! A fleet that goes on from what was saved of it. A job whose rows or checkpoint are gone fails alone.
 
+use super::entry::Entry;
 use super::member::Member;
-use super::plan::{FleetPlan, Place, Recorded, member, of_job};
-use super::save::{FleetState, MemberState};
-use super::{Entry, Fleet};
+use super::plan::{FleetPlan, Place, Recorded, of_job};
+use super::state::{FleetState, MemberState};
 use crate::adapters::Capacity;
 use crate::formats::ModelFile;
+use crate::gpu::Tuner;
 use crate::gpu::device::PlanLimits;
-use crate::gpu::{Gpu, Tuner};
-use crate::jobs::state::State;
 use crate::jobs::{self, Job as Scheduled};
 use crate::model::Base;
 use crate::train::checkpoint::Checkpoint;
@@ -95,7 +94,7 @@ fn restore(run: &Run, saved: &MemberState, scheduled: &Scheduled, found: Found, 
     if config.adapter.train_embeddings {
         config.adapter = config.adapter.with_tokens(Checkpoint::read(&file, &bytes)?.state.embedding_tokens);
     }
-    let mut member = member(Entry { config, data, start: None, priority, group, saved: None }, base)?;
+    let mut member = Entry { config, data, start: None, priority, group, saved: None }.member(base)?;
     let held = member.job_mut().restore(&file, &bytes)?;
     let job = member.job_mut();
     if (job.step, job.total_steps()) != (saved.done, saved.total) {
@@ -105,16 +104,4 @@ fn restore(run: &Run, saved: &MemberState, scheduled: &Scheduled, found: Found, 
     // What JSON made of the checkpoint's own progress may differ in the last bit where numbers are read loosely.
     job.progress = run.progress;
     Ok(member.restored(run.clone(), held, saved, scheduled.started))
-}
-
-impl Fleet {
-    /// Puts the jobs on the device that the scheduler takes to be there.
-    pub(super) async fn take_places(&mut self, gpu: &Gpu) -> Result<()> {
-        for at in 0..self.members.len() {
-            if self.scheduler.jobs()[at].status.state == State::Running {
-                self.enter(gpu, at).await?;
-            }
-        }
-        Ok(())
-    }
 }

@@ -1,19 +1,10 @@
 //! Jobs taken out of a fleet and put into another: each from a checkpoint of its own, whatever the others did since.
 
 use super::Fleet;
+use super::entry::Saved;
 use crate::export::folder::File;
 use crate::gpu::Gpu;
-use crate::jobs::curve::Curve;
 use crate::{Error, Result};
-
-/// Where a job was.
-#[derive(Debug, Clone)]
-pub struct Saved {
-    /// The bytes of its checkpoint.
-    pub checkpoint: Vec<u8>,
-    /// Its losses so far, by which early stopping compares it.
-    pub curve: Curve,
-}
 
 impl Fleet {
     /// Where a job is, to go on from. The gradients of a step that is under way are in it.
