@@ -26,11 +26,12 @@ pub(super) struct Admission {
 /// Chooses among the jobs that are ready. `budget` is what may be used now.
 pub(super) fn choose(options: &Options, jobs: &[Job], budget: u64, planned: &PlannedBytes<'_>) -> Admission {
     let mut order: Vec<usize> = (0..jobs.len()).filter(|i| jobs[*i].status.state.is_ready()).collect();
+    let numbers = options.numbers();
     let running = |i: usize| jobs[i].status.state == State::Running;
     order.sort_by(|a, b| {
         // Where nobody is preempted, those on the device come first.
         let kept = if options.policy.preempts { std::cmp::Ordering::Equal } else { running(*b).cmp(&running(*a)) };
-        kept.then_with(|| (options.policy.order)(options, &jobs[*a], &jobs[*b]))
+        kept.then_with(|| (options.policy.order)(&numbers, &jobs[*a], &jobs[*b]))
     });
     let mut found = Admission::default();
     let mut set: Vec<&Job> = Vec::new();

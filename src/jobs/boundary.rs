@@ -176,7 +176,7 @@ impl Scheduler {
     /// The jobs of the next fused step.
     pub(super) fn pick(&self) -> Vec<JobId> {
         let ready: Vec<&Job> = self.jobs.iter().filter(|job| job.status.state == State::Running && !job.awaited).collect();
-        let picked = (self.options.policy.pick)(&self.options, &ready, self.boundary);
+        let picked = (self.options.policy.pick)(&self.options.numbers(), &ready, self.boundary);
         picked.into_iter().map(|i| ready[i].id).collect()
     }
 }

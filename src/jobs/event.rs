@@ -4,7 +4,7 @@ use serde::{Deserialize, Serialize};
 
 use super::exact;
 use super::job::{JobId, MicroBatch};
-use super::scheduler::MANY;
+use super::limits::MANY;
 
 /// A job's part of a fused step that was taken.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]

@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::curve::Curve;
-use super::scheduler::MANY;
+use super::limits::MANY;
 use super::state::Status;
 
 /// A job, by its place in the order of arrival.

@@ -22,9 +22,10 @@ use std::collections::HashMap;
 
 use serde_json::Value;
 
+use super::limits::{MAX_JOBS, priority};
 use super::names;
 use super::options::{self, Options};
-use super::sweep::{MAX_JOBS, Sweep};
+use super::sweep::Sweep;
 use crate::settings::{Map, Settings, unknown};
 use crate::{Error, Result};
 
@@ -187,16 +188,6 @@ impl JobsFile {
         }
         Ok(())
     }
-}
-
-/// The priority of a job or sweep; 0 when not given.
-pub(super) fn priority(s: &mut Settings<'_>) -> Result<i64> {
-    const FAR: i64 = 1000;
-    let Some(value) = s.value("priority") else { return Ok(0) };
-    let whole = value.as_f64().filter(|x| x.fract() == 0.0 && x.abs() <= FAR as f64).map(|x| x as i64);
-    whole.ok_or_else(|| {
-        Error::config("priority", format!("is {value}"), format!("give a whole number from -{FAR} to {FAR}; higher goes first"))
-    })
 }
 
 /// The tables of `[[job]]`.

@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use super::early_stop::EarlyStop;
-use super::policy::{POLICIES, Policy, by_name};
+use super::policy::{Numbers, POLICIES, Policy, by_name};
 use crate::settings::Settings;
 use crate::{Error, Result};
 
@@ -80,6 +80,11 @@ impl Options {
             gap: s.count("gap", default.gap, GAP)?,
             early_stop,
         })
+    }
+
+    /// What policies go by.
+    pub(super) fn numbers(&self) -> Numbers {
+        Numbers { step_tokens: self.step_tokens, step_jobs: self.step_jobs, ageing: self.ageing, gap: self.gap }
     }
 
     /// Whether what was read as state can have been written.

@@ -17,9 +17,21 @@ use std::cmp::{Ordering, Reverse};
 use serde::{Deserialize, Deserializer, Serializer};
 
 use super::job::Job;
-use super::options::Options;
 use crate::settings::one_of;
 use crate::{Error, Result};
+
+/// The settings that policies go by, as [`super::Options`] has them.
+#[derive(Debug, Clone, Copy)]
+pub struct Numbers {
+    /// Most rows of a fused step.
+    pub step_tokens: u64,
+    /// Most jobs of a fused step.
+    pub step_jobs: usize,
+    /// Step boundaries after which a waiting job counts one priority higher.
+    pub ageing: u64,
+    /// Fused steps that a job on the device may be left out of before it goes first.
+    pub gap: u64,
+}
 
 /// One policy.
 #[derive(Debug)]
@@ -29,13 +41,13 @@ pub struct Policy {
     /// One line.
     pub help: &'static str,
     /// Who of two jobs gets memory first.
-    pub(super) order: fn(&Options, &Job, &Job) -> Ordering,
+    pub(super) order: fn(&Numbers, &Job, &Job) -> Ordering,
     /// Whether a job that comes first may take the memory of one that has it.
     pub(super) preempts: bool,
     /// Whether a job may overtake one that does not fit.
     pub(super) overtakes: bool,
     /// Which of the jobs on the device take part in the next fused step, at step boundary `now`.
-    pub(super) pick: fn(&Options, &[&Job], now: u64) -> Vec<usize>,
+    pub(super) pick: fn(&Numbers, &[&Job], now: u64) -> Vec<usize>,
 }
 
 /// Every policy; the first is the default.
@@ -46,7 +58,7 @@ pub static POLICIES: &[Policy] = &[
         order: aged,
         preempts: true,
         overtakes: true,
-        pick: |options, jobs, now| pick_aged(options, jobs, now, |job| job.served),
+        pick: |numbers, jobs, now| pick_aged(numbers, jobs, now, |job| job.served),
     },
     Policy {
         name: "shortest",
@@ -54,7 +66,7 @@ pub static POLICIES: &[Policy] = &[
         order: aged,
         preempts: true,
         overtakes: true,
-        pick: |options, jobs, now| pick_aged(options, jobs, now, Job::rows_left),
+        pick: |numbers, jobs, now| pick_aged(numbers, jobs, now, Job::rows_left),
     },
     Policy { name: "fifo", help: "First come, first served", order: arrival, preempts: false, overtakes: false, pick: pick_in_order },
     Policy {
@@ -63,10 +75,10 @@ pub static POLICIES: &[Policy] = &[
         order: priority,
         preempts: true,
         overtakes: true,
-        pick: |options, jobs, _| {
+        pick: |numbers, jobs, _| {
             let mut order: Vec<usize> = (0..jobs.len()).collect();
-            order.sort_by(|a, b| priority(options, jobs[*a], jobs[*b]));
-            fill(options, jobs, order, true)
+            order.sort_by(|a, b| priority(numbers, jobs[*a], jobs[*b]));
+            fill(numbers, jobs, order, true)
         },
     },
     Policy {
@@ -106,29 +118,29 @@ pub(super) mod by_name {
     }
 }
 
-fn arrival(_: &Options, a: &Job, b: &Job) -> Ordering {
+fn arrival(_: &Numbers, a: &Job, b: &Job) -> Ordering {
     a.id.cmp(&b.id)
 }
 
-fn priority(_: &Options, a: &Job, b: &Job) -> Ordering {
+fn priority(_: &Numbers, a: &Job, b: &Job) -> Ordering {
     b.spec.priority.cmp(&a.spec.priority).then(a.id.cmp(&b.id))
 }
 
 /// By the step boundary at which a job would have had to arrive to be as urgent with priority 0.
-fn aged(options: &Options, a: &Job, b: &Job) -> Ordering {
-    let key = |job: &Job| i128::from(job.arrived) - i128::from(job.spec.priority) * i128::from(options.ageing);
-    key(a).cmp(&key(b)).then_with(|| priority(options, a, b))
+fn aged(numbers: &Numbers, a: &Job, b: &Job) -> Ordering {
+    let key = |job: &Job| i128::from(job.arrived) - i128::from(job.spec.priority) * i128::from(numbers.ageing);
+    key(a).cmp(&key(b)).then_with(|| priority(numbers, a, b))
 }
 
 /// Takes jobs in that order while they fit into a step; `overtakes` goes on behind one that does not.
-fn fill(options: &Options, jobs: &[&Job], order: Vec<usize>, overtakes: bool) -> Vec<usize> {
+fn fill(numbers: &Numbers, jobs: &[&Job], order: Vec<usize>, overtakes: bool) -> Vec<usize> {
     let (mut rows, mut taken) = (0, Vec::new());
     for i in order {
-        if taken.len() >= options.step_jobs {
+        if taken.len() >= numbers.step_jobs {
             break;
         }
         let next = jobs[i].spec.next.rows;
-        if rows + next <= options.step_tokens {
+        if rows + next <= numbers.step_tokens {
             rows += next;
             taken.push(i);
         } else if !overtakes {
@@ -139,15 +151,15 @@ fn fill(options: &Options, jobs: &[&Job], order: Vec<usize>, overtakes: bool) ->
     taken
 }
 
-fn pick_in_order(options: &Options, jobs: &[&Job], _: u64) -> Vec<usize> {
+fn pick_in_order(numbers: &Numbers, jobs: &[&Job], _: u64) -> Vec<usize> {
     let mut order: Vec<usize> = (0..jobs.len()).collect();
     order.sort_by_key(|i| jobs[*i].id);
-    fill(options, jobs, order, false)
+    fill(numbers, jobs, order, false)
 }
 
 /// First those that were left out for `gap` steps, longest first; then by priority, `measure` and arrival.
-fn pick_aged(options: &Options, jobs: &[&Job], now: u64, measure: fn(&Job) -> u64) -> Vec<usize> {
-    let overdue = |job: &Job| now.saturating_sub(job.last_taken) > options.gap;
+fn pick_aged(numbers: &Numbers, jobs: &[&Job], now: u64, measure: fn(&Job) -> u64) -> Vec<usize> {
+    let overdue = |job: &Job| now.saturating_sub(job.last_taken) > numbers.gap;
     let mut order: Vec<usize> = (0..jobs.len()).collect();
     order.sort_by_key(|i| {
         let job = jobs[*i];
@@ -156,18 +168,18 @@ fn pick_aged(options: &Options, jobs: &[&Job], now: u64, measure: fn(&Job) -> u6
             false => (1, 0, Reverse(job.spec.priority), measure(job), job.id),
         }
     });
-    fill(options, jobs, order, true)
+    fill(numbers, jobs, order, true)
 }
 
 /// ASPEN's MinPad: `cost(window) = sum |len_i - len_0|` over windows of the micro-batches sorted by length, longest first.
-fn pick_min_pad(options: &Options, jobs: &[&Job], _: u64) -> Vec<usize> {
+fn pick_min_pad(numbers: &Numbers, jobs: &[&Job], _: u64) -> Vec<usize> {
     let mut sorted: Vec<usize> = (0..jobs.len()).collect();
     sorted.sort_by_key(|i| (Reverse(jobs[*i].spec.next.longest), jobs[*i].id));
     let length = |i: &usize| jobs[*i].spec.next.longest;
     // All documents are padded to the longest.
     let padded = |window: &[usize]| window.iter().map(|i| jobs[*i].spec.next.documents).sum::<u64>().saturating_mul(length(&window[0]));
-    for n in (1..=options.step_jobs.min(sorted.len())).rev() {
-        let fitting = sorted.windows(n).filter(|window| n == 1 || padded(window) <= options.step_tokens);
+    for n in (1..=numbers.step_jobs.min(sorted.len())).rev() {
+        let fitting = sorted.windows(n).filter(|window| n == 1 || padded(window) <= numbers.step_tokens);
         let cost = |window: &&[usize]| window.iter().map(|i| length(&window[0]) - length(i)).sum::<u64>();
         if let Some(window) = fitting.min_by_key(cost) {
             let mut window = window.to_vec();

@@ -2,7 +2,7 @@
 
 use serde_json::{Number, Value};
 
-use super::sweep::MAX_JOBS;
+use super::limits::MAX_JOBS;
 use crate::rng::bits;
 use crate::settings::{Map, Settings, unknown};
 use crate::{Error, Result};

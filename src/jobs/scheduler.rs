@@ -9,17 +9,15 @@ use serde::{Deserialize, Serialize};
 
 use super::admission::PlannedBytes;
 use super::curve::{Curve, Evaluation};
+use super::early_stop;
 use super::estimate::{Measured, StepTime};
 use super::event::{Action, Boundary, Decision, Event, Pass, Request};
 use super::job::{Job, JobId, JobSpec};
+use super::limits::MANY;
 use super::names;
 use super::options::Options;
-use super::rungs;
 use super::state::{Pause, State};
 use crate::{Error, Result};
-
-/// Steps, rows and tokens of all runs that were or will be.
-pub(super) const MANY: u64 = 1 << 62;
 
 /// All jobs of a run and where they stand. See the example in [`crate::jobs`].
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -223,7 +221,7 @@ impl Scheduler {
             job.curve.stepped(pass.loss, keep);
             round.stepped.insert(i);
         }
-        let rung = rungs::passed(&self.options.early_stop, before, spent(job));
+        let rung = early_stop::passed(&self.options.early_stop, before, spent(job));
         if job.spec.left == 0 {
             self.end(i, State::Done, "it has taken its last step".to_owned(), round);
         } else if let Some(rung) = rung.filter(|_| job.spec.evaluates && self.options.early_stop.has_rungs()) {

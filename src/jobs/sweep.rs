@@ -18,14 +18,12 @@ use std::collections::HashSet;
 
 use serde_json::Value;
 
+use super::limits::{MAX_JOBS, priority};
 use super::names;
 use super::range::Axis;
 use crate::rng::fnv1a;
 use crate::settings::{Map, Settings, unknown};
 use crate::{Error, Result};
-
-/// Most jobs of a sweep, and of a jobs file.
-pub const MAX_JOBS: usize = 10_000;
 
 /// A job that a sweep makes.
 #[derive(Debug, Clone, PartialEq)]
@@ -99,7 +97,7 @@ impl Sweep {
                 None => inside(unknown(key, allowed())),
             });
         }
-        let priority = super::jobs_file::priority(s).map_err(inside)?;
+        let priority = priority(s).map_err(inside)?;
         let (trials, seed) = (s.size("trials", 0, 1..=MAX_JOBS).map_err(inside)?, s.count("seed", 0, 0..=u64::MAX).map_err(inside)?);
         let refuse_fixed = |key: &str| match FIXED.contains(&key) || base_keys.contains(&key) {
             true => Err(Error::config(format!("sweep.keys.{key}"), "it cannot differ between the trials of a sweep", "remove it")),

@@ -4,7 +4,8 @@ use proptest::prelude::*;
 use serde_json::{Value, json};
 use weblora::Result;
 use weblora::jobs::jobs_file::BASE_KEYS;
-use weblora::jobs::sweep::{MAX_JOBS, Sweep, Trial};
+use weblora::jobs::limits::MAX_JOBS;
+use weblora::jobs::sweep::{Sweep, Trial};
 use weblora::rng::{bits, fnv1a};
 
 fn expand(value: Value) -> Result<Vec<Trial>> {
