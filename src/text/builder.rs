@@ -5,11 +5,14 @@ use std::ops::Range;
 
 use serde_json::Value;
 
+use super::alpaca::alpaca_prompt;
 use super::chat::ChatTemplate;
-use super::dataset::{DataOptions, Example, Format, Overlong, alpaca_prompt};
+use super::content::{Content, Row};
+use super::data_options::{DataOptions, Format, Overlong};
+use super::example::Example;
 use super::messages::{Conversation, REASONING};
 use super::report::DataReport;
-use super::rows::{Content, Row, data};
+use super::row_error::data;
 use super::templates;
 use super::tokenizer::{EncodeOptions, Tokenizer};
 use super::turns::{Rendered, Way};

@@ -17,137 +17,15 @@
 //! token of a row is never a target, since nothing predicts it.
 
 use std::collections::BTreeMap;
-use std::str::FromStr;
 
 use super::builder::Builder;
-use super::chat::ChatOptions;
+use super::content::{Content, Row};
+use super::data_options::{DataOptions, Overlong};
+use super::example::{Example, Labelled};
 use super::report::DataReport;
-use super::rows::{Content, Row, data};
+use super::row_error::data;
 use super::tokenizer::Tokenizer;
-use crate::{Error, Result};
-
-/// How rows become text.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, serde::Serialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Format {
-    /// By the rows' shape: `messages` with the chat template, instructions with the Alpaca prompt, everything else plain.
-    #[default]
-    Auto,
-    /// `prompt`/`completion` and `text` rows as they are.
-    Plain,
-    /// The model's chat template; a prompt or instruction becomes the user's message, the answer the assistant's.
-    Chat,
-    /// The Alpaca prompt around `instruction` and `input`.
-    Alpaca,
-}
-
-impl FromStr for Format {
-    type Err = Error;
-
-    fn from_str(name: &str) -> Result<Self> {
-        match name {
-            "auto" => Ok(Self::Auto),
-            "plain" => Ok(Self::Plain),
-            "chat" => Ok(Self::Chat),
-            "alpaca" => Ok(Self::Alpaca),
-            other => Err(Error::config("format", format!("{other:?} is unknown"), "use auto, plain, chat or alpaca")),
-        }
-    }
-}
-
-/// What happens to a row longer than the context.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, serde::Serialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Overlong {
-    /// Its tail is cut off, and counted in the report.
-    #[default]
-    Truncate,
-    /// It is an error.
-    Refuse,
-    /// All rows, short ones too, are joined end to end and cut into pieces of that many tokens, which see across the seams: continued
-    /// pre-training on long texts.
-    Join,
-}
-
-/// How a data set is built.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct DataOptions {
-    /// How rows become text.
-    pub format: Format,
-    /// How conversations become text.
-    pub chat: ChatOptions,
-    /// Write the words of the assistant that the chat template would leave out.
-    pub keep_reasoning: bool,
-    /// Train on prompts and on what others say in a conversation, too.
-    pub train_on_prompt: bool,
-    /// In prompts and completions, too, the spelling of a control token is that token (see [`super::tokenizer`]).
-    pub parse_special: bool,
-    /// Longest row in tokens.
-    pub context: usize,
-    /// What happens to longer rows.
-    pub overlong: Overlong,
-}
-
-impl DataOptions {
-    /// The defaults for rows of at most `context` tokens.
-    pub fn new(context: usize) -> Self {
-        let (format, chat, overlong) = (Format::Auto, ChatOptions::default(), Overlong::Truncate);
-        Self { format, chat, keep_reasoning: false, train_on_prompt: false, parse_special: false, context, overlong }
-    }
-}
-
-/// One row as the model sees it.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Example {
-    /// Token ids, at most `context`.
-    pub tokens: Vec<u32>,
-    /// Whether token i is trained, that is, predicted from the tokens before it; as long as `tokens`, never true for the first.
-    pub targets: Vec<bool>,
-    /// 1-based number of the row it came from.
-    pub row: usize,
-    /// Of a preference row the answer that is to become less likely than this one, after the same prompt.
-    pub rejected: Option<Box<Example>>,
-}
-
-impl Example {
-    /// How many tokens are trained, without those of a rejected answer.
-    pub fn n_targets(&self) -> usize {
-        self.targets.iter().filter(|&&target| target).count()
-    }
-
-    /// What the model reads of it: itself, and its rejected answer.
-    pub fn documents(&self) -> impl Iterator<Item = &Example> {
-        std::iter::once(self).chain(self.rejected.as_deref())
-    }
-
-    /// The same, each on its own.
-    pub fn into_documents(mut self) -> impl Iterator<Item = Example> {
-        let rejected = self.rejected.take();
-        std::iter::once(self).chain(rejected.map(|rejected| *rejected))
-    }
-
-    /// Rows of a batch that it takes: a pair is read by the policy and by the reference.
-    pub fn rows(&self) -> usize {
-        let own: usize = self.documents().map(|document| document.tokens.len()).sum();
-        if self.rejected.is_some() { 2 * own } else { own }
-    }
-
-    /// Tokens of its longest document.
-    pub fn longest(&self) -> usize {
-        self.documents().map(|document| document.tokens.len()).max().unwrap_or(0)
-    }
-}
-
-/// A labelled row: the same prompt once with each answer. The answer with the highest log-likelihood of its targets is the model's.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Labelled {
-    /// One example per choice, its targets the tokens of the choice alone, without an end-of-sequence or end-of-turn token.
-    pub candidates: Vec<Example>,
-    /// Index of the right choice.
-    pub label: usize,
-    /// 1-based number of the row.
-    pub row: usize,
-}
+use crate::Result;
 
 /// A data set ready for packing.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -243,21 +121,6 @@ fn without_end(example: &mut Example, stop_ids: &[u32]) {
     let last = example.targets[..end].iter().rposition(|&target| target).map_or(0, |at| at + 1);
     example.tokens.truncate(last);
     example.targets.truncate(last);
-}
-
-/// The Alpaca prompt, up to where the answer begins.
-pub fn alpaca_prompt(instruction: &str, input: &str) -> String {
-    if input.is_empty() {
-        return format!(
-            "Below is an instruction that describes a task. Write a response that appropriately completes the request.\n\n\
-             ### Instruction:\n{instruction}\n\n### Response:\n"
-        );
-    }
-    format!(
-        "Below is an instruction that describes a task, paired with an input that provides further context. \
-         Write a response that appropriately completes the request.\n\n\
-         ### Instruction:\n{instruction}\n\n### Input:\n{input}\n\n### Response:\n"
-    )
 }
 
 #[cfg(test)]

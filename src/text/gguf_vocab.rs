@@ -12,8 +12,9 @@ use tokenizers::models::bpe::{BPE, BpeBuilder, Vocab};
 use tokenizers::normalizers::{NormalizerWrapper, Prepend, Replace, Sequence as Normalizers};
 use tokenizers::tokenizer::AddedToken;
 
-use super::tokenizer::{Continuation, Parts, SpecialIds, Spelling, Tokenizer};
-use super::{pre_tokenizer, stream};
+use super::spelling::Spelling;
+use super::tokenizer::{Continuation, Parts, SpecialIds, Tokenizer};
+use super::{pre_tokenizer, spelling};
 use crate::{Error, Result};
 
 /// The tokenizer keys of a GGUF file, without their prefix `tokenizer.ggml.`.
@@ -128,7 +129,7 @@ fn byte_level(file: &str, meta: &GgufTokenizer) -> Result<Tokenizer> {
         merges.push((merge[..at].to_owned(), merge[at + 1..].to_owned()));
     }
     check_merges(file, &merges, |token| vocab.contains_key(token))?;
-    let unspellable = (0..=0xF4).filter(|&b| !vocab.contains_key(stream::char_of_byte(b).to_string().as_str())).collect();
+    let unspellable = (0..=0xF4).filter(|&b| !vocab.contains_key(spelling::char_of_byte(b).to_string().as_str())).collect();
     let model = BPE::builder().vocab_and_merges(owned(&vocab), merges).ignore_merges(pre.ignore_merges);
     let mut inner = tokenizers::Tokenizer::new(build(file, model)?);
     inner.with_pre_tokenizer(Some(pre.pre_tokenizer));

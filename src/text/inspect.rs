@@ -2,7 +2,7 @@
 
 use serde::Serialize;
 
-use super::dataset::Example;
+use super::example::Example;
 use super::tokenizer::Tokenizer;
 
 /// One token of a row.

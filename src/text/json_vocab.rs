@@ -4,7 +4,8 @@ use serde::Deserialize;
 use serde_json::Value;
 use tokenizers::tokenizer::{NormalizedString, Normalizer as _};
 
-use super::tokenizer::{Continuation, Parts, SpecialIds, Spelling, Tokenizer};
+use super::spelling::Spelling;
+use super::tokenizer::{Continuation, Parts, SpecialIds, Tokenizer};
 use super::tokenizer_check::{Checked, HINT, checked};
 use crate::{Error, Result};
 

@@ -7,7 +7,7 @@ use std::collections::BTreeSet;
 
 use serde_json::{Map, Value, json};
 
-use super::rows::{data, kind};
+use super::row_error::{data, kind};
 use crate::settings::distance;
 use crate::{Error, Result};
 

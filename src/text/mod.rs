@@ -1,8 +1,12 @@
 //! From text to tokens with a mask: tokenizers, chat templates, data rows, and a way to look at the result.
 
+pub mod alpaca;
 mod builder;
 pub mod chat;
+mod content;
+mod data_options;
 pub mod dataset;
+mod example;
 pub mod gguf_vocab;
 mod hf_files;
 pub mod inspect;
@@ -14,7 +18,9 @@ pub mod of_model;
 pub mod pre_tokenizer;
 mod preference;
 pub mod report;
+mod row_error;
 pub mod rows;
+mod spelling;
 pub mod stream;
 pub mod templates;
 pub mod tokenizer;
@@ -23,11 +29,14 @@ pub mod turns;
 mod words;
 
 pub use chat::{ChatOptions, ChatTemplate};
-pub use dataset::{DataOptions, Dataset, Example, Format, Labelled, Overlong};
+pub use content::{Content, Row};
+pub use data_options::{DataOptions, Format, Overlong};
+pub use dataset::Dataset;
+pub use example::{Example, Labelled};
 pub use gguf_vocab::GgufTokenizer;
 pub use jinja::Date;
 pub use messages::Conversation;
 pub use report::DataReport;
-pub use rows::{Row, read_rows};
+pub use rows::read_rows;
 pub use stream::StreamDecoder;
 pub use tokenizer::{EncodeOptions, Tokenizer};

@@ -13,8 +13,9 @@
 
 use serde_json::{Map, Value};
 
+use super::content::Content;
 use super::messages::{are_messages, begins_a_conversation};
-use super::rows::{Content, data};
+use super::row_error::data;
 use crate::{Error, Result};
 
 /// The keys of the two answers.

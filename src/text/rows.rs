@@ -4,77 +4,12 @@ use std::collections::HashSet;
 
 use serde_json::{Map, Value};
 
-use super::messages::{self, Conversation, Reader};
+use super::content::{Content, Row};
+use super::messages::{self, Reader};
 use super::preference;
+use super::row_error::{data, kind};
 use crate::formats::foreign::instead_of_text;
 use crate::{Error, Result};
-
-/// One row, as it stands in the file.
-#[derive(Debug, Clone, PartialEq)]
-pub struct Row {
-    /// 1-based line of a JSON-lines file, or 1-based place in a JSON array.
-    pub number: usize,
-    /// What the row holds.
-    pub content: Content,
-    /// Keys that are not read but look as if they were to leave something out of training, such as `training` or `lossMask`.
-    pub look_alikes: Vec<String>,
-}
-
-/// The shapes a row can have, told by its keys. A key whose value is null is absent; other keys are ignored.
-#[derive(Debug, Clone, PartialEq)]
-pub enum Content {
-    /// `prompt`, `completion`, and for labelled rows `choices`, of which the completion is one.
-    Completion {
-        /// What the model is given.
-        prompt: String,
-        /// What it is to write.
-        completion: String,
-        /// All the answers it may give; at least two.
-        choices: Option<Vec<String>>,
-    },
-    /// `instruction`, `output`, and `input`, which may be absent or empty.
-    Instruction {
-        /// The task.
-        instruction: String,
-        /// What the task is about.
-        input: String,
-        /// The answer.
-        output: String,
-    },
-    /// `messages` or `conversations`, or a `prompt` and `completion` that hold messages.
-    Messages(Conversation),
-    /// `text`: every token is trained.
-    Text(String),
-    /// `chosen` and `rejected`: two answers to one prompt, for preference training.
-    Preference {
-        /// The better answer with its prompt, of another shape.
-        chosen: Box<Content>,
-        /// The worse one with the same prompt.
-        rejected: Box<Content>,
-    },
-}
-
-impl Content {
-    /// Whether it holds messages, of which a chat template makes text.
-    pub(super) fn is_conversation(&self) -> bool {
-        match self {
-            Self::Messages(_) => true,
-            Self::Preference { chosen, .. } => chosen.is_conversation(),
-            _ => false,
-        }
-    }
-
-    /// The shape's name: the keys that tell it.
-    pub fn shape(&self) -> &'static str {
-        match self {
-            Self::Completion { .. } => "prompt/completion",
-            Self::Instruction { .. } => "instruction/output",
-            Self::Messages(_) => "messages",
-            Self::Text(_) => "text",
-            Self::Preference { .. } => "chosen/rejected",
-        }
-    }
-}
 
 /// Reads a whole data file; `file` names it in errors. Blank lines are skipped but counted.
 ///
@@ -245,24 +180,4 @@ fn choices(file: &str, number: usize, row: &mut Map<String, Value>, completion: 
         return wrong(format!("the completion {completion:?} is not one of the `choices`"));
     }
     Ok(Some(texts))
-}
-
-pub(super) fn kind(value: &Value) -> &'static str {
-    match value {
-        Value::Null => "null",
-        Value::Bool(_) => "a boolean",
-        Value::Number(_) => "a number",
-        Value::String(_) => "a string",
-        Value::Array(list) if list.is_empty() => "an empty list",
-        Value::Array(_) => "a list",
-        Value::Object(_) => "an object",
-    }
-}
-
-/// An error about a row; row 0 means the whole file.
-pub(super) fn data(file: &str, row: usize, problem: String, hint: &'static str) -> Error {
-    if row == 0 {
-        return Error::format(file, problem, hint);
-    }
-    Error::Data { file: file.to_owned(), row, problem, hint }
 }

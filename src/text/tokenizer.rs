@@ -12,6 +12,7 @@ use tokenizers::pre_tokenizers::PreTokenizerWrapper;
 use tokenizers::tokenizer::{AddedVocabulary, Model as _, PreTokenizedString, PreTokenizer as _};
 use tokenizers::{Encoding, OffsetType};
 
+use super::spelling::{Spelling, spelled_bytes};
 use crate::{Error, Result};
 
 /// How [`Tokenizer::encode_with`] reads a text.
@@ -30,15 +31,6 @@ impl Default for EncodeOptions {
     fn default() -> Self {
         Self { add_special: false, parse_special: true, continuation: false }
     }
-}
-
-/// How a vocabulary spells bytes.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Spelling {
-    /// GPT-2's: each byte is one printable character.
-    ByteLevel,
-    /// SentencePiece's: `▁` is a space, `<0x0A>` is a byte, everything else is itself.
-    SentencePiece,
 }
 
 /// The control tokens that mean something to a run, by id.
@@ -222,7 +214,7 @@ impl Tokenizer {
         if self.inner.get_added_vocabulary().get_added_tokens_decoder().contains_key(&id) {
             return text.into_bytes();
         }
-        super::stream::spelled_bytes(&text, self.spelling)
+        spelled_bytes(&text, self.spelling)
     }
 
     /// The id spelled so, control tokens included.

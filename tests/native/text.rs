@@ -3,7 +3,7 @@
 use serde_json::Value;
 use weblora::Error;
 use weblora::rng;
-use weblora::text::dataset::alpaca_prompt;
+use weblora::text::alpaca::alpaca_prompt;
 use weblora::text::inspect::RowView;
 use weblora::text::{
     ChatTemplate, DataOptions, Dataset, EncodeOptions, Example, Format, GgufTokenizer, Overlong, StreamDecoder, Tokenizer, read_rows,

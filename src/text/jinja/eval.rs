@@ -4,7 +4,7 @@ use super::arguments::Given;
 use super::ast::{Arguments, Expr, Name, Suffix};
 use super::limits::{Res, fault};
 use super::run::Run;
-use super::value::{Dict, Function, Value};
+use super::value::{Dict, Function, Value, equal};
 use super::{lookup, methods, operators, print, strftime};
 
 /// Longest range, as in Jinja2's sandbox.
@@ -233,7 +233,7 @@ impl<'t> Run<'t> {
             Some(last) if last.len() == given.positional.len() => {
                 let mut same = true;
                 for (a, b) in last.iter().zip(&given.positional) {
-                    same &= operators::equal(a, b, &self.heap)?;
+                    same &= equal(a, b, &self.heap)?;
                 }
                 same
             }

@@ -283,7 +283,7 @@ fn number_filter(name: &str, value: &Value, given: Given, heap: &Heap) -> Res<Op
             heap.budget.steps(attribute.len() / 16)?; // what is missing says its name
             match value {
                 // A filter finds attributes, never items.
-                Value::Dict(_) if !super::methods::exists(value, &attribute) => value.missing(&format!("attribute '{attribute}'")),
+                Value::Dict(_) if !super::method_names::exists(value, &attribute) => value.missing(&format!("attribute '{attribute}'")),
                 _ => lookup::attribute(value, &attribute.into_owned().into(), heap)?,
             }
         }

@@ -4,7 +4,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 
 use super::limits::{Res, fault};
-use super::methods;
+use super::method_names;
 use super::value::{Heap, Value};
 
 /// `value[key]`
@@ -54,7 +54,7 @@ pub(super) fn attribute(value: &Value, name: &Arc<str>, heap: &Heap) -> Res<Valu
 }
 
 fn method(value: &Value, name: &Arc<str>) -> Option<Value> {
-    methods::exists(value, name).then(|| Value::Method(Rc::new((value.clone(), name.clone()))))
+    method_names::exists(value, name).then(|| Value::Method(Rc::new((value.clone(), name.clone()))))
 }
 
 /// The item at a place, counted from the end where negative.

@@ -2,34 +2,11 @@
 
 use super::arguments::Given;
 use super::limits::{Res, fault};
-use super::operators::equal;
+use super::method_names::changes;
 use super::text_methods;
-use super::value::{Heap, Items, Value};
+use super::value::{Heap, Items, Value, equal};
 
-const CHANGING: &[(&str, &[&str])] = &[
-    ("list", &["append", "clear", "extend", "insert", "pop", "remove", "reverse", "sort"]),
-    ("dict", &["clear", "pop", "popitem", "setdefault", "update"]),
-];
-
-fn changes(value: &Value, name: &str) -> bool {
-    CHANGING.iter().any(|(kind, names)| *kind == value.type_name() && names.contains(&name))
-}
-
-/// Whether a value has a method of that name.
-pub(super) fn exists(value: &Value, name: &str) -> bool {
-    match value {
-        Value::Str(_) => text_methods::NAMES.contains(&name),
-        Value::List(_) => matches!(name, "index" | "count" | "copy") || changes(value, name),
-        Value::Tuple(_) => matches!(name, "index" | "count"),
-        Value::Dict(_) => matches!(name, "get" | "keys" | "values" | "items" | "copy") || changes(value, name),
-        Value::Float(_) => name == "is_integer",
-        Value::Int(_) | Value::Bool(_) => name == "bit_length",
-        Value::Cycler(..) => matches!(name, "next" | "reset"),
-        _ => false,
-    }
-}
-
-/// Calls a method that [`exists`].
+/// Calls a method that exists.
 pub(super) fn call(value: &Value, name: &str, given: Given, heap: &Heap) -> Res<Value> {
     heap.budget.steps(1)?;
     if changes(value, name) {

@@ -14,6 +14,7 @@ mod json;
 mod lexer;
 mod limits;
 mod lookup;
+mod method_names;
 mod methods;
 mod operators;
 mod parser;

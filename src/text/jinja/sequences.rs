@@ -4,7 +4,7 @@ use std::cmp::Ordering;
 
 use super::arguments::{Given, int_or};
 use super::limits::{Res, fault};
-use super::value::{Heap, Value};
+use super::value::{Heap, Value, equal};
 use super::{lookup, operators, print};
 
 /// Applies a filter of that name, if it is one of these.
@@ -189,7 +189,7 @@ fn sorted(name: &str, value: &Value, given: Given, heap: &Heap) -> Res<Value> {
 
 fn any_key(kept: &[(Value, Value)], key: &Value, heap: &Heap) -> Res<bool> {
     for (own, _) in kept {
-        if operators::equal(own, key, heap)? {
+        if equal(own, key, heap)? {
             return Ok(true);
         }
     }
@@ -232,7 +232,7 @@ fn groups(value: &Value, attribute: &Value, default: Option<Value>, case_sensiti
         let pair = pair.items(heap)?;
         let [own, item] = pair.as_slice() else { continue };
         match groups.last_mut() {
-            Some((last, _, members)) if operators::equal(last, &key, heap)? => members.push(item.clone()),
+            Some((last, _, members)) if equal(last, &key, heap)? => members.push(item.clone()),
             _ => groups.push((key, own.clone(), vec![item.clone()])),
         }
     }

@@ -4,7 +4,7 @@ use super::arguments::Given;
 use super::ast::{Comparison, Operator};
 use super::limits::{Res, fault};
 use super::run::Run;
-use super::value::Value;
+use super::value::{Value, equal};
 use super::{operators, print};
 
 impl Run<'_> {
@@ -28,18 +28,18 @@ impl Run<'_> {
         match name {
             "divisibleby" => {
                 let [divisor] = given.exactly(name, ["num"])?;
-                return operators::equal(&operators::binary(value, Operator::Modulo, &divisor, heap)?, &Value::Int(0), heap);
+                return equal(&operators::binary(value, Operator::Modulo, &divisor, heap)?, &Value::Int(0), heap);
             }
             "sameas" => {
                 let [other] = given.exactly(name, ["other"])?;
-                return Ok(value.type_name() == other.type_name() && operators::equal(value, &other, heap)?);
+                return Ok(value.type_name() == other.type_name() && equal(value, &other, heap)?);
             }
             _ => {}
         }
         given.exactly(name, [])?;
         let remainder = |wanted: i128| {
             let rest = operators::binary(value, Operator::Modulo, &Value::Int(2), heap)?;
-            operators::equal(&rest, &Value::Int(wanted), heap)
+            equal(&rest, &Value::Int(wanted), heap)
         };
         Ok(match name {
             "defined" => !value.is_undefined(),

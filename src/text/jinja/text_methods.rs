@@ -6,52 +6,7 @@ use super::limits::{Res, fault};
 use super::print;
 use super::value::{Heap, Value};
 
-pub(super) const NAMES: &[&str] = &[
-    "capitalize",
-    "casefold",
-    "center",
-    "count",
-    "endswith",
-    "expandtabs",
-    "find",
-    "format",
-    "index",
-    "isalnum",
-    "isalpha",
-    "isascii",
-    "isdecimal",
-    "isdigit",
-    "islower",
-    "isnumeric",
-    "isprintable",
-    "isspace",
-    "istitle",
-    "isupper",
-    "join",
-    "ljust",
-    "lower",
-    "lstrip",
-    "partition",
-    "removeprefix",
-    "removesuffix",
-    "replace",
-    "rfind",
-    "rindex",
-    "rjust",
-    "rpartition",
-    "rsplit",
-    "rstrip",
-    "split",
-    "splitlines",
-    "startswith",
-    "strip",
-    "swapcase",
-    "title",
-    "upper",
-    "zfill",
-];
-
-/// Calls one of [`NAMES`].
+/// Calls one of the methods that `str` has.
 pub(super) fn call(text: &str, name: &str, given: Given, heap: &Heap) -> Res<Value> {
     heap.budget.steps(text.len() / 16)?;
     match name {

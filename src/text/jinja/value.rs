@@ -232,7 +232,7 @@ impl Dict {
             return Ok(None);
         }
         for (place, (own, _)) in self.entries.iter().enumerate() {
-            if !matches!(own, Value::Str(_)) && super::operators::equal(own, key, heap)? {
+            if !matches!(own, Value::Str(_)) && equal(own, key, heap)? {
                 return Ok(Some(place));
             }
         }
@@ -277,6 +277,50 @@ fn check_hashable(key: &Value) -> Res<()> {
         Value::Tuple(items) => items.items.iter().try_for_each(check_hashable),
         _ => Ok(()),
     }
+}
+
+/// `==`
+pub(super) fn equal(a: &Value, b: &Value, heap: &Heap) -> Res<bool> {
+    heap.budget.steps(1)?;
+    Ok(match (a, b) {
+        (Value::Str(a), Value::Str(b)) => {
+            heap.budget.steps(a.len().min(b.len()) / 64)?;
+            a == b
+        }
+        (Value::List(a), Value::List(b)) | (Value::Tuple(a), Value::Tuple(b)) => all_equal(&a.items, &b.items, heap)?,
+        (Value::Range(..), Value::Range(..)) => all_equal(&a.items(heap)?, &b.items(heap)?, heap)?,
+        (Value::Dict(a), Value::Dict(b)) => {
+            if a.entries().len() != b.entries().len() {
+                return Ok(false);
+            }
+            for (key, value) in a.entries() {
+                match b.get(key, heap)? {
+                    Some(other) if equal(value, other, heap)? => {}
+                    _ => return Ok(false),
+                }
+            }
+            true
+        }
+        (Value::None, Value::None) | (Value::Undefined(_), Value::Undefined(_)) => true,
+        (Value::Namespace(a), Value::Namespace(b)) | (Value::Macro(a), Value::Macro(b)) | (Value::Loop(a), Value::Loop(b)) => a == b,
+        (Value::Function(a), Value::Function(b)) => a == b,
+        _ => match (a.as_int(), b.as_int()) {
+            (Some(a), Some(b)) => a == b,
+            _ => matches!((a.as_float(), b.as_float()), (Some(a), Some(b)) if a == b),
+        },
+    })
+}
+
+fn all_equal(a: &[Value], b: &[Value], heap: &Heap) -> Res<bool> {
+    if a.len() != b.len() {
+        return Ok(false);
+    }
+    for (a, b) in a.iter().zip(b) {
+        if !equal(a, b, heap)? {
+            return Ok(false);
+        }
+    }
+    Ok(true)
 }
 
 impl Heap {
