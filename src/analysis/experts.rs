@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::load::RouterLoad;
-use super::report::SiteReport;
+use super::site_report::SiteReport;
 use crate::{Error, Result};
 
 /// Experts and routers, block by block.

@@ -7,7 +7,7 @@ use std::ops::Range;
 
 use serde::{Deserialize, Serialize};
 
-use super::report::median;
+use super::median::median;
 use crate::adapters::{AdapterLayout, Site};
 use crate::{Error, Result};
 

@@ -7,9 +7,11 @@ use serde::{Deserialize, Serialize};
 use super::experts::ExpertsReport;
 use super::factors::{Factors, decompose, inner_product};
 use super::links::{Links, links};
-use super::modules::{self, ModuleReport, Modules, SiteModules};
+use super::median::median;
+use super::modules::{self, ModuleReport, SiteModules};
 use super::similarity::{Similarity, similarity};
-use super::spectrum::{Spectrum, spectrum_of_sum};
+use super::site_report::SiteReport;
+use super::spectrum::spectrum_of_sum;
 use crate::adapters::mixlora::expert_name;
 use crate::adapters::{Projection, Site};
 use crate::{Error, Result};
@@ -32,34 +34,6 @@ impl SiteFactors<'_> {
     pub fn name(&self) -> String {
         self.expert.map_or_else(|| self.site.to_string(), |expert| expert_name(self.site, expert))
     }
-}
-
-/// What one site does.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct SiteReport {
-    /// Short name: `layers.0.self_attn.q_proj`, of an expert `layers.0.mlp.experts.3.gate_proj`.
-    pub site: String,
-    /// Block, from 0.
-    pub layer: usize,
-    /// Short name: `q`.
-    pub projection: String,
-    /// Which expert's, where the site has experts.
-    #[serde(skip_serializing_if = "Option::is_none", default)]
-    pub expert: Option<usize>,
-    /// Sizes of the weight.
-    pub out_features: usize,
-    /// Sizes of the weight.
-    pub in_features: usize,
-    /// Rows of all A together.
-    pub rank_sum: usize,
-    /// Of the whole update.
-    pub spectrum: Spectrum,
-    /// Link by link, where that was asked for.
-    #[serde(skip_serializing_if = "Option::is_none", default)]
-    pub links: Option<Links>,
-    /// Module by module, where the run is at hand that knows them.
-    #[serde(skip_serializing_if = "Option::is_none", default)]
-    pub modules: Option<Modules>,
 }
 
 /// Medians over the sites of one projection.
@@ -209,14 +183,6 @@ fn summary(projection: &str, sites: &[SiteReport]) -> Option<ProjectionSummary> 
         stable_rank: of(&|s| s.spectrum.stable_rank)?,
         top1_energy: of(&|s| s.spectrum.top1_energy)?,
     })
-}
-
-/// The middle number, or the mean of the two middle ones; `None` of none.
-pub fn median(numbers: impl IntoIterator<Item = f64>) -> Option<f64> {
-    let mut sorted: Vec<f64> = numbers.into_iter().collect();
-    sorted.sort_by(f64::total_cmp);
-    let n = sorted.len();
-    (n > 0).then(|| (sorted[(n - 1) / 2] + sorted[n / 2]) / 2.0)
 }
 
 /// Compares two adapters at the sites that both have.

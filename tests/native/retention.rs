@@ -5,7 +5,7 @@
 use std::path::PathBuf;
 
 use weblora::adapters::{Projection, Site};
-use weblora::analysis::report::median;
+use weblora::analysis::median::median;
 use weblora::analysis::{Factors, spectrum};
 use weblora::export::folder::Folder;
 use weblora::export::merged::delta_rows;

@@ -1,7 +1,7 @@
 //! Experts of MixLoRA by block: how much each was used, how much it changes, and the size of its row of the router.
 
-use super::panels::{HeatPanel, colour_bar};
-use super::pictures::{MARGINS, Page, decimals};
+use super::page::Page;
+use super::panels::{HeatPanel, MARGINS, colour_bar, decimals};
 use super::scale::SEQUENTIAL;
 use crate::analysis::{BlockExperts, ExpertsReport};
 

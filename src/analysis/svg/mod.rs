@@ -2,6 +2,7 @@
 
 mod canvas;
 mod experts;
+mod page;
 mod panels;
 mod pictures;
 mod retrieval;

@@ -158,3 +158,11 @@ pub(super) fn legend(canvas: &mut Canvas, (mut x, y): (f64, f64), entries: &[(&s
         x += 40.0 + 6.5 * name.chars().count() as f64;
     }
 }
+
+/// Room beside the cells of a heat map.
+pub(super) const MARGINS: f64 = 62.0;
+
+/// Decimals that show two digits of numbers up to `largest`.
+pub(super) fn decimals(largest: f64) -> usize {
+    if largest > 0.0 { (1.0 - largest.log10().floor()).clamp(0.0, 5.0) as usize } else { 0 }
+}

@@ -1,11 +1,13 @@
 //! Which pictures there are.
 
-use super::canvas::{Anchor, Canvas};
 use super::experts::experts;
-use super::panels::{HeatPanel, LinePanel, Series, colour_bar, legend};
+use super::page::Page;
+use super::panels::{HeatPanel, LinePanel, MARGINS, Series, colour_bar, decimals, legend};
 use super::scale::{DISTINCT, DIVERGING, SEQUENTIAL, colour};
 use crate::adapters::Projection;
-use crate::analysis::report::{AdapterReport, PairReport, PairSite, SiteReport, median};
+use crate::analysis::median::median;
+use crate::analysis::report::{AdapterReport, PairReport, PairSite};
+use crate::analysis::site_report::SiteReport;
 use crate::analysis::{Grid, Links, ModuleReport, Modules};
 use std::collections::HashMap;
 
@@ -28,35 +30,6 @@ pub fn of_pair(report: &PairReport) -> Vec<Picture> {
 }
 
 const PANEL: (f64, f64) = (270.0, 210.0);
-const TOP: f64 = 56.0;
-const BOTTOM: f64 = 46.0;
-
-/// Panels on a page with a title, four in a row.
-pub(super) struct Page {
-    pub(super) canvas: Canvas,
-    columns: usize,
-    size: (f64, f64),
-    pub(super) legend: (f64, f64),
-}
-
-impl Page {
-    pub(super) fn new(panels: usize, most_columns: usize, panel: (f64, f64), title: &str, subtitle: &str) -> Self {
-        let columns = panels.clamp(1, most_columns);
-        let rows = panels.max(1).div_ceil(columns);
-        let width = (columns as f64 * panel.0 + 20.0).max(560.0);
-        let height = TOP + rows as f64 * panel.1 + BOTTOM;
-        let mut canvas = Canvas::new(width, height);
-        canvas.heading((14.0, 24.0), 15, title);
-        canvas.text((14.0, 42.0), Anchor::Start, "faint", subtitle);
-        Self { canvas, columns, size: panel, legend: (24.0, height - BOTTOM + 14.0) }
-    }
-
-    /// The place of panel `i`.
-    pub(super) fn place(&self, i: usize) -> (f64, f64, f64, f64) {
-        let (row, column) = (i / self.columns, i % self.columns);
-        (10.0 + column as f64 * self.size.0, TOP + row as f64 * self.size.1, self.size.0, self.size.1)
-    }
-}
 
 /// Projections that occur, with their colours.
 fn projections<'a>(names: impl Iterator<Item = &'a str> + Clone) -> Vec<(&'static str, &'static str)> {
@@ -134,9 +107,6 @@ pub fn effective_ranks(report: &AdapterReport) -> String {
     colour_bar(&mut page.canvas, page.legend, SEQUENTIAL, panel.range, "effective rank");
     page.canvas.finish(&title, "A heat map of the effective rank, layers downwards, projections to the right.")
 }
-
-/// Room beside the cells of a heat map.
-pub(super) const MARGINS: f64 = 62.0;
 
 /// Effective rank of the first 1, 2, … links together, medians over layers; `None` without several links.
 pub fn staircase(report: &AdapterReport) -> Option<String> {
@@ -247,11 +217,6 @@ pub fn module_scales(report: &AdapterReport) -> Option<String> {
         page.canvas
             .finish(&title, "Heat maps of the modules' scales and of their shares of the update, layers downwards, modules to the right."),
     )
-}
-
-/// Decimals that show two digits of numbers up to `largest`.
-pub(super) fn decimals(largest: f64) -> usize {
-    if largest > 0.0 { (1.0 - largest.log10().floor()).clamp(0.0, 5.0) as usize } else { 0 }
 }
 
 /// φ(i, j) of two adapters, means over layers: a row of panels for inputs, a row for outputs, a panel per projection.

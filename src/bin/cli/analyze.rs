@@ -4,7 +4,8 @@ use std::path::{Path, PathBuf};
 
 use clap::Args;
 use serde_json::json;
-use weblora::analysis::report::{AdapterReport, PairReport, PairSite, compare, median};
+use weblora::analysis::median::median;
+use weblora::analysis::report::{AdapterReport, PairReport, PairSite, compare};
 use weblora::analysis::{Grid, Links, RouterLoad, Spectrum, svg};
 use weblora::export::adapter::Adapter;
 use weblora::export::chain::Chain;

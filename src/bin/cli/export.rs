@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use clap::Args;
 use serde_json::json;
-use weblora::analysis::report::median;
+use weblora::analysis::median::median;
 use weblora::export::adapter::Adapter;
 use weblora::export::exporters::{self, EXPORTERS, Exporter, Made};
 use weblora::export::gguf_lora;
