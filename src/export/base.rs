@@ -41,6 +41,13 @@ impl PeftAdapter {
         }
     }
 
+    /// The largest number of the factor that has the smallest numbers, those of zeros aside: 1 where all are zero.
+    pub fn least(&self) -> f64 {
+        let largest = |values: &[f32]| values.iter().fold(0.0f32, |most, x| most.max(x.abs()));
+        let all = self.sites.iter().flat_map(|site| [largest(&site.a), largest(&site.b)]).filter(|x| *x > 0.0);
+        all.reduce(f32::min).map_or(1.0, f64::from)
+    }
+
     /// Whether its update is zero everywhere: it was never trained, or only at a rate of 0.
     pub fn is_zero(&self) -> bool {
         let embeddings = self.embeddings.iter().all(|own| own.delta.iter().all(|x| *x == 0.0));

@@ -8,6 +8,7 @@ use super::peft_embeddings;
 use super::request::{Exported, Request, Sink, write_whole};
 use super::{gguf_lora, merged};
 use crate::formats::LocalFuture;
+use crate::quant::QuantFormat;
 use crate::{Error, Result};
 
 /// What an exporter makes.
@@ -103,17 +104,25 @@ pub fn by_name(name: &str) -> Result<&'static Exporter> {
     })
 }
 
+/// By how much of the largest number of a factor a format moves its numbers at most, twice over.
+pub fn rounding(adapter: &PeftAdapter, format: Option<&QuantFormat>) -> f64 {
+    match format.and_then(|format| format.safetensors_dtype) {
+        // Half a unit in the last place; below its normal range half of its smallest step.
+        Some("F16") => 1e-3 + (SMALLEST_F16 / adapter.least()).min(1.0),
+        Some("BF16") => 8e-3,
+        _ => 1e-6,
+    }
+}
+
+/// The step between the smallest numbers of f16.
+const SMALLEST_F16: f64 = 1.0 / (1u64 << 24) as f64;
+
 /// Whether an adapter that was written and read again holds the numbers that it was made of, as far as its format has digits.
 ///
 /// # Errors
 /// When it does not.
 pub fn check_same(request: &Request<'_>, written: &PeftAdapter) -> Result<()> {
-    // Half a unit in the last place of the widest number, twice over.
-    let allowed = request.format.map_or(1e-6, |format| match format.safetensors_dtype {
-        Some("F16") => 1e-3,
-        Some("BF16") => 8e-3,
-        _ => 1e-6,
-    });
+    let allowed = rounding(request.plain("a comparison")?, request.format);
     let distance = request.plain("a comparison")?.distance(written);
     if distance <= allowed {
         return Ok(());

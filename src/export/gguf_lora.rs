@@ -27,6 +27,9 @@ const ARCHITECTURE: &str = "llama";
 const KEY_BASE_HASH: &str = "weblora.base_hash";
 const KEY_STEPS: &str = "weblora.steps";
 
+/// Rounding of factors from which a warning tells of it.
+const COARSE: f64 = 0.01;
+
 /// Writes it; factors are f32 unless the request names another float format.
 ///
 /// # Errors
@@ -65,7 +68,15 @@ pub async fn export(request: &Request<'_>, sink: &mut dyn Sink) -> Result<Export
             "the adapter's trained {what} are left out, because no GGUF adapter can hold them: answers will differ; export with --to merged-gguf"
         )
     };
-    let warnings = beside.into_iter().filter(|(_, has)| *has).map(left_out).collect();
+    let lost = super::exporters::rounding(adapter, Some(format));
+    let coarse = (lost > COARSE).then(|| {
+        let percent = 100.0 * lost;
+        format!(
+            "{} rounds some of the adapter's factors by up to {percent:.1} %: they are below its range; export with --format f32",
+            format.name
+        )
+    });
+    let warnings = beside.into_iter().filter(|(_, has)| *has).map(left_out).chain(coarse).collect();
     Ok(Exported { files: vec![FILE.into()], bytes: header.total, warnings, ..Exported::default() })
 }
 

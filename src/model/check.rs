@@ -1,5 +1,6 @@
 //! Refuses what cannot be run, before anything is recorded.
 
+use super::head::chunk_rows;
 use crate::config::ModelConfig;
 use crate::gpu::device::PlanLimits;
 use crate::kernels::attention::MAX_HEAD_DIM;
@@ -26,12 +27,14 @@ pub fn check_rows(config: &ModelConfig, rank: usize, rows: usize, limits: PlanLi
         ("the feed-forward layer", config.intermediate_size),
         ("an adapter's inner product", rank),
     ];
+    let logits = chunk_rows(config.vocab_size, rows);
     let allowed = limits.max_binding.min(limits.max_buffer).min(u32::MAX.into());
-    let bytes = |width: usize| 4 * width as u128 * rows as u128;
-    let Some((what, width)) = widths.into_iter().find(|(_, width)| bytes(*width) > allowed.into()) else { return Ok(()) };
+    let bytes = |width: usize, rows: usize| 4 * width as u128 * rows as u128;
+    let all = widths.into_iter().map(|(what, width)| (what, width, rows)).chain([("the logits", config.vocab_size, logits)]);
+    let Some((what, width, rows)) = all.into_iter().find(|(_, width, rows)| bytes(*width, *rows) > allowed.into()) else { return Ok(()) };
     Err(Error::Limit {
         what: format!("{what} of {rows} tokens"),
-        needed: format!("{} bytes in one binding", bytes(width)),
+        needed: format!("{} bytes in one binding", bytes(width, rows)),
         allowed: format!("{allowed} bytes"),
         hint: "use a smaller --batch or --seq",
     })

@@ -106,6 +106,19 @@ impl Tokenizer {
             return Err(Error::format(file_name(side), problem, super::tokenizer_check::HINT));
         }
         let meta = model.metadata();
+        // The file's own tokenizer may be one that is not known here; its tokens are the same all the same.
+        if let Ok(own) = GgufTokenizer::from_metadata(meta) {
+            let other = |(id, token): &(usize, &String)| tokenizer.token_text(*id as u32).is_some_and(|text| text != **token);
+            let differ: Vec<(usize, &String)> = own.tokens.iter().enumerate().filter(other).collect();
+            if let Some((id, token)) = differ.first().filter(|_| 2 * differ.len() > own.tokens.len()) {
+                let problem = format!(
+                    "{} of its tokens are others than the model's: token {id} is {:?} there and {token:?} in the model",
+                    differ.len(),
+                    tokenizer.token_text(*id as u32).unwrap_or_default()
+                );
+                return Err(Error::format(file_name(side), problem, super::tokenizer_check::HINT));
+            }
+        }
         let id = |name: &str| -> Result<Option<u32>> {
             let found = meta.u64(&format!("tokenizer.ggml.{name}_token_id"))?;
             Ok(found.and_then(|id| u32::try_from(id).ok()).filter(|&id| (id as usize) < tokenizer.vocab_size()))

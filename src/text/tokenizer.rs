@@ -142,7 +142,15 @@ impl Tokenizer {
     pub fn encode_with_ranges(&self, text: &str) -> Result<Vec<(u32, std::ops::Range<usize>)>> {
         let encoding = self.run(text, EncodeOptions::default(), OffsetType::Byte)?;
         let ranges = encoding.get_offsets().iter().map(|&(start, end)| start..end);
-        Ok(encoding.get_ids().iter().copied().zip(ranges).collect())
+        let found: Vec<_> = encoding.get_ids().iter().copied().zip(ranges).collect();
+        // The library counts what a token has beside the text (an end-of-word suffix) as text.
+        match found.iter().find(|(_, range)| text.get(range.clone()).is_none()) {
+            None => Ok(found),
+            Some((id, _)) => {
+                let problem = format!("token {id} is said to cover more than the text");
+                Err(Error::format("tokenizer", problem, "use the tokenizer.json that belongs to the model"))
+            }
+        }
     }
 
     fn run(&self, text: &str, options: EncodeOptions, offsets: OffsetType) -> Result<Encoding> {

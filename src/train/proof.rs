@@ -12,7 +12,6 @@ use crate::export::retention::Retention;
 use crate::formats::ModelFile;
 use crate::gpu::{Gpu, Tuner};
 use crate::model::stretch;
-use crate::quant::QuantFormat;
 use crate::text::{Example, Tokenizer};
 use crate::{Error, Result};
 
@@ -29,6 +28,8 @@ const FLOOR_OF_ADAPTERS: f64 = 2e-5;
 const FLOOR_OF_MODELS: f64 = 5e-4;
 /// Rounding factors to sixteen bits changes their product by a share of 2⁻⁸ at most; this is twice that.
 const SHARE: f64 = 0.01;
+/// Rounding of factors up to which they are as they were.
+const EXACT: f64 = 1e-6;
 /// How far log-probabilities move per share by which rounding moves the weights. Measured on the demo: 25 for bf16, 10 for Q8_0; on SmolLM2 13.
 const GAIN: f64 = 40.0;
 /// Share of an update beyond which rounding takes it away rather than disturbs it: blocks of few bits.
@@ -50,6 +51,9 @@ pub struct Proof {
     pub base: f64,
     /// With the adapter over the base.
     pub adapter: f64,
+    /// With what of the adapter the format has a place for, where that is not all of it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub part: Option<f64>,
     /// With what was written.
     pub written: f64,
     /// Tokens that were scored.
@@ -60,14 +64,18 @@ pub struct Proof {
     pub difference: f64,
     /// How large that difference may be.
     pub tolerance: f64,
+    /// The format's steps are larger than what the adapter changes.
+    #[serde(skip)]
+    is_coarse: bool,
 }
 
 impl Proof {
-    /// The differences between three lists of losses of the same tokens.
+    /// The differences between lists of losses of the same tokens: with the base, with all of the adapter where some of it was left out, with what
+    /// was exported of it, with what was written.
     ///
     /// # Panics
     /// When their lengths differ.
-    pub fn of(base: &[f32], adapter: &[f32], written: &[f32], noise: Noise) -> Self {
+    pub fn of(base: &[f32], whole: Option<&[f32]>, adapter: &[f32], written: &[f32], noise: Noise) -> Self {
         assert!(base.len() == adapter.len() && base.len() == written.len(), "losses of the same tokens");
         let n = base.len().max(1) as f64;
         let mean = |x: &[f32]| x.iter().map(|x| f64::from(*x)).sum::<f64>() / n;
@@ -77,13 +85,24 @@ impl Proof {
         // Where rounding takes a good part of the update away, which the retention tells, what was written must not be further off than the base.
         let tolerance = if noise.is_coarse { rounding.max(effect) } else { rounding };
         let difference = rms(written, adapter);
-        Self { base: mean(base), adapter: mean(adapter), written: mean(written), tokens: base.len(), effect, difference, tolerance }
+        Self {
+            base: mean(base),
+            adapter: mean(whole.unwrap_or(adapter)),
+            part: whole.map(|_| mean(adapter)),
+            written: mean(written),
+            tokens: base.len(),
+            effect,
+            difference,
+            tolerance,
+            is_coarse: noise.is_coarse,
+        }
     }
 
-    /// The three numbers in words.
+    /// The numbers in words.
     pub fn line(&self) -> String {
+        let part = self.part.map(|part| format!(" ({part:.4} without what this format has no place for)")).unwrap_or_default();
         format!(
-            "opened again, on {} tokens of a probe text: loss {:.4} with the base, {:.4} with the adapter, {:.4} with what was written",
+            "opened again, on {} tokens of a probe text: loss {:.4} with the base, {:.4} with the adapter{part}, {:.4} with what was written",
             self.tokens, self.base, self.adapter, self.written
         )
     }
@@ -106,6 +125,14 @@ impl Proof {
                 "what was written is not the same: log-probabilities differ by {:.2e}, {:.2e} was allowed, and the adapter changes them by {:.2e}",
                 self.difference, self.tolerance, self.effect
             );
+            if self.is_coarse {
+                let problem = format!(
+                    "the steps of this format are larger than what the adapter changes: rounding moves log-probabilities by {:.2e}, the adapter \
+                     by {:.2e}",
+                    self.difference, self.effect
+                );
+                return Err(error(problem, "keep the adapter beside the base, or export with --format f16"));
+            }
             return Err(error(problem, "report it, with the base and the adapter; nothing was left"));
         }
         let small = self.effect < 2.0 * self.tolerance;
@@ -129,11 +156,14 @@ pub struct Noise {
 }
 
 impl Noise {
-    /// Of an adapter's factors in `format`, or of a model whose weights the exporter has measured.
-    pub fn of(made: Made, format: Option<&QuantFormat>, exported: &Exported) -> Self {
+    /// Of an adapter whose factors are moved by `rounding` at most ([`crate::export::exporters::rounding`]), or of a model whose weights the
+    /// exporter has measured.
+    pub fn of(made: Made, rounding: f64, exported: &Exported) -> Self {
         match made {
             Made::PeftFolder | Made::MixLoraFolder => Self { floor: FLOOR_OF_ADAPTERS, ..Self::default() },
-            Made::GgufAdapter => Self { floor: FLOOR_OF_ADAPTERS, of_factors: format.map_or(0.0, |_| SHARE), ..Self::default() },
+            Made::GgufAdapter => {
+                Self { floor: FLOOR_OF_ADAPTERS, of_factors: if rounding > EXACT { SHARE.max(rounding) } else { 0.0 }, ..Self::default() }
+            }
             Made::ModelFolder | Made::ModelFile => {
                 let mut all = Retention::default();
                 exported.tensors.iter().for_each(|tensor| all.merge(&tensor.sums));
@@ -156,7 +186,8 @@ fn probe(file: &ModelFile) -> Example {
     Example { tokens, targets, row: 1, rejected: None }
 }
 
-/// Scores the probe three times, with the angles that the adapter was trained with. `progress` gets bytes of weights done and in all.
+/// Scores the probe with each, with the angles that the adapter was trained with. `adapter` is what was exported, `whole` all of it where some was
+/// left out. `progress` gets bytes of weights done and in all.
 ///
 /// # Errors
 /// What the device makes impossible; damaged weights.
@@ -164,6 +195,7 @@ pub async fn prove(
     gpu: &Gpu,
     base: &ModelFile,
     adapter: &PeftAdapter,
+    whole: Option<&PeftAdapter>,
     written: Written<'_>,
     noise: Noise,
     tuner: &mut Tuner,
@@ -176,12 +208,20 @@ pub async fn prove(
     if let Written::Adapter(written) = written {
         adapters.push(lay_out("what was written", written, &base.config)?);
     }
+    let all = whole.map(|_| adapters.len());
+    if let Some(whole) = whole {
+        adapters.push(lay_out("the adapter", whole, &base.config)?);
+    }
     // As it was trained; what was written as a model has these angles itself.
     let trained = adapter.note.as_ref().map_or_else(|| Ok(base.config.clone()), |note| stretch::of_settings(&base.config, &note.config))?;
     let planned = evaluate::plan_as(gpu, base, &trained, None, &adapters, &rows, how, tuner)?;
     let mut session = evaluate::open(gpu, base, planned, &adapters, how, tuner, &mut progress).await?;
     let alone = score::by_token(&mut session, gpu, &example, None).await?;
     let with = score::by_token(&mut session, gpu, &example, Some(0)).await?;
+    let whole = match all {
+        Some(at) => Some(score::by_token(&mut session, gpu, &example, Some(at)).await?),
+        None => None,
+    };
     let again = match written {
         Written::Adapter(_) => score::by_token(&mut session, gpu, &example, Some(1)).await?,
         Written::Model(model) => {
@@ -191,5 +231,5 @@ pub async fn prove(
             score::by_token(&mut session, gpu, &example, None).await?
         }
     };
-    Ok(Proof::of(&alone, &with, &again, noise))
+    Ok(Proof::of(&alone, whole.as_deref(), &with, &again, noise))
 }

@@ -152,8 +152,8 @@ fn an_export_is_scored_against_the_adapter() {
     let adapter = random("proof", &base, 4, 8.0, 0.05);
     let mut tuner = Tuner::for_device(gpu);
     let mut prove =
-        |written: Written<'_>, noise| pollster::block_on(prove(gpu, &base, &adapter, written, noise, &mut tuner, |_, _| {})).unwrap();
-    let none = Noise::of(Made::PeftFolder, None, &Exported::default());
+        |written: Written<'_>, noise| pollster::block_on(prove(gpu, &base, &adapter, None, written, noise, &mut tuner, |_, _| {})).unwrap();
+    let none = Noise::of(Made::PeftFolder, 0.0, &Exported::default());
     let same = prove(Written::Adapter(&adapter), none);
     assert!(same.difference == 0.0 && same.effect > 0.05 && same.check("x").unwrap().is_none(), "{same:?}");
     // Base alone, twice the scale, rows of one head of k turned: none of them passes.
@@ -169,7 +169,7 @@ fn an_export_is_scored_against_the_adapter() {
     for format in [Some("f32"), Some("f16"), Some("bf16"), Some("q8_0"), Some("q5_1"), Some("q4_0"), None] {
         let (bytes, done) = export("merged-gguf", &adapter, &base, format).unwrap();
         let merged = pollster::block_on(ModelFile::open_gguf(vec![Box::new(Bytes::new("merged", bytes))])).unwrap();
-        let found = prove(Written::Model(&merged), Noise::of(Made::ModelFile, None, &done));
+        let found = prove(Written::Model(&merged), Noise::of(Made::ModelFile, 0.0, &done));
         println!("{format:?}: {found:?}");
         found.check("x").unwrap();
         // By some margin (bf16 is the nearest, at 0.62 of it); and what has room for the adapter tells it from the base alone.
@@ -182,13 +182,13 @@ fn an_export_is_scored_against_the_adapter() {
 
 #[test]
 fn scores_that_differ_or_do_nothing_are_refused() {
-    let noise = Noise::of(Made::PeftFolder, None, &Exported::default());
+    let noise = Noise::of(Made::PeftFolder, 0.0, &Exported::default());
     let (base, live) = ([2.0, 3.0, 4.0], [1.0, 2.5, 4.0]);
-    assert!(Proof::of(&base, &live, &live, noise).check("x").unwrap().is_none());
-    let error = Proof::of(&base, &base, &base, noise).check("x").unwrap_err().to_string();
+    assert!(Proof::of(&base, None, &live, &live, noise).check("x").unwrap().is_none());
+    let error = Proof::of(&base, None, &base, &base, noise).check("x").unwrap_err().to_string();
     assert!(error.contains("no effect") && error.contains("loss 3.0000 with the base"), "{error}");
     for written in [[2.0, 3.0, 4.0], [1.0, 2.5, f32::NAN], [1.0, 2.5, 4.001]] {
-        let error = Proof::of(&base, &live, &written, noise).check("x").unwrap_err().to_string();
+        let error = Proof::of(&base, None, &live, &written, noise).check("x").unwrap_err().to_string();
         assert!(error.contains("not the same") && error.contains("2.5000 with the adapter"), "{error}");
     }
 }
@@ -229,6 +229,31 @@ fn export_prints_three_losses_and_leaves_nothing_that_failed() {
     assert!((event["proof"]["adapter"].as_f64().unwrap() - event["proof"]["written"].as_f64().unwrap()).abs() < 1e-2, "{event}");
     assert!(export("merged-gguf", &path("m.gguf"), &["--format", "f16"]).contains("with what was written"));
     assert!(!export("peft", &path("unchecked"), &["--no-check"]).contains("with the base"));
+    // Numbers below f16's range lose digits, which is told, and is no mistake of the writer.
+    let small = save(&folder.path().join("small"), &random("small", &base, 4, 8.0, 1e-6));
+    let tried = |to: &str, out: &str, more: &[&str]| {
+        let arguments = ["export", "--adapter", &small, "--model", &model, "--to", to, "--out", out, "--no-tune"];
+        let output = weblora(&[&arguments[..], more].concat());
+        (output.status.success(), text(&output.stderr))
+    };
+    let (done, said) = tried("gguf", &path("s.gguf"), &["--format", "f16"]);
+    assert!(done && said.contains("below its range; export with --format f32"), "{said}");
+    // Changes below the steps of the base's own four bits are gone.
+    let (done, said) = tried("merged-gguf", &path("gone.gguf"), &[]);
+    assert!(!done && said.contains("no effect in this format") && said.contains("--no-check"), "{said}");
+    // All of the adapter is scored, also what the format has no place for.
+    let mut normed = random("normed", &base, 2, 4.0, 0.05);
+    normed.norms = vec![vec![2.0; base.config.hidden_size]; 2 * base.config.num_hidden_layers + 1];
+    let normed = save(&folder.path().join("normed"), &normed);
+    let both = ["gguf", "peft"].map(|to| {
+        let out = path(&format!("normed.{to}"));
+        let words = succeeds(&["export", "--adapter", &normed, "--model", &model, "--to", to, "--out", &out, "--no-tune", "--json"]);
+        let events = words.lines().map(|line| serde_json::from_str::<Value>(line).expect("an event a line"));
+        events.filter(|event| event["event"] == "export").last().expect("it is exported")["proof"].clone()
+    });
+    let of = |i: usize, key: &str| both[i][key].as_f64();
+    assert_eq!((of(0, "adapter"), of(1, "part")), (of(1, "adapter"), None), "{both:?}");
+    assert!(of(0, "part") == of(0, "written") && of(0, "part") != of(0, "adapter"), "{both:?}");
     // An adapter that does nothing is refused loudly, and nothing is left.
     let mut zero = random("zero", &base, 2, 4.0, 0.0);
     zero.note = note("00", json!({}));

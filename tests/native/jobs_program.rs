@@ -30,13 +30,25 @@ fn a_sweep_and_a_chain_train_together_and_leave_adapters_and_results() {
         return;
     }
     let folder = tempfile::tempdir().unwrap();
-    let jobs = "[[job]]\nname = 'chain'\nmethod = 'cola'\nlinks = [2, 2]\n[[job]]\nname = 'lost'\ndata = 'nowhere.jsonl'\n";
+    let template = folder.path().join("mine.jinja");
+    std::fs::write(&template, "{% for m in messages %}{{ m.content }}{% endfor %}").unwrap();
+    let template = format!("chat-template = '{}'\n", template.display());
+    let jobs =
+        format!("[[job]]\nname = 'chain'\nmethod = 'cola'\nlinks = [2, 2]\n{template}[[job]]\nname = 'lost'\ndata = 'nowhere.jsonl'\n");
     let file = jobs_file(folder.path(), &format!("{jobs}[sweep]\nname = 'rates'\n[sweep.keys]\nlr = [1e-3, 1e-2]\n"));
     let output = weblora(&["jobs", &file, "--no-tune", "--json"]);
     assert!(output.status.success(), "{}", text(&output.stderr));
     let events: Vec<Value> = text(&output.stdout).lines().map(|line| serde_json::from_str(line).expect("an event a line")).collect();
     let of = |kind: &str| events.iter().filter(|e| e["event"] == kind).collect::<Vec<_>>();
     assert_eq!((of("done").len(), of("step").len(), of("jobs").len()), (3, 12, 2), "two of the last: as it begins, and the table");
+    // What each job goes through is said before it runs, as with `train`.
+    let starts = of("start");
+    assert_eq!(starts.len(), 3, "{starts:?}");
+    let chain = starts.iter().find(|event| event["job"] == "chain").expect("the chain begins");
+    assert!(chain["rows_per_step"].as_f64().is_some_and(|rows| rows >= 1.0) && chain["steps"] == 4, "{chain}");
+    assert!(chain["config"]["chat-template"].as_str().is_some_and(|text| text.contains("for m in messages")), "{chain}");
+    let few = |event: &&&Value| event["job"] == "chain" && event["message"].as_str().is_some_and(|text| text.contains("only 4 steps"));
+    assert_eq!(of("warning").iter().filter(few).count(), 1);
     let failed = of("job_failed");
     assert!(
         failed.len() == 1 && failed[0]["job"] == "lost" && failed[0]["reason"].as_str().unwrap().contains("nowhere.jsonl"),

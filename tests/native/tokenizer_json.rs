@@ -4,7 +4,7 @@ use serde_json::{Value, json};
 use weblora::Result;
 use weblora::text::Tokenizer;
 
-use crate::formats::build::{GgufFile, kv_str};
+use crate::formats::build::{GgufFile, kv_array, kv_str};
 
 /// A small byte-level tokenizer, with a part of it replaced.
 fn with(part: &str, value: Value) -> Value {
@@ -132,6 +132,15 @@ fn a_tokenizer_json_beside_a_gguf_file_takes_the_place_of_its_own() {
     model.set_tokenizer("other.json".into(), json.to_string(), Some(r#"{"bos_token": "<s>", "chat_template": "from beside"}"#.into()));
     let tokenizer = Tokenizer::of_model(&model).expect("the other tokenizer");
     assert_eq!((tokenizer.chat_template(), tokenizer.bos()), (Some("from beside"), Some(5)));
+    // Another model's: most of the tokens that the file lists are others.
+    let mut own = GgufFile::llama();
+    let listed: Vec<u8> =
+        ["x0", "x1", "x2", "x3", "x4", "<s>"].iter().flat_map(|t| [&(t.len() as u64).to_le_bytes()[..], t.as_bytes()].concat()).collect();
+    own.set(kv_str("tokenizer.ggml.model", "gpt2")).set(kv_array("tokenizer.ggml.tokens", 8, 6, &listed));
+    let mut other = own.open().expect("a model");
+    other.set_tokenizer("other.json".into(), json.to_string(), None);
+    let refused = Tokenizer::of_model(&other).err().expect("other tokens").to_string();
+    assert!(refused.contains("other.json: ") && refused.contains("others than the model's: token 0 is"), "{refused}");
     // Ids that the model has no rows for.
     let large = with("/added_tokens/0/content", json!("<new>"));
     let mut large = large;

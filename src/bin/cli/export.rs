@@ -24,6 +24,9 @@ use super::files::{AdapterFiles, OutFolder};
 use super::output::{Output, bytes};
 use super::sink::DiskSink;
 
+/// Share of an update below which nothing is left of it.
+const NOTHING: f64 = 0.1;
+
 /// Arguments of `export`.
 #[derive(Debug, Args)]
 pub struct ExportArgs {
@@ -83,6 +86,15 @@ pub fn run(args: &ExportArgs, output: &mut Output) -> Result<()> {
     let mut sink = DiskSink::new(&args.out, !output.is_json() && std::io::stderr().is_terminal())?;
     let exported = pollster::block_on((exporter.run)(&request, &mut sink))?;
     let single_file = exporter.makes.is_file();
+    if !args.no_check {
+        check_retention(&name, &exported)?;
+    }
+    if let (Some(tokenizer), Made::ModelFile) = (&args.tokenizer, exporter.makes) {
+        let file = tokenizer.display();
+        output.warn(format!(
+            "the file holds the base's own tokenizer, not {file}: give --tokenizer where it is used, too, or export merged-safetensors"
+        ));
+    }
     let proof = check(args, exporter.makes, &request, &exported, sink.written(single_file), output)?;
     sink.finish(single_file)?;
     tell(&exported, proof.as_ref(), &args.out, output)
@@ -105,6 +117,21 @@ fn read(args: &ExportArgs, name: &str, model: Option<&ModelFile>, output: &mut O
         None => {}
     }
     Ok(adapter)
+}
+
+/// Refuses a model in which nothing is left of the adapter.
+fn check_retention(name: &str, exported: &Exported) -> Result<()> {
+    let mut all = Retention::default();
+    exported.tensors.iter().for_each(|t| all.merge(&t.sums));
+    if all.retention() >= NOTHING {
+        return Ok(());
+    }
+    let problem = format!(
+        "it has no effect in this format: {:.1} % of its changes are left, the others are smaller than the format's steps",
+        100.0 * all.retention()
+    );
+    let hint = "keep the adapter beside the base, export with --format f16, or add --no-check to write it all the same";
+    Err(Error::Adapter { adapter: name.to_owned(), problem, hint })
 }
 
 /// Opens what was written, compares it with the adapter, and scores a text with both where there is a base and a device.
@@ -154,14 +181,15 @@ fn check(
         }
         Err(error) => return Err(error),
     };
-    let noise = Noise::of(makes, request.format, exported);
     let plain = request.plain("a comparison")?;
-    let mut expected = plain.clone();
+    let noise = Noise::of(makes, exporters::rounding(plain, request.format), exported);
+    let mut part = plain.clone();
     // No GGUF adapter holds norms or embeddings, which is told: what it does hold is compared.
     if makes == Made::GgufAdapter {
-        (expected.norms, expected.embeddings) = (Vec::new(), None);
+        (part.norms, part.embeddings) = (Vec::new(), None);
     }
-    let proving = prove(&device.gpu, base, &expected, again, noise, &mut device.tuner, output.loading());
+    let whole = (part != *plain).then_some(plain);
+    let proving = prove(&device.gpu, base, &part, whole, again, noise, &mut device.tuner, output.loading());
     let proof = pollster::block_on(proving)?;
     if let Some(message) = proof.check(request.name)? {
         output.warn(message);

@@ -92,7 +92,7 @@ impl Output {
         }
         self.several |= matches!(event, Event::Jobs { .. });
         let owner = job_of(event).filter(|_| self.several).map(|job| format!("{job}: ")).unwrap_or_default();
-        let text = owner + &words(event);
+        let text = owner + &if self.several { words(event).replace('\n', "; ") } else { words(event) };
         match &self.bar {
             Some(bar) if matches!(event, Event::Step(_)) => bar.set_message(harmless(&text, false).into_owned()),
             Some(bar) => bar.suspend(|| say(&harmless(&text, true))),
@@ -131,7 +131,7 @@ impl Output {
     /// Starts, moves and ends the bar: only where stderr is a terminal and people read it.
     fn advance(&mut self, event: &Event) {
         match event {
-            Event::Start { steps, resumed_at, .. } if !self.json && io::stderr().is_terminal() => {
+            Event::Start { steps, resumed_at, .. } if !self.json && !self.several && io::stderr().is_terminal() => {
                 let bar = ProgressBar::new(*steps).with_position(*resumed_at);
                 if let Ok(style) = ProgressStyle::with_template("{bar:30} {pos}/{len} {eta:>6} {msg}") {
                     bar.set_style(style);

@@ -64,7 +64,8 @@ fn own_config(config: &str, base: &ModelConfig, trained: &ModelConfig, dtype: &Q
     // transformers 5 calls it dtype.
     let key = if map.contains_key("dtype") { "dtype" } else { "torch_dtype" };
     map.insert(key.into(), torch_dtype(dtype).into());
-    if trained.tie_word_embeddings != base.tie_word_embeddings {
+    // The base's own word may not be what its file holds, or what a trained embedding leaves of it; LLaMA's default is false.
+    if trained.tie_word_embeddings != map.get("tie_word_embeddings").and_then(Value::as_bool).unwrap_or(false) {
         map.insert("tie_word_embeddings".into(), trained.tie_word_embeddings.into());
     }
     if trained.rope_scaling != base.rope_scaling {

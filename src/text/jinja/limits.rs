@@ -19,7 +19,7 @@ pub(super) const TEXT: usize = 16 << 20;
 /// Steps that any rendering may take, before what its input adds.
 const STEPS: u64 = 2_000_000;
 /// Bytes of strings and lists that any rendering may make, before what its input adds.
-const BYTES: u64 = 48 << 20;
+const BYTES: u64 = 256 << 20;
 /// Steps and bytes that a byte of the input adds: templates go over all messages for each message.
 const PER_INPUT_BYTE: u64 = 256;
 

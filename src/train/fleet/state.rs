@@ -6,6 +6,7 @@ use serde_json::Value;
 use super::sizes::Sizes;
 use crate::jobs::{self, Options, Scheduler, exact};
 use crate::settings::Map;
+use crate::train::batch::MAX_ROWS;
 use crate::train::progress::Progress;
 use crate::{Error, Result};
 
@@ -74,6 +75,10 @@ impl FleetState {
         }
         if !(1..=count).contains(&self.sizes.founders) {
             return Err(refused(format!("the run of {count} jobs did not begin with {}", self.sizes.founders)));
+        }
+        let (rows, positions) = (self.sizes.rows, self.sizes.positions);
+        if !(1..=MAX_ROWS).contains(&rows) || !(1..=MAX_ROWS).contains(&positions) {
+            return Err(refused(format!("steps of {rows} tokens, in rows of up to {positions}")));
         }
         if let Some(id) = self.told.iter().flat_map(jobs::Event::jobs).find(|id| id.0 as usize >= count) {
             return Err(refused(format!("something happened to job {} of {count}", id.0)));

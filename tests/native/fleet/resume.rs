@@ -169,6 +169,9 @@ fn manifests_made_by_hand_are_refused() {
     };
     assert!(refused("/version", json!(2)).contains("version is 2"));
     assert!(refused("/sizes/founders", json!(9)).contains("begin with 9"));
+    for (key, value) in [("/sizes/rows", 0u64), ("/sizes/rows", 1 << 60), ("/sizes/positions", 0), ("/sizes/positions", 1 << 40)] {
+        assert!(refused(key, json!(value)).contains("steps of"), "{key} {value}");
+    }
     assert!(refused("/members/0/file", json!("../x")).contains("elsewhere"));
     assert!(refused("/members/1/config/name", json!("chain")).contains("modules"));
     assert!(refused("/scheduler/jobs/1/id", json!(0)).contains("scheduler"));

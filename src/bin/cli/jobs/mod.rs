@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use clap::{Args, Subcommand};
+use serde_json::Value;
 use weblora::export::folder::File;
 use weblora::formats::ModelFile;
 use weblora::gpu::Gpu;
@@ -26,6 +27,7 @@ use super::data;
 use super::device::{Device, DeviceArgs};
 use super::files::{self, AdapterFiles, Existing, OutFolder};
 use super::output::Output;
+use super::rows;
 use super::settings::{TrainArgs, parse_run_file};
 use super::signals::Stop;
 use super::train::{last_sound, needed};
@@ -123,9 +125,25 @@ fn ask(of: &NamedArgs, ask: Ask, output: &mut Output) -> Result<()> {
 
 /// The jobs file with its settings read; keys are those of `train`.
 fn read_file(path: &Path) -> Result<JobsFile> {
-    let map: Map = parse_run_file(&path.display().to_string(), &files::read_text(path)?)?;
+    let mut map: Map = parse_run_file(&path.display().to_string(), &files::read_text(path)?)?;
+    read_templates(&mut map)?;
     let keys = TrainArgs::keys();
     JobsFile::read(&map, &keys.iter().map(String::as_str).collect::<Vec<_>>())
+}
+
+/// Puts the texts of template files in the place of their paths, wherever a jobs file may have them.
+fn read_templates(map: &mut Map) -> Result<()> {
+    const KEY: &str = "chat-template";
+    let read = |value: &mut Value| match value {
+        Value::String(template) => rows::template(template).map(|text| *template = text),
+        _ => Ok(()),
+    };
+    map.get_mut(KEY).map(read).transpose()?;
+    for job in map.get_mut("job").and_then(Value::as_array_mut).into_iter().flatten() {
+        job.get_mut(KEY).map(read).transpose()?;
+    }
+    let swept = map.get_mut("sweep").and_then(|sweep| sweep.get_mut("keys")).and_then(|keys| keys.get_mut(KEY));
+    swept.and_then(Value::as_array_mut).into_iter().flatten().try_for_each(read)
 }
 
 /// A job with its rows.
@@ -176,6 +194,9 @@ fn train(args: &JobsArgs, output: &mut Output) -> Result<()> {
         spare_bytes,
         adapter: device.gpu.facts().name.clone(),
     });
+    for event in fleet.members().iter().flat_map(|member| member.start_events(device.gpu.facts().name.clone())) {
+        output.event(&event);
+    }
     if let Some(message) = fleet.kernel_warning() {
         output.event(&Event::Warning { job: None, message: message.to_owned() });
     }
@@ -308,7 +329,7 @@ fn take_up_all(fleet: &mut Fleet, gpu: &Gpu, on: On<'_>, folder: &RunFolder, kee
         return Ok(());
     }
     for request in requests {
-        if let Err(error) = take_up(fleet, on, request) {
+        if let Err(error) = take_up(fleet, gpu, on, request, keeper) {
             keeper.tell(Event::Warning { job: None, message: error.to_string() })?;
         }
     }
@@ -329,13 +350,17 @@ fn interrupted(fleet: &mut Fleet, gpu: &Gpu, folder: &RunFolder, keeper: &mut Fo
     Err(Error::Stopped)
 }
 
-fn take_up(fleet: &mut Fleet, on: On<'_>, request: Request) -> Result<()> {
+fn take_up(fleet: &mut Fleet, gpu: &Gpu, on: On<'_>, request: Request, keeper: &mut Folders<'_>) -> Result<()> {
     let Some(what) = request.ask.of_one_job() else {
         for path in &request.names {
             for job in read_file(Path::new(path))?.jobs {
-                let (entry, _) = entry(job, on)?;
+                let name = job.name.clone();
+                let (entry, warnings) = entry(job, on)?;
                 OutFolder::check_free(Path::new(&entry.config.out))?;
                 fleet.add(entry)?;
+                let started = fleet.members().last().map(|member| member.start_events(gpu.facts().name.clone())).unwrap_or_default();
+                let warnings = warnings.into_iter().map(|message| Event::Warning { job: Some(name.clone()), message });
+                warnings.chain(started).try_for_each(|event| keeper.tell(event))?;
             }
         }
         return Ok(());
