@@ -257,6 +257,20 @@ fn a_merged_folder_is_the_base_plus_the_update() {
     }
 }
 
+/// A file whose head is no copy of its embedding, although its configuration says so: what is written from it says what it holds.
+#[test]
+fn a_head_of_its_own_is_said_in_the_merged_configuration() {
+    let read = |name: &str| std::fs::read(golden(&format!("tiny_llama/{name}"))).unwrap();
+    let mut config: Value = serde_json::from_slice(&read("config.json")).unwrap();
+    config["tie_word_embeddings"] = true.into();
+    let side = SideFiles { config_json: Some(config.to_string()), ..SideFiles::default() };
+    let model = pollster::block_on(ModelFile::open_safetensors(source("model.safetensors", &read("model.safetensors")), None, side)).unwrap();
+    assert!(!model.config.tie_word_embeddings, "the test needs a head of its own");
+    let (files, _) = export("merged-safetensors", &adapter("head", 2, false, &model), &model, None).unwrap();
+    let written: Value = serde_json::from_slice(files.file("config.json").unwrap()).unwrap();
+    assert_eq!(written["tie_word_embeddings"], false);
+}
+
 /// The merged model answers as base and adapter do, in both containers: rows of q and k are where they belong, scales are right.
 #[test]
 fn a_merged_model_gives_the_logits_of_base_and_adapter() {
