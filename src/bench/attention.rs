@@ -1,9 +1,9 @@
 //! Attention over long rows, forward and backward: full, and in the shifted groups of LongLoRA. Time and memory by length, with fitted exponents.
 
-use super::Bench;
 use super::probe::Probe;
 use super::record::{AttentionFitRecord, AttentionRecord, Record};
 use super::scene::Scene;
+use super::setup::Bench;
 use crate::Result;
 use crate::gpu::Recorder;
 use crate::kernels::attention::{self, AttentionShape, Document, documents};
@@ -115,7 +115,7 @@ async fn measure(bench: &mut Bench<'_>, (h, kv, hd): (usize, usize, usize), rows
     }
     probe.repeat(bench.gpu, bench.tuner, &body).await?;
     let count = bench.rounds();
-    Ok((probe.rounds(bench.gpu, &mut bench.peak, count).await?.seconds, bytes))
+    Ok((bench.peak.rounds(bench.gpu, &mut probe, count).await?.seconds, bytes))
 }
 
 /// Of the line through these points by least squares.

@@ -1,10 +1,10 @@
 //! Every form of the matrix products beside each other, at shapes of two models: what the tuner chooses from.
 
-use super::Bench;
 use super::probe::Probe;
 use super::products::{Case, check, record};
 use super::record::{MatmulRecord, Record};
 use super::scene::Scene;
+use super::setup::Bench;
 use crate::Result;
 use crate::gpu::{Recorder, Tuner};
 use crate::kernels::matmul::{self, Direction, Rows};
@@ -56,7 +56,7 @@ async fn each_form(bench: &mut Bench<'_>, case: &Case) -> Result<()> {
             0.0
         };
         probe.repeat(bench.gpu, &none, &body).await?;
-        let rounds = probe.rounds(bench.gpu, &mut bench.peak, 3).await?;
+        let rounds = bench.peak.rounds(bench.gpu, &mut probe, 3).await?;
         (bench.report)(&Record::Matmul(MatmulRecord {
             direction: case.direction(),
             format: format.name,

@@ -1,9 +1,9 @@
 //! Eight jobs in one pass over the base, in one run beside the same eight alone, beside passes padded as ASPEN's dispatcher pads them, and beside the
 //! memory of eight processes.
 
-use super::Bench;
 use super::probe::median;
 use super::record::{JobsRecord, Record};
+use super::setup::Bench;
 use super::step::{Workload, layout};
 use crate::adapters::{AdapterLayout, Capacity, initial_buffer};
 use crate::gpu::{Gpu, clock};

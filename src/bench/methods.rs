@@ -2,9 +2,9 @@
 
 use serde_json::{Value, json};
 
-use super::Bench;
 use super::probe::median;
 use super::record::{CompareRecord, Record};
+use super::setup::Bench;
 use super::step::{Running, Workload};
 use crate::Result;
 use crate::adapters::{AdapterConfig, initial_buffer};

@@ -3,10 +3,10 @@
 
 use serde_json::{Value, json};
 
-use super::Bench;
 use super::probe::{Probe, median};
 use super::record::{MixLoraRecord, Record};
 use super::scene::{Scene, noise};
+use super::setup::Bench;
 use crate::Result;
 use crate::adapters::{AdapterConfig, AdapterPool, Projection};
 use crate::config::{ModelConfig, RopeScaling};

@@ -17,6 +17,7 @@ mod probe;
 mod products;
 mod record;
 mod scene;
+mod setup;
 mod shape;
 mod step;
 
@@ -25,51 +26,14 @@ pub use record::{
     AdapterRecord, AttentionFitRecord, AttentionRecord, CompareRecord, JobsRecord, KernelRecord, MatmulRecord, MixLoraRecord, PeakRecord,
     ProfileRecord, Record, StepRecord,
 };
+pub use setup::Options;
 pub use shape::{ModelShape, SHAPES};
 pub use step::Workload;
 
 use crate::Result;
 use crate::gpu::{Gpu, Tuner};
 use peak::Peak;
-
-/// What to measure.
-#[derive(Debug, Clone, Copy, Default)]
-pub struct Options {
-    /// The products and the other kernels at SmolLM2's shapes.
-    pub kernels: bool,
-    /// Every form of the products, not only the fastest.
-    pub forms: bool,
-    /// Attention over long rows, full and in shifted groups.
-    pub attention: bool,
-    /// The feed-forward layer with routed experts, at two models' shapes.
-    pub mixlora: bool,
-    /// Fewer cases and fewer rounds.
-    pub quick: bool,
-    /// GPU time of every workload's step by kernel and by label.
-    pub profile: bool,
-    /// Of every workload not the step, but what methods cost beside plain LoRA of the same size.
-    pub methods: bool,
-    /// Of every workload not the step, but eight jobs in one pass beside each of them alone.
-    pub jobs: bool,
-    /// Measure which kernel variants are fastest where that is not known yet.
-    pub tune: bool,
-}
-
-/// What every measurement needs at hand.
-struct Bench<'a> {
-    gpu: &'a Gpu,
-    tuner: &'a mut Tuner,
-    options: Options,
-    peak: Peak,
-    report: &'a mut dyn FnMut(&Record) -> Result<()>,
-}
-
-impl Bench<'_> {
-    /// Rounds of a median.
-    fn rounds(&self) -> usize {
-        if self.options.quick { 5 } else { 9 }
-    }
-}
+use setup::Bench;
 
 /// Measures the adapter's peak, the kernels if asked for, and a training step of every workload; `report` gets each record as it is there.
 ///

@@ -1,9 +1,9 @@
 //! The other kernels of a block and of the head, at the shapes of SmolLM2-135M.
 
-use super::Bench;
 use super::probe::Probe;
 use super::record::{KernelRecord, Record};
 use super::scene::Scene;
+use super::setup::Bench;
 use crate::Result;
 use crate::gpu::{Recorder, Tensor};
 use crate::kernels::attention::{self, AttentionShape, Document, documents};
@@ -57,7 +57,7 @@ async fn measure_work(
     probe.seconds(bench.gpu).await?;
     probe.repeat(bench.gpu, bench.tuner, body).await?;
     let count = bench.rounds();
-    let rounds = probe.rounds(bench.gpu, &mut bench.peak, count).await?;
+    let rounds = bench.peak.rounds(bench.gpu, &mut probe, count).await?;
     (bench.report)(&Record::Kernel(KernelRecord {
         name,
         shape: shape.into(),

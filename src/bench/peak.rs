@@ -1,6 +1,6 @@
 //! The adapter's arithmetic ceiling, the measure of everything else.
 
-use super::probe::{Probe, RUN_SECONDS};
+use super::probe::{Probe, RUN_SECONDS, Rounds};
 use crate::gpu::{Class, Gpu, Store, Tuner};
 use crate::kernels::peak::{EXPECTED, SUMS, record};
 use crate::{Error, Result};
@@ -39,6 +39,16 @@ impl Peak {
     /// Measures once: operations a second.
     pub async fn rate(&mut self, gpu: &Gpu) -> Result<f64> {
         Ok(self.probe.flops as f64 / self.probe.seconds(gpu).await?)
+    }
+
+    /// Alternates with `probe`, `count` times.
+    pub async fn rounds(&mut self, gpu: &Gpu, probe: &mut Probe, count: usize) -> Result<Rounds> {
+        let mut rounds = Vec::with_capacity(count);
+        for _ in 0..count {
+            let rate = self.rate(gpu).await?;
+            rounds.push((probe.seconds(gpu).await?, rate));
+        }
+        Ok(Rounds::of(&rounds, probe.flops))
     }
 }
 

@@ -1,7 +1,5 @@
 //! One recording that is run again and again, and the rounds that set it against the peak.
 
-use super::Bench;
-use super::peak::Peak;
 use crate::Result;
 use crate::gpu::dispatch::Command;
 use crate::gpu::executable::Arenas;
@@ -77,31 +75,6 @@ impl Probe {
             self.seconds(gpu).await?;
         }
         Ok(())
-    }
-
-    /// Alternates with the peak.
-    pub async fn rounds(&mut self, gpu: &Gpu, peak: &mut Peak, count: usize) -> Result<Rounds> {
-        let mut rounds = Vec::with_capacity(count);
-        for _ in 0..count {
-            let rate = peak.rate(gpu).await?;
-            rounds.push((self.seconds(gpu).await?, rate));
-        }
-        Ok(Rounds::of(&rounds, self.flops))
-    }
-}
-
-impl Bench<'_> {
-    /// Measures what the tuner does not know of `body`, unless it was told not to.
-    pub(super) async fn tune(&mut self, body: &dyn Fn(&mut Recorder)) -> Result<()> {
-        if !self.options.tune {
-            return Ok(());
-        }
-        let untuned = {
-            let mut recorder = Recorder::new(self.tuner);
-            body(&mut recorder);
-            recorder.untuned().to_vec()
-        };
-        self.tuner.measure(self.gpu, &untuned).await
     }
 }
 

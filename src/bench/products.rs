@@ -1,9 +1,9 @@
 //! Products with frozen matrices at the shapes of SmolLM2-135M, in every format that matters, both ways.
 
-use super::Bench;
 use super::probe::Probe;
 use super::record::{MatmulRecord, Record};
 use super::scene::{Scene, blocks, noise};
+use super::setup::Bench;
 use crate::gpu::{Recorder, Tensor};
 use crate::kernels::matmul;
 use crate::kernels::matrix::Matrix;
@@ -68,7 +68,7 @@ async fn measure(bench: &mut Bench<'_>, case: &Case) -> Result<()> {
     let error = check(case, &w, &bench.gpu.read::<f32>(&probe.store, y).await?, bench.gpu.facts().mixed)?;
     probe.repeat(bench.gpu, bench.tuner, &body).await?;
     let count = bench.rounds();
-    let rounds = probe.rounds(bench.gpu, &mut bench.peak, count).await?;
+    let rounds = bench.peak.rounds(bench.gpu, &mut probe, count).await?;
     (bench.report)(&Record::Matmul(MatmulRecord {
         direction: case.direction(),
         format: format.name,

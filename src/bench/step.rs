@@ -3,10 +3,10 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use super::Bench;
 use super::peers::{MEDIUM, Peer, SMALL};
 use super::probe::Rounds;
 use super::record::{ProfileRecord, Record, StepRecord};
+use super::setup::Bench;
 use crate::adapters::{AdapterConfig, AdapterLayout, Method, Patterns, Projection, initial_buffer};
 use crate::config::ModelConfig;
 use crate::formats::ModelFile;
