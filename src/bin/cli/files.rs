@@ -9,6 +9,7 @@ use weblora::formats::foreign::instead_of_text;
 use weblora::formats::pickle;
 use weblora::{Error, Result};
 
+use super::io_error::io_error;
 use super::lock::Lock;
 
 /// Largest text file (settings, rows) that is read whole.
@@ -17,20 +18,6 @@ const MAX_TEXT_BYTES: u64 = 2 << 30;
 const MAX_STREAM_BYTES: u64 = 256 << 20;
 /// What some editors put before UTF-8 text.
 const BYTE_ORDER_MARK: &[u8] = b"\xEF\xBB\xBF";
-
-/// An [`Error::Io`] whose hint fits what the system said.
-pub fn io_error(action: &'static str, path: &Path, source: std::io::Error) -> Error {
-    let hint = match source.kind() {
-        ErrorKind::StorageFull | ErrorKind::QuotaExceeded => "free some space there; what was saved before is untouched",
-        ErrorKind::ReadOnlyFilesystem | ErrorKind::PermissionDenied if action == "read" => "ask for permission to read it",
-        ErrorKind::ReadOnlyFilesystem | ErrorKind::PermissionDenied => "choose a folder that you may write to with --out",
-        ErrorKind::NotFound => "check the path",
-        ErrorKind::IsADirectory => "name a file, not a folder",
-        ErrorKind::NotADirectory => "a part of the path is a file; choose another folder",
-        _ => "check the disk and the path",
-    };
-    Error::Io { action, path: path.display().to_string(), source, hint }
-}
 
 /// Reads a file, or a pipe or device (`<(zcat rows.gz)`, `/dev/stdin`) of at most 256 MiB.
 pub fn read(path: &Path) -> Result<Vec<u8>> {

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 
 use weblora::{Error, Result};
 
-use super::files::io_error;
+use super::io_error::io_error;
 
 /// Name of the file.
 pub const LOCK_FILE: &str = ".weblora.lock";

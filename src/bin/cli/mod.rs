@@ -17,6 +17,7 @@ mod files;
 mod generate;
 mod help;
 mod inspect;
+mod io_error;
 mod jobs;
 mod lock;
 mod merge;
@@ -39,9 +40,7 @@ use weblora::Error;
 
 use args::Command;
 use output::Output;
-
-/// Interrupted by the user, after saving: what shells use for SIGINT.
-const INTERRUPTED: u8 = 130;
+use signals::INTERRUPTED;
 
 /// Runs the program.
 pub fn main() -> ExitCode {

@@ -6,8 +6,10 @@ use std::time::{Duration, Instant};
 
 use weblora::{Error, Result};
 
-use super::INTERRUPTED;
 use super::output::say;
+
+/// Interrupted by the user, after saving: what shells use for SIGINT.
+pub const INTERRUPTED: u8 = 130;
 
 /// Signals so soon after the first are the same wish: of a closing terminal the kernel tells, and the shell, too.
 const ONE_WISH: Duration = Duration::from_secs(1);

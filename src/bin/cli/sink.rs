@@ -8,7 +8,8 @@ use indicatif::ProgressBar;
 use weblora::Result;
 use weblora::export::request::Sink;
 
-use super::files::{OutFolder, io_error};
+use super::files::OutFolder;
+use super::io_error::io_error;
 use super::lock::Lock;
 
 /// Files in a hidden folder beside their place, moved there when all are whole. What a killed export left in it is removed by the next one.

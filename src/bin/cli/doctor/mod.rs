@@ -3,41 +3,22 @@
 mod advice;
 #[cfg(test)]
 mod advice_tests;
+mod findings;
 mod machine;
 mod report;
 
 use std::path::Path;
 
 use serde_json::json;
-use weblora::bench::{CheckedProduct, checked_product};
+use weblora::bench::checked_product;
 use weblora::gpu::survey::{AdapterKind, AdapterReport, Survey};
 use weblora::{Error, Result};
 
 use super::device::{Device, DeviceArgs, cache_file};
 use super::output::Output;
-use advice::{Warning, warnings};
+use advice::warnings;
+use findings::{Findings, Opened};
 use machine::Machine;
-
-/// Everything that was found.
-struct Findings {
-    machine: Machine,
-    adapters: Vec<AdapterReport>,
-    /// Place of the adapter that a run takes, and why that one.
-    taken: Option<(usize, String)>,
-    /// The device, where it opened.
-    opened: Option<Opened>,
-    warnings: Vec<Warning>,
-}
-
-/// A device that opened.
-struct Opened {
-    /// Where its kernel choices are kept.
-    file: Option<String>,
-    /// How many there are.
-    choices: usize,
-    /// The product, where it came out right.
-    product: Option<CheckedProduct>,
-}
 
 /// Runs the verb.
 pub fn run(args: &DeviceArgs, output: &mut Output) -> Result<()> {

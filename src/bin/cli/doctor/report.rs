@@ -2,8 +2,8 @@
 
 use weblora::gpu::survey::{AdapterFeatures, AdapterLimits, AdapterReport};
 
-use super::Findings;
 use super::advice::Warning;
+use super::findings::Findings;
 use crate::cli::device::cache_folder;
 
 /// The whole report: adapters, the one that is taken, what it computed, and last what is wrong.

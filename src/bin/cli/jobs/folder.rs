@@ -8,7 +8,8 @@ use weblora::{Error, Result};
 
 use serde::{Deserialize, Serialize};
 
-use super::super::files::{self, io_error, write_atomic};
+use super::super::files::{self, write_atomic};
+use super::super::io_error::io_error;
 use super::super::lock::Lock;
 use super::requests::Request;
 use super::status::{self, JobStatus};

@@ -26,6 +26,7 @@ use super::base::open_model;
 use super::data;
 use super::device::{Device, DeviceArgs};
 use super::files::{self, AdapterFiles, Existing, OutFolder};
+use super::io_error::io_error;
 use super::output::Output;
 use super::rows;
 use super::settings::{TrainArgs, parse_run_file};
@@ -109,7 +110,7 @@ pub fn run(args: &JobsArgs, output: &mut Output) -> Result<()> {
         Some(AskCommand::Add(of)) => {
             // Mistakes are found here, where they can be told; the run reads the file again.
             read_file(&of.file)?;
-            let path = std::path::absolute(&of.file).map_err(|e| files::io_error("find", &of.file, e))?;
+            let path = std::path::absolute(&of.file).map_err(|e| io_error("find", &of.file, e))?;
             RunFolder::existing(&of.run)?.ask(&Request { ask: Ask::Add, names: vec![path.display().to_string()] })?;
             output.print("asked; the run takes it up at its next step")
         }
