@@ -24,15 +24,9 @@ pub mod rope;
 pub mod rows;
 pub mod samples;
 pub mod sum_parts;
+mod work;
 
 use crate::gpu::KernelSpec;
-use crate::gpu::device::Facts;
-
-/// Operations of a dispatch, about: a tenth of a second where a GPU does 0.1 TFLOP/s, or a card of its own 1.5 TFLOP/s. One that keeps a GPU busy
-/// for seconds is ended by its watchdog, or by a browser; one that is too small leaves most of a card idle.
-pub(crate) fn most_flops(facts: Option<&Facts>) -> u64 {
-    if facts.is_some_and(|f| f.is_discrete) { 150_000_000_000 } else { 10_000_000_000 }
-}
 
 /// Every kernel of the crate, for `weblora shaders`, for validation and for the tests' completeness check.
 pub const KERNELS: &[&KernelSpec] = &[

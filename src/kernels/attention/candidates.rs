@@ -1,6 +1,7 @@
 //! Which variants of the attention kernels run on an adapter. Measurements behind it: `docs/tuning.md`.
 
-use super::{AttentionShape, LANES_DKV, LANES_DQ, LANES_FORWARD, Pass, TILE_DKV, TILE_DQ, TILE_FORWARD, documents};
+use super::documents;
+use super::shape::{AttentionShape, LANES_DKV, LANES_DQ, LANES_FORWARD, Pass, TILE_DKV, TILE_DQ, TILE_FORWARD};
 use crate::gpu::device::Facts;
 use crate::gpu::{Candidate, Variant};
 

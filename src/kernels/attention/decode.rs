@@ -1,7 +1,7 @@
 //! Attention of a few new rows against a key/value cache, for generation.
 
 use super::candidates::{ROWS_PARTS, broadcast_width};
-use super::{AttentionShape, IN, Params, R, RW};
+use super::shape::{AttentionShape, IN, Params, R, RW};
 use crate::gpu::device::Facts;
 use crate::gpu::{Candidate, Dispatch, KernelSpec, Recorder, Tensor, Variant, grid_1d};
 

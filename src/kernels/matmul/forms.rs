@@ -1,6 +1,7 @@
 //! The forms of a product that an adapter can run, and which of them are worth measuring. Measurements behind it: `docs/tuning.md`.
 
-use super::{Direction, MATMUL, MATMUL_TILE, mixed};
+use super::mixed;
+use super::product::{Direction, MATMUL, MATMUL_TILE};
 use crate::gpu::device::Facts;
 use crate::gpu::{Candidate, Recorder, Variant};
 use crate::kernels::matrix::{Matrix, Part};

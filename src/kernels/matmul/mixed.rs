@@ -1,7 +1,7 @@
 //! Products in mixed precision: a scale for each row of x, then matrix units with operands in f16 and sums in f32. Used wherever the device was
 //! opened for it and rows are whole vectors, whatever the number of rows: a row's bits must not depend on what else is in the batch.
 
-use super::Direction;
+use super::product::Direction;
 use crate::gpu::device::Facts;
 use crate::gpu::kernel::COOPERATIVE;
 use crate::gpu::{Access, Candidate, Dispatch, KernelSpec, Recorder, Tensor, Variant, grid_1d};

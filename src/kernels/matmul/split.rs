@@ -4,7 +4,8 @@
 use std::ops::Range;
 
 use super::forms::tiles;
-use super::{Direction, Rows, key, mixed, part_of_product};
+use super::mixed;
+use super::product::{Direction, Rows, key, part_of_product};
 use crate::gpu::Recorder;
 use crate::gpu::device::Facts;
 use crate::kernels::matrix::{Matrix, Part};
