@@ -3,8 +3,8 @@
 use serde::Serialize;
 
 use super::options::AdapterFiles;
-use super::run::running;
 use super::state::State;
+use super::state::running;
 use crate::analysis::report::AdapterReport;
 use crate::analysis::svg;
 use crate::analysis::{SiteModules, mean_scales, scale_words};

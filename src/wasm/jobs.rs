@@ -4,8 +4,9 @@ use serde::Serialize;
 use serde_json::{Value, json};
 
 use super::convert::{field, settings_from_js};
+use super::options::row_files;
 use super::options::{AdapterFiles, Callback, Rows, adapter_from_js, bytes_from_js};
-use super::run::{ADAPTER, row_files};
+use super::run::ADAPTER;
 use super::state::{Base, State, loaded};
 use crate::export::folder::{File, Folder};
 use crate::jobs::curve::Curve;

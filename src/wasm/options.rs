@@ -8,6 +8,7 @@ use super::convert::{field, from_js, from_thrown, settings_from_js};
 use crate::export::folder::File;
 use crate::generate::Sampling;
 use crate::settings::Map;
+use crate::train::read::RowFile;
 use crate::{Error, Result, demo};
 
 /// Files of an adapter: names and bytes.
@@ -275,4 +276,14 @@ impl Write {
             None => Ok(Sampling { temperature, top_k, top_p, repetition_penalty, seed, max_tokens }),
         }
     }
+}
+
+/// Rows with what errors call them.
+pub fn row_file(rows: &Rows) -> Result<RowFile<'_>> {
+    Ok((rows.name(), rows.bytes()?))
+}
+
+/// Sets of rows with what errors call them.
+pub fn row_files(all: &[Rows]) -> Result<Vec<RowFile<'_>>> {
+    all.iter().map(row_file).collect()
 }

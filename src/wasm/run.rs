@@ -2,15 +2,13 @@
 
 use serde_json::{Value, json};
 
-use super::options::{Adapter, AdapterFiles, Callback, Rows, Start};
-use super::state::{Base, State, loaded};
+use super::options::{Adapter, AdapterFiles, Callback, Rows, Start, row_file, row_files};
+use super::state::{Base, Job, State, loaded, running};
 use crate::config::ModelConfig;
 use crate::export::folder::{File, Folder};
-use crate::model::decoder::Decoder;
 use crate::text::ChatOptions;
 use crate::train::evaluate::{self, EvalRows, EvalShape};
 use crate::train::kernels::KernelChoices;
-use crate::train::read::RowFile;
 use crate::train::run::{After, OnDevice};
 use crate::train::start::{LaidOut, angles_of, chat_of, fill_in, from_adapter, open_adapter};
 use crate::train::trainer::{TrainData, Trainer};
@@ -23,21 +21,6 @@ const CHECKPOINT: &str = "the checkpoint";
 pub(super) const ADAPTER: &str = "the given files";
 /// Tokens of a pass of `evaluate`.
 const EVAL_TOKENS: usize = 1024;
-
-/// A run with what was built beside it.
-pub struct Job {
-    /// The trainer.
-    pub trainer: Trainer,
-    /// Where it stands.
-    pub run: Run,
-    /// Generates with the run's own weights, once asked for.
-    pub decoder: Option<Decoder>,
-}
-
-/// The run that has to be there.
-pub fn running(job: &mut Option<Job>) -> Result<&mut Job> {
-    job.as_mut().ok_or_else(|| Error::config("adapter", "no run has been started", "call train first"))
-}
 
 /// The adapter of `files` on `base`, and one sentence where it was trained on another file of it.
 pub fn opened(files: &AdapterFiles, base: &Base, strict: bool) -> Result<(LaidOut, Option<String>)> {
@@ -60,16 +43,6 @@ pub fn angles(adapter: &Adapter, job: Option<&mut Job>, base: &Base) -> Result<M
         (_, Some(job)) => Ok(job.trainer.session().base().config.clone()),
         (Adapter::None | Adapter::Current, None) => Ok(base.file.config.clone()),
     }
-}
-
-/// Rows with what errors call them.
-pub fn row_file(rows: &Rows) -> Result<RowFile<'_>> {
-    Ok((rows.name(), rows.bytes()?))
-}
-
-/// Sets of rows with what errors call them.
-pub fn row_files(all: &[Rows]) -> Result<Vec<RowFile<'_>>> {
-    all.iter().map(row_file).collect()
 }
 
 impl State {

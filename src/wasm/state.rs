@@ -6,12 +6,13 @@ use std::rc::Rc;
 
 use serde_json::{Value, json};
 
-use super::options::Rows;
-use super::run::{Job, row_files};
+use super::options::{Rows, row_files};
 use super::source::{Foreign, JsByteSource};
-use super::writing::Writer;
+use crate::config::ModelConfig;
 use crate::formats::{BaseId, ByteSource, ModelFile};
+use crate::generate::Generator;
 use crate::gpu::{Gpu, Tuner};
+use crate::model::decoder::Decoder;
 use crate::quant::QuantFormat;
 use crate::settings::Map;
 use crate::text::inspect::RowView;
@@ -19,8 +20,8 @@ use crate::text::{DataOptions, Dataset, Example, Tokenizer, read_rows};
 use crate::train::fleet::Fleet;
 use crate::train::recompute::RecomputeChoice;
 use crate::train::session::Session;
-use crate::train::trainer::{TrainData, TrainPlan};
-use crate::train::{TrainConfig, embeddings};
+use crate::train::trainer::{TrainData, TrainPlan, Trainer};
+use crate::train::{Run, TrainConfig, embeddings};
 use crate::{Error, Result, demo};
 
 /// Rows that a preview tokenises at most: enough to warn, quick enough to wait for.
@@ -47,6 +48,26 @@ impl Base {
     }
 }
 
+/// A run with what was built beside it.
+pub struct Job {
+    /// The trainer.
+    pub trainer: Trainer,
+    /// Where it stands.
+    pub run: Run,
+    /// Generates with the run's own weights, once asked for.
+    pub decoder: Option<Decoder>,
+}
+
+/// A model that generates without a run.
+pub struct Writer {
+    /// The model with the adapter.
+    pub generator: Generator,
+    /// Which adapter's files it was opened with.
+    pub adapter: Option<u64>,
+    /// The model's shape, with the rotary angles that the adapter was trained with.
+    pub model: ModelConfig,
+}
+
 /// All that an engine holds.
 pub struct State {
     /// The device.
@@ -70,6 +91,11 @@ pub struct State {
 /// The base that has to be there. A function of the field, so that the others can be borrowed beside it.
 pub fn loaded(base: &Option<Base>) -> Result<&Base> {
     base.as_ref().ok_or_else(|| Error::config("model", "no base is loaded", "call loadBase first"))
+}
+
+/// The run that has to be there.
+pub fn running(job: &mut Option<Job>) -> Result<&mut Job> {
+    job.as_mut().ok_or_else(|| Error::config("adapter", "no run has been started", "call train first"))
 }
 
 impl State {

@@ -3,8 +3,8 @@
 use serde_json::{Value, json};
 
 use super::options::{Adapter, AdapterFiles, Callback, Prompt, Write};
-use super::run::{angles, chat, opened, running};
-use super::state::{Base, State, loaded};
+use super::run::{angles, chat, opened};
+use super::state::{Base, State, Writer, loaded, running};
 use crate::config::ModelConfig;
 use crate::generate::{Generator, generate};
 use crate::gpu::clock;
@@ -17,15 +17,6 @@ use crate::{Error, Result};
 
 /// A decoder's cache begins with room for this many tokens and doubles, since its buffers stay until the run goes.
 const FIRST_CACHE: usize = 256;
-
-/// A model that generates without a run.
-pub struct Writer {
-    generator: Generator,
-    /// Which adapter's files it was opened with.
-    adapter: Option<u64>,
-    /// The model's shape, with the rotary angles that the adapter was trained with.
-    model: ModelConfig,
-}
 
 /// Identity of an adapter's files.
 fn identity(files: &AdapterFiles) -> u64 {
