@@ -121,7 +121,8 @@ fn without_tests(all: &[Token]) -> Vec<Token> {
         if all[i].text == "#" && all.get(i + 1).is_some_and(|t| t.text == "[") {
             let end = closing(all, i + 1) + 1;
             let words: Vec<&str> = all[i..end].iter().map(|t| t.text.as_str()).collect();
-            let test_only = words.contains(&"test") && !words.contains(&"not") && (words.contains(&"cfg") || words.len() == 4);
+            let negated = words.windows(3).any(|three| three == ["not", "(", "test"]);
+            let test_only = words.contains(&"test") && !negated && (words.contains(&"cfg") || words.len() == 4);
             if test_only {
                 i = item_end(all, end);
                 continue;
@@ -195,6 +196,28 @@ pub fn paths(tokens: &[Token]) -> Vec<UsedPath> {
     out
 }
 
+/// What `pub use` and its kind lend to a module: a name, which `as` may give, and the path that it stands for.
+pub fn reexports(tokens: &[Token]) -> Vec<(String, UsedPath)> {
+    let text = |i: usize| tokens.get(i).map_or("", |token| token.text.as_str());
+    let mut found = Vec::new();
+    for i in (0..tokens.len()).filter(|i| text(*i) == "pub") {
+        let at = if text(i + 1) == "(" { closing(tokens, i + 1) + 1 } else { i + 1 };
+        if text(at) != "use" {
+            continue;
+        }
+        let mut used = Vec::new();
+        let end = use_tree(tokens, at + 1, &[], &mut used);
+        // Names given with `as`, in the order of the paths' last segments.
+        let given: Vec<(&str, &str)> = (at..end).filter(|j| text(*j) == "as").map(|j| (text(j - 1), text(j + 1))).collect();
+        for path in used {
+            let last = path.segments.iter().rev().find(|segment| *segment != "self").cloned().unwrap_or_default();
+            let name = given.iter().find(|(of, _)| *of == last).map_or(last.clone(), |(_, name)| (*name).to_owned());
+            found.push((name, path));
+        }
+    }
+    found
+}
+
 /// Reads one tree of a `use` from `i` on, below `prefix`; returns the index of what ends it.
 fn use_tree(tokens: &[Token], mut i: usize, prefix: &[String], out: &mut Vec<UsedPath>) -> usize {
     let mut segments = prefix.to_vec();
@@ -235,9 +258,12 @@ fn strings_comments_and_lifetimes_are_told_apart() {
 
 #[test]
 fn test_modules_are_not_product() {
-    let rust = Rust::new("src/x.rs", "fn a() {}\n#[cfg(test)]\n#[rustfmt::skip]\nmod tests { fn b() {} }\n#[cfg(not(test))]\nfn c() {}");
+    let rust = Rust::new(
+        "src/x.rs",
+        "fn a() {}\n#[cfg(test)]\n#[rustfmt::skip]\nmod tests { fn b() {} }\n#[cfg(not(test))]\nfn c() {}\n#[cfg(all(test, not(wasm)))]\nmod native { fn d() {} }",
+    );
     let words: Vec<_> = rust.product.iter().map(|t| t.text.as_str()).collect();
-    assert!(words.contains(&"a") && words.contains(&"c") && !words.contains(&"b"), "{words:?}");
+    assert!(words.contains(&"a") && words.contains(&"c") && !words.contains(&"b") && !words.contains(&"d"), "{words:?}");
 }
 
 #[test]
