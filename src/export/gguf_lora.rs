@@ -7,6 +7,7 @@
 use super::peft::{Note, PeftAdapter, PeftSite};
 use super::request::{Exported, Request, Sink};
 use super::retention::{check_writable, encode};
+use super::same::rounding;
 use crate::adapters::Site;
 use crate::config::ModelConfig;
 use crate::formats::gguf_write::{NewTensor, header};
@@ -68,7 +69,7 @@ pub async fn export(request: &Request<'_>, sink: &mut dyn Sink) -> Result<Export
             "the adapter's trained {what} are left out, because no GGUF adapter can hold them: answers will differ; export with --to merged-gguf"
         )
     };
-    let lost = super::exporters::rounding(adapter, Some(format));
+    let lost = rounding(adapter, Some(format));
     let coarse = (lost > COARSE).then(|| {
         let percent = 100.0 * lost;
         format!(

@@ -22,5 +22,6 @@ pub mod rank_sum;
 pub mod recompress;
 pub mod request;
 pub mod retention;
+pub mod same;
 pub mod update;
 pub mod weights;

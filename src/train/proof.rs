@@ -156,7 +156,7 @@ pub struct Noise {
 }
 
 impl Noise {
-    /// Of an adapter whose factors are moved by `rounding` at most ([`crate::export::exporters::rounding`]), or of a model whose weights the
+    /// Of an adapter whose factors are moved by `rounding` at most ([`crate::export::same::rounding`]), or of a model whose weights the
     /// exporter has measured.
     pub fn of(made: Made, rounding: f64, exported: &Exported) -> Self {
         match made {

@@ -13,6 +13,7 @@ use crate::export::gguf_lora;
 use crate::export::mixlora::MixLoraAdapter;
 use crate::export::request::{Request, Sink};
 use crate::export::retention::{Retention, writable};
+use crate::export::same;
 use crate::formats::Bytes;
 use crate::quant;
 use crate::{Error, Result};
@@ -81,11 +82,11 @@ impl State {
             Made::GgufAdapter => {
                 let bytes = kept.into_iter().map(|(_, bytes)| bytes).next().unwrap_or_default();
                 let written = gguf_lora::read(Box::new(Bytes::new(gguf_lora::FILE, bytes)), &base.file.config).await?;
-                exporters::check_same(&request, &written)?;
+                same::check_same(&request, &written)?;
             }
             Made::MixLoraFolder => {
                 let written = MixLoraAdapter::read(Folder::of(ADAPTER, &kept)?, &base.file.config)?;
-                exporters::check_same_experts(&request, &written)?;
+                same::check_same_experts(&request, &written)?;
             }
             Made::PeftFolder | Made::ModelFolder | Made::ModelFile => {}
         }

@@ -264,7 +264,8 @@ fn a_head_of_its_own_is_said_in_the_merged_configuration() {
     let mut config: Value = serde_json::from_slice(&read("config.json")).unwrap();
     config["tie_word_embeddings"] = true.into();
     let side = SideFiles { config_json: Some(config.to_string()), ..SideFiles::default() };
-    let model = pollster::block_on(ModelFile::open_safetensors(source("model.safetensors", &read("model.safetensors")), None, side)).unwrap();
+    let model =
+        pollster::block_on(ModelFile::open_safetensors(source("model.safetensors", &read("model.safetensors")), None, side)).unwrap();
     assert!(!model.config.tie_word_embeddings, "the test needs a head of its own");
     let (files, _) = export("merged-safetensors", &adapter("head", 2, false, &model), &model, None).unwrap();
     let written: Value = serde_json::from_slice(files.file("config.json").unwrap()).unwrap();

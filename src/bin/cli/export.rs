@@ -13,6 +13,7 @@ use weblora::export::gguf_lora;
 use weblora::export::peft::PeftAdapter;
 use weblora::export::request::{Exported, Request};
 use weblora::export::retention::{ENOUGH, Retention, TensorExport, writable};
+use weblora::export::same;
 use weblora::formats::{File, ModelFile};
 use weblora::quant;
 use weblora::train::proof::{Noise, Proof, Written, prove};
@@ -151,7 +152,7 @@ fn check(
         // The same numbers are the same model: there is nothing to score.
         let files = AdapterFiles::read(written)?;
         let again = Adapter::read(files.folder(), config)?;
-        exporters::check_same_experts(request, again.subject().routed(request.name, "a comparison")?)?;
+        same::check_same_experts(request, again.subject().routed(request.name, "a comparison")?)?;
         return Ok(None);
     }
     let adapter = match (makes, config) {
@@ -161,7 +162,7 @@ fn check(
         _ => None,
     };
     if let Some(adapter) = &adapter {
-        exporters::check_same(request, adapter)?;
+        same::check_same(request, adapter)?;
     }
     let Some(base) = request.model else { return Ok(None) };
     let model = match adapter {
@@ -182,7 +183,7 @@ fn check(
         Err(error) => return Err(error),
     };
     let plain = request.plain("a comparison")?;
-    let noise = Noise::of(makes, exporters::rounding(plain, request.format), exported);
+    let noise = Noise::of(makes, same::rounding(plain, request.format), exported);
     let mut part = plain.clone();
     // No GGUF adapter holds norms or embeddings, which is told: what it does hold is compared.
     if makes == Made::GgufAdapter {
