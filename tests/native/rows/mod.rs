@@ -2,6 +2,7 @@
 
 mod conversations;
 mod plain;
+mod rewritten;
 mod shapes;
 mod templates;
 
