@@ -21,7 +21,7 @@ use std::str::FromStr;
 
 use super::builder::Builder;
 use super::chat::ChatOptions;
-use super::report::DataReport;
+use super::report::{DataReport, Noted};
 use super::rows::{Content, Row, data};
 use super::tokenizer::Tokenizer;
 use crate::{Error, Result};
@@ -182,10 +182,16 @@ impl Dataset {
             examples = join(&examples, context);
         }
         if examples.is_empty() {
-            let problem = format!("none of the {} rows has a token to train on within {context} tokens", rows.len());
-            let hint = match builder.finish().0.excluded_turns {
-                0 => "raise --seq, shorten the prompts, or check the rows with `weblora inspect --data`",
-                _ => "weight, train or loss_mask leaves turns of the assistant out: leave one in, or raise --seq",
+            let report = builder.finish().0;
+            let mut problem = format!("none of the {} rows has a token to train on within {context} tokens", rows.len());
+            let hint = match (&report.dropped_answers, report.excluded_turns) {
+                (Noted { count: 0, .. }, 0) => "raise --seq, shorten the prompts, or check the rows with `weblora inspect --data`",
+                (Noted { count: 0, .. }, _) => "weight, train or loss_mask leaves turns of the assistant out: leave one in, or raise --seq",
+                (Noted { count, row, what }, _) => {
+                    let answers = if *count == 1 { "1 answer" } else { &format!("{count} answers") };
+                    problem += &format!(": the chat template drops {answers} of the assistant (first in row {row}: {what})");
+                    "choose a template that writes them with --chat-template"
+                }
             };
             return Err(data(file, 0, problem, hint));
         }
