@@ -34,7 +34,7 @@ pub(super) struct Finder<'a> {
     starts: HashMap<(String, String), Start>,
     /// By what stands after the turn and who speaks there: how much of it is the turn's, where that is known.
     ends: HashMap<(String, String), Option<usize>>,
-    /// What the template writes before a message that follows a turn, by who speaks there and the white space that it begins with.
+    /// What the template writes before the content of a message that follows a turn, by who speaks there and the white space that it begins with.
     heads: HashMap<(String, String), Option<String>>,
 }
 
@@ -79,13 +79,13 @@ impl<'a> Finder<'a> {
 
     /// The end of a turn that the template writes otherwise while it is the last: where the next message begins.
     fn end_by_next(&mut self, i: usize) -> Option<usize> {
-        let next = self.places.get(i + 1)?.as_ref()?.start;
+        let Some(next) = self.places.get(i + 1)?.as_ref().map(|place| place.start) else { return self.end_by_text(i) };
         let said = content(&self.talk.messages[i + 1]);
         let key = (self.role(i + 1), said[..said.len() - said.trim_start().len()].to_owned());
         let head = match self.heads.get(&key) {
             Some(head) => head.clone(),
             None => {
-                let head = self.head(i);
+                let head = self.behind_plain(i, true);
                 self.heads.insert(key, head.clone());
                 head
             }
@@ -93,16 +93,25 @@ impl<'a> Finder<'a> {
         self.whole[..next].ends_with(&head).then(|| next - head.len())
     }
 
-    /// What the template writes before message `i + 1`, seen behind a plain answer in place of message `i`.
-    fn head(&self, i: usize) -> Option<String> {
+    /// The same where it is not known where the content of the next message lies.
+    fn end_by_text(&self, i: usize) -> Option<usize> {
+        let with_next = self.talk.render(i + 2, false).ok().filter(|text| self.whole.starts_with(text.as_str()))?;
+        let next = self.behind_plain(i, false)?;
+        with_next.ends_with(&next).then(|| with_next.len() - next.len())
+    }
+
+    /// What the template writes for message `i + 1` behind a plain answer in place of message `i`; with `head` up to its content.
+    fn behind_plain(&self, i: usize, head: bool) -> Option<String> {
         let marks = [i, i + 1].map(|i| mark(PLACE, i));
         let mut messages = self.talk.messages[..i + 2].to_vec();
         messages[i] = json!({"role": "assistant", "content": marks[0]});
-        messages[i + 1]["content"] = around(content(&messages[i + 1]), &marks[1]).into();
+        if head {
+            messages[i + 1]["content"] = around(content(&messages[i + 1]), &marks[1]).into();
+        }
         let render = |n: usize| self.talk.template.render(&messages[..n], self.talk.tools, false).ok();
         let (alone, both) = (render(i + 1)?, render(i + 2)?);
         let (tail, rest) = (alone.split_once(&marks[0])?.1, both.split_once(&marks[0])?.1);
-        let between = rest.split_once(&marks[1])?.0;
+        let between = if head { rest.split_once(&marks[1])?.0 } else { rest };
         Some(between[common_beginning(tail, between)..].to_owned())
     }
 

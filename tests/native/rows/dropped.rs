@@ -132,7 +132,7 @@ fn answers_that_a_template_drops_are_counted() {
     let body = "{% for m in messages if m.role != 'assistant' %}{{ m.role + ': ' + m.content + '\n' }}{% endfor %}";
     for template in [body.to_owned(), format!("{body}{{% if add_generation_prompt %}}{{{{ 'assistant: ' }}}}{{% endif %}}")] {
         let tokenizer = chatml().with_chat_template(template);
-        let last = |data: weblora::Result<Dataset>| data.err().expect("refused").to_string();
+        let last = |data: weblora::Result<Dataset>| data.expect_err("refused").to_string();
         let all = last(build(&tokenizer, &format!("{row}\n{row}"), options()));
         assert!(all.contains("none of the 2 rows") && all.contains("drops") && all.contains("answers of the assistant"), "{all}");
         assert!(all.contains("--chat-template") && !all.contains("raise --seq"), "{all}");

@@ -43,6 +43,10 @@ fn turns_within_are_trained_where_generation_gives_their_prompts() {
     assert_eq!(learned(&thought, false), ("[look]<|im_end|><think>\nhm\n</think>\n\nIt is 3.<|im_end|>".into(), 0, 0));
     let longer = [u, ("assistant", "call:look"), ("tool", "3"), a, u, a];
     assert_eq!(learned(&longer, false), (format!("[look]<|im_end|>yes<|im_end|>{EMPTY}yes<|im_end|>"), 0, 0));
+    for result in ["", " 3 ", "q", "yes"] {
+        let called = [u, ("assistant", "call:look"), ("tool", result), a];
+        assert_eq!(learned(&called, false), (format!("[look]<|im_end|>{EMPTY}yes<|im_end|>"), 0, 0), "{result:?}");
+    }
     // A question at the end: nothing after it is trained.
     assert_eq!(learned(&[u, a, u], false), ("yes<|im_end|>".into(), 0, 0));
     // A reasoning in the middle of the steps after one question.
