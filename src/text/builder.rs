@@ -16,7 +16,7 @@ use super::row_error::data;
 use super::templates;
 use super::tokenizer::{EncodeOptions, Tokenizer};
 use super::turns::{Rendered, Way};
-use super::words::{Lost, all_words, first_lost};
+use super::words::{Lost, all_words, first_lost, unwritten};
 use crate::{Error, Result};
 
 /// What turns rows into examples.
@@ -253,14 +253,24 @@ impl<'a> Builder<'a> {
             say("words that the chat template leaves out are kept");
         }
         for (turn, lost) in told.lost.iter().filter(|(turn, _)| talk.trained[*turn]) {
+            let what = match lost {
+                Lost::Word(word) => format!("{word:?}"),
+                Lost::Key(key) => format!("the words under {key:?}"),
+                Lost::Call(name) => format!("the call of {name:?}"),
+                Lost::Argument(name, key) if key.is_empty() => format!("the arguments of the call of {name:?}"),
+                Lost::Argument(name, key) => format!("the argument {key:?} of the call of {name:?}"),
+            };
+            say(&format!("the chat template does not write {what} of message {}", turn + 1));
             match lost {
-                Lost::Word(word) => report.lost_words.add(row, || format!("{word:?}")),
-                Lost::Call(name) => report.lost_calls.add(row, || format!("{name:?}")),
+                Lost::Word(_) => report.lost_words.add(row, || what),
+                Lost::Call(_) | Lost::Argument(..) => report.lost_calls.add(row, || what),
+                Lost::Key(key) => drop(report.unread_words.entry(key.clone()).or_insert(row)),
             }
-            say(&match lost {
-                Lost::Word(word) => format!("the chat template does not write {word:?} of message {}", turn + 1),
-                Lost::Call(name) => format!("the chat template does not write the call of {name:?} in message {}", turn + 1),
-            });
+        }
+        let is_empty = |turn: usize| rendered.turns.iter().zip(&rendered.spans).all(|(own, span)| *own != turn || span.is_empty());
+        for &turn in rendered.turns.iter().filter(|turn| talk.trained[**turn] && is_empty(**turn) && says_something(&talk.messages[**turn]))
+        {
+            report.dropped_answers.add(row, || format!("message {}", turn + 1));
         }
         let first_kept = told.kept.keys().next().copied().unwrap_or(usize::MAX);
         for (k, &turn) in rendered.turns.iter().enumerate().filter(|(_, turn)| talk.trained[**turn]) {
@@ -296,6 +306,12 @@ fn within_token(rendered: &Rendered, pieces: &[(u32, Range<usize>)]) -> Vec<usiz
     (0..rendered.spans.len()).filter(|k| begins_before(&rendered.spans[*k])).collect()
 }
 
+/// Whether a turn has words or calls.
+fn says_something(message: &Value) -> bool {
+    let words = message["content"].as_str().is_some_and(|content| !content.trim().is_empty());
+    words || message.get("tool_calls").is_some() || message.get("function_call").is_some()
+}
+
 /// A conversation as the template told it.
 struct Told {
     messages: Vec<Value>,
@@ -313,7 +329,7 @@ impl Told {
         let (messages, tools) = (talk.messages.clone(), talk.tools.clone());
         let rendered = template.render_with_spans(&messages, tools.as_ref())?;
         let mut told = Self { lost: Vec::new(), messages, tools, rendered, kept: BTreeMap::new() };
-        told.lost = told.find_lost();
+        told.lost = told.find_lost(template);
         if keep {
             let words = |i: usize| (i, all_words(&told.messages[i]));
             told.kept = told.lost.iter().filter(|(_, lost)| matches!(lost, Lost::Word(_))).map(|(i, _)| words(*i)).collect();
@@ -326,13 +342,13 @@ impl Told {
                 }
             }
             told.rendered = template.render_verbatim(&told.messages, told.tools.as_ref(), &told.kept)?;
-            told.lost = told.find_lost();
+            told.lost = told.find_lost(template);
         }
         Ok(told)
     }
 
-    /// What the text lacks of each of the assistant's turns.
-    fn find_lost(&self) -> Vec<(usize, Lost)> {
+    /// What the text lacks of each of the assistant's turns: of each kind the first.
+    fn find_lost(&self, template: &ChatTemplate) -> Vec<(usize, Lost)> {
         let Rendered { text, spans, turns, .. } = &self.rendered;
         let mut lost = Vec::new();
         let mut known = turns.iter().zip(spans).peekable();
@@ -342,11 +358,17 @@ impl Told {
                 own = Some(own.map_or(span.start, |first| first.start)..span.end);
             }
             let region = own.unwrap_or(0..text.len());
-            let missing = first_lost(&text[region.clone()], message);
+            let content = message["content"].as_str().unwrap_or_default();
+            let missing = first_lost(&text[region.clone()], content);
             // The prompt may hold the beginning of the words: an opened reasoning.
             let before = (region.start.saturating_sub(48)..=region.start).find(|at| text.is_char_boundary(*at));
             let with_prompt = before.unwrap_or(region.start)..region.end;
-            lost.extend(missing.and_then(|_| first_lost(&text[with_prompt], message)).map(|what| (i, what)));
+            lost.extend(missing.and_then(|_| first_lost(&text[with_prompt], content)).map(|what| (i, what)));
+        }
+        for (i, what) in unwritten(template, &self.messages, self.tools.as_ref(), &self.kept, text) {
+            if !lost.iter().any(|(turn, known)| *turn == i && known.is_like(&what)) {
+                lost.push((i, what));
+            }
         }
         lost
     }

@@ -162,16 +162,29 @@ impl ChatTemplate {
     /// Tries what the template does with a word: in a string or in a part, and in the name of a tool call beside an empty content or none.
     fn find_needs(&self) -> Needs {
         const WORD: &str = "weblora-probe";
-        let writes = |messages: Value| {
+        // The print of a whole list shows its keys, too: then the list was not wanted.
+        const KEY: &str = "weblora-key";
+        let part = |text: &str| json!([{KEY: "", "type": "text", "text": text}]);
+        let writes = |system: Value, messages: Value| {
             let messages = messages.as_array().cloned().unwrap_or_default();
-            self.render_as_is(messages, None, false).is_ok_and(|output| output.text.contains(WORD))
+            let alone = self.render_as_is(messages.clone(), None, false);
+            // Some templates demand that a system text comes first.
+            let output = alone.or_else(|_| {
+                let system = json!({"role": "system", "content": system});
+                self.render_as_is(std::iter::once(system).chain(messages).collect(), None, false)
+            });
+            output.is_ok_and(|output| {
+                let text = output.text.to_lowercase();
+                text.contains(WORD) && !text.contains(KEY)
+            })
         };
-        let said = |content: Value| writes(json!([{"role": "user", "content": content}]));
-        let parts = !said(WORD.into()) && said(json!([{"type": "text", "text": WORD}]));
+        let said = |system: Value, content: Value| writes(system, json!([{"role": "user", "content": content}]));
+        let parts = !said("?".into(), WORD.into()) && said(part("?"), part(WORD));
         let called = |content: Value| {
             let call = json!({"id": "call00001", "type": "function", "function": {"name": WORD, "arguments": {}}});
-            let asked = if parts { json!([{"type": "text", "text": "?"}]) } else { "?".into() };
-            writes(json!([{"role": "user", "content": asked}, {"role": "assistant", "content": content, "tool_calls": [call]}]))
+            let asked = || if parts { json!([{"type": "text", "text": "?"}]) } else { "?".into() };
+            let turn = json!({"role": "assistant", "content": content, "tool_calls": [call]});
+            writes(asked(), json!([{"role": "user", "content": asked()}, turn]))
         };
         let no_content = !called("".into()) && called(Value::Null);
         Needs { parts, no_content }

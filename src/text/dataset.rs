@@ -22,7 +22,7 @@ use super::builder::Builder;
 use super::content::{Content, Row};
 use super::data_options::{DataOptions, Overlong};
 use super::example::{Example, Labelled};
-use super::report::DataReport;
+use super::report::{DataReport, Noted};
 use super::row_error::data;
 use super::tokenizer::Tokenizer;
 use crate::Result;
@@ -60,10 +60,16 @@ impl Dataset {
             examples = join(&examples, context);
         }
         if examples.is_empty() {
-            let problem = format!("none of the {} rows has a token to train on within {context} tokens", rows.len());
-            let hint = match builder.finish().0.excluded_turns {
-                0 => "raise --seq, shorten the prompts, or check the rows with `weblora inspect --data`",
-                _ => "weight, train or loss_mask leaves turns of the assistant out: leave one in, or raise --seq",
+            let report = builder.finish().0;
+            let mut problem = format!("none of the {} rows has a token to train on within {context} tokens", rows.len());
+            let hint = match (&report.dropped_answers, report.excluded_turns) {
+                (Noted { count: 0, .. }, 0) => "raise --seq, shorten the prompts, or check the rows with `weblora inspect --data`",
+                (Noted { count: 0, .. }, _) => "weight, train or loss_mask leaves turns of the assistant out: leave one in, or raise --seq",
+                (Noted { count, row, what }, _) => {
+                    let answers = if *count == 1 { "1 answer" } else { &format!("{count} answers") };
+                    problem += &format!(": the chat template drops {answers} of the assistant (first in row {row}: {what})");
+                    "choose a template that writes them with --chat-template"
+                }
             };
             return Err(data(file, 0, problem, hint));
         }

@@ -121,11 +121,18 @@ impl<'a> Reader<'a> {
         self.look_alikes.extend(keys.into_iter().filter(|key| looks_excluding(key)).cloned());
     }
 
+    /// The same for those of a message, where a switch under a name such as `label` looks like one, too.
+    fn note_look_alike_turns(&mut self, message: &Map<String, Value>) {
+        self.note_look_alikes(message.keys());
+        let switches = message.iter().filter(|(key, value)| is_switch(value) && has_word(key, SWITCHES));
+        self.look_alikes.extend(switches.map(|(key, _)| key.clone()));
+    }
+
     fn error(&self, problem: String, hint: &'static str) -> Error {
         data(self.file, self.row, problem, hint)
     }
 
-    /// The conversation under `key`, with the `tools` and the `system` text beside it.
+    /// The conversation under `key`, with the `tools` and the `system` or `system_prompt` text beside it.
     pub(super) fn conversation(&mut self, row: &mut Map<String, Value>, key: &'static str) -> Result<Conversation> {
         let tools = row.remove("tools");
         let list = row.remove(key).unwrap_or_default();
@@ -139,11 +146,13 @@ impl<'a> Reader<'a> {
             return Err(self.error(format!("`{key}` holds nothing but null"), "give the messages, or remove the row"));
         }
         let begins_with_system = talk.messages.first().is_some_and(|message| message["role"] == "system");
-        if let (false, Some(Value::String(system))) = (begins_with_system, row.get("system"))
-            && !system.is_empty()
-        {
-            talk.messages.insert(0, json!({"role": "system", "content": system}));
-            talk.trained.insert(0, false);
+        let system = find(row, &["system", "system_prompt"]).filter(|_| !begins_with_system).and_then(|key| row.get(&key).cloned());
+        if let Some(system @ (Value::String(_) | Value::Array(_))) = system {
+            let system = self.join("the system text", system)?;
+            if !system.is_empty() {
+                talk.messages.insert(0, json!({"role": "system", "content": system}));
+                talk.trained.insert(0, false);
+            }
         }
         Ok(talk)
     }
@@ -226,7 +235,7 @@ impl<'a> Reader<'a> {
             None => return Err(self.error(format!("{name} has no `content`"), "give every message a content")),
         };
         message.insert("content".into(), content.into());
-        self.note_look_alikes(others.keys());
+        self.note_look_alike_turns(&others);
         message.extend(others);
         Ok((Value::Object(message), included))
     }
@@ -312,23 +321,72 @@ fn without_nulls(value: Value) -> Value {
     }
 }
 
-/// Whether a key looks like one that leaves a turn out of training, and is none.
-fn looks_excluding(key: &str) -> bool {
-    const WORDS: &[&str] = &[
-        "train",
-        "training",
-        "trained",
-        "trainable",
-        "loss",
-        "mask",
-        "masked",
-        "weight",
-        "weights",
-        "ignore",
-        "exclude",
-        "skip",
-        "supervise",
-    ];
+/// Words of keys that look like [`EXCLUDING`].
+const LOOK_ALIKES: &[&str] = &[
+    "train",
+    "training",
+    "trained",
+    "trainable",
+    "loss",
+    "mask",
+    "masked",
+    "weight",
+    "weights",
+    "ignore",
+    "ignored",
+    "exclude",
+    "excluded",
+    "skip",
+    "skipped",
+    "supervise",
+    "supervised",
+    "learn",
+    "learned",
+    "learnable",
+];
+
+/// The same where the value is a switch.
+const SWITCHES: &[&str] =
+    &["label", "labels", "include", "included", "target", "keep", "drop", "use", "used", "enabled", "disabled", "active"];
+
+/// Words of keys under which a model's thoughts may stand, besides [`REASONING`].
+const THOUGHTS: &[&str] = &[
+    "think",
+    "thinking",
+    "thought",
+    "thoughts",
+    "analysis",
+    "reasoning",
+    "rationale",
+    "cot",
+    "scratchpad",
+    "reflection",
+    "explanation",
+    "monologue",
+    "commentary",
+    "refusal",
+];
+
+/// Words of keys that tell of thoughts, but not what they were.
+const ABOUT_THOUGHTS: &[&str] = &["id", "effort", "tokens", "budget", "time", "duration", "count", "length", "signature", "mode"];
+
+/// Whether what stands under a key of a message may be words of the turn, and none of [`REASONING`].
+pub(super) fn holds_words(key: &str) -> bool {
+    !REASONING.contains(&key) && has_word(key, THOUGHTS) && !has_word(key, ABOUT_THOUGHTS)
+}
+
+/// Whether a value says yes or no, or does so for each of several.
+fn is_switch(value: &Value) -> bool {
+    match value {
+        Value::Bool(_) => true,
+        Value::Number(n) => [Some(0.0), Some(1.0)].contains(&n.as_f64()),
+        Value::Array(items) => !items.is_empty() && items.iter().all(is_switch),
+        _ => false,
+    }
+}
+
+/// Whether one of the words of a key, which may be parted by signs or by capitals, is one of these.
+fn has_word(key: &str, words: &[&str]) -> bool {
     let mut spaced = String::new();
     for c in key.chars().take(64) {
         if c.is_uppercase() {
@@ -336,12 +394,17 @@ fn looks_excluding(key: &str) -> bool {
         }
         spaced.extend(c.to_lowercase());
     }
-    let has_word = spaced.split(|c: char| !c.is_alphanumeric()).any(|word| WORDS.contains(&word));
+    spaced.split(|c: char| !c.is_alphanumeric()).any(|word| words.contains(&word))
+}
+
+/// Whether a key looks like one that leaves a turn out of training, and is none.
+fn looks_excluding(key: &str) -> bool {
     let plain = key.to_lowercase();
     let letters = |text: &str| {
         let mut letters: Vec<char> = text.chars().take(64).collect();
         letters.sort_unstable();
         letters
     };
-    has_word || EXCLUDING.iter().any(|known| distance(&plain, known) <= known.len() / 5 || letters(&plain) == letters(known))
+    has_word(key, LOOK_ALIKES)
+        || EXCLUDING.iter().any(|known| distance(&plain, known) <= known.len() / 5 || letters(&plain) == letters(known))
 }

@@ -56,8 +56,12 @@ pub struct DataReport {
     pub excluded_turns: usize,
     /// Trained turns with words that the chat template does not write.
     pub lost_words: Noted,
-    /// Trained turns with tool calls that the chat template does not write.
+    /// Trained turns with tool calls, or arguments of them, that the chat template does not write.
     pub lost_calls: Noted,
+    /// Keys of trained turns with words that neither the chat template nor we read, and the first row that has them.
+    pub unread_words: BTreeMap<String, usize>,
+    /// Trained turns of which the chat template writes nothing.
+    pub dropped_answers: Noted,
     /// Trained turns behind another prompt than generation gives.
     pub other_prompt: Noted,
     /// Trained turns that begin within a token, of which generation gives the beginning as the end of its prompt.
@@ -91,7 +95,7 @@ impl DataReport {
         ));
         all.extend(noted(
             &self.lost_calls,
-            "have tool calls that the chat template does not write",
+            "have tool calls that the chat template does not write, or not in full",
             "choose a template that writes them with --chat-template",
         ));
         all.extend(noted(
@@ -104,6 +108,12 @@ impl DataReport {
             "begin within a token, so that generation gives the end of the prompt in other tokens",
             "their answers may not come when asked for; a --chat-template whose prompt has no space at its end, say, keeps them apart",
         ));
+        for (key, row) in &self.unread_words {
+            all.push(format!(
+                "{file}: the words under {key:?} (first in row {row}) are not read: the chat template does not write them; under reasoning_content \
+                 --keep-reasoning does"
+            ));
+        }
         for (key, row) in &self.look_alikes {
             all.push(format!(
                 "{file}: the key {key:?} (first in row {row}) is not read; weight, train or loss_mask in a message leaves its turn out"

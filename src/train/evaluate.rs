@@ -19,6 +19,8 @@ pub struct EvalRows {
     pub examples: Vec<Example>,
     /// Rows with choices.
     pub labelled: Vec<Labelled>,
+    /// What the user should know about the rows.
+    pub warnings: Vec<String>,
 }
 
 impl EvalRows {
@@ -29,14 +31,14 @@ impl EvalRows {
     pub fn read(name: &str, bytes: &[u8], tokenizer: &Tokenizer, options: DataOptions) -> Result<Self> {
         let rows = read_rows(name, bytes)?;
         let mut labelled = Dataset::labelled(name, &rows, tokenizer, options.clone())?;
-        let mut examples = Dataset::build(name, &rows, tokenizer, options)?.examples;
+        let Dataset { mut examples, report, .. } = Dataset::build(name, &rows, tokenizer, options)?;
         // Of a pair the chosen answer has a loss, and is right where it is the likelier one.
         for example in &mut examples {
             if let Some(rejected) = example.rejected.take() {
                 labelled.push(Labelled { candidates: vec![example.clone(), *rejected], label: 0, row: example.row });
             }
         }
-        Ok(Self { examples, labelled })
+        Ok(Self { examples, labelled, warnings: report.warnings(name) })
     }
 
     /// Tokens of the longest row, at least 2.

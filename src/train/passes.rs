@@ -32,6 +32,9 @@ pub struct Passes {
     /// The number of passes is ours, to come to [`LEAST_STEPS`].
     #[serde(skip)]
     raised: bool,
+    /// Micro-batches of an optimizer step.
+    #[serde(skip)]
+    accumulated: u64,
 }
 
 impl Passes {
@@ -67,6 +70,7 @@ impl Passes {
             steps_per_epoch: 1.0 / part,
             epochs,
             raised,
+            accumulated,
         })
     }
 
@@ -95,18 +99,27 @@ impl Passes {
         }
         if self.steps < FEW_STEPS {
             let steps = if self.steps == 1 { "1 step".to_owned() } else { format!("{} steps", self.steps) };
+            let or = self.smaller_steps().map(|how| format!(", or make smaller steps with {how}")).unwrap_or_default();
             warnings.push(format!(
-                "the run has only {steps}: in fewer than {FEW_STEPS} an adapter learns little; raise `steps` or `epochs`, or make smaller \
-                 steps with `batch-rows`"
+                "the run has only {steps}: in fewer than {FEW_STEPS} an adapter learns little; raise `steps` or `epochs`{or}"
             ));
         }
-        if self.steps_per_epoch <= 1.0 && self.rows > 1 {
-            warnings.push(format!(
-                "an epoch is one step: all {} rows are in it; `batch-rows` 4, say, makes smaller steps, and more of them",
-                self.rows
-            ));
+        if let (true, Some(how)) = (self.steps_per_epoch <= 1.0, self.smaller_steps()) {
+            warnings
+                .push(format!("an epoch is one step: all {} rows are in it; {how}, say, makes smaller steps, and more of them", self.rows));
         }
         warnings
+    }
+
+    /// The setting that makes steps half as large; `None` where a step is one row.
+    fn smaller_steps(&self) -> Option<String> {
+        let rows = self.rows_per_step.min(self.rows as f64) / 2.0;
+        let batch = (rows / self.accumulated as f64) as u64;
+        match (batch, rows as u64) {
+            (1.., _) => Some(format!("`batch-rows` {batch}")),
+            (0, accumulated @ 1..) if self.accumulated > 1 => Some(format!("`batch-rows` 1 and `grad-accum` {accumulated}")),
+            _ => None,
+        }
     }
 }
 
@@ -146,11 +159,29 @@ mod tests {
         assert!(told.warnings()[0].contains("only 1 step:") && told.warnings()[1].contains("all 48 rows"), "{:?}", told.warnings());
         let steps = passes(json!({"steps": 3, "grad-accum": 2}), 48, 30).expect("counted");
         assert_eq!((steps.steps, steps.epochs, steps.rows_per_step), (3, 6.0, 96.0));
+        assert!(told.warnings()[1].contains("`batch-rows` 24, say"), "{:?}", told.warnings());
         // Enough rows: one pass, nothing to say.
         let many = passes(json!({}), 4000, 100).expect("counted");
         assert_eq!((many.steps, many.epochs, many.warnings()), (200, 1.0, vec![]));
         let accumulated = passes(json!({"grad-accum": 4}), 4000, 100).expect("counted");
         assert_eq!((accumulated.steps, accumulated.epochs), (100, 2.0));
+    }
+
+    #[test]
+    fn smaller_steps_are_proposed_where_there_are_any() {
+        let told = |settings: serde_json::Value, rows: usize| passes(settings, rows, 30).expect("counted").warnings().join("\n");
+        for (rows, half) in [(2, 1), (3, 1), (4, 2), (5, 2), (8, 4)] {
+            let told = told(json!({"epochs": 1}), rows);
+            assert_eq!(told.matches(&format!("`batch-rows` {half}")).count(), 2, "{rows} rows: {told}");
+        }
+        let one = told(json!({"epochs": 1}), 1);
+        assert!(one.contains("only 1 step") && !one.contains("batch-rows") && !one.contains("an epoch is one step"), "{one}");
+        // A step of several micro-batches is made smaller in its micro-batches, or has fewer of them.
+        let two = told(json!({"epochs": 1, "grad-accum": 2, "batch-rows": 2}), 4);
+        assert_eq!(two.matches("`batch-rows` 1").count(), 2, "{two}");
+        let many = told(json!({"epochs": 1, "grad-accum": 4, "batch-rows": 1}), 4);
+        assert_eq!(many.matches("`batch-rows` 1 and `grad-accum` 2").count(), 2, "{many}");
+        assert!(!told(json!({"epochs": 1, "batch-rows": 1}), 4).contains("batch-rows"));
     }
 
     #[test]

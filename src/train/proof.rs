@@ -202,7 +202,7 @@ pub async fn prove(
     mut progress: impl FnMut(u64, u64),
 ) -> Result<Proof> {
     let example = probe(base);
-    let rows = EvalRows { examples: vec![example.clone()], labelled: Vec::new() };
+    let rows = EvalRows { examples: vec![example.clone()], ..EvalRows::default() };
     let how = EvalShape { tokens: example.tokens.len(), quantize: None, measure: false };
     let mut adapters = vec![lay_out("the adapter", adapter, &base.config)?];
     if let Written::Adapter(written) = written {

@@ -1,6 +1,6 @@
 """Writes jinja.json beside it: what jinja2 renders, for tests/native/jinja.rs.
 
-    pip install jinja2 && python tests/golden/make_jinja.py
+    pip install jinja2 && TZ=UTC python tests/golden/make_jinja.py
 
 The environment is the one in which transformers renders chat templates. Every line of TABLE is a template of its own, rendered with
 VARIABLES; TEMPLATES are whole templates, rendered with every conversation. A case that jinja2 refuses has `error` instead of `text`.
@@ -266,6 +266,41 @@ x {{- n -}} y {{ n -}}   z {{- ' ' }}{{ 'a' -}}   b
 {{ ('%02d' % 5) ~ ('%s' | format(1)) }} {{ '%s=%s' % ('a', {'b': 1}) }}
 {{ 9007199254740993 }} {{ 2 ** 62 }} {{ 10 ** 18 }} {{ 1e300 * 10 }} {{ 12345678901234567890 }}
 {{ (n, s) | tojson }} {{ [n, s] | string }} {{ {'a': (1,)} | string }} {{ none | string }} {{ [none, t, 1.0] | join(' ') }}
+{% set ns = namespace(a=1, k='v') %}{{ ns['a'] }}{{ ns['k'] }}{{ ns['q'] }}|{{ ns['q'] is defined }}{{ ns | attr('a') }}{{ [ns] | map(attribute='a') | list }}{% set ns.b = 2 %}{{ ns['b'] }}
+{% for i in l %}{{ loop['index'] }}{{ loop['last'] }}{% endfor %}{% for g in people | groupby('age') %}{{ g['grouper'] }}{{ g['list'] | length }}{% endfor %}{{ s['upper']() }}{{ l['count'](1) }}
+{% set c = cycler('a', 'b') %}{{ c.current }}{{ c.next() }}{{ c.current }}{{ c['current'] }}{{ c.reset() }}{{ c.current }}{{ c.next() }}{{ c.next() }}{{ c.current }}
+{{ cycler() }}
+{{ 0 | filesizeformat }}|{{ 1 | filesizeformat }}|{{ 999 | filesizeformat }}|{{ 1000 | filesizeformat }}|{{ 1023.9 | filesizeformat(true) }}|{{ 1024 | filesizeformat(binary=true) }}|{{ 1234567 | filesizeformat }}|{{ 1500000000 | filesizeformat }}|{{ (10 ** 27) | filesizeformat }}|{{ (2 ** 90) | filesizeformat(true) }}|{{ 1e30 | filesizeformat(true) }}|{{ '2048' | filesizeformat }}|{{ -5.5 | filesizeformat }}|{{ t | filesizeformat }}|{{ 999950 | filesizeformat }}
+{{ 'x' | filesizeformat }}
+{{ undefined_name | filesizeformat }}
+{{ none | filesizeformat }}
+{{ {'a': 'b', 'c': none, 'd': undefined_name, 'e': 1, 'f': '<"&>'} | xmlattr }}|{{ {'a': 'b'} | xmlattr(false) }}|{{ {} | xmlattr }}|{{ {'a': none} | xmlattr }}|{{ {'a': 1, 'b': 2} | xmlattr(autospace=false) }}|{{ {'é': [2], '<': 't'} | xmlattr }}
+{{ {'a b': 1} | xmlattr }}
+{{ {1: 2} | xmlattr }}
+{{ {'a=': 1} | xmlattr }}
+{{ {'a/': none} | xmlattr }}
+{{ l | xmlattr }}
+{{ 'a b/é?' | urlencode }} {{ {'a': 1, 'b c': 'x y/z', 'd': none} | urlencode }} {{ [('k', 'v'), ('é', '&=')] | urlencode }} {{ d.items() | urlencode }} {{ 5 | urlencode }} {{ none | urlencode }} {{ ed | urlencode }} {{ ['ab'] | urlencode }} {{ undefined_name | urlencode }}|
+{{ [1] | urlencode }}
+{{ ['abc'] | urlencode }}
+{{ 'upper' is filter }}{{ 'no' is filter }}{{ 'random' is filter }}{{ 'odd' is test }}{{ 'no' is test }}{{ '==' is test }}{{ 'filter' is test }}{{ 'test' is filter }}{{ 1 is filter }}{{ none is test }}{{ 'urlize' is filter }}{{ 'tojson' is filter }}{{ 'items' is filter }}{{ '' is filter }}
+{{ l is filter }}
+{{ undefined_name is test }}
+{{ 'aaa bbb ccc ddd' | wordwrap(7) }}|{{ 'aaaaaaaaaa bb' | wordwrap(4) }}|{{ 'aaaaaaaaaa bb' | wordwrap(4, false) }}|{{ 'a b c' | wordwrap(1, wrapstring='<br>') }}|{{ lines | wordwrap(3) }}|{{ 'well-known self-made e-mail x-y' | wordwrap(6) }}|{{ 'well-known self-made' | wordwrap(6, break_on_hyphens=false) }}|{{ e | wordwrap }}|{{ s | wordwrap }}
+{{ 'one--two three -- four (five) --six a-b-c-d 12-34 ab-12' | wordwrap(5) }}|{{ 'a    b     c' | wordwrap(3) }}|{{ '   lead and trail   ' | wordwrap(8) }}|{{ ('x' * 30) | wordwrap(7) }}|{{ ('ab-' * 12) | wordwrap(7) }}|{{ '-----' | wordwrap(2) }}|{{ u | wordwrap(1) }}|{{ 'tab\tand  space\u00a0none' | wordwrap(6) }}|{{ 'a\n\n b' | wordwrap(5) }}|{{ 'foo-bar-baz--qux!' | wordwrap(4) }}|{{ 'aa ' | wordwrap(2) }}|{{ ' ' | wordwrap(2) }}|
+{{ 'a' | wordwrap(0) }}
+{{ n | wordwrap }}
+{{ 'x' | pprint }} {{ d | pprint }} {{ {'b': 1, 'a': {'d': 1, 'c': 2}} | pprint }} {{ [{'b': 1, 'a': 2}] | pprint }} {{ n | pprint }} {{ none | pprint }} {{ (1,) | pprint }} {{ mixed | pprint }} {{ {3: 1, 1: 2} | pprint }} {{ e | pprint }}
+{{ people | pprint }}
+{{ {'long': ['a' * 30, 'b' * 30, 'c' * 30], 'also': {'k' * 20: 'v' * 40, 'm' * 20: ('t' * 50, 'u' * 40), 'z': ['y' * 79]}} | pprint }}
+{{ ('word ' * 40) | pprint }}
+{{ ('a' * 100) | pprint }}
+{{ ['one\ntwo\n' + 'three ' * 20, ('x' * 90,)] | pprint }}
+{{ {'key': 'some words that are many enough to be broken into lines by the pretty printer\nand more', 'other': 1} | pprint }}
+{{ 'see http://a.com/x?y=1#z, (https://b.org) and <www.c.net/p_(q)>. d.com e.xyz foo@bar.com mailto:a@b.co @x@y.z http://127.0.0.1:80/ http://[::1]/ http://localhost https://x.y.z:99999/ a.b.c.gov:8 x@y ftp://q.com' | urlize }}
+{{ 'http://a.com/a/long/path' | urlize(10) }} {{ 'http://a.com' | urlize(nofollow=true) }} {{ 'http://a.com' | urlize(none, false, '_blank', 'me') }} {{ 'irc://x git+ssh:y tel:1 tel:' | urlize(extra_schemes=['irc://', 'tel:']) }} {{ html | urlize }} {{ 5 | urlize }} {{ 'HTTP://A.COM Www.x.de  a.info/é http://xn--p1ai. http://-.com' | urlize }} {{ pad | urlize }}|
+{{ 'x' | urlize(extra_schemes=['a']) }}
+{{ strftime_now('%G-%V %g %s %k %l %P %r %-V|%u') }}
 {{ l is eq [3, 1, 2] }} {{ l | length is eq 3 }} {{ (l | length) is odd }} {{ [] is sequence }} {{ '' is defined }} {{ [1, 2] | length > 1 and t }}
 """.strip("\n").split("\n")
 # Cases of several lines.

@@ -118,6 +118,8 @@ fn templates_that_would_never_end_are_stopped_by_name() {
         "{{ '\t'.expandtabs(10**12) }}",
         "{{ m | tojson(indent=10000000000) }}",
         "{{ 'a\nb' | indent(10**12) }}",
+        "{{ ('&' * 30000000) | e }}",
+        "{% set s = 'a-' * 100000 %}{{ s | wordwrap(1, wrapstring=s) }}",
         "{{ [1] | batch(10**12, 'x') | list }}",
         "{{ [1] | slice(10**12) | list }}",
         "{% for i in range(100000) %}{% for j in range(10) %}{{ 'a' * 1000 }}{% endfor %}{% endfor %}",
@@ -152,6 +154,13 @@ fn templates_that_would_never_end_are_stopped_by_name() {
 }
 
 #[test]
+fn what_is_not_known_is_refused_by_name() {
+    for (template, word) in [("{{ [1] | random }}", "\"random\""), ("{{ '\\N{BULLET}' }}", "\\N"), ("{{ 1 | nosuch }}", "\"nosuch\"")] {
+        refused(render(template, &json!({})), &[word]);
+    }
+}
+
+#[test]
 fn a_long_conversation_has_larger_limits() {
     let messages: Vec<Value> = (0..1000).map(|i| json!({"role": "user", "content": format!("message {i}")})).collect();
     let template = "{% set ns = namespace(text='') %}{% for m in messages %}{% for o in messages %}{% if o.role == 'system' %}x{% endif %}{% endfor %}\
@@ -177,6 +186,11 @@ fn nothing_that_a_template_says_panics() {
         "{{ 'é'.rfind('é', -1, 9) }}{{ 'é'[0:1] }}",
         "{{ 'abc'[::170141183460469231731687303715884105727] }}",
         "{{ cycler().next() }}",
+        "{{ '' | wordwrap(-1) }}{{ '--' | wordwrap(1) }}{{ 'é--é-é' | wordwrap(1, false) }}",
+        "{{ [] | pprint }}{{ [[[' ' * 90]]] | pprint }}{{ {('é' * 90): ''} | pprint }}",
+        "{{ '@ . é@é.é http:// www. http://[ http://[] ((é)) &lt;' | urlize(-1, extra_schemes=['é:']) }}",
+        "{{ 'a' | urlize(extra_schemes=['', ':', '::']) }}",
+        "{{ (0 - 1e300) | filesizeformat }}{{ ('nan' | float) | filesizeformat }}{{ 1e300 | filesizeformat }}",
         "{{ '%' % 1 }}",
         "{{ '%(' % 1 }}",
         "{{ '%é' % 1 }}",

@@ -458,7 +458,7 @@ fn generation_and_evaluation_route_alike() {
             written.push(nll(&logits, tokens[12]));
         }
         let targets = (0..tokens.len()).map(|i| i == 12).collect();
-        let rows = EvalRows { examples: vec![Example { tokens, targets, row: 1, rejected: None }], labelled: Vec::new() };
+        let rows = EvalRows { examples: vec![Example { tokens, targets, row: 1, rejected: None }], ..EvalRows::default() };
         let how = EvalShape { tokens: 64, quantize: None, measure: false };
         let planned = evaluate::plan(gpu, &file, None, &adapters, &rows, how, &tuner).unwrap();
         let mut session = pollster::block_on(evaluate::open(gpu, &file, planned, &adapters, how, &mut tuner, |_, _| {})).unwrap();

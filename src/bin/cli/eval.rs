@@ -30,6 +30,7 @@ pub fn run(args: &EvalArgs, output: &mut Output) -> Result<()> {
     } else {
         sliding(args, &base, &context)?
     };
+    all.iter().flat_map(|one| &one.rows.warnings).for_each(|warning| output.warn(warning.clone()));
     let longest = all.iter().max_by_key(|one| one.rows.longest());
     let longest = longest.ok_or_else(|| Error::config("window", "is empty", "give lengths such as 512,1024"))?;
     let mut device = Device::open(&args.device)?;
@@ -111,7 +112,7 @@ fn sliding(args: &EvalArgs, base: &Base, context: &ContextConfig) -> Result<Vec<
             let problem = format!("{} has {} tokens, and scoring needs two", path.display(), tokens.len());
             return Err(Error::config("text", problem, "give a longer text"));
         }
-        Ok(Rows { window: Some(*window), group: context.group(*window)?, rows: EvalRows { examples, labelled: Vec::new() } })
+        Ok(Rows { window: Some(*window), group: context.group(*window)?, rows: EvalRows { examples, ..EvalRows::default() } })
     };
     args.window.iter().map(of_length).collect()
 }
@@ -125,7 +126,7 @@ fn read(args: &EvalArgs, base: &Base) -> Result<EvalRows> {
             let problem = format!("{} has {} tokens, and scoring needs two", path.display(), tokens.len());
             return Err(Error::config("text", problem, "give a longer text"));
         }
-        return Ok(EvalRows { examples, labelled: Vec::new() });
+        return Ok(EvalRows { examples, ..EvalRows::default() });
     }
     let Some(path) = &args.data else {
         return Err(Error::config("data", "nothing to evaluate", "give --text FILE or --data FILE"));

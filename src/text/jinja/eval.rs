@@ -117,10 +117,10 @@ impl<'t> Run<'t> {
             self.heap.budget.steps(1)?;
             value = match suffix {
                 Suffix::Attribute(name) => self.attribute(&value, name)?,
-                Suffix::Item(key) => {
-                    let key = self.eval(key, scope)?;
-                    lookup::item(&value, &key, &self.heap)?
-                }
+                Suffix::Item(key) => match (self.eval(key, scope)?, &value) {
+                    (Value::Str(name), Value::Loop(_)) => self.attribute(&value, &name)?,
+                    (key, _) => lookup::item(&value, &key, &self.heap)?,
+                },
                 Suffix::Slice(bounds) => {
                     let mut places = [None, None, None];
                     for (place, bound) in places.iter_mut().zip(&**bounds) {
@@ -266,6 +266,7 @@ impl<'t> Run<'t> {
                 self.heap.budget.bytes(size_of::<Dict>())?;
                 Ok(Value::Namespace(namespaces.len() - 1))
             }
+            Function::Cycler if given.positional.is_empty() => Err(fault("at least one item has to be provided")),
             Function::Cycler => Ok(Value::Cycler(self.heap.wrap(given.positional)?, self.heap.counter()?)),
             Function::Joiner => {
                 let [separator] = given.bind("joiner", ["sep"])?;

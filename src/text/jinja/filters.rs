@@ -5,7 +5,16 @@ use super::limits::{Res, fault};
 use super::run::Run;
 use super::text_methods::{self, cased};
 use super::value::{Heap, Value};
-use super::{json, limits, lookup, operators, print, printf, sequences};
+use super::{json, layout, limits, lookup, markup, operators, print, printf, sequences};
+
+/// The names of all filters, for the test of that name.
+#[rustfmt::skip]
+pub(super) const NAMES: &[&str] = &[
+    "abs", "attr", "batch", "capitalize", "center", "count", "d", "default", "dictsort", "e", "escape", "filesizeformat", "first", "float",
+    "forceescape", "format", "groupby", "indent", "int", "items", "join", "last", "length", "list", "lower", "map", "max", "min", "pprint", "random",
+    "reject", "rejectattr", "replace", "reverse", "round", "safe", "select", "selectattr", "slice", "sort", "string", "striptags", "sum", "title",
+    "tojson", "trim", "truncate", "unique", "upper", "urlencode", "urlize", "wordcount", "wordwrap", "xmlattr",
+];
 
 impl Run<'_> {
     pub(super) fn filter(&mut self, name: &str, value: Value, given: Given) -> Res<Value> {
@@ -27,8 +36,12 @@ impl Run<'_> {
         if let Some(result) = number_filter(name, &value, given.clone(), &self.heap)? {
             return Ok(result);
         }
+        if let Some(result) = markup::filter(name, &value, given.clone(), &self.heap)? {
+            return Ok(result);
+        }
         match sequences::filter(name, &value, given, &self.heap)? {
             Some(result) => Ok(result),
+            None if name == "random" => Err(fault("the filter \"random\" would make other text each time")),
             None => Err(fault(format!("unknown filter {name:?}"))),
         }
     }
@@ -122,21 +135,6 @@ fn text_filter(name: &str, value: &Value, given: Given, heap: &Heap) -> Res<Opti
             let count = int_or(count.as_ref().filter(|v| !matches!(v, Value::None)), -1)?;
             text_methods::replace(&text()?, &print::text(&old, heap)?, &print::text(&new, heap)?, count, heap)?
         }
-        "e" | "escape" | "forceescape" => {
-            given.exactly(name, [])?;
-            let mut out = String::new();
-            for c in text()?.chars() {
-                match c {
-                    '&' => out.push_str("&amp;"),
-                    '<' => out.push_str("&lt;"),
-                    '>' => out.push_str("&gt;"),
-                    '\'' => out.push_str("&#39;"),
-                    '"' => out.push_str("&#34;"),
-                    c => out.push(c),
-                }
-            }
-            heap.str(out)?
-        }
         "striptags" => heap.str(strip_tags(&text()?))?,
         "center" => {
             let [width] = given.bind(name, ["width"])?;
@@ -150,19 +148,14 @@ fn text_filter(name: &str, value: &Value, given: Given, heap: &Heap) -> Res<Opti
             other if other.length(heap)?.is_some() => other.clone(),
             other => truncate(text_methods::string(other)?, given, heap)?,
         },
+        "wordwrap" => layout::wordwrap(value, given, heap)?,
+        "pprint" => {
+            given.exactly(name, [])?;
+            layout::pprint(value, heap)?
+        }
         "wordcount" => {
             let is_word = |c: char| c == '_' || c.is_alphanumeric();
             Value::Int(text()?.split(|c| !is_word(c)).filter(|word| !word.is_empty()).count() as i128)
-        }
-        "urlencode" => {
-            let mut out = String::new();
-            for byte in text()?.bytes() {
-                match byte {
-                    b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'_' | b'.' | b'-' | b'~' | b'/' => out.push(char::from(byte)),
-                    other => out.push_str(&format!("%{other:02X}")),
-                }
-            }
-            heap.str(out)?
         }
         _ => return Ok(None),
     }))
@@ -277,6 +270,10 @@ fn number_filter(name: &str, value: &Value, given: Given, heap: &Heap) -> Res<Op
             let method = method.map_or(Ok("common".into()), |m| print::text(&m, heap).map(std::borrow::Cow::into_owned))?;
             round(value, precision, &method)?
         }
+        "filesizeformat" => {
+            let [binary] = given.bind(name, ["binary"])?;
+            heap.str(file_size(value, binary.is_some_and(|binary| binary.truth()))?)?
+        }
         "attr" => {
             let [attribute] = given.exactly(name, ["name"])?;
             let attribute = print::text(&attribute, heap)?;
@@ -289,6 +286,25 @@ fn number_filter(name: &str, value: &Value, given: Given, heap: &Heap) -> Res<Op
         }
         _ => return Ok(None),
     }))
+}
+
+/// Bytes as people write them.
+fn file_size(value: &Value, binary: bool) -> Res<String> {
+    let bytes = match value {
+        Value::Str(text) => parse_float(text),
+        other => other.as_float(),
+    };
+    let bytes = bytes.ok_or_else(|| operators::used(&[value]).unwrap_or_else(|| fault("filesizeformat needs a number")))?;
+    let base: f64 = if binary { 1024.0 } else { 1000.0 };
+    if bytes == 1.0 {
+        return Ok("1 Byte".into());
+    }
+    if bytes < base {
+        return Ok(format!("{} Bytes", bytes.trunc() as i128));
+    }
+    let power = (1..8).find(|power| bytes < base.powi(power + 1)).unwrap_or(8);
+    let prefixes = if binary { ["Ki", "Mi", "Gi", "Ti", "Pi", "Ei", "Zi", "Yi"] } else { ["k", "M", "G", "T", "P", "E", "Z", "Y"] };
+    Ok(format!("{:.1} {}B", base * bytes / base.powi(power + 1), prefixes[power as usize - 1]))
 }
 
 /// Python's `int(value, base)`, or of the float that a text spells.

@@ -348,6 +348,7 @@ fn unescape(text: &str) -> Res<String> {
                 chars = rest[1 + width..].chars();
                 code
             }
+            'N' => return Err(fault("\\N{…} in a string is not known here: write the character itself")),
             '0'..='7' => {
                 let digits = rest.bytes().take(3).take_while(|b| (b'0'..=b'7').contains(b)).count();
                 chars = rest[digits..].chars();

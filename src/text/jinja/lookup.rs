@@ -13,7 +13,6 @@ pub(super) fn item(value: &Value, key: &Value, heap: &Heap) -> Res<Value> {
     let found = match (value, key) {
         (Value::Undefined(what), _) => return Err(fault(&**what)),
         (Value::Dict(dict), _) => dict.get(key, heap)?.cloned(),
-        (Value::Namespace(_), _) => None,
         (_, key) => match key.as_int() {
             Some(place) => at(value, place, heap)?,
             None => None,
@@ -21,7 +20,7 @@ pub(super) fn item(value: &Value, key: &Value, heap: &Heap) -> Res<Value> {
     };
     match (found, key) {
         (Some(found), _) => Ok(found),
-        (None, Value::Str(name)) => Ok(method(value, name).unwrap_or_else(|| value.missing(&format!("attribute '{name}'")))),
+        (None, Value::Str(name)) => attribute(value, name, heap),
         (None, key) => Ok(value.missing(&format!("element {}", super::print::text(key, heap)?))),
     }
 }
@@ -42,6 +41,9 @@ pub(super) fn attribute(value: &Value, name: &Arc<str>, heap: &Heap) -> Res<Valu
     }
     let found = match value {
         Value::Dict(dict) => dict.get_str(name).cloned(),
+        Value::Cycler(items, place) if &**name == "current" => {
+            heap.counters.borrow().get(*place).and_then(|at| items.items.get(*at)).cloned()
+        }
         // The pairs that `groupby` gives have names.
         Value::Tuple(pair) if pair.items.len() == 2 => match &**name {
             "grouper" => pair.items.first().cloned(),

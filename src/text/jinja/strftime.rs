@@ -63,6 +63,30 @@ impl Date {
     }
 }
 
+impl Date {
+    /// Year and week of ISO 8601: weeks begin on Monday and belong to the year of their Thursday.
+    fn iso_week(self) -> (u32, u32) {
+        let year = u32::from(self.year);
+        // The Thursday of this week as a day of the year, which may lie before or after it.
+        let thursday = self.day_of_year() + 3;
+        let days = 365 + u32::from(self.is_leap());
+        match thursday.checked_sub(self.weekday()).filter(|day| *day > 0) {
+            None => {
+                let before = Self { year: self.year.saturating_sub(1), month: 12, day: 31 };
+                (year - 1, (before.day_of_year() + self.day_of_year() + 3 - self.weekday() - 1) / 7 + 1)
+            }
+            Some(day) if day > days => (year + 1, 1),
+            Some(day) => (year, (day - 1) / 7 + 1),
+        }
+    }
+
+    /// Seconds since 1970-01-01 of its midnight in UTC.
+    fn unix_time(self) -> i64 {
+        let before = i64::from(self.year) - 1;
+        (before * 365 + before / 4 - before / 100 + before / 400 + i64::from(self.day_of_year()) - 719_163) * 86_400
+    }
+}
+
 impl FromStr for Date {
     type Err = Error;
 
@@ -130,9 +154,16 @@ fn convert(date: Date, spec: char, unpadded: bool, out: &mut String) {
         'w' => write!(out, "{}", (date.weekday() + 1) % 7),
         'U' => write!(out, "{}", number((date.day_of_year() + 6 - (date.weekday() + 1) % 7) / 7, 2)),
         'W' => write!(out, "{}", number((date.day_of_year() + 6 - date.weekday()) / 7, 2)),
+        'V' => write!(out, "{}", number(date.iso_week().1, 2)),
+        'G' => write!(out, "{}", date.iso_week().0),
+        'g' => write!(out, "{}", number(date.iso_week().0 % 100, 2)),
+        's' => write!(out, "{}", date.unix_time()),
         'H' | 'M' | 'S' => out.write_str(&number(0, 2)),
-        'I' => out.write_str("12"),
+        'k' => out.write_str(if unpadded { "0" } else { " 0" }),
+        'I' | 'l' => out.write_str("12"),
         'p' => out.write_str("AM"),
+        'P' => out.write_str("am"),
+        'r' => out.write_str("12:00:00 AM"),
         'f' => out.write_str("000000"),
         'F' => write!(out, "{date}"),
         'D' | 'x' => write!(out, "{:02}/{:02}/{:02}", date.month, date.day, year % 100),
@@ -159,6 +190,12 @@ mod tests {
         let expected = "2024-07-04|24|4 Jul July| 4|186|Thu Thursday|44|26 27|00:00:00 12 AM|2024-07-04 07/04/24 00:00:00 00:00|%|\
                         Thu Jul  4 00:00:00 2024|07/04/24 00:00:00|000000||";
         assert_eq!(strftime(Date::new(2024, 7, 4).expect("a day"), all), expected);
+        let weeks = |year, month, day| strftime(Date::new(year, month, day).expect("a day"), "%G-%V|%g|%s");
+        assert_eq!(weeks(2024, 7, 4), "2024-27|24|1720051200");
+        assert_eq!((weeks(2021, 1, 3), weeks(2024, 12, 30)), ("2020-53|20|1609632000".into(), "2025-01|25|1735516800".into()));
+        assert_eq!((weeks(2023, 1, 1), weeks(1970, 1, 1)), ("2022-52|22|1672531200".into(), "1970-01|70|0".into()));
+        assert_eq!(weeks(1969, 12, 31), "1970-01|70|-86400");
+        assert_eq!(strftime(Date::new(2024, 7, 4).expect("a day"), "%k %-k %l %P %r"), " 0 0 12 am 12:00:00 AM");
         assert_eq!(strftime(Date::new(2000, 12, 31).expect("a day"), "%a %j %U %W %-m %"), "Sun 366 53 52 12 %");
         assert_eq!(strftime(Date::new(1, 1, 1).expect("a day"), "%A %Y"), "Monday 1");
     }

@@ -5,7 +5,15 @@ use super::ast::{Comparison, Operator};
 use super::limits::{Res, fault};
 use super::run::Run;
 use super::value::{Value, equal};
-use super::{operators, print};
+use super::{filters, operators, print};
+
+/// The names of all tests.
+#[rustfmt::skip]
+const NAMES: &[&str] = &[
+    "!=", "<", "<=", "==", ">", ">=", "boolean", "callable", "defined", "divisibleby", "eq", "equalto", "escaped", "even", "false", "filter",
+    "float", "ge", "greaterthan", "gt", "in", "integer", "iterable", "le", "lessthan", "lower", "lt", "mapping", "ne", "none", "number", "odd",
+    "sameas", "sequence", "string", "test", "true", "undefined", "upper",
+];
 
 impl Run<'_> {
     pub(super) fn test(&mut self, name: &str, value: &Value, given: Given) -> Res<bool> {
@@ -79,6 +87,11 @@ impl Run<'_> {
                 if name == "lower" { lower && !upper } else { upper && !lower }
             }
             "escaped" => false,
+            "filter" | "test" => {
+                value.check_hashable()?;
+                let names = if name == "filter" { filters::NAMES } else { NAMES };
+                value.as_str().is_some_and(|asked| names.contains(&asked))
+            }
             _ => return Err(fault(format!("unknown test {name:?}"))),
         })
     }

@@ -157,6 +157,15 @@ impl Value {
         if span <= 0 { 0 } else { usize::try_from((span - 1) / step.abs() + 1).unwrap_or(usize::MAX) }
     }
 
+    /// Refuses what cannot be a key.
+    pub(super) fn check_hashable(&self) -> Res<()> {
+        match self {
+            Self::List(_) | Self::Dict(_) | Self::Range(..) => Err(fault(format!("unhashable type: '{}'", self.type_name()))),
+            Self::Tuple(items) => items.items.iter().try_for_each(Self::check_hashable),
+            _ => Ok(()),
+        }
+    }
+
     /// What a lookup that finds nothing gives.
     pub(super) fn missing(&self, what: &str) -> Self {
         let object = match self {
@@ -253,7 +262,7 @@ impl Dict {
         if depth > limits::VALUE_DEPTH {
             return Err(too_deep());
         }
-        check_hashable(&key)?;
+        key.check_hashable()?;
         self.depth = self.depth.max(depth);
         if let Some(place) = self.place(&key, heap)? {
             self.entries[place].1 = value;
@@ -269,14 +278,6 @@ impl Dict {
 
 fn too_deep() -> limits::Fault {
     fault(format!("lists and dicts are nested deeper than the limit of {}", limits::VALUE_DEPTH))
-}
-
-fn check_hashable(key: &Value) -> Res<()> {
-    match key {
-        Value::List(_) | Value::Dict(_) | Value::Range(..) => Err(fault(format!("unhashable type: '{}'", key.type_name()))),
-        Value::Tuple(items) => items.items.iter().try_for_each(check_hashable),
-        _ => Ok(()),
-    }
 }
 
 /// `==`

@@ -1,7 +1,9 @@
 //! Rows and chat templates of the kinds that people have: `cases/` has small inputs with what is right, the rest are variants of them.
 
 mod conversations;
+mod dropped;
 mod plain;
+mod rewritten;
 mod shapes;
 mod templates;
 

@@ -53,6 +53,10 @@ fn system_and_tool_turns_are_kept_apart() {
     let beside = r#"{"system": "s", "conversations": [{"from": "human", "value": "q"}, {"from": "gpt", "value": "a"}]}"#;
     let data = build(&tokenizer, beside, options()).expect("builds");
     assert!(told(&tokenizer, &data.examples[0], false).starts_with("<|im_start|>system\ns<|im_end|>"));
+    for row in [beside.replace("\"system\"", "\"system_prompt\""), beside.replace("\"system\": ", "\"system\": null, \"System_Prompt\": ")]
+    {
+        assert_eq!(build(&tokenizer, &row, options()).expect("builds").examples, data.examples, "{row}");
+    }
     // Without an answer there is nothing to train, and that is said.
     let silent = r#"{"messages": [{"role": "system", "content": "s"}, {"role": "user", "content": "q"}]}"#;
     refused(build(&tokenizer, silent, options()), &["none of the 1 rows has a token to train on"]);
@@ -216,6 +220,23 @@ fn keys_that_look_like_exclusions_are_named() {
         let said = warned(&format!(r#", "{key}": 0"#), "");
         assert!(said.len() == 1 && said[0].contains(&format!("{key:?}")) && said[0].contains("loss_mask"), "{key}: {said:?}");
     }
+    let switches = [
+        ("learn", "false"),
+        ("excluded", "true"),
+        ("label", "0"),
+        ("labels", "[1, 0]"),
+        ("isIncluded", "false"),
+        ("ignored", "1"),
+        ("keep", "1.0"),
+    ];
+    for (key, value) in switches {
+        let said = warned(&format!(r#", "{key}": {value}"#), "");
+        assert!(said.len() == 1 && said[0].contains(&format!("{key:?}")), "{key}: {said:?}");
+    }
+    for (key, value) in [("label", r#""positive""#), ("target", r#""en""#), ("used", "7")] {
+        assert!(warned(&format!(r#", "{key}": {value}"#), "").is_empty(), "{key}");
+    }
+    assert!(warned("", r#", "label": 0"#).is_empty(), "a class of the row");
     let said = warned("", r#", "loss_mask": [0, 1]"#);
     assert!(said.len() == 1 && said[0].contains("\"loss_mask\""), "{said:?}");
     for key in ["name", "id", "model", "timestamp", "tool_call_id", "language", "trace_id", "length"] {
