@@ -5,8 +5,8 @@ use std::ops::Range;
 
 use serde_json::json;
 
-use super::Talk;
 use super::marks::{PLACE, around, common_beginning, content, mark};
+use super::talk::Talk;
 
 /// A turn in the text.
 #[derive(Clone)]

@@ -154,7 +154,7 @@ fn a_given_template_stays_with_the_adapter() {
     let with_adapter = pieces(&[&model, "--adapter", &out]);
     assert!(with_adapter[0].to_string().contains("\"q\"") || with_adapter[0].as_array().is_some_and(|all| all.len() > 4));
     let (gguf, hf) = (path("merged.gguf"), path("merged"));
-    succeeds(&["export", "--adapter", &out, "--model", &model, "--to", "merged-gguf", "--out", &gguf]);
+    succeeds(&["export", "--adapter", &out, "--model", &model, "--to", "merged-gguf", "--format", "f16", "--out", &gguf]);
     succeeds(&["export", "--adapter", &out, "--model", &model, "--to", "merged-safetensors", "--out", &hf]);
     for merged in [&gguf, &hf] {
         assert_eq!(pieces(&[merged]), with_adapter, "{merged}");
