@@ -7,6 +7,9 @@ use crate::{Error, Result};
 /// Longest name: file systems allow 255 bytes, and checkpoints add endings.
 const LONGEST: usize = 100;
 
+/// What the program keeps in a run's folder.
+const RESERVED: &[&str] = &["requests", "status.json", "results.json", "results.csv"];
+
 /// Refuses a name that could not be a folder on every system.
 ///
 /// # Errors
@@ -19,12 +22,17 @@ pub fn check(name: &str) -> Result<()> {
     if name.len() > LONGEST {
         return bad(format!("a job's name has {} bytes, more than {LONGEST}", name.len()));
     }
-    let forbidden = |c: char| c.is_control() || "/\\:*?\"<>|".contains(c);
+    // Those that turn the direction of writing make a name look like another.
+    let turns = |c: char| matches!(c, '\u{200E}' | '\u{200F}' | '\u{202A}'..='\u{202E}' | '\u{2066}'..='\u{2069}');
+    let forbidden = |c: char| c.is_control() || turns(c) || "/\\:*?\"<>|".contains(c);
     if let Some(c) = name.chars().find(|c| forbidden(*c)) {
         return bad(format!("the job name {name:?} has the character {c:?}, which cannot be in a folder's name"));
     }
     if name.starts_with('.') || name.ends_with(['.', ' ']) || name.starts_with(' ') {
         return bad(format!("the job name {name:?} begins or ends with a dot or a space"));
+    }
+    if RESERVED.contains(&folded(name).as_str()) {
+        return bad(format!("{name:?} is a file or folder of the run itself, beside those of its jobs"));
     }
     Ok(())
 }

@@ -197,7 +197,7 @@ impl Packer {
             self.count(counted).checked_mul(times)
         };
         steps.ok_or_else(|| {
-            let problem = format!("{epochs} passes over {n} rows are more steps than can be counted");
+            let problem = format!("{epochs} passes over {n} rows are too many to count their steps before the run");
             Error::config("epochs", problem, "give fewer epochs, or the number of --steps")
         })
     }

@@ -132,6 +132,11 @@ fn a_run_takes_up_what_is_asked_for() {
         shown["jobs"].as_array().unwrap().iter().find(|job| job["job"] == name).map(|job| job["state"].as_str().unwrap().to_owned())
     };
     wait_for(&mut child, "the late job ends", &|| state("late").as_deref() == Some("done"));
+    // Nobody else writes into a job's folder meanwhile.
+    let (long, rows) = (format!("{runs}/long"), asset("train.jsonl"));
+    let mine = ["train", "--model", &asset("demo.gguf"), "--data", &rows, "--seq", "32", "--steps", "1", "--no-tune"];
+    let refused = weblora(&[&mine[..], &["--out", &long, "--overwrite"]].concat());
+    assert!(!refused.status.success() && text(&refused.stderr).contains("another weblora"), "{}", text(&refused.stderr));
     // Two at once would write over each other; killed, the run goes on with what was added.
     fails(&["jobs", &file, "--no-tune", "--resume"], &["another weblora"]);
     child.kill().unwrap();

@@ -30,7 +30,7 @@ struct Files<'a>(Vec<(&'a str, Vec<u8>)>);
 
 impl<'a> Files<'a> {
     fn read(paths: &'a [String]) -> Result<Self> {
-        paths.iter().map(|path| Ok((path.as_str(), files::read(Path::new(path))?))).collect::<Result<_>>().map(Self)
+        paths.iter().map(|path| Ok((path.as_str(), files::read_rows(Path::new(path))?))).collect::<Result<_>>().map(Self)
     }
 
     fn rows(&self) -> Vec<RowFile<'_>> {

@@ -132,7 +132,7 @@ fn read(args: &EvalArgs, base: &Base) -> Result<EvalRows> {
         return Err(Error::config("data", "nothing to evaluate", "give --text FILE or --data FILE"));
     };
     let options = args.how.options(seq, &chat(args, base)?)?;
-    EvalRows::read(&path.display().to_string(), &files::read(path)?, &base.tokenizer, options)
+    EvalRows::read(&path.display().to_string(), &files::read_rows(path)?, &base.tokenizer, options)
 }
 
 /// How the conversations of all adapters became text, since all are measured on the same rows.

@@ -12,8 +12,12 @@ use weblora::{Error, Result};
 use super::io_error::io_error;
 use super::lock::Lock;
 
+/// Largest file that is read whole: what a file says of its length may be anything, on disks with holes also beyond what the disk has.
+const MAX_FILE_BYTES: u64 = 64 << 30;
 /// Largest text file (settings, rows) that is read whole.
 const MAX_TEXT_BYTES: u64 = 2 << 30;
+/// Largest of the small files beside an adapter's weights.
+const MAX_NOTE_BYTES: u64 = 256 << 20;
 /// Most that is read of what does not say how long it is: a pipe, a device.
 const MAX_STREAM_BYTES: u64 = 256 << 20;
 /// What some editors put before UTF-8 text.
@@ -21,32 +25,47 @@ const BYTE_ORDER_MARK: &[u8] = b"\xEF\xBB\xBF";
 
 /// Reads a file, or a pipe or device (`<(zcat rows.gz)`, `/dev/stdin`) of at most 256 MiB.
 pub fn read(path: &Path) -> Result<Vec<u8>> {
-    read_at_most(path, MAX_STREAM_BYTES)
+    read_at_most(path, MAX_FILE_BYTES, MAX_STREAM_BYTES)
 }
 
-/// Reads a file whole. `most` is for what has no length of its own, and for what grows while it is read.
-fn read_at_most(path: &Path, most: u64) -> Result<Vec<u8>> {
+/// The same for rows, of at most 2 GiB.
+pub fn read_rows(path: &Path) -> Result<Vec<u8>> {
+    read_at_most(path, MAX_TEXT_BYTES, MAX_STREAM_BYTES)
+}
+
+/// Reads a file of at most `most` bytes whole. `of_stream` is for what has no length of its own, and for what grows while it is read.
+fn read_at_most(path: &Path, most: u64, of_stream: u64) -> Result<Vec<u8>> {
     let failed = |e| io_error("read", path, e);
+    let name = || path.display().to_string();
     let file = fs::File::open(path).map_err(failed)?;
     let kind = file.metadata().map_err(failed)?;
-    let most = if kind.is_file() { most.max(kind.len()) } else { most };
-    let mut bytes = Vec::with_capacity(if kind.is_file() { kind.len() as usize + 1 } else { 0 });
+    let len = if kind.is_file() { kind.len() } else { 0 };
+    let mut bytes = Vec::new();
+    let room = usize::try_from(len).ok().and_then(|len| len.checked_add(1)).filter(|_| len <= most);
+    let Some(room) = room else {
+        return Err(Error::format(name(), format!("it has {len} bytes, at most {most} were expected"), "split the file, or name another"));
+    };
+    if bytes.try_reserve_exact(room).is_err() {
+        return Err(Error::format(name(), format!("it has {len} bytes, more than there is memory for"), "split the file, or name another"));
+    }
+    let most = of_stream.max(len);
     file.take(most + 1).read_to_end(&mut bytes).map_err(failed)?;
     if bytes.len() as u64 > most {
         let problem = format!("it goes on after {most} bytes, the most that is read of a pipe or device");
-        return Err(Error::format(path.display().to_string(), problem, "name a file that ends, or save what the pipe gives to one"));
+        return Err(Error::format(name(), problem, "name a file that ends, or save what the pipe gives to one"));
     }
     Ok(bytes)
 }
 
+/// Reads one of the small files beside an adapter's weights.
+fn read_note(path: &Path) -> Result<Vec<u8>> {
+    read_at_most(path, MAX_NOTE_BYTES, MAX_NOTE_BYTES)
+}
+
 /// Reads a UTF-8 text file of at most 2 GiB; a byte order mark before it is no part of the text.
 pub fn read_text(path: &Path) -> Result<String> {
-    let bytes = fs::metadata(path).map_err(|e| io_error("read", path, e))?.len();
     let name = path.display().to_string();
-    if bytes > MAX_TEXT_BYTES {
-        return Err(Error::format(name, format!("{bytes} bytes, at most {MAX_TEXT_BYTES} were expected"), "split the file"));
-    }
-    let mut bytes = read(path)?;
+    let mut bytes = read_rows(path)?;
     if let Some((kind, hint)) = instead_of_text(&bytes) {
         return Err(Error::format(name, format!("it is {kind}"), hint));
     }
@@ -301,9 +320,9 @@ impl AdapterFiles {
             let problem = format!("{PICKLE_FILE} is no archive that torch.save has written since PyTorch 1.6; other pickles are not read");
             return Err(error(problem, "save it again with torch.save or as safetensors"));
         }
-        let optional = |file: &str| Some(path.join(file)).filter(|path| path.is_file()).map(|path| read(&path)).transpose();
+        let optional = |file: &str| Some(path.join(file)).filter(|path| path.is_file()).map(|path| read_note(&path)).transpose();
         let (note, chain) = (optional(NOTE_FILE)?, optional(CHAIN_FILE)?);
-        Ok(Self { config: read(&path.join(CONFIG_FILE))?, weights, note, chain, name })
+        Ok(Self { config: read_note(&path.join(CONFIG_FILE))?, weights, note, chain, name })
     }
 
     /// `chain.json`, where there is one.
@@ -396,9 +415,16 @@ mod tests {
         let folder = tempfile::tempdir().expect("a folder");
         let path = folder.path().join("x");
         fs::write(&path, [7; 100]).expect("written");
-        assert_eq!(read_at_most(&path, 10).expect("a file has a length").len(), 100);
+        assert_eq!(read_at_most(&path, 100, 10).expect("a file has a length").len(), 100);
+        assert!(read_at_most(&path, 99, 10).expect_err("too large").to_string().contains("it has 100 bytes, at most 99"));
+        // A file with a hole says that it has more than any memory.
+        let sparse = folder.path().join("sparse");
+        fs::File::create(&sparse).and_then(|file| file.set_len(15 << 40)).expect("a hole");
+        for read in [read, read_rows, read_note] {
+            assert!(read(&sparse).expect_err("refused").to_string().contains("it has 16492674416640 bytes"));
+        }
         if cfg!(unix) {
-            let error = read_at_most(Path::new("/dev/zero"), 1 << 20).expect_err("endless").to_string();
+            let error = read_at_most(Path::new("/dev/zero"), MAX_FILE_BYTES, 1 << 20).expect_err("endless").to_string();
             assert!(error.contains("/dev/zero: it goes on after 1048576 bytes"), "{error}");
         }
     }

@@ -207,7 +207,7 @@ fn show_experts(name: &str, adapter: &MixLoraAdapter, fits: bool, output: &mut O
 fn show_rows(args: &InspectArgs, path: &std::path::Path, model: &ModelFile, output: &mut Output) -> Result<()> {
     let name = path.display().to_string();
     let tokenizer = Tokenizer::of_model(model)?;
-    let rows = read_rows(&name, &files::read(path)?)?;
+    let rows = read_rows(&name, &files::read_rows(path)?)?;
     let chat = match &args.adapter {
         Some(adapter) => chat_of(AdapterFiles::read(adapter)?.folder())?,
         None => ChatOptions::default(),

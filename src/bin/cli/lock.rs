@@ -28,6 +28,11 @@ impl Lock {
     pub fn take(folder: &Path, key: &str) -> Result<Option<Self>> {
         let path = folder.join(LOCK_FILE);
         loop {
+            // What a link points to is somebody else's file: it is not written to.
+            if fs::symlink_metadata(&path).is_ok_and(|found| !found.is_file()) {
+                let problem = format!("{} is no file of weblora's", path.display());
+                return Err(Error::config(key, problem, "remove it, or choose another folder"));
+            }
             let open = OpenOptions::new().read(true).write(true).create(true).truncate(false).open(&path);
             let mut file = open.map_err(|e| io_error("create", &path, e))?;
             match file.try_lock() {
@@ -61,7 +66,7 @@ impl Drop for Lock {
 #[cfg(unix)]
 fn is_at(file: &File, path: &Path) -> bool {
     use std::os::unix::fs::MetadataExt;
-    match (file.metadata(), fs::metadata(path)) {
+    match (file.metadata(), fs::symlink_metadata(path)) {
         (Ok(ours), Ok(there)) => (ours.dev(), ours.ino()) == (there.dev(), there.ino()),
         _ => false,
     }
@@ -87,6 +92,15 @@ mod tests {
         drop(lock);
         assert_eq!(fs::read_dir(folder.path()).expect("a folder").count(), 0);
         let again = Lock::take(folder.path(), "out").expect("free");
+        // A link is not followed.
+        #[cfg(unix)]
+        {
+            let (victim, other) = (folder.path().join("victim"), folder.path().join("other"));
+            fs::write(&victim, "mine").and_then(|()| fs::create_dir(&other)).expect("written");
+            std::os::unix::fs::symlink(&victim, other.join(LOCK_FILE)).expect("a link");
+            assert!(Lock::take(&other, "out").expect_err("a link").to_string().contains("no file of weblora's"));
+            assert_eq!(fs::read(&victim).expect("read"), b"mine");
+        }
         // One whose file was removed by the holder before us is not the lock that others take.
         let old = File::open(folder.path().join(LOCK_FILE)).expect("open");
         drop(again);

@@ -102,14 +102,24 @@ fn split(part: &Part<'_>, out: &Path, output: &mut Output) -> Result<()> {
     let links = part.chain()?.split();
     let files = links.iter().map(|link| link.to_files(part.name)).collect::<Result<Vec<_>>>()?;
     OutFolder::create("out", out)?;
-    for (i, (link, files)) in links.into_iter().zip(&files).enumerate() {
-        write(&out.join(format!("link-{i}")), files, &Edited { adapter: link, chain: None, cut: None }, output)?;
+    let mut all = links.into_iter().zip(&files).enumerate();
+    let written = all.try_for_each(|(i, (link, files))| {
+        write(&out.join(format!("link-{i}")), files, &Edited { adapter: link, chain: None, cut: None }, output)
+    });
+    whole_or_nothing(out, written)
+}
+
+/// Removes the folder, which is ours and new, where not all of it could be written.
+fn whole_or_nothing(out: &Path, written: Result<()>) -> Result<()> {
+    if written.is_err() {
+        std::fs::remove_dir_all(out).ok(); // the error of writing matters more
     }
-    Ok(())
+    written
 }
 
 fn write(out: &Path, files: &[File], edited: &Edited, output: &mut Output) -> Result<()> {
-    OutFolder::create("out", out)?.write_adapter(files)?;
+    let folder = OutFolder::create("out", out)?;
+    whole_or_nothing(out, folder.write_adapter(files))?;
     if let Some(problem) = edited.adapter.zero_problem() {
         output.warn(format!("adapter {}: {problem}", out.display()));
     }

@@ -117,6 +117,13 @@ impl Fleet {
         Ok(())
     }
 
+    /// A job cannot go on, for a reason outside of it; it fails alone, at the next step boundary.
+    pub fn fail(&mut self, name: &str, reason: String) {
+        if let Some(job) = self.scheduler.by_name(name).map(|job| job.id) {
+            self.told.push(jobs::Event::Failed { job, reason });
+        }
+    }
+
     /// Takes a job in while others train: it waits until it fits.
     ///
     /// # Errors

@@ -13,6 +13,7 @@ use serde_json::Value;
 use weblora::export::folder::File;
 use weblora::formats::ModelFile;
 use weblora::gpu::Gpu;
+use weblora::jobs::state::State;
 use weblora::jobs::{JobEntry, JobsFile};
 use weblora::settings::Map;
 use weblora::train::fleet::{Entry, Fleet, FleetPlan, Found, Keeper};
@@ -202,6 +203,9 @@ fn train(args: &JobsArgs, output: &mut Output) -> Result<()> {
         output.event(&Event::Warning { job: None, message: message.to_owned() });
     }
     let mut keeper = Folders { output, existing, run: &folder, open: BTreeMap::new() };
+    let outs: Vec<String> =
+        fleet.members().iter().filter(|member| member.job().is_some()).map(|member| member.run.config.out.clone()).collect();
+    outs.iter().for_each(|out| keeper.lock(&mut fleet, out));
     drive(&mut fleet, &device.gpu, on, &folder, &mut keeper, &stop)
 }
 
@@ -266,8 +270,12 @@ fn resume(file: &JobsFile, on: On<'_>, device: &mut Device, output: &mut Output)
     // Locks and halves of files that the killed process left in folders to which nobody will write again.
     for out in plan.jobs().filter(|(_, job)| job.status.state.is_over()).map(|(member, _)| Path::new(&member.run.config.out)) {
         if out.is_dir() {
-            drop(OutFolder::open(out, Existing::Continue)?);
+            OutFolder::open(out, Existing::Continue).ok(); // another run may have it by now
         }
+    }
+    for (_, job) in plan.jobs().filter(|(_, job)| job.status.state == State::Failed) {
+        let message = format!("it failed before, and its settings are not looked at again: {}", job.status.reason);
+        output.event(&Event::Warning { job: Some(job.spec.name.clone()), message });
     }
     for (member, job) in plan.jobs().filter(|(_, job)| !job.status.state.is_over()) {
         let (step, steps, state) = (member.run.done, member.run.total, job.status.state.name().to_owned());
@@ -359,6 +367,8 @@ fn take_up(fleet: &mut Fleet, gpu: &Gpu, on: On<'_>, request: Request, keeper: &
                 let (entry, warnings) = entry(job, on)?;
                 OutFolder::check_free(Path::new(&entry.config.out))?;
                 fleet.add(entry)?;
+                let out = fleet.members().last().map(|member| member.run.config.out.clone()).unwrap_or_default();
+                keeper.lock(fleet, &out);
                 let started = fleet.members().last().map(|member| member.start_events(gpu.facts().name.clone())).unwrap_or_default();
                 let warnings = warnings.into_iter().map(|message| Event::Warning { job: Some(name.clone()), message });
                 warnings.chain(started).try_for_each(|event| keeper.tell(event))?;
@@ -369,7 +379,7 @@ fn take_up(fleet: &mut Fleet, gpu: &Gpu, on: On<'_>, request: Request, keeper: &
     request.names.iter().try_for_each(|name| fleet.request(name, what))
 }
 
-/// Every job's own folder, locked from its first use to the end of the run, and the terminal.
+/// Every job's own folder, locked to the end of the run, and the terminal.
 struct Folders<'o> {
     output: &'o mut Output,
     existing: Existing,
@@ -379,6 +389,14 @@ struct Folders<'o> {
 }
 
 impl Folders<'_> {
+    /// Takes a job's folder, so that nobody else writes there. A job whose folder cannot be had fails.
+    fn lock(&mut self, fleet: &mut Fleet, out: &str) {
+        if let Err(error) = self.folder(out) {
+            let job = fleet.members().iter().find(|member| member.run.config.out == out).map(|member| member.run.config.name.clone());
+            fleet.fail(&job.unwrap_or_default(), error.to_string());
+        }
+    }
+
     fn folder(&mut self, out: &str) -> Result<&OutFolder> {
         if !self.open.contains_key(out) {
             self.open.insert(out.to_owned(), OutFolder::open(Path::new(out), self.existing)?);
