@@ -67,6 +67,7 @@ struct Layer {
     probe: Probe,
     dispatches: usize,
     bytes: u64,
+    kept: u64,
 }
 
 /// What a recording of it needs.
@@ -107,6 +108,7 @@ pub(super) async fn run(bench: &mut Bench<'_>) -> Result<()> {
                 least: ratios.first().copied().unwrap_or_default(),
                 most: ratios.last().copied().unwrap_or_default(),
                 bytes: layer.bytes,
+                kept: layer.kept,
                 dispatches: layer.dispatches,
                 rounds,
             }))?;
@@ -121,18 +123,22 @@ async fn open(bench: &mut Bench<'_>, form: Form, widths: (usize, usize)) -> Resu
     let parts = declare(&mut scene, form, widths, rows)?;
     let body = |rec: &mut Recorder| record(rec, &parts, count, rows);
     bench.tune(&body).await?;
-    let plan = {
+    let planned = |count: usize| {
         let mut recorder = Recorder::new(bench.tuner);
-        body(&mut recorder);
-        Plan::new(recorder, bench.gpu.plan_limits())?
+        record(&mut recorder, &parts, count, rows);
+        Plan::new(recorder, bench.gpu.plan_limits())
     };
-    let (dispatches, bytes) = (plan.dispatches(), plan.arenas.iter().sum());
+    let of_arenas = |plan: &Plan| plan.arenas.iter().sum::<u64>();
+    let plan = planned(count)?;
+    let (dispatches, bytes) = (plan.dispatches(), of_arenas(&plan));
+    // What another block adds is what waits for its backward pass.
+    let kept = of_arenas(&planned(2 * count)?).saturating_sub(bytes);
     let store = scene.allocate(bench.gpu).await?;
     fill(bench, &store, &parts, rows)?;
     let mut probe = Probe::new(bench.gpu, bench.tuner, store, &body).await?;
     // What the driver compiles late.
     probe.seconds(bench.gpu).await?;
-    Ok(Layer { probe, dispatches, bytes })
+    Ok(Layer { probe, dispatches, bytes, kept })
 }
 
 fn declare(scene: &mut Scene, form: Form, (d, f): (usize, usize), rows: usize) -> Result<Parts> {

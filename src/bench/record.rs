@@ -249,6 +249,8 @@ pub struct MixLoraRecord {
     pub most: f64,
     /// Bytes of activations and their gradients, as planned.
     pub bytes: u64,
+    /// Bytes of these that are kept from a block's forward pass to its backward pass, where nothing is computed again.
+    pub kept: u64,
     /// Kernel launches.
     pub dispatches: usize,
     /// Rounds, after a warm-up.

@@ -188,7 +188,7 @@ const ATTENTION: &str = "heads          tokens  attention               ms  of f
 const STEPS: &str = "step";
 const METHODS: &str = "methods";
 const JOBS: &str = "jobs";
-const MIXLORA: &str = "feed-forward   tokens  adapter                    ms  of dense (range)        activations  launches";
+const MIXLORA: &str = "feed-forward   tokens  adapter                    ms  of dense (range)        activations       kept  launches";
 const PROFILES: &str = "profile                                                 ms   share  launches  GFLOP/s     GB/s";
 
 fn jobs_rows(j: &JobsRecord) -> String {
@@ -245,7 +245,11 @@ fn attention_row(a: &AttentionRecord) -> String {
 
 fn mixlora_row(m: &MixLoraRecord) -> String {
     let MixLoraRecord { shape, tokens, form, ms, of_dense, least, most, dispatches, .. } = m;
-    format!("{shape:13} {tokens:7}  {form:20} {ms:8.1}  {of_dense:.3} ({least:.3} to {most:.3}) {:>14} {dispatches:9}", bytes(m.bytes))
+    format!(
+        "{shape:13} {tokens:7}  {form:20} {ms:8.1}  {of_dense:.3} ({least:.3} to {most:.3}) {:>14} {:>10} {dispatches:9}",
+        bytes(m.bytes),
+        bytes(m.kept)
+    )
 }
 
 fn attention_fit_row(fit: &AttentionFitRecord) -> String {
