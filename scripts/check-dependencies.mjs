@@ -8,9 +8,9 @@ import { fileURLToPath } from "node:url";
 
 const root = fileURLToPath(new URL("..", import.meta.url));
 
-/** Licences that code here may be under: permissive ones, and MPL-2.0 for tools, which only its own files are under. */
+/** Licences that code here may be under: permissive ones; and of tools, which no product contains, also MPL-2.0, Python's and Blue Oak's. */
 const LICENCES = ["MIT", "Apache-2.0", "Apache-2.0 WITH LLVM-exception", "0BSD", "BSD-2-Clause", "BSD-3-Clause", "BSL-1.0", "ISC", "Zlib", "Unlicense", "Unicode-3.0"];
-const TOOL_LICENCES = [...LICENCES, "MPL-2.0"];
+const TOOL_LICENCES = [...LICENCES, "MPL-2.0", "Python-2.0", "BlueOak-1.0.0"];
 
 /** Crates that come twice: what brings the older one, which a newer release of that will end. */
 const TWICE = {

@@ -7,6 +7,9 @@ cd "$ROOT/www" || exit 1
 # Node runs every test file of the folder it is given.
 node --test --test-reporter=spec package/e2e/*.test.mjs
 
+say "the reference of all names"
+npm run --silent reference --workspace package
+
 project=$(mktemp -d)
 trap 'rm -rf "$project"' EXIT
 say "the tarball in an empty Vite project"
