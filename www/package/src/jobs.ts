@@ -298,7 +298,9 @@ export class JobsRun {
     if (!saved) return;
     const { steps: total, loss, bestEval, state } = status;
     const how = state === "done" || state === "stopped" || state === "failed" ? state : "open";
-    const { curve, step } = saved;
+    const { curve } = saved;
+    // One that failed is taken up from its checkpoint; the adapter of one that ended is of its last step.
+    const step = state === "failed" ? saved.step : status.step;
     const scores = { ...(loss === null ? {} : { loss }), ...(bestEval === null ? {} : { bestEval }), ...(curve === undefined ? {} : { curve }) };
     await this.#try(entry, (store) => store.save({ step, total, state: how, ...scores }, saved.checkpoint));
   }
