@@ -14,6 +14,12 @@ const FAMILY: &str = "use a model of the LLaMA family, with its own tokenizer.js
 const IDS: u64 = 1 << 24;
 /// How many times longer a text may get by normalising and decoding it.
 const GROWTH: usize = 256;
+/// How many times longer all `Replace` may make it; those in use write three bytes for a space.
+const REPLACED: usize = 16;
+/// Longest token of a Unigram model in bytes: each place of a text is compared with tokens up to this length.
+const PIECE: usize = 1024;
+/// Longest token of other kinds.
+const TOKEN: usize = 4096;
 /// Deepest nesting of sequences of parts.
 const DEPTH: usize = 8;
 /// Most parts of one kind.
@@ -88,11 +94,13 @@ const DECODERS: Kind =
 struct Seen {
     parts: usize,
     growth: usize,
+    /// What `Replace` alone adds up to.
+    replaced: usize,
 }
 
 impl Default for Seen {
     fn default() -> Self {
-        Self { parts: 0, growth: 1 }
+        Self { parts: 0, growth: 1, replaced: 1 }
     }
 }
 
@@ -139,7 +147,14 @@ impl Check<'_> {
         if seen.parts > PARTS {
             return Err(self.wrong(format!("`{name}` has more than {PARTS} parts")));
         }
-        seen.growth = seen.growth.saturating_mul(self.one(part, found, name)?);
+        let growth = self.one(part, found, name)?;
+        seen.growth = seen.growth.saturating_mul(growth);
+        if found == "Replace" {
+            seen.replaced = seen.replaced.saturating_mul(growth);
+            if seen.replaced > REPLACED {
+                return Err(self.wrong(format!("the `Replace` of `{name}` make a text more than {REPLACED} times longer")));
+            }
+        }
         if seen.growth > GROWTH {
             return Err(self.wrong(format!("`{name}` makes a text more than {GROWTH} times longer")));
         }
@@ -265,6 +280,14 @@ impl Check<'_> {
         id.ok_or_else(|| self.wrong(format!("`{name}` has no token id, or one above {IDS}")))
     }
 
+    /// Refuses a token that is longer than any in use.
+    fn length(&self, token: &str, limit: usize, what: impl Fn() -> String) -> Result<()> {
+        if token.len() > limit {
+            return Err(self.wrong(format!("{} has {} bytes, at most {limit}", what(), token.len())));
+        }
+        Ok(())
+    }
+
     fn added(&self, added: &Value) -> Result<()> {
         let tokens = match added {
             Value::Null => return Ok(()),
@@ -279,6 +302,7 @@ impl Check<'_> {
             let content = token.get("content").and_then(Value::as_str);
             let content = content.ok_or_else(|| self.wrong("a token of `added_tokens` has no `content`".into()))?;
             self.id(token.get("id"), "added_tokens")?;
+            self.length(content, TOKEN, || "a token of `added_tokens`".into())?;
             let lost = if is(token, "normalized") { right_normalized } else { right_plain && content.trim().is_empty() };
             if is(token, "lstrip") && lost {
                 return Err(self.unsupported(format!("the added token {content:?}, which takes spaces that another token takes")));
@@ -303,8 +327,9 @@ impl Check<'_> {
 
     fn byte_pairs(&self, model: &Value) -> Result<()> {
         let Some(Value::Object(vocab)) = model.get("vocab") else { return Err(self.wrong("`model.vocab` is no object".into())) };
-        for id in vocab.values() {
+        for (token, id) in vocab {
             self.id(Some(id), "model.vocab")?;
+            self.length(token, TOKEN, || format!("token {id} of `model.vocab`"))?;
         }
         let text = |key: &str| model.get(key).and_then(Value::as_str).filter(|text| !text.is_empty());
         if text("continuing_subword_prefix").is_some() {
@@ -350,6 +375,7 @@ impl Check<'_> {
             if token.is_none() || score.is_none() || entry.as_array().is_none_or(|pair| pair.len() != 2) {
                 return Err(self.wrong(format!("entry {id} of `model.vocab` is {entry}, expected a token and its score")));
             }
+            self.length(token.unwrap_or_default(), PIECE, || format!("token {id} of `model.vocab`"))?;
         }
         match model.get("unk_id") {
             Some(id) if id.as_u64().is_some_and(|id| id < vocab.len() as u64) => Ok(()),

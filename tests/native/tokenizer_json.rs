@@ -88,6 +88,35 @@ fn parts_that_the_library_would_panic_on_are_refused_by_name() {
     refused(&with("/normalizer", deep), &["normalizer", "nests"]);
 }
 
+/// The library drops its trie one call a byte, and compares each place of a text with the whole of a long token.
+#[test]
+fn tokens_longer_than_any_in_use_are_refused() {
+    let unigram = |length: usize| {
+        let mut file = with("/model", json!({"type": "Unigram", "unk_id": 0, "vocab": [["<unk>", 0.0], ["a".repeat(length), -1.0]]}));
+        let spaces = json!({"type": "Metaspace", "replacement": "▁", "prepend_scheme": "always", "split": true});
+        (file["pre_tokenizer"], file["decoder"]) = (spaces.clone(), spaces);
+        file
+    };
+    for length in [1025, 40_000, 160_000] {
+        refused(&unigram(length), &["token 1 of `model.vocab`", &length.to_string(), "at most 1024"]);
+    }
+    assert!(open(&unigram(1024)).and_then(|t| t.encode(&"a".repeat(40_000), false)).is_ok_and(|ids| !ids.is_empty()));
+    let mut long = with("/version", json!("1.0"));
+    long["model"]["vocab"]["a".repeat(4097)] = json!(7);
+    refused(&long, &["token 7 of `model.vocab`", "4097 bytes, at most 4096"]);
+    refused(&with("/added_tokens/0/content", json!("a".repeat(5000))), &["added_tokens", "5000 bytes, at most 4096"]);
+}
+
+#[test]
+fn replacements_that_make_a_text_much_longer_are_refused() {
+    let fourfold = |n: usize| {
+        let parts = vec![json!({"type": "Replace", "pattern": {"String": "a"}, "content": "aaaa"}); n];
+        with("/normalizer", json!({"type": "Sequence", "normalizers": parts}))
+    };
+    refused(&fourfold(4), &["`Replace` of `normalizer`", "more than 16 times longer"]);
+    assert!(open(&fourfold(2)).is_ok());
+}
+
 #[test]
 fn added_tokens_that_lose_their_place_are_refused() {
     let token = |id: u32, content: &str, side: &str, normalized: bool| {
