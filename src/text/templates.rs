@@ -1,5 +1,7 @@
 //! Chat templates to choose by name, for models that have none: the formats in common use, in our own words.
 
+use std::collections::HashSet;
+
 use crate::settings::one_of;
 use crate::{Error, Result};
 
@@ -84,13 +86,21 @@ pub fn source(template: &str) -> Result<&str> {
 /// The control tokens that a template's source spells, such as `<|im_end|>` or `[INST]`.
 pub(super) fn control_tokens(source: &str) -> Vec<&str> {
     const KNOWN: &[&str] = &["<start_of_turn>", "<end_of_turn>", "[INST]", "[/INST]"];
+    const LONGEST: usize = 40;
+    // Each is looked for in every row.
+    const MOST: usize = 256;
     let mut found: Vec<&str> = KNOWN.iter().copied().filter(|token| source.contains(token)).collect();
+    let mut seen = HashSet::new();
     for (at, _) in source.match_indices("<|") {
         let rest = &source[at + 2..];
-        let end = rest.find("|>").filter(|end| (1..=40).contains(end));
-        let Some(end) = end.filter(|end| rest[..*end].chars().all(|c| c.is_alphanumeric() || c == '_' || c == '-')) else { continue };
+        let near = &rest.as_bytes()[..rest.len().min(LONGEST + 2)];
+        let end = near.windows(2).position(|pair| pair == b"|>");
+        let Some(end) = end.filter(|end| *end > 0).filter(|end| rest[..*end].chars().all(|c| c.is_alphanumeric() || c == '_' || c == '-'))
+        else {
+            continue;
+        };
         let token = &source[at..at + 2 + end + 2];
-        if !found.contains(&token) {
+        if found.len() < MOST && seen.insert(token) {
             found.push(token);
         }
     }
@@ -115,5 +125,13 @@ mod tests {
     #[test]
     fn control_tokens_of_a_source() {
         assert_eq!(control_tokens("{{ '<|im_start|>' + x }}{% if a <|b %}<|im_start|><|x y|>[INST]"), ["[INST]", "<|im_start|>"]);
+    }
+
+    #[test]
+    fn a_source_of_nothing_but_control_tokens() {
+        assert!(control_tokens(&"<|".repeat(520_000)).is_empty());
+        let many: String = (0..110_000).map(|i| format!("<|{i}|>")).collect();
+        assert_eq!(control_tokens(&many).len(), 256);
+        assert_eq!(control_tokens(&format!("<|{}|><|é|><||>", "a".repeat(40))), [format!("<|{}|>", "a".repeat(40)).as_str(), "<|é|>"]);
     }
 }

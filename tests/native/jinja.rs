@@ -153,6 +153,80 @@ fn templates_that_would_never_end_are_stopped_by_name() {
     assert_eq!(render("{{ 'a'.count('') }}", &json!({})).expect("counts").text, "2");
 }
 
+/// Each goes over long texts, or over many names, again and again.
+#[test]
+fn work_inside_operators_counts_by_what_it_goes_over() {
+    let limit = |template: &str| {
+        let shown: String = template.chars().take(200).collect();
+        let text = render(template, &json!({})).err().unwrap_or_else(|| panic!("{shown} renders")).to_string();
+        assert!(text.contains("the limit for these messages"), "{shown}: {text}");
+    };
+    for strip in [" | trim", ".strip"] {
+        assert_eq!(render(&format!("{{{{ ('a' * 1000000){strip}('b' * 1000000 ~ 'a') }}}}"), &json!({})).expect("a set").text, "");
+        limit(&format!("{{{{ ('a' * 10000000){strip}('b' * 3000000 ~ 'a') }}}}"));
+    }
+    for (made, asked) in [
+        ("'ab' * 100000", "'a'.find(t)"),
+        ("'ab' * 5000000", "'a'.count(t)"),
+        ("'ab' * 5000000", "'a'.split(t)"),
+        ("'ab' * 5000000", "'a'.partition(t)"),
+        ("'ab' * 5000000", "'a'.replace(t, '')"),
+        ("'1' * 16000000", "t | int"),
+        ("'1' * 16000000", "t | float"),
+        ("'1' * 16000000", "t | truncate(5)"),
+        ("'A' * 16000000", "t is lower"),
+        ("'a' * 16000000", "t is upper"),
+        ("'a' * 16000000", "'%.1s' % t"),
+        ("'a' * 16000000", "[1] | tojson(separators=(t, t))"),
+        ("'a' * 16000000", "'a' | indent(t)"),
+        ("'a' * 16000000", "joiner(t)"),
+    ] {
+        limit(&format!("{{% set t = {made} %}}{{% for i in range(100000) %}}{{% if {asked} %}}{{% endif %}}{{% endfor %}}"));
+    }
+    limit("{% set t = 'a' * 10000000 %}{{ (t ~ 'b').startswith((t ~ 'c',) * 500000) }}");
+    limit("{{ (['A' * 16000000] * 1000) | sort }}");
+    limit("{{ [{}] | map(attribute='a.' * 8000000, default={}) | list }}");
+    limit("{% set ns = namespace(t=(1, 2)) %}{% for i in range(60) %}{% set ns.t = (ns.t, ns.t) %}{% endfor %}{{ {ns.t: 1} }}");
+    limit("{% set s = ['é' * 8000000] %}{% for i in range(6) %}{% set x %}{{ s }}{% endset %}{% endfor %}");
+    // What a list takes counts before it is made.
+    limit("{{ (',' * 15000000).split(',') | length }}");
+    limit("{{ (' a' * 7500000).split() | length }}");
+    limit("{{ ('\n' * 15000000).splitlines() | length }}");
+    let many = |one: &dyn Fn(usize) -> String, n: usize| (0..n).map(one).collect::<String>();
+    limit(&format!(
+        "{{% macro f({}) %}}{{% endmacro %}}{{{{ f({}) }}}}",
+        many(&|i| format!("a{i},"), 40_000).trim_end_matches(','),
+        many(&|i| format!("a{i}=1,"), 40_000)
+    ));
+}
+
+#[test]
+fn many_names_are_found_at_once() {
+    let many = |one: &dyn Fn(usize) -> String, n: usize| (0..n).map(one).collect::<String>();
+    let sets = many(&|i| format!("{{% set a{i} = 1 %}}"), 50_000);
+    assert_eq!(render(&format!("{sets}{{{{ a0 + a49999 }}}}"), &json!({})).expect("renders").text, "2");
+    let asked = format!("{}{{% for i in range(100000) %}}{{{{ b }}}}{{% endfor %}}", many(&|i| format!("{{% set a{i} = 1 %}}"), 3000));
+    assert_eq!(render(&asked, &json!({})).expect("renders").text, "");
+    let parameters = format!("{{% macro f({}a) %}}{{% endmacro %}}", "a,".repeat(500_000 - 20));
+    assert!(Template::new(&parameters).is_ok());
+    refused(Template::new(&format!("{{{{ 1{} }}}}", " if 1".repeat(200_000))).map(|_| ()), &["conditions", "limit"]);
+}
+
+#[test]
+fn a_long_message_of_a_template_is_cut() {
+    for template in ["{{ raise_exception('a' * 16000000) }}", "{{ '%(' ~ 'a' * 8000000 ~ ')s' }}{{ ('%(' ~ 'a' * 8000000 ~ ')s') % {} }}"] {
+        let text = render(template, &json!({})).expect_err("refused").to_string();
+        assert!(text.len() < 600 && text.contains("(cut, "), "{} bytes: {}", text.len(), &text[..100]);
+    }
+    refused(render("{{ raise_exception('roles must alternate') }}", &json!({})), &["roles must alternate (line 1"]);
+}
+
+#[test]
+fn long_texts_are_escaped() {
+    let text = "a&".repeat(100_000);
+    assert_eq!(render("{{ x | e | length }}", &json!({"x": text})).expect("escapes").text, "600000");
+}
+
 #[test]
 fn what_is_not_known_is_refused_by_name() {
     for (template, word) in [("{{ [1] | random }}", "\"random\""), ("{{ '\\N{BULLET}' }}", "\\N"), ("{{ 1 | nosuch }}", "\"nosuch\"")] {

@@ -20,7 +20,9 @@ impl<'t> Run<'t> {
             Expr::Int(value) => Ok(Value::Int(*value)),
             Expr::Float(value) => Ok(Value::Float(*value)),
             Expr::Str(text) => Ok(Value::Str(text.clone())),
-            Expr::Name(name) => Ok(self.variable(name, scope).unwrap_or_else(|| Value::Undefined(format!("'{name}' is undefined").into()))),
+            Expr::Name(name) => {
+                Ok(self.variable(name, scope)?.unwrap_or_else(|| Value::Undefined(format!("'{name}' is undefined").into())))
+            }
             other => self.deeper(|run| run.compound(other, scope)),
         }
     }
@@ -270,6 +272,7 @@ impl<'t> Run<'t> {
             Function::Cycler => Ok(Value::Cycler(self.heap.wrap(given.positional)?, self.heap.counter()?)),
             Function::Joiner => {
                 let [separator] = given.bind("joiner", ["sep"])?;
+                self.heap.budget.text(separator.as_ref().and_then(Value::as_str).map_or(0, str::len))?;
                 let separator = separator.map_or(Ok(", ".into()), |text| print::text(&text, &self.heap).map(Into::into))?;
                 Ok(Value::Joiner(separator, self.heap.counter()?))
             }

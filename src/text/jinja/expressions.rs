@@ -2,7 +2,7 @@
 
 use super::ast::{Arguments, Call, Comparison, Expr, Operator, Suffix};
 use super::lexer::Kind;
-use super::limits::{Res, fault};
+use super::limits::{Res, SYNTAX_DEPTH, fault};
 use super::parser::Parser;
 
 impl Parser {
@@ -32,7 +32,12 @@ impl Parser {
     pub(super) fn expression(&mut self) -> Res<Expr> {
         self.nested(|parser| {
             let mut value = parser.or()?;
+            let mut conditions = 0;
             while parser.skip_name("if") {
+                conditions += 1;
+                if conditions > SYNTAX_DEPTH {
+                    return Err(fault(format!("an expression has more than {SYNTAX_DEPTH} conditions, the limit")));
+                }
                 let condition = parser.or()?;
                 let otherwise = if parser.skip_name("else") { parser.expression()? } else { Expr::Undefined };
                 value = Expr::If(Box::new([value, condition, otherwise]));

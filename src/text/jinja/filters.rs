@@ -50,6 +50,8 @@ impl Run<'_> {
     fn picked(&mut self, name: &str, value: &Value, given: Given) -> Res<Value> {
         // What is false has no items, also where it cannot be gone over.
         let items = if value.truth() { value.items(&self.heap)? } else { Vec::new() };
+        // Each call gets arguments of its own.
+        self.heap.budget.steps(items.len().saturating_mul(given.positional.len() + given.named.len()) / 4)?;
         let mut given = given;
         let first = |given: &mut Given| (!given.positional.is_empty()).then(|| given.positional.remove(0));
         if name == "map" {
@@ -109,7 +111,7 @@ fn format_filter(value: &Value, given: Given, heap: &Heap) -> Res<Value> {
 fn text_filter(name: &str, value: &Value, given: Given, heap: &Heap) -> Res<Option<Value>> {
     let text = || {
         let text = print::text(value, heap)?;
-        heap.budget.steps(text.len() / 16)?;
+        heap.budget.scan(text.len())?;
         Ok(text)
     };
     Ok(Some(match name {
@@ -127,7 +129,7 @@ fn text_filter(name: &str, value: &Value, given: Given, heap: &Heap) -> Res<Opti
         }
         "trim" => {
             let [chars] = given.bind(name, ["chars"])?;
-            heap.str(text_methods::strip(&text()?, chars.as_ref(), true, true)?)?
+            heap.str(text_methods::strip(&text()?, chars.as_ref(), true, true, heap)?)?
         }
         "replace" => {
             let [old, new, count] = given.bind(name, ["old", "new", "count"])?;
@@ -184,13 +186,21 @@ fn strip_tags(text: &str) -> String {
         rest = &rest[at + end + 1..];
     }
     out.push_str(rest);
-    out.split(super::lexer::is_space).filter(|word| !word.is_empty()).collect::<Vec<_>>().join(" ")
+    let mut joined = String::with_capacity(out.len());
+    for word in out.split(super::lexer::is_space).filter(|word| !word.is_empty()) {
+        joined.push_str(if joined.is_empty() { "" } else { " " });
+        joined.push_str(word);
+    }
+    joined
 }
 
 fn indent(text: &str, given: Given, heap: &Heap) -> Res<Value> {
     let [width, first, blank] = given.bind("indent", ["width", "first", "blank"])?;
     let indention = match width {
-        Some(Value::Str(text)) => text.to_string(),
+        Some(Value::Str(text)) => {
+            heap.budget.scan(text.len())?;
+            text.to_string()
+        }
         width => {
             let width = usize::try_from(int_or(width.as_ref(), 4)?.max(0)).unwrap_or(usize::MAX);
             if width > limits::INDENT {
@@ -222,6 +232,7 @@ fn truncate(text: &str, given: Given, heap: &Heap) -> Res<Value> {
     let count = |value: Option<Value>, default| Ok(usize::try_from(int_or(value.as_ref(), default)?).unwrap_or(0));
     let (length, leeway) = (count(length, 255)?, count(leeway.filter(|v| !matches!(v, Value::None)), 5)?);
     let end = end.map_or(Ok("...".into()), |end| print::text(&end, heap).map(std::borrow::Cow::into_owned))?;
+    heap.budget.scan(text.len() + end.len())?;
     let kept = length.checked_sub(end.chars().count()).ok_or_else(|| fault("truncate: the length is shorter than the end"))?;
     if text.chars().count() <= length.saturating_add(leeway) {
         return heap.str(text);
@@ -235,17 +246,20 @@ fn truncate(text: &str, given: Given, heap: &Heap) -> Res<Value> {
 }
 
 fn number_filter(name: &str, value: &Value, given: Given, heap: &Heap) -> Res<Option<Value>> {
+    let read = || heap.budget.scan(value.as_str().map_or(0, str::len));
     Ok(Some(match name {
         "int" => {
             let [default, base] = given.bind(name, ["default", "base"])?;
             let base = u32::try_from(int_or(base.as_ref(), 10)?).ok().filter(|base| (2..=36).contains(base));
             let base = base.ok_or_else(|| fault("int: the base must be 2 to 36"))?;
             operators::used(&[value]).map_or(Ok(()), Err)?;
+            read()?;
             whole(value, base).map_or_else(|| default.unwrap_or(Value::Int(0)), Value::Int)
         }
         "float" => {
             let [default] = given.bind(name, ["default"])?;
             operators::used(&[value]).map_or(Ok(()), Err)?;
+            read()?;
             let number = match value {
                 Value::Str(text) => parse_float(text),
                 other => other.as_float(),
@@ -272,12 +286,13 @@ fn number_filter(name: &str, value: &Value, given: Given, heap: &Heap) -> Res<Op
         }
         "filesizeformat" => {
             let [binary] = given.bind(name, ["binary"])?;
+            read()?;
             heap.str(file_size(value, binary.is_some_and(|binary| binary.truth()))?)?
         }
         "attr" => {
             let [attribute] = given.exactly(name, ["name"])?;
             let attribute = print::text(&attribute, heap)?;
-            heap.budget.steps(attribute.len() / 16)?; // what is missing says its name
+            heap.budget.scan(attribute.len())?; // what is missing says its name
             match value {
                 // A filter finds attributes, never items.
                 Value::Dict(_) if !super::method_names::exists(value, &attribute) => value.missing(&format!("attribute '{attribute}'")),

@@ -22,7 +22,10 @@ pub(super) fn tojson(value: &Value, given: Given, heap: &Heap) -> Res<Value> {
     let truth = |value: &Option<Value>| value.as_ref().is_some_and(Value::truth);
     let indent = match indent {
         None | Some(Value::None) => None,
-        Some(Value::Str(text)) => Some(text.to_string()),
+        Some(Value::Str(text)) => {
+            heap.budget.scan(text.len())?;
+            Some(text.to_string())
+        }
         Some(other) => {
             let width = other.as_int().ok_or_else(|| fault(format!("tojson: indent is a {}, expected a number", other.type_name())))?;
             let width = usize::try_from(width.max(0)).unwrap_or(usize::MAX);
@@ -35,7 +38,10 @@ pub(super) fn tojson(value: &Value, given: Given, heap: &Heap) -> Res<Value> {
     let (item_separator, key_separator) = match separators {
         None | Some(Value::None) => ((if indent.is_some() { "," } else { ", " }).to_owned(), ": ".to_owned()),
         Some(pair) => match pair.items(heap)?.as_slice() {
-            [Value::Str(item), Value::Str(key)] => (item.to_string(), key.to_string()),
+            [Value::Str(item), Value::Str(key)] => {
+                heap.budget.scan(item.len() + key.len())?;
+                (item.to_string(), key.to_string())
+            }
             _ => return Err(fault("tojson: separators are two strings, between items and after keys")),
         },
     };
@@ -100,10 +106,12 @@ impl Style {
     fn new_line(&self, level: usize, out: &mut String, heap: &Heap) -> Res<()> {
         let Some(indent) = &self.indent else { return Ok(()) };
         heap.budget.push(out, "\n")?;
+        heap.budget.steps(level / 8)?;
         (0..level).try_for_each(|_| heap.budget.push(out, indent))
     }
 
     fn string(&self, text: &str, out: &mut String, heap: &Heap) -> Res<()> {
+        heap.budget.steps(text.len() / 8)?;
         let mut made = String::with_capacity(text.len() + 2);
         made.push('"');
         for c in text.chars() {

@@ -17,6 +17,7 @@ pub(super) fn wordwrap(value: &Value, given: Given, heap: &Heap) -> Res<Value> {
     let wrap = wrap
         .filter(|wrap| !matches!(wrap, Value::None))
         .map_or(Ok("\n".into()), |wrap| print::text(&wrap, heap).map(|wrap| wrap.into_owned()))?;
+    heap.budget.scan(wrap.len())?;
     let mut out = String::new();
     let lines = text_methods::call(text, "splitlines", Given::default(), heap)?.items(heap)?;
     if width == 0 && !lines.is_empty() {

@@ -23,6 +23,11 @@ const BYTES: u64 = 256 << 20;
 /// Steps and bytes that a byte of the input adds: templates go over all messages for each message.
 const PER_INPUT_BYTE: u64 = 256;
 
+/// Bytes that a string takes beside its text.
+const STRING: usize = 32;
+/// Longest message of a template that stopped, in characters.
+const MESSAGE: usize = 300;
+
 /// Why a template stopped.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Fault(pub(super) String);
@@ -31,6 +36,16 @@ pub(super) type Res<T> = Result<T, Fault>;
 
 pub(super) fn fault(what: impl Into<String>) -> Fault {
     Fault(what.into())
+}
+
+impl Fault {
+    /// What it says, cut where a template or its input made it long.
+    pub(super) fn shown(&self) -> String {
+        match self.0.char_indices().nth(MESSAGE) {
+            Some((at, _)) => format!("{}… (cut, {} bytes in all)", &self.0[..at], self.0.len()),
+            None => self.0.clone(),
+        }
+    }
 }
 
 /// What is left of the limits.
@@ -57,6 +72,16 @@ impl Budget {
             }
             None => Err(fault(format!("it takes more than {} steps, the limit for these messages", self.allowed.0))),
         }
+    }
+
+    /// Counts the work of going over so many bytes of text.
+    pub(super) fn scan(&self, n: usize) -> Res<()> {
+        self.steps(n / 16)
+    }
+
+    /// Counts a string of so many bytes that is one of many.
+    pub(super) fn piece(&self, n: usize) -> Res<()> {
+        self.bytes(n.saturating_add(STRING))
     }
 
     /// Counts bytes before they are allocated, and the work of writing them.
@@ -91,7 +116,12 @@ impl Budget {
 
     /// Appends a character so many times.
     pub(super) fn repeat(&self, out: &mut String, c: char, n: usize) -> Res<()> {
-        self.text(out.len().saturating_add(n.saturating_mul(c.len_utf8())))?;
+        let more = n.saturating_mul(c.len_utf8());
+        let length = out.len().saturating_add(more);
+        if length > TEXT {
+            return Err(fault(format!("a text of {length} bytes is longer than the limit of {TEXT}")));
+        }
+        self.bytes(more)?;
         out.extend(std::iter::repeat_n(c, n));
         Ok(())
     }

@@ -24,6 +24,7 @@ pub(super) fn filter(name: &str, value: &Value, given: Given, heap: &Heap) -> Re
 
 fn escaped(value: &Value, heap: &Heap) -> Res<String> {
     let text = print::text(value, heap)?;
+    heap.budget.scan(text.len())?;
     let mut out = String::with_capacity(text.len());
     for c in text.chars() {
         match c {
@@ -70,7 +71,9 @@ fn pair(item: &Value, heap: &Heap) -> Res<(Value, Value)> {
 }
 
 fn quote(value: &Value, in_query: bool, out: &mut String, heap: &Heap) -> Res<()> {
-    for byte in print::text(value, heap)?.bytes() {
+    let text = print::text(value, heap)?;
+    heap.budget.steps(text.len() / 8)?;
+    for byte in text.bytes() {
         match byte {
             b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'_' | b'.' | b'-' | b'~' => heap.budget.repeat(out, char::from(byte), 1)?,
             b'/' if !in_query => heap.budget.push(out, "/")?,
@@ -152,7 +155,7 @@ fn is_word(c: char) -> bool {
 impl Links {
     /// A word, as a link if it is one, without the brackets and signs around it.
     fn link(&self, word: &str, heap: &Heap) -> Res<String> {
-        heap.budget.steps(word.len() / 4)?;
+        heap.budget.steps(word.len() / 4 + self.schemes.len() / 4)?;
         let ends = |text: &str, ends: &[&str]| ends.iter().find(|end| text.ends_with(**end)).map(|end| end.len());
         let begins = |text: &str| ["(", "<", "&lt;"].iter().find(|begin| text.starts_with(**begin)).map(|begin| begin.len());
         let mut start = 0;

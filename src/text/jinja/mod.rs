@@ -109,6 +109,6 @@ fn size(value: &Value) -> usize {
 }
 
 fn failed(fault: &Fault, line: usize) -> Error {
-    let what = format!("{} (line {line} of the template)", fault.0);
+    let what = format!("{} (line {line} of the template)", fault.shown());
     Error::format(NAME, what, "change the row to what the template accepts, or use another format")
 }

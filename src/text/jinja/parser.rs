@@ -283,15 +283,17 @@ impl Parser {
     fn signature(&mut self) -> Res<Vec<(Name, Option<Expr>)>> {
         self.expect_op("(")?;
         let mut parameters: Vec<(Name, Option<Expr>)> = Vec::new();
+        let mut has_default = false;
         while !self.skip_op(")") {
             if !parameters.is_empty() {
                 self.expect_op(",")?;
             }
             let name = self.name()?;
             let default = if self.skip_op("=") { Some(self.expression()?) } else { None };
-            if default.is_none() && parameters.iter().any(|(_, default)| default.is_some()) {
+            if default.is_none() && has_default {
                 return Err(fault(format!("the parameter {name:?} without a default follows one with a default")));
             }
+            has_default |= default.is_some();
             parameters.push((name, default));
         }
         Ok(parameters)

@@ -91,6 +91,7 @@ fn many<T>(
 
 /// A string in quotes, with Python's choice of quotes and escapes.
 fn quoted(text: &str, out: &mut String, heap: &Heap) -> Res<()> {
+    heap.budget.steps(text.len() / 8)?;
     let quote = if text.contains('\'') && !text.contains('"') { '"' } else { '\'' };
     let mut made = String::with_capacity(text.len() + 2);
     made.push(quote);
@@ -126,7 +127,10 @@ pub(super) fn is_printable(c: char) -> bool {
         return !c.is_ascii_control();
     }
     // Rust escapes in its debug form what cannot be printed, and a combining mark only at the start.
-    !c.is_whitespace() && !format!("{:?}", format!("a{c}")).contains('\\')
+    let mut text = [b'a'; 5];
+    let length = 1 + c.encode_utf8(&mut text[1..]).len();
+    let escaped = std::str::from_utf8(&text[..length]).is_ok_and(|text| text.escape_debug().nth(1) == Some('\\'));
+    !c.is_whitespace() && !escaped
 }
 
 /// A float as Python prints it: the shortest digits that read back the same.

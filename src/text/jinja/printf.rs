@@ -21,6 +21,7 @@ const PRECISION: usize = 1100;
 
 /// `format % values`
 pub(super) fn format(format: &str, values: &Value, heap: &Heap) -> Res<Value> {
+    heap.budget.scan(format.len())?;
     let (items, single) = match values {
         Value::Tuple(items) => (items.items.clone(), false),
         other => (vec![other.clone()], true),
@@ -126,17 +127,20 @@ fn digits(text: &str) -> (usize, &str) {
 }
 
 fn converted(value: &Value, letter: char, spec: &Spec, heap: &Heap) -> Res<String> {
-    let cut = |text: String| match spec.precision {
-        Some(n) => text.chars().take(n).collect(),
-        None => text,
+    let cut = |text: String| {
+        heap.budget.scan(text.len())?;
+        Ok(match spec.precision {
+            Some(n) => text.chars().take(n).collect(),
+            None => text,
+        })
     };
     let wrong = |what: &str| fault(format!("%{letter} format: {what} is required, not {}", value.type_name()));
     match letter {
-        's' => Ok(cut(print::text(value, heap)?.into_owned())),
+        's' => cut(print::text(value, heap)?.into_owned()),
         'r' | 'a' => {
             let mut out = String::new();
             print::repr(value, &mut out, heap, 0)?;
-            Ok(cut(out))
+            cut(out)
         }
         'c' => match value {
             Value::Str(text) if text.chars().count() == 1 => Ok(text.to_string()),
@@ -256,6 +260,7 @@ pub(super) fn str_format(format: &str, given: Given, heap: &Heap) -> Res<Value> 
 
 fn field_value(path: &str, given: &Given, automatic: &mut usize, heap: &Heap) -> Res<Value> {
     let end = path.find(['.', '[']).unwrap_or(path.len());
+    heap.budget.steps(1 + given.named.len() / 4)?;
     let (name, mut rest) = path.split_at(end);
     let place = if name.is_empty() {
         *automatic += 1;

@@ -1,5 +1,6 @@
 //! Runs the statements of a template.
 
+use std::collections::HashMap;
 use std::ops::Range;
 use std::sync::Arc;
 
@@ -21,7 +22,7 @@ pub(super) enum Flow {
 /// Variables of a part of the template, and the scope around it.
 #[derive(Default)]
 struct Scope {
-    variables: Vec<(Name, Value)>,
+    variables: HashMap<Name, Value>,
     parent: Option<usize>,
 }
 
@@ -71,7 +72,7 @@ impl<'t> Run<'t> {
             out: String::new(),
             caught_at: None,
             generated: Vec::new(),
-            scopes: vec![Scope { variables, parent: None }],
+            scopes: vec![Scope { variables: variables.into_iter().collect(), parent: None }],
             kept: 1,
             closures: Vec::new(),
             loops: Vec::new(),
@@ -97,7 +98,7 @@ impl<'t> Run<'t> {
     pub(super) fn scoped<T>(&mut self, parent: usize, part: impl FnOnce(&mut Self, usize) -> Res<T>) -> Res<T> {
         self.heap.budget.bytes(size_of::<Scope>())?;
         let scope = self.scopes.len();
-        self.scopes.push(Scope { variables: Vec::new(), parent: Some(parent) });
+        self.scopes.push(Scope { variables: HashMap::new(), parent: Some(parent) });
         let result = part(self, scope)?;
         if scope >= self.kept {
             self.scopes.truncate(scope);
@@ -119,11 +120,14 @@ impl<'t> Run<'t> {
         Ok(std::mem::replace(&mut self.out, outer))
     }
 
-    pub(super) fn variable(&self, name: &str, scope: usize) -> Option<Value> {
+    pub(super) fn variable(&self, name: &str, scope: usize) -> Res<Option<Value>> {
         let mut at = Some(scope);
+        let mut scopes = 0;
         while let Some(scope) = at.and_then(|at| self.scopes.get(at)) {
-            if let Some((_, value)) = scope.variables.iter().find(|(own, _)| **own == *name) {
-                return Some(value.clone());
+            scopes += 1;
+            self.heap.budget.steps(usize::from(scopes % 4 == 0) + name.len() / 64)?;
+            if let Some(value) = scope.variables.get(name) {
+                return Ok(Some(value.clone()));
             }
             at = scope.parent;
         }
@@ -135,17 +139,13 @@ impl<'t> Run<'t> {
             "joiner" => Function::Joiner,
             "raise_exception" => Function::RaiseException,
             "strftime_now" if self.date.is_some() => Function::StrftimeNow,
-            _ => return None,
+            _ => return Ok(None),
         };
-        Some(Value::Function(function))
+        Ok(Some(Value::Function(function)))
     }
 
     pub(super) fn set(&mut self, name: &Name, value: Value, scope: usize) {
-        let variables = &mut self.scopes[scope].variables;
-        match variables.iter_mut().find(|(own, _)| own == name) {
-            Some((_, own)) => *own = value,
-            None => variables.push((name.clone(), value)),
-        }
+        self.scopes[scope].variables.insert(name.clone(), value);
     }
 
     /// Makes a macro of the template a value.
@@ -263,7 +263,7 @@ impl<'t> Run<'t> {
         match target {
             Target::Name(name) => self.set(name, value, scope),
             Target::Attribute(name, attribute) => {
-                let Some(Value::Namespace(place)) = self.variable(name, scope) else {
+                let Some(Value::Namespace(place)) = self.variable(name, scope)? else {
                     return Err(fault(format!("cannot assign an attribute of {name:?}, which is no namespace")));
                 };
                 if let Some(dict) = self.heap.namespaces.borrow_mut().get_mut(place) {
@@ -338,6 +338,7 @@ impl<'t> Run<'t> {
                 let spare = given.positional.split_off(code.parameters.len().min(given.positional.len()));
                 let mut positional = std::mem::take(&mut given.positional).into_iter();
                 for (name, default) in &code.parameters {
+                    run.heap.budget.steps(1 + given.named.len() / 4)?;
                     let named = given.named.iter().position(|(own, _)| own == name);
                     let value = match (positional.next(), named, default) {
                         (Some(value), None, _) => value,

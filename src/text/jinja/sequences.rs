@@ -70,6 +70,9 @@ pub(super) fn path(item: &Value, attribute: &Value, heap: &Heap) -> Res<Value> {
 pub(super) fn path_or(item: &Value, attribute: &Value, default: Option<&Value>, heap: &Heap) -> Res<Value> {
     let parts: Vec<Value> = match attribute {
         Value::Str(path) => {
+            heap.budget.scan(path.len())?;
+            let dots = path.bytes().filter(|byte| *byte == b'.').count();
+            heap.budget.piece(dots.saturating_mul(2 * size_of::<Value>()))?;
             let number = |part: &str| part.parse().ok().filter(|_| part.bytes().all(|b| b.is_ascii_digit())).map(Value::Int);
             path.split('.').map(|part| number(part).unwrap_or_else(|| Value::Str(part.into()))).collect()
         }
@@ -121,10 +124,13 @@ fn join(value: &Value, given: Given, heap: &Heap) -> Res<Value> {
 }
 
 /// Strings without regard to case, where that is not asked for.
-fn folded(value: Value, case_sensitive: bool) -> Value {
+fn folded(value: Value, case_sensitive: bool, heap: &Heap) -> Res<Value> {
     match value {
-        Value::Str(text) if !case_sensitive => Value::Str(text.to_lowercase().into()),
-        other => other,
+        Value::Str(text) if !case_sensitive => {
+            heap.budget.scan(text.len())?;
+            heap.str(text.to_lowercase())
+        }
+        other => Ok(other),
     }
 }
 
@@ -200,10 +206,11 @@ fn any_key(kept: &[(Value, Value)], key: &Value, heap: &Heap) -> Res<bool> {
 fn keyed(value: &Value, attribute: Option<&Value>, case_sensitive: bool, heap: &Heap) -> Res<Vec<(Value, Value)>> {
     let key = |item: &Value| match attribute {
         Some(Value::Str(paths)) if paths.contains(',') => {
-            let parts = paths.split(',').map(|part| Ok(folded(path(item, &Value::Str(part.into()), heap)?, case_sensitive)));
+            heap.budget.scan(paths.len())?;
+            let parts = paths.split(',').map(|part| folded(path(item, &Value::Str(part.into()), heap)?, case_sensitive, heap));
             heap.tuple(parts.collect::<Res<_>>()?)
         }
-        _ => Ok(folded(at(item, attribute, heap)?, case_sensitive)),
+        _ => folded(at(item, attribute, heap)?, case_sensitive, heap),
     };
     value.items(heap)?.into_iter().map(|item| Ok((key(&item)?, item))).collect()
 }
@@ -224,7 +231,7 @@ fn groups(value: &Value, attribute: &Value, default: Option<Value>, case_sensiti
     let mut items = Vec::new();
     for item in value.items(heap)? {
         let key = path_or(&item, attribute, default.as_ref(), heap)?;
-        items.push((folded(key.clone(), case_sensitive), heap.tuple(vec![key, item])?));
+        items.push((folded(key.clone(), case_sensitive, heap)?, heap.tuple(vec![key, item])?));
     }
     sort_by(&mut items, heap, |(key, _)| key)?;
     let mut groups: Vec<(Value, Value, Vec<Value>)> = Vec::new();

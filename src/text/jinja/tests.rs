@@ -83,12 +83,13 @@ impl Run<'_> {
             "even" => remainder(0)?,
             "lower" | "upper" => {
                 let text = print::text(value, heap)?;
+                heap.budget.scan(2 * text.len())?;
                 let (lower, upper) = (text.chars().any(char::is_lowercase), text.chars().any(char::is_uppercase));
                 if name == "lower" { lower && !upper } else { upper && !lower }
             }
             "escaped" => false,
             "filter" | "test" => {
-                value.check_hashable()?;
+                value.check_hashable(heap)?;
                 let names = if name == "filter" { filters::NAMES } else { NAMES };
                 value.as_str().is_some_and(|asked| names.contains(&asked))
             }

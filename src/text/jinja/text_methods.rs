@@ -1,5 +1,7 @@
 //! Methods of Python's `str`.
 
+use std::collections::HashSet;
+
 use super::arguments::{Given, int_or};
 use super::lexer::is_space;
 use super::limits::{Res, fault};
@@ -8,7 +10,7 @@ use super::value::{Heap, Value};
 
 /// Calls one of the methods that `str` has.
 pub(super) fn call(text: &str, name: &str, given: Given, heap: &Heap) -> Res<Value> {
-    heap.budget.steps(text.len() / 16)?;
+    heap.budget.scan(text.len())?;
     match name {
         "lower" | "upper" | "casefold" | "capitalize" | "title" | "swapcase" => {
             given.exactly(name, [])?;
@@ -17,21 +19,19 @@ pub(super) fn call(text: &str, name: &str, given: Given, heap: &Heap) -> Res<Val
         }
         "strip" | "lstrip" | "rstrip" => {
             let [chars] = given.bind(name, ["chars"])?;
-            heap.str(strip(text, chars.as_ref(), name != "rstrip", name != "lstrip")?)
+            heap.str(strip(text, chars.as_ref(), name != "rstrip", name != "lstrip", heap)?)
         }
         "split" | "rsplit" => {
             let [sep, maxsplit] = given.bind(name, ["sep", "maxsplit"])?;
             let limit = usize::try_from(int_or(maxsplit.as_ref(), -1)?).unwrap_or(usize::MAX);
-            let parts = match sep {
-                None | Some(Value::None) => split_spaces(text, limit, name == "rsplit"),
-                Some(sep) => split(text, nonempty(&sep)?, limit, name == "rsplit"),
-            };
-            heap.list(parts.into_iter().map(|part| heap.str(part)).collect::<Res<_>>()?)
+            match sep {
+                None | Some(Value::None) => pieces(split_spaces(text, limit, name == "rsplit", heap)?.into_iter(), heap),
+                Some(sep) => split(text, nonempty(&sep)?, limit, name == "rsplit", heap),
+            }
         }
         "splitlines" => {
             let [keepends] = given.bind(name, ["keepends"])?;
-            let lines = lines(text, keepends.is_some_and(|keep| keep.truth()));
-            heap.list(lines.into_iter().map(|line| heap.str(line)).collect::<Res<_>>()?)
+            pieces(lines(text, keepends.is_some_and(|keep| keep.truth()), heap)?.into_iter(), heap)
         }
         "startswith" | "endswith" | "count" | "find" | "rfind" | "index" | "rindex" => search(text, name, given, heap),
         "replace" => {
@@ -42,6 +42,7 @@ pub(super) fn call(text: &str, name: &str, given: Given, heap: &Heap) -> Res<Val
         "partition" | "rpartition" => {
             let [sep] = given.exactly(name, ["sep"])?;
             let sep = nonempty(&sep)?;
+            heap.budget.scan(2 * (text.len() + sep.len()))?;
             let parts = match (name, text.find(sep), text.rfind(sep)) {
                 ("partition", Some(at), _) | ("rpartition", _, Some(at)) => [&text[..at], sep, &text[at + sep.len()..]],
                 ("partition", ..) => [text, "", ""],
@@ -52,6 +53,7 @@ pub(super) fn call(text: &str, name: &str, given: Given, heap: &Heap) -> Res<Val
         "removeprefix" | "removesuffix" => {
             let [part] = given.exactly(name, ["part"])?;
             let part = string(&part)?;
+            heap.budget.scan(part.len().min(text.len()))?;
             let rest = if name == "removeprefix" { text.strip_prefix(part) } else { text.strip_suffix(part) };
             heap.str(rest.unwrap_or(text))
         }
@@ -124,29 +126,47 @@ pub(super) fn cased(text: &str, name: &str) -> String {
 }
 
 /// Without white space, or without the characters given, at the sides wanted.
-pub(super) fn strip<'t>(text: &'t str, chars: Option<&Value>, start: bool, end: bool) -> Res<&'t str> {
-    let chars = match chars {
+pub(super) fn strip<'t>(text: &'t str, chars: Option<&Value>, start: bool, end: bool, heap: &Heap) -> Res<&'t str> {
+    let chars: Option<HashSet<char>> = match chars {
         None | Some(Value::None) => None,
-        Some(chars) => Some(string(chars)?),
+        Some(chars) => {
+            let chars = string(chars)?;
+            heap.budget.steps((text.len() + chars.len()) / 4)?;
+            Some(chars.chars().collect())
+        }
     };
-    let gone = |c: char| chars.map_or_else(|| is_space(c), |chars| chars.contains(c));
+    let gone = |c: char| chars.as_ref().map_or_else(|| is_space(c), |chars| chars.contains(&c));
     let text = if start { text.trim_start_matches(gone) } else { text };
     Ok(if end { text.trim_end_matches(gone) } else { text })
 }
 
-fn split<'t>(text: &'t str, sep: &str, limit: usize, from_end: bool) -> Vec<&'t str> {
-    if limit == usize::MAX {
-        return text.split(sep).collect();
+/// A list of texts, each counted before it is made.
+fn pieces<'t>(parts: impl Iterator<Item = &'t str>, heap: &Heap) -> Res<Value> {
+    let mut list = Vec::new();
+    for part in parts {
+        heap.budget.piece(size_of::<Value>())?;
+        list.push(heap.str(part)?);
     }
-    if !from_end {
-        return text.splitn(limit + 1, sep).collect();
-    }
-    let mut parts: Vec<&str> = text.rsplitn(limit + 1, sep).collect();
-    parts.reverse();
-    parts
+    heap.list(list)
 }
 
-fn split_spaces(text: &str, limit: usize, from_end: bool) -> Vec<&str> {
+fn split(text: &str, sep: &str, limit: usize, from_end: bool, heap: &Heap) -> Res<Value> {
+    heap.budget.scan(text.len() + sep.len())?;
+    if limit == usize::MAX {
+        return pieces(text.split(sep), heap);
+    }
+    if !from_end {
+        return pieces(text.splitn(limit + 1, sep), heap);
+    }
+    let mut parts = Vec::new();
+    for part in text.rsplitn(limit + 1, sep) {
+        heap.budget.piece(0)?;
+        parts.push(part);
+    }
+    pieces(parts.into_iter().rev(), heap)
+}
+
+fn split_spaces<'t>(text: &'t str, limit: usize, from_end: bool, heap: &Heap) -> Res<Vec<&'t str>> {
     let trimmed = |text: &'_ str| -> usize {
         if from_end { text.trim_end_matches(is_space).len() } else { text.len() - text.trim_start_matches(is_space).len() }
     };
@@ -158,6 +178,7 @@ fn split_spaces(text: &str, limit: usize, from_end: bool) -> Vec<&str> {
         if rest.is_empty() {
             break;
         }
+        heap.budget.piece(0)?;
         let cut = if from_end { rest.rfind(is_space) } else { rest.find(is_space) };
         let Some(at) = cut.filter(|_| parts.len() < limit) else {
             // At the limit, the other end keeps its spaces.
@@ -176,14 +197,15 @@ fn split_spaces(text: &str, limit: usize, from_end: bool) -> Vec<&str> {
     if from_end {
         parts.reverse();
     }
-    parts
+    Ok(parts)
 }
 
-fn lines(text: &str, keep_ends: bool) -> Vec<&str> {
+fn lines<'t>(text: &'t str, keep_ends: bool, heap: &Heap) -> Res<Vec<&'t str>> {
     let ends = |c: char| matches!(c, '\n' | '\r' | '\x0b' | '\x0c' | '\x1c'..='\x1e' | '\u{85}' | '\u{2028}' | '\u{2029}');
     let mut lines = Vec::new();
     let mut rest = text;
     while let Some(at) = rest.find(ends) {
+        heap.budget.piece(0)?;
         let end = if rest[at..].starts_with("\r\n") { 2 } else { rest[at..].chars().next().map_or(1, char::len_utf8) };
         lines.push(&rest[..if keep_ends { at + end } else { at }]);
         rest = &rest[at + end..];
@@ -191,7 +213,7 @@ fn lines(text: &str, keep_ends: bool) -> Vec<&str> {
     if !rest.is_empty() {
         lines.push(rest);
     }
-    lines
+    Ok(lines)
 }
 
 /// `startswith`, `endswith`, `count`, `find` and their kind, with Python's optional start and end.
@@ -208,13 +230,16 @@ fn search(text: &str, name: &str, given: Given, heap: &Heap) -> Res<Value> {
     let text = window.as_str().unwrap_or_default();
     if let ("startswith" | "endswith", Value::Tuple(parts)) = (name, &part) {
         for part in &parts.items {
-            if if name == "startswith" { text.starts_with(string(part)?) } else { text.ends_with(string(part)?) } {
+            let part = string(part)?;
+            heap.budget.steps(1 + part.len().min(text.len()) / 64)?;
+            if if name == "startswith" { text.starts_with(part) } else { text.ends_with(part) } {
                 return Ok(Value::Bool(true));
             }
         }
         return Ok(Value::Bool(false));
     }
     let part = string(&part)?;
+    heap.budget.scan(text.len() + part.len())?;
     let found = match name {
         "startswith" => return Ok(Value::Bool(from <= length && text.starts_with(part))),
         "endswith" => return Ok(Value::Bool(from <= length && text.ends_with(part))),
@@ -233,6 +258,7 @@ fn search(text: &str, name: &str, given: Given, heap: &Heap) -> Res<Value> {
 /// Python's `replace`: an empty `old` is found before every character and at the end.
 pub(super) fn replace(text: &str, old: &str, new: &str, count: i128, heap: &Heap) -> Res<Value> {
     let count = usize::try_from(count).unwrap_or(usize::MAX);
+    heap.budget.scan(2 * (text.len() + old.len()))?;
     let found = if old.is_empty() { text.chars().count() + 1 } else { text.matches(old).count() }.min(count);
     heap.budget.text(text.len().saturating_add(found.saturating_mul(new.len())))?;
     Ok(Value::Str(text.replacen(old, new, count).into()))

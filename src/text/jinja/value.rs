@@ -158,10 +158,11 @@ impl Value {
     }
 
     /// Refuses what cannot be a key.
-    pub(super) fn check_hashable(&self) -> Res<()> {
+    pub(super) fn check_hashable(&self, heap: &Heap) -> Res<()> {
+        heap.budget.steps(1)?;
         match self {
             Self::List(_) | Self::Dict(_) | Self::Range(..) => Err(fault(format!("unhashable type: '{}'", self.type_name()))),
-            Self::Tuple(items) => items.items.iter().try_for_each(Self::check_hashable),
+            Self::Tuple(items) => items.items.iter().try_for_each(|item| item.check_hashable(heap)),
             _ => Ok(()),
         }
     }
@@ -234,7 +235,7 @@ impl Dict {
 
     fn place(&self, key: &Value, heap: &Heap) -> Res<Option<usize>> {
         if let Value::Str(text) = key {
-            heap.budget.steps(text.len() / 16)?; // hashed as a whole
+            heap.budget.scan(text.len())?; // hashed as a whole
             return Ok(self.strings.get(text).copied());
         }
         if self.strings.len() == self.entries.len() {
@@ -262,7 +263,7 @@ impl Dict {
         if depth > limits::VALUE_DEPTH {
             return Err(too_deep());
         }
-        key.check_hashable()?;
+        key.check_hashable(heap)?;
         self.depth = self.depth.max(depth);
         if let Some(place) = self.place(&key, heap)? {
             self.entries[place].1 = value;
