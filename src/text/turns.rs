@@ -11,7 +11,8 @@
 //!   turn is certain.
 //!
 //! Rendering the beginning of a conversation for every turn would take a time that grows with the square of its length. So one more text is
-//! rendered, with marks for contents, and turns whose surroundings are spelled alike are rendered once.
+//! rendered, with marks for contents, and turns whose surroundings are spelled alike are rendered once. Where each is spelled otherwise, the work has a
+//! bound, behind which only the last turn is found.
 
 mod finder;
 mod marks;
@@ -78,7 +79,9 @@ impl ChatTemplate {
             return talk.marked(whole, marked, turns);
         }
         let mut finder = Finder::new(&talk, whole);
-        let found: Vec<Option<Turn>> = turns.iter().map(|&i| finder.turn(i)).collect();
+        // Where too much work went into it, the others are not looked for.
+        let sought = |&i: &usize| Some(&i) == turns.last() || !talk.is_spent();
+        let found: Vec<Option<Turn>> = turns.iter().map(|i| if sought(i) { finder.turn(*i) } else { None }).collect();
         let last_turn_only = (0..found.len()).any(|k| !is_certain(&found, k));
         let found: Vec<(usize, Turn)> = match (turns.last(), found.last()) {
             (Some(i), Some(Some(last))) if last_turn_only && is_certain(&found, found.len() - 1) => vec![(*i, last.clone())],

@@ -63,6 +63,11 @@ impl Budget {
         Self { steps: Cell::new(allowed.0), bytes: Cell::new(allowed.1), allowed }
     }
 
+    /// The work that was counted.
+    pub(super) fn spent(&self) -> u64 {
+        self.allowed.0 - self.steps.get()
+    }
+
     /// Counts work.
     pub(super) fn steps(&self, n: usize) -> Res<()> {
         match self.steps.get().checked_sub(n as u64) {

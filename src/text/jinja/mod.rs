@@ -55,6 +55,8 @@ pub struct Output {
     pub text: String,
     /// What the template says the model wrote.
     pub generated: Vec<Range<usize>>,
+    /// How many steps it took.
+    pub steps: u64,
 }
 
 impl Template {
@@ -91,7 +93,7 @@ impl Template {
                 let mut generated = run.generated;
                 let fits = |range: &Range<usize>| run.out.get(range.clone()).is_some();
                 generated.retain(fits);
-                Ok(Output { text: run.out, generated })
+                Ok(Output { text: run.out, generated, steps: run.heap.budget.spent() })
             }
             Err(fault) => Err(failed(&fault, run.line)),
         }

@@ -25,15 +25,27 @@ enum Start {
     Words(bool),
 }
 
+/// What stands beside a turn.
+#[derive(PartialEq, Eq, Hash)]
+struct Surroundings {
+    text: Option<String>,
+    /// Who speaks there.
+    role: String,
+    /// Whether the template writes the contents as they are.
+    verbatim: bool,
+}
+
 /// Finds turns in a whole text.
 pub(super) struct Finder<'a> {
     talk: &'a Talk<'a>,
     pub(super) whole: String,
     places: Vec<Option<Range<usize>>>,
-    /// By what stands before the turn and who speaks there.
-    starts: HashMap<(String, String), Start>,
-    /// By what stands after the turn and who speaks there: how much of it is the turn's, where that is known.
-    ends: HashMap<(String, String), Option<usize>>,
+    /// Where contents begin and where they end, also where it is not known what the template made of them.
+    edges: [Vec<Option<usize>>; 2],
+    /// By what stands before the turn, where it is known where its content begins.
+    starts: HashMap<Surroundings, Start>,
+    /// By what stands after the turn: how much of it is the turn's, where that is known.
+    ends: HashMap<Surroundings, Option<usize>>,
     /// What the template writes before the content of a message that follows a turn, by who speaks there and the white space that it begins with.
     heads: HashMap<(String, String), Option<String>>,
 }
@@ -41,7 +53,14 @@ pub(super) struct Finder<'a> {
 impl<'a> Finder<'a> {
     pub(super) fn new(talk: &'a Talk<'a>, whole: String) -> Self {
         let places = talk.places(talk.messages.len(), false, &whole);
-        Self { talk, whole, places, starts: HashMap::new(), ends: HashMap::new(), heads: HashMap::new() }
+        let sides: [fn(&Range<usize>) -> usize; 2] = [|place| place.start, |place| place.end];
+        let mut edges = sides.map(|side| places.iter().map(|place| place.as_ref().map(side)).collect::<Vec<_>>());
+        if places.iter().any(Option::is_none) {
+            for (ends, known) in [false, true].into_iter().zip(&mut edges) {
+                known.iter_mut().zip(talk.edges(&whole, ends)).for_each(|(known, found)| *known = known.or(found));
+            }
+        }
+        Self { talk, whole, places, edges, starts: HashMap::new(), ends: HashMap::new(), heads: HashMap::new() }
     }
 
     /// Where message `i` lies; `None` when the beginnings of the conversation are no beginnings of its text.
@@ -62,9 +81,10 @@ impl<'a> Finder<'a> {
         if i + 1 == self.talk.messages.len() {
             return Some(self.whole.len());
         }
-        let gap = self.places[i].as_ref().zip(self.places[i + 1].as_ref()).map(|(own, next)| own.end..next.start);
+        let gap = self.edges[1][i].zip(self.edges[0][i + 1]).map(|(own, next)| own..next).filter(|gap| gap.start <= gap.end);
         let Some(gap) = gap else { return self.end_rendered(i) };
-        let key = (self.whole[gap.clone()].to_owned(), self.role(i + 1));
+        let verbatim = self.places[i].is_some() && self.places[i + 1].is_some();
+        let key = Surroundings { text: Some(self.whole[gap.clone()].to_owned()), role: self.role(i + 1), verbatim };
         if let Some(length) = self.ends.get(&key) {
             return length.map(|length| gap.start + length);
         }
@@ -79,7 +99,7 @@ impl<'a> Finder<'a> {
 
     /// The end of a turn that the template writes otherwise while it is the last: where the next message begins.
     fn end_by_next(&mut self, i: usize) -> Option<usize> {
-        let Some(next) = self.places.get(i + 1)?.as_ref().map(|place| place.start) else { return self.end_by_text(i) };
+        let Some(next) = *self.edges[0].get(i + 1)? else { return self.end_by_text(i) };
         let said = content(&self.talk.messages[i + 1]);
         let key = (self.role(i + 1), said[..said.len() - said.trim_start().len()].to_owned());
         let head = match self.heads.get(&key) {
@@ -108,7 +128,7 @@ impl<'a> Finder<'a> {
         if head {
             messages[i + 1]["content"] = around(content(&messages[i + 1]), &marks[1]).into();
         }
-        let render = |n: usize| self.talk.template.render(&messages[..n], self.talk.tools, false).ok();
+        let render = |n: usize| Some(self.talk.output(&messages[..n], false).ok()?.text);
         let (alone, both) = (render(i + 1)?, render(i + 2)?);
         let (tail, rest) = (alone.split_once(&marks[0])?.1, both.split_once(&marks[0])?.1);
         let between = if head { rest.split_once(&marks[1])?.0 } else { rest };
@@ -138,16 +158,19 @@ impl<'a> Finder<'a> {
     }
 
     fn start(&mut self, i: usize, end: usize) -> Option<(usize, bool)> {
-        let base = if i == 0 { Some(0) } else { self.places[i - 1].as_ref().map(|place| place.end) };
-        let Some((base, own)) = base.zip(self.places[i].as_ref().map(|place| place.start)) else {
-            return self.start_rendered(i, end, base.unwrap_or(0)).map(|(start, kind)| (start, matches!(kind, Start::Words(true))));
+        let base = if i == 0 { Some(0) } else { self.edges[1][i - 1] };
+        let Some(base) = base else {
+            return self.start_rendered(i, end, 0).map(|(start, kind)| (start, matches!(kind, Start::Words(true))));
         };
-        let key = (self.whole[base..own].to_owned(), i.checked_sub(1).map(|before| self.role(before)).unwrap_or_default());
+        let own = self.edges[0][i].filter(|own| base <= *own);
+        let role = i.checked_sub(1).map(|before| self.role(before)).unwrap_or_default();
+        let verbatim = self.places[i].is_some() && (i == 0 || self.places[i - 1].is_some());
+        let key = Surroundings { text: own.map(|own| self.whole[base..own].to_owned()), role, verbatim };
         match self.starts.get(&key) {
             Some(Start::After(tail)) if base + tail.len() <= end && self.whole[base..].starts_with(tail.as_str()) => {
                 return Some((base + tail.len(), false));
             }
-            Some(Start::Words(other)) => return Some((own, *other)),
+            Some(Start::Words(other)) if own.is_some() => return Some((own?, *other)),
             _ => {}
         }
         let (start, kind) = self.start_rendered(i, end, base)?;
@@ -170,12 +193,12 @@ impl<'a> Finder<'a> {
         let from = if whole.starts_with(&before) {
             before.len()
         } else {
-            let known = i > 0 && self.places[i - 1].is_some();
+            let known = i > 0 && self.edges[1][i - 1].is_some();
             (known && base <= common_beginning(&before, whole)).then_some(base)?
         };
         let kind = Start::Words(!prompt.is_empty());
-        if let Some(place) = self.places[i].as_ref().filter(|place| from <= place.start) {
-            return Some((place.start, kind));
+        if let Some(own) = self.edges[0][i].filter(|own| from <= *own) {
+            return Some((own, kind));
         }
         let words = Some(self.talk.words(i)).filter(|words| !words.is_empty())?;
         if let Some(at) = whole.get(from..end)?.find(words) {

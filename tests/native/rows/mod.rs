@@ -2,6 +2,7 @@
 
 mod conversations;
 mod dropped;
+mod long;
 mod plain;
 mod rewritten;
 mod shapes;
