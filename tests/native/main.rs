@@ -57,3 +57,4 @@ mod text;
 mod text_smollm2;
 mod tidy;
 mod tokenizer_json;
+mod tutorial;
