@@ -250,7 +250,7 @@ fn export_prints_three_losses_and_leaves_nothing_that_failed() {
         let out = path(&format!("normed.{to}"));
         let words = succeeds(&["export", "--adapter", &normed, "--model", &model, "--to", to, "--out", &out, "--no-tune", "--json"]);
         let events = words.lines().map(|line| serde_json::from_str::<Value>(line).expect("an event a line"));
-        events.filter(|event| event["event"] == "export").last().expect("it is exported")["proof"].clone()
+        events.rev().find(|event| event["event"] == "export").expect("it is exported")["proof"].clone()
     });
     let of = |i: usize, key: &str| both[i][key].as_f64();
     assert_eq!((of(0, "adapter"), of(1, "part")), (of(1, "adapter"), None), "{both:?}");

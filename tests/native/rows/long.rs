@@ -53,8 +53,8 @@ fn thousands_of_messages_of_which_the_template_takes_a_part() {
 #[test]
 fn thousands_of_messages_that_the_template_looks_at() {
     let template = chatml("m.content ~ (' (an x)' if 'x' in m.content else '')");
-    let said = |i: usize| format!("{} {i}", if i % 3 == 0 { "axe" } else { "hand" });
-    let told = |i: usize| said(i) + if i % 3 == 0 { " (an x)" } else { "" };
+    let said = |i: usize| format!("{} {i}", if i.is_multiple_of(3) { "axe" } else { "hand" });
+    let told = |i: usize| said(i) + if i.is_multiple_of(3) { " (an x)" } else { "" };
     finds_all(&template, &talk(8000, said), told);
 }
 
