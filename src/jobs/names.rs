@@ -22,9 +22,9 @@ pub fn check(name: &str) -> Result<()> {
     if name.len() > LONGEST {
         return bad(format!("a job's name has {} bytes, more than {LONGEST}", name.len()));
     }
-    // Those that turn the direction of writing make a name look like another.
-    let turns = |c: char| matches!(c, '\u{200E}' | '\u{200F}' | '\u{202A}'..='\u{202E}' | '\u{2066}'..='\u{2069}');
-    let forbidden = |c: char| c.is_control() || turns(c) || "/\\:*?\"<>|".contains(c);
+    // Those that are not seen, or turn the direction of writing, make a name look like another.
+    let unseen = |c: char| matches!(c, '\u{200B}'..='\u{200D}' | '\u{2060}' | '\u{FEFF}' | '\u{200E}' | '\u{200F}' | '\u{202A}'..='\u{202E}' | '\u{2066}'..='\u{2069}');
+    let forbidden = |c: char| c.is_control() || unseen(c) || "/\\:*?\"<>|".contains(c);
     if let Some(c) = name.chars().find(|c| forbidden(*c)) {
         return bad(format!("the job name {name:?} has the character {c:?}, which cannot be in a folder's name"));
     }

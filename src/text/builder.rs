@@ -66,6 +66,9 @@ impl<'a> Builder<'a> {
             content => self.tokens(row.number, content)?,
         };
         self.report.rows += 1;
+        if let Some(key) = row.unread {
+            self.report.unread_system.entry(key).or_insert(row.number);
+        }
         for key in &row.look_alikes {
             self.report.look_alikes.entry(key.clone()).or_insert(row.number);
         }

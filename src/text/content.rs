@@ -11,6 +11,8 @@ pub struct Row {
     pub content: Content,
     /// Keys that are not read but look as if they were to leave something out of training, such as `training` or `lossMask`.
     pub look_alikes: Vec<String>,
+    /// A key of a system text that is not read in a row of this shape, or beside another system text.
+    pub unread: Option<&'static str>,
 }
 
 /// The shapes a row can have, told by its keys. A key whose value is null is absent; other keys are ignored.

@@ -146,7 +146,7 @@ impl<'a> Reader<'a> {
             return Err(self.error(format!("`{key}` holds nothing but null"), "give the messages, or remove the row"));
         }
         let begins_with_system = talk.messages.first().is_some_and(|message| message["role"] == "system");
-        let system = find(row, &["system", "system_prompt"]).filter(|_| !begins_with_system).and_then(|key| row.get(&key).cloned());
+        let system = find(row, &["system", "system_prompt"]).filter(|_| !begins_with_system).and_then(|key| row.remove(&key));
         if let Some(system @ (Value::String(_) | Value::Array(_))) = system {
             let system = self.join("the system text", system)?;
             if !system.is_empty() {

@@ -60,6 +60,8 @@ pub struct DataReport {
     pub lost_calls: Noted,
     /// Keys of trained turns with words that neither the chat template nor we read, and the first row that has them.
     pub unread_words: BTreeMap<String, usize>,
+    /// Keys of system texts that are not read, each with the first row that has it.
+    pub unread_system: BTreeMap<&'static str, usize>,
     /// Trained turns of which the chat template writes nothing.
     pub dropped_answers: Noted,
     /// Trained turns behind another prompt than generation gives.
@@ -112,6 +114,11 @@ impl DataReport {
             all.push(format!(
                 "{file}: the words under {key:?} (first in row {row}) are not read: the chat template does not write them; under reasoning_content \
                  --keep-reasoning does"
+            ));
+        }
+        for (key, row) in &self.unread_system {
+            all.push(format!(
+                "{file}: the text under {key:?} (first in row {row}) is not read: make it a message of the role system, in rows with `messages`"
             ));
         }
         for (key, row) in &self.look_alikes {

@@ -94,9 +94,16 @@ fn parse(file: &str, number: usize, value: Value) -> Result<Row> {
     row.retain(|_, value| !value.is_null());
     let mut reader = Reader::new(file, number);
     let content = content(&mut reader, &mut row, &null)?;
-    reader.note_look_alikes(row.keys());
-    Ok(Row { number, content, look_alikes: reader.into_look_alikes() })
+    // A switch that is on leaves nothing out.
+    let is_on = |value: &Value| value == &Value::Bool(true) || value.as_f64() == Some(1.0);
+    reader.note_look_alikes(row.iter().filter(|(_, value)| !is_on(value)).map(|(key, _)| key));
+    let has_words = |key: &&str| row.get(*key).and_then(Value::as_str).is_some_and(|text| !text.trim().is_empty());
+    let unread = SYSTEM.iter().copied().find(|key| has_words(&key));
+    Ok(Row { number, content, look_alikes: reader.into_look_alikes(), unread })
 }
+
+/// Keys of a system text, which only conversations have a place for.
+const SYSTEM: &[&str] = &["system", "system_prompt", "system_message"];
 
 /// What a row holds. Takes the keys that it reads out of `row`; `null` are those that were there with the value null.
 fn content(reader: &mut Reader<'_>, row: &mut Map<String, Value>, null: &[String]) -> Result<Content> {

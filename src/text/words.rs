@@ -38,11 +38,17 @@ impl Lost {
 
 /// The first word of `content` that `text` lacks. White space does not count, since templates trim; words must stand in order.
 pub(super) fn first_lost(text: &str, content: &str) -> Option<Lost> {
+    let word = first_missing(text, content)?;
+    // A template that writes in capitals leaves nothing out.
+    first_missing(&text.to_lowercase(), &content.to_lowercase()).map(|_| Lost::Word(word.to_owned()))
+}
+
+fn first_missing<'c>(text: &str, content: &'c str) -> Option<&'c str> {
     let mut at = 0;
     for word in content.split_whitespace() {
         match text[at..].find(word) {
             Some(found) => at += found + word.len(),
-            None => return Some(Lost::Word(word.to_owned())),
+            None => return Some(word),
         }
     }
     None
@@ -267,6 +273,12 @@ mod tests {
     fn reasoning_beside_the_content_comes_first() {
         assert_eq!(all_words(&json!({"content": " a ", "reasoning": "why\n"})), "<think>\nwhy\n</think>\n\na");
         assert_eq!(all_words(&json!({"content": "<think>why</think>a", "thinking": "why"})), "<think>why</think>a");
+    }
+
+    #[test]
+    fn words_in_other_letters_are_not_lost() {
+        assert_eq!(first_lost("<A> YES SIR </A>", "yes sir"), None);
+        assert_eq!(first_lost("<A> YES </A>", "yes Sir"), Some(Lost::Word("Sir".into())));
     }
 
     #[test]

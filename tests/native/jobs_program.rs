@@ -172,6 +172,8 @@ fn a_run_goes_on_only_as_it_was_begun() {
     ] {
         fails(&["jobs", &run(more), "--no-tune", "--resume"], &[word]);
     }
+    // Jobs have their templates already, whatever has become of the file; a name that is none is not looked at.
+    succeeds(&["jobs", &run("[[job]]\nname = 'a'\nrank = 4\nchat-template = 'gone.jinja'\n"), "--no-tune", "--resume"]);
     let file = run("[[job]]\nname = 'a'\nrank = 4\n[[job]]\nname = 'b'\n");
     let output = weblora(&["jobs", &file, "--no-tune", "--resume"]);
     assert!(output.status.success() && text(&output.stderr).contains("jobs add"), "{}", text(&output.stderr));

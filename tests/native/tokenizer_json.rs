@@ -170,6 +170,14 @@ fn a_tokenizer_json_beside_a_gguf_file_takes_the_place_of_its_own() {
     other.set_tokenizer("other.json".into(), json.to_string(), None);
     let refused = Tokenizer::of_model(&other).err().expect("other tokens").to_string();
     assert!(refused.contains("other.json: ") && refused.contains("others than the model's: token 0 is"), "{refused}");
+    // However few of the model's tokens it has.
+    let many: Vec<u8> = (0..500).flat_map(|i| format!("t{i:03}").into_bytes()).collect::<Vec<u8>>();
+    let many: Vec<u8> = many.chunks(4).flat_map(|token| [&4u64.to_le_bytes()[..], token].concat()).collect();
+    own.set(kv_array("tokenizer.ggml.tokens", 8, 500, &many));
+    if let Ok(mut large) = own.open() {
+        large.set_tokenizer("other.json".into(), json.to_string(), None);
+        assert!(Tokenizer::of_model(&large).is_err_and(|e| e.to_string().contains("others than the model's")));
+    }
     // Ids that the model has no rows for.
     let large = with("/added_tokens/0/content", json!("<new>"));
     let mut large = large;

@@ -43,10 +43,18 @@ fn read_at_most(path: &Path, most: u64, of_stream: u64) -> Result<Vec<u8>> {
     let mut bytes = Vec::new();
     let room = usize::try_from(len).ok().and_then(|len| len.checked_add(1)).filter(|_| len <= most);
     let Some(room) = room else {
-        return Err(Error::format(name(), format!("it has {len} bytes, at most {most} were expected"), "split the file, or name another"));
+        return Err(Error::format(
+            name(),
+            format!("it has {len} bytes, at most {most} were expected"),
+            "name another file, or split it if it holds rows",
+        ));
     };
     if bytes.try_reserve_exact(room).is_err() {
-        return Err(Error::format(name(), format!("it has {len} bytes, more than there is memory for"), "split the file, or name another"));
+        return Err(Error::format(
+            name(),
+            format!("it has {len} bytes, more than there is memory for"),
+            "name another file, or split it if it holds rows",
+        ));
     }
     let most = of_stream.max(len);
     file.take(most + 1).read_to_end(&mut bytes).map_err(failed)?;

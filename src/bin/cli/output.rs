@@ -90,7 +90,6 @@ impl Output {
             }
             return;
         }
-        self.several |= matches!(event, Event::Jobs { .. });
         let owner = job_of(event).filter(|_| self.several).map(|job| format!("{job}: ")).unwrap_or_default();
         let text = owner + &if self.several { words(event).replace('\n', "; ") } else { words(event) };
         match &self.bar {
@@ -98,6 +97,11 @@ impl Output {
             Some(bar) => bar.suspend(|| say(&harmless(&text, true))),
             None => say(&harmless(&text, true)),
         }
+    }
+
+    /// What is told from now on is of several jobs: each line says of which.
+    pub fn of_several(&mut self) {
+        self.several = true;
     }
 
     /// Tells of an adapter of another file of the base, and how to refuse it.

@@ -57,6 +57,12 @@ fn system_and_tool_turns_are_kept_apart() {
     {
         assert_eq!(build(&tokenizer, &row, options()).expect("builds").examples, data.examples, "{row}");
     }
+    assert!(data.report.warnings("r").is_empty());
+    // Rows of other shapes have no place for it, which is said.
+    for row in [r#"{"system": "s", "prompt": "q", "completion": "a"}"#, r#"{"system": "s", "instruction": "q", "output": "a"}"#] {
+        let said = build(&tokenizer, row, options()).expect("builds").report.warnings("r");
+        assert!(said.iter().any(|text| text.contains("the text under \"system\" (first in row 1) is not read")), "{row}: {said:?}");
+    }
     // Without an answer there is nothing to train, and that is said.
     let silent = r#"{"messages": [{"role": "system", "content": "s"}, {"role": "user", "content": "q"}]}"#;
     refused(build(&tokenizer, silent, options()), &["none of the 1 rows has a token to train on"]);

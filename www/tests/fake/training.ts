@@ -105,7 +105,7 @@ export class FakeTraining implements T.Training {
         this.#emit({ ...start, steps: this.#total, resumedAt: this.#step });
       }
       if (this.flags.has("nan") && this.#step === 10) this.#save();
-      if (this.flags.has("nan") && this.#step === 20 && Number(this.settings["lr"] ?? 1) > 2e-4) throw new WebloraError("not_finite", `loss became NaN at step 21 of job ${job}; lower --lr, raise --warmup or set --clip 1`);
+      if (this.flags.has("nan") && this.#step === 20 && Number(this.settings["lr"] ?? 1) > 1e-3) throw new WebloraError("not_finite", `loss became NaN at step 21 of job ${job}; lower --lr, raise --warmup or set --clip 1`);
       this.#step += 1;
       loss = this.#advance();
     }

@@ -110,7 +110,7 @@ pub fn run(args: &JobsArgs, output: &mut Output) -> Result<()> {
         Some(AskCommand::Stop(of)) => ask(of, Ask::Stop, output),
         Some(AskCommand::Add(of)) => {
             // Mistakes are found here, where they can be told; the run reads the file again.
-            read_file(&of.file)?;
+            read_file(&of.file, false)?;
             let path = std::path::absolute(&of.file).map_err(|e| io_error("find", &of.file, e))?;
             RunFolder::existing(&of.run)?.ask(&Request { ask: Ask::Add, names: vec![path.display().to_string()] })?;
             output.print("asked; the run takes it up at its next step")
@@ -126,23 +126,31 @@ fn ask(of: &NamedArgs, ask: Ask, output: &mut Output) -> Result<()> {
 }
 
 /// The jobs file with its settings read; keys are those of `train`.
-fn read_file(path: &Path) -> Result<JobsFile> {
+fn read_file(path: &Path, resumed: bool) -> Result<JobsFile> {
     let mut map: Map = parse_run_file(&path.display().to_string(), &files::read_text(path)?)?;
-    read_templates(&mut map)?;
+    read_templates(&mut map, resumed)?;
     let keys = TrainArgs::keys();
     JobsFile::read(&map, &keys.iter().map(String::as_str).collect::<Vec<_>>())
 }
 
-/// Puts the texts of template files in the place of their paths, wherever a jobs file may have them.
-fn read_templates(map: &mut Map) -> Result<()> {
+/// Puts the texts of template files in the place of their paths, wherever a jobs file may have them. Jobs that go on have them already.
+fn read_templates(map: &mut Map, resumed: bool) -> Result<()> {
     const KEY: &str = "chat-template";
     let read = |value: &mut Value| match value {
         Value::String(template) => rows::template(template).map(|text| *template = text),
         _ => Ok(()),
     };
-    map.get_mut(KEY).map(read).transpose()?;
-    for job in map.get_mut("job").and_then(Value::as_array_mut).into_iter().flatten() {
-        job.get_mut(KEY).map(read).transpose()?;
+    let jobs = |map: &mut Map| map.get_mut("job").and_then(Value::as_array_mut).map(std::mem::take).unwrap_or_default();
+    let mut all = jobs(map);
+    for table in all.iter_mut().filter_map(Value::as_object_mut).chain([&mut *map]) {
+        if resumed {
+            table.shift_remove(KEY);
+        } else {
+            table.get_mut(KEY).map(read).transpose()?;
+        }
+    }
+    if let Some(Value::Array(jobs)) = map.get_mut("job") {
+        *jobs = all;
     }
     let swept = map.get_mut("sweep").and_then(|sweep| sweep.get_mut("keys")).and_then(|keys| keys.get_mut(KEY));
     swept.and_then(Value::as_array_mut).into_iter().flatten().try_for_each(read)
@@ -167,7 +175,8 @@ fn entry(job: JobEntry, on: On<'_>) -> Result<(Entry, Vec<String>)> {
 
 fn train(args: &JobsArgs, output: &mut Output) -> Result<()> {
     let path = args.file.as_deref().ok_or_else(|| Error::config("file", "is missing", "give a jobs file"))?;
-    let file = read_file(path)?;
+    let file = read_file(path, args.resume)?;
+    output.of_several();
     let text = |key: &str| first_text(&file.base, key);
     let model = open_model(needed("model", text("model").as_ref())?, text("tokenizer").as_deref().map(Path::new))?;
     let hash = pollster::block_on(model.content_hash())?;
@@ -291,6 +300,9 @@ fn check_same(job: &JobEntry, saved: &Map) -> Result<()> {
     if now.date.is_none() {
         now.date = TrainConfig::from_map(saved)?.date;
     }
+    // So is the template, whatever has become of its file.
+    let saved_config = TrainConfig::from_map(saved)?;
+    now.chat_template.clone_from(&saved_config.chat_template);
     now.check_resume(saved).map_err(|error| match error {
         Error::Config { key, problem, hint } => Error::Config { key: format!("job {}: {key}", job.name), problem, hint },
         other => other,
@@ -362,7 +374,7 @@ fn interrupted(fleet: &mut Fleet, gpu: &Gpu, folder: &RunFolder, keeper: &mut Fo
 fn take_up(fleet: &mut Fleet, gpu: &Gpu, on: On<'_>, request: Request, keeper: &mut Folders<'_>) -> Result<()> {
     let Some(what) = request.ask.of_one_job() else {
         for path in &request.names {
-            for job in read_file(Path::new(path))?.jobs {
+            for job in read_file(Path::new(path), false)?.jobs {
                 let name = job.name.clone();
                 let (entry, warnings) = entry(job, on)?;
                 OutFolder::check_free(Path::new(&entry.config.out))?;
