@@ -38,17 +38,19 @@ impl Lost {
 
 /// The first word of `content` that `text` lacks. White space does not count, since templates trim; words must stand in order.
 pub(super) fn first_lost(text: &str, content: &str) -> Option<Lost> {
-    let word = first_missing(text, content)?;
+    first_missing(text, content)?;
     // A template that writes in capitals leaves nothing out.
-    first_missing(&text.to_lowercase(), &content.to_lowercase()).map(|_| Lost::Word(word.to_owned()))
+    let lost = first_missing(&text.to_lowercase(), &content.to_lowercase())?;
+    content.split_whitespace().nth(lost).map(|word| Lost::Word(word.to_owned()))
 }
 
-fn first_missing<'c>(text: &str, content: &'c str) -> Option<&'c str> {
+/// Which of the words of `content` is the first that `text` lacks.
+fn first_missing(text: &str, content: &str) -> Option<usize> {
     let mut at = 0;
-    for word in content.split_whitespace() {
+    for (i, word) in content.split_whitespace().enumerate() {
         match text[at..].find(word) {
             Some(found) => at += found + word.len(),
-            None => return Some(word),
+            None => return Some(i),
         }
     }
     None
