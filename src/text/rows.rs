@@ -98,7 +98,7 @@ fn parse(file: &str, number: usize, value: Value) -> Result<Row> {
     let is_on = |value: &Value| value == &Value::Bool(true) || value.as_f64() == Some(1.0);
     reader.note_look_alikes(row.iter().filter(|(_, value)| !is_on(value)).map(|(key, _)| key));
     let has_words = |key: &&str| row.get(*key).and_then(Value::as_str).is_some_and(|text| !text.trim().is_empty());
-    let unread = SYSTEM.iter().copied().find(|key| has_words(&key));
+    let unread = SYSTEM.iter().copied().find(|key| has_words(key));
     Ok(Row { number, content, look_alikes: reader.into_look_alikes(), unread })
 }
 
