@@ -60,7 +60,7 @@ export const METHODS: Record<string, MethodWords> = {
   lora: USUAL,
   cola: { name: "Chain of LoRA (CoLA)", when: "When LoRA of a small rank stops improving: it is frozen and another is trained on top, as often as wished.", first: ["links", "lr", "steps"] },
   multilora: { name: "MultiLoRA", when: "When rows of several tasks are mixed: parallel modules share the work more evenly. On one task LoRA does as well.", first: ["modules", "lr", "steps"] },
-  mixlora: { name: "MixLoRA", when: "When tasks differ a lot: experts in the feed-forward layers, and a router that chooses two of them for every token. Takes the most memory; only this program and its authors' read it.", first: ["experts", "lr", "steps"] },
+  mixlora: { name: "MixLoRA", when: "When tasks differ a lot: experts in the feed-forward layers, and a router that chooses two of them for every token. On our own mixture no better than LoRA; only this program and its authors' read it.", first: ["experts", "lr", "steps"] },
   "mixlora-dynamic": { name: "MixLoRA, as many experts as needed", when: "Where some tokens are harder than others: each gets experts until the router is certain enough (top-p). The loss begins higher than the base's.", first: ["experts", "lr", "steps"] },
   "mixlora-switch": { name: "MixLoRA, one expert a token", when: "Where experts should stay apart: each token gets one expert, each expert a limited number of tokens (Switch). The loss begins higher than the base's.", first: ["experts", "lr", "steps"] },
 };
