@@ -78,10 +78,12 @@ impl DataReport {
     /// One sentence for everything about the rows of `file` that the user should know.
     pub fn warnings(&self, file: &str) -> Vec<String> {
         let letters = "spelling a control token that is read as letters (--parse-special reads it in prompts and completions; in messages it never is one)";
+        let last = "trained on the last turn only: where earlier turns lie cannot be told from what the template writes, or not within some seconds (split \
+                    long conversations)";
         let counts = [
             (self.truncated, "cut to --seq tokens"),
             (self.dropped, "left out, having no token to train on"),
-            (self.last_turn_only, "trained on the last turn only"),
+            (self.last_turn_only, last),
             (self.with_control_text, letters),
         ];
         let sentence = |(n, what): (usize, &str)| (n > 0).then(|| format!("{file}: {n} of {} rows {what}", self.rows));
