@@ -32,6 +32,19 @@ fn a_precision_that_is_unknown_or_that_the_adapter_lacks_is_refused() {
     );
 }
 
+/// Nobody has to know the context of a small model to ask it something.
+#[test]
+fn an_answer_takes_what_the_context_leaves() {
+    if gpu().is_none() {
+        return;
+    }
+    let prompt = "Tom has a red hat. ".repeat(4);
+    let ask = ["generate", "--model", &asset("demo.gguf"), "--raw", "--no-tune", "--prompt", &prompt];
+    succeeds(&ask);
+    let refused = weblora(&[&ask[..], &["--max-tokens", "128"]].concat());
+    assert!(!refused.status.success() && text(&refused.stderr).contains("exceed the context of 128"), "{}", text(&refused.stderr));
+}
+
 #[test]
 fn a_model_is_shown() {
     let words = succeeds(&["inspect", &golden("tiny_llama/model.gguf")]);

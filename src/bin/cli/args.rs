@@ -176,9 +176,9 @@ pub struct GenerateArgs {
     /// Quantise float weights when loading: nf4, q4_0, q8_0 or none.
     #[arg(long, value_name = "FORMAT", default_value = "none")]
     pub quantize: String,
-    /// Stop after this many tokens.
-    #[arg(long, value_name = "N", default_value_t = 128, value_parser = clap::value_parser!(u32).range(1..))]
-    pub max_tokens: u32,
+    /// Stop after this many tokens [default: 128, or as many as the context leaves].
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    pub max_tokens: Option<u32>,
     /// 0 takes the likeliest token, 1 draws as the model says.
     #[arg(long, value_name = "X", default_value_t = 0.0, help_heading = "Sampling", value_parser = finite)]
     pub temperature: f64,

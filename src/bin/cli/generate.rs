@@ -22,10 +22,12 @@ pub fn run(args: &GenerateArgs, output: &mut Output) -> Result<()> {
     let of_adapters = base.chats.iter().map(|chat| prompt_tokens(args, &base, chat));
     let prompts = std::iter::once(Ok(of_base)).chain(of_adapters).collect::<Result<Vec<_>>>()?;
     let longest = prompts.iter().map(Vec::len).max().unwrap_or(0);
-    let max_len = longest + args.max_tokens as usize;
     let context = base.file.config.context_length();
+    let most = Sampling::default().max_tokens.min(context.saturating_sub(longest)).max(1);
+    let max_tokens = args.max_tokens.map_or(most, |tokens| tokens as usize);
+    let max_len = longest + max_tokens;
     if max_len > context {
-        let problem = format!("{longest} prompt tokens and {} new ones exceed the context of {context}", args.max_tokens);
+        let problem = format!("{longest} prompt tokens and {max_tokens} new ones exceed the context of {context}");
         return Err(Error::config("max-tokens", problem, "generate fewer tokens or shorten the prompt"));
     }
     let sampling = Sampling {
@@ -34,7 +36,7 @@ pub fn run(args: &GenerateArgs, output: &mut Output) -> Result<()> {
         top_p: args.top_p as f32,
         repetition_penalty: args.repetition_penalty as f32,
         seed: args.seed,
-        max_tokens: args.max_tokens as usize,
+        max_tokens,
     };
     let mut device = Device::open(&args.device)?;
     let Device { gpu, tuner, measure } = &mut device;
