@@ -39,6 +39,14 @@ export function figure(page: Page, name: string) {
 /** The state beside the title "Train". */
 export const runState = (page: Page) => page.locator(".train .section-aside");
 
+/** Waits for that step, or a later one, of a run that is under way, and gives its number. Looks often: on a fast machine ten steps pass within a second. */
+export async function reachesStep(page: Page, step: number, timeout: number): Promise<number> {
+  let at = 0;
+  const look = async () => (at = Number(/^step (\d+)/.exec((await runState(page).textContent()) ?? "")?.[1] ?? 0));
+  await expect.poll(look, { timeout, intervals: [50], message: `step ${step}` }).toBeGreaterThanOrEqual(step);
+  return at;
+}
+
 /** A numbered section of the page. */
 export const section = (page: Page, title: string) => page.getByRole("region", { name: title });
 
@@ -60,9 +68,12 @@ export async function pick(page: Page, button: string | RegExp, files: { name: s
 /** Writes a setting, wherever its field is folded away. */
 export async function setSetting(page: Page, key: string, value: string): Promise<void> {
   const field = page.locator(`[data-key="${key}"]`);
-  await field.evaluate((element) => {
-    const folded = element.closest("details");
-    if (folded) folded.open = true;
-  });
-  await field.getByRole("textbox").fill(value);
+  // The fields may be made anew in between: another method has other fields in front.
+  await expect(async () => {
+    await field.evaluate((element) => {
+      const folded = element.closest("details");
+      if (folded) folded.open = true;
+    });
+    await field.getByRole("textbox").fill(value, { timeout: 1000 });
+  }).toPass({ timeout: 15_000 });
 }

@@ -3,7 +3,7 @@
 import AxeBuilder from "@axe-core/playwright";
 import { expect, test, type Page } from "@playwright/test";
 import { readFileSync } from "node:fs";
-import { choose, expectNoOverflow, figure, pick, picture, runState, section, textFile, watchPage, setSetting } from "./helpers";
+import { choose, expectNoOverflow, figure, pick, picture, reachesStep, runState, section, textFile, watchPage, setSetting } from "./helpers";
 
 async function open(page: Page, flags = ""): Promise<ReturnType<typeof watchPage>> {
   const seen = watchPage(page);
@@ -61,7 +61,7 @@ test("the demo runs, answers differ, and everything can be taken home and brough
 test("pause, resume, stop, continue", async ({ page }) => {
   await open(page, "slow");
   await demo(page);
-  await expect(runState(page)).toHaveText(/^step [3-9] of 60/);
+  await reachesStep(page, 3, 15_000);
   await page.getByRole("button", { name: "Pause" }).click();
   await expect(runState(page)).toHaveText(/^paused at step/);
   const at = await runState(page).textContent();
@@ -79,13 +79,13 @@ test("pause, resume, stop, continue", async ({ page }) => {
 test("a reload offers to resume", async ({ page }, info) => {
   await open(page, "slow");
   await demo(page);
-  await expect(runState(page)).toHaveText(/^step 1[1-9] of 60/);
+  await reachesStep(page, 11, 15_000);
   await page.reload();
   const offer = page.getByRole("region", { name: "Unfinished runs" });
   await expect(offer).toContainText("lora r8 on weblora demo, step 10 of 60");
   await picture(page, info, "resume-offer");
   await offer.getByRole("button", { name: "Resume" }).click();
-  await expect(runState(page)).toHaveText(/^step 1[1-9] of 60/);
+  await reachesStep(page, 11, 15_000);
   await expect(offer).toBeHidden();
   // The curve begins where the run did.
   await page.getByRole("button", { name: "Loss as a table" }).click();
@@ -95,7 +95,7 @@ test("a reload offers to resume", async ({ page }, info) => {
 test("a saved run can be discarded", async ({ page }) => {
   await open(page, "slow");
   await demo(page);
-  await expect(runState(page)).toHaveText(/^step 1[1-9] of 60/);
+  await reachesStep(page, 11, 15_000);
   await page.reload();
   await page.getByRole("button", { name: "Discard" }).click();
   await expect(page.getByRole("region", { name: "Unfinished runs" })).toBeHidden();

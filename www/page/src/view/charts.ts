@@ -21,6 +21,8 @@ export function chartsView(): HTMLElement {
     return [key, chart({ title: label, unit, height: 120, format, fromZero: true })];
   });
   const modules = chart({ title: "Module scales", unit: "mean |s|", height: 120, format: short, fromZero: true });
+  // Hidden until the first drawing says which quantities there are.
+  for (const each of [...small.map(([, each]) => each), modules]) show(each.root, false);
   let smoothed = true;
   const options = h(
     "div",
