@@ -9,6 +9,7 @@ mod export;
 mod jobs;
 mod jobs_api;
 mod options;
+mod retrieval;
 mod run;
 mod source;
 mod state;
@@ -268,6 +269,21 @@ impl Engine {
             to_js(&state.evaluate(&from_js(rows, "rows")?, adapter, strict == Some(true)).await?)
         })
         .await
+    }
+
+    /// How many of `trials` questions about something hidden in a long text an adapter answers.
+    pub async fn retrieve(
+        &self,
+        #[wasm_bindgen(unchecked_param_type = "RetrievalCell")] cell: JsValue,
+        #[wasm_bindgen(unchecked_param_type = "AdapterChoice")] adapter: JsValue,
+    ) -> Result<u32, JsValue> {
+        self.alone("retrieve", async |state| state.retrieve(&from_js(cell, "cell")?, &options::Adapter::read(&adapter)?).await).await
+    }
+
+    /// A heat map of shares found: a row of lengths for each depth, one after the other.
+    #[wasm_bindgen(js_name = retrievalPicture)]
+    pub fn retrieval_picture(title: &str, lengths: &[u32], depths: &[f64], shares: &[f64]) -> Result<String, JsValue> {
+        retrieval::picture(title, lengths, depths, shares).map_err(|e| thrown(&e))
     }
 
     /// Continues a prompt: a text as it is, or messages in the model's chat template. `piece` is called with the text as it comes.

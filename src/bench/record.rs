@@ -127,28 +127,29 @@ pub struct KernelRecord {
     pub kernels: Vec<String>,
 }
 
-/// Attention of one row, forward and backward.
+/// Attention of one row, forward and backward, or a whole step over it.
 #[derive(Debug, Clone, Serialize)]
 pub struct AttentionRecord {
-    /// The model whose heads these are.
-    pub heads: &'static str,
+    /// The model whose heads these are, or whose whole step it is.
+    pub what: &'static str,
     /// Tokens of the row.
     pub tokens: usize,
     /// `full`, or which groups.
     pub form: &'static str,
     /// Time in milliseconds: a median, or of slow ones the faster of two.
     pub ms: f64,
-    /// The same over that of full attention.
-    pub of_full: f64,
-    /// Bytes of all tensors that it needs.
+    /// The same over that of full attention, where that was measured.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub of_full: Option<f64>,
+    /// Bytes of all tensors that it needs; of a step all that is planned.
     pub bytes: u64,
 }
 
 /// Powers of the tokens that fit time and memory of the longest rows.
 #[derive(Debug, Clone, Serialize)]
 pub struct AttentionFitRecord {
-    /// The model whose heads these are.
-    pub heads: &'static str,
+    /// The model whose heads these are, or whose whole step it is.
+    pub what: &'static str,
     /// `full`, or which groups.
     pub form: &'static str,
     /// Of the time.

@@ -100,7 +100,7 @@ impl Workload {
         HostBatch::new(&tokens, &targets, &starts, &positions, 1.0 / rows as f32)
     }
 
-    fn values(&self, layout: &AdapterLayout) -> Vec<f32> {
+    pub(super) fn values(&self, layout: &AdapterLayout) -> Vec<f32> {
         self.peer.map_or_else(|| initial_buffer(&layout.params, 0), |peer| peer.adapter(layout))
     }
 
@@ -169,6 +169,11 @@ impl Running {
         let (tune_s, load_s) = ((tuned - began).as_secs_f64(), (clock::now() - tuned).as_secs_f64());
         let running = Self { session, batch: workload.tokens(), job: Segment::new(0..rows), done: 0 };
         Ok((running, Opened { dispatches, model_flops, tune_s, load_s }))
+    }
+
+    /// From now on attention is full, or in shifted groups of so many rows.
+    pub(super) fn group_by(&mut self, rows: Option<usize>) {
+        self.batch.documents.iter_mut().for_each(|document| document.group = rows.map(|rows| rows as u32));
     }
 
     /// One optimizer step; returns its time in seconds and the loss before it.

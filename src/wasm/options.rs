@@ -151,6 +151,7 @@ impl Start {
 }
 
 /// Which adapter lies over the base.
+#[derive(Clone)]
 pub enum Adapter {
     /// None.
     None,
@@ -223,6 +224,8 @@ pub enum Prompt {
     Text(String),
     /// A conversation in the model's template.
     Messages(Vec<Value>),
+    /// Tokens of the model.
+    Tokens(Vec<u32>),
 }
 
 impl Prompt {
@@ -259,6 +262,11 @@ impl Default for Write {
 }
 
 impl Write {
+    /// The most likely tokens, at most so many.
+    pub fn greedy(max_tokens: usize, strict_base: bool) -> Self {
+        Self { max_tokens, temperature: 0.0, strict_base, ..Self::default() }
+    }
+
     /// As the library takes it.
     ///
     /// # Errors

@@ -6,7 +6,7 @@ use wasm_bindgen::prelude::*;
 const TYPES: &str = r#"
 import type { DoneEvent, EngineJob, JobsEvent, Knot, Setting, Settings, StartJobs, Sweep, TrainEvent, Trial } from "../src/crate_types.js";
 import type {
-  AdapterChoice, AdapterFacts, AdapterFile, Analysis, BaseInfo, ChatMessage, Evaluation, ExportReport, GenerateOptions, Link, Merged, MergeOptions, MemoryUse, Plan, Progress, RowPreview, Rows, JobStatus, JobTables,
+  AdapterChoice, AdapterFacts, AdapterFile, Analysis, BaseInfo, ChatMessage, Evaluation, ExportReport, GenerateOptions, Link, Merged, MergeOptions, MemoryUse, Plan, Progress, RetrievalCell, RowPreview, Rows, JobStatus, JobTables,
 } from "../src/types.js";
 
 /** Bytes that can be read by range. `read` gives exactly `length` bytes. */

@@ -46,6 +46,7 @@ impl State {
         let base = loaded(&self.base)?;
         let tokens = match prompt {
             Prompt::Text(text) => base.tokenizer.encode_raw(text)?,
+            Prompt::Tokens(tokens) => tokens.clone(),
             Prompt::Messages(messages) => {
                 let mut options = chat(&adapter, self.job.as_ref())?;
                 if let Some(template) = &how.chat_template {

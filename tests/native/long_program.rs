@@ -30,7 +30,7 @@ fn the_program_measures_long_texts_and_says_what_cannot_work() {
     let found = events(&[&arguments[..], &["--svg", pictures.to_str().unwrap()]].concat());
     assert!(found.len() == 2 && found.iter().all(|event| event["event"] == "retrieval" && event["right"] == 0), "{found:?}");
     assert!(std::fs::read_to_string(pictures.join("keys-0.svg")).unwrap().contains("400"));
-    fails(&["eval", "--model", &demo, "--retrieval", "needle"], &["passkey, keys or variables"]);
+    fails(&["eval", "--model", &demo, "--retrieval", "needle"], &["passkey, keys, variables or note"]);
     fails(&["eval", "--model", &demo, "--text", file, "--window", "64", "--stride", "64"], &["`stride`", "63"]);
     fails(&["plan", "--model", &demo, "--group", "33"], &["`group`", "32 or 34"]);
     fails(&["plan", "--model", &demo, "--seq", "64", "--group", "66"], &["`group`", "64 tokens"]);

@@ -1,8 +1,8 @@
 //! Ten training steps of the tiny LLaMA against PyTorch: every kernel of a step, on this browser's implementation of WebGPU.
 
-use serde_json::Value;
+use serde_json::{Value, json};
 use wasm_bindgen_test::{console_log, wasm_bindgen_test};
-use weblora::adapters::{AdapterConfig, initial_buffer};
+use weblora::adapters::{AdapterConfig, initial_buffer, norms};
 use weblora::formats::{ByteSource, Bytes, ModelFile};
 use weblora::gpu::{Gpu, GpuOptions, Tuner};
 use weblora::kernels::lowrank::Segment;
@@ -17,6 +17,7 @@ use super::engine::get;
 const GGUF: &[u8] = include_bytes!("../golden/tiny_llama/model.gguf");
 const GOLDEN: &str = include_str!("../golden/tiny_llama/golden.json");
 const MIXLORA: &str = include_str!("../golden/mixlora.json");
+const LONGLORA: &str = include_str!("../golden/longlora.json");
 /// Relative to the curve in f64, to which the native one is held as well (`tests/golden.rs`). Seen: 5e-7.
 const TOLERANCE: f64 = 1e-5;
 
@@ -121,6 +122,49 @@ async fn ten_steps_of_experts_equal_pytorch() {
             console_log!("{name}, step {}: ce {ce} ({}), norm {norm} ({})", step + 1, want("ce"), want("grad_norm"));
             assert!((ce - want("ce")).abs() <= 1e-4 * want("ce"), "{name}: cross-entropy of step {}", step + 1);
             assert!((norm - want("grad_norm")).abs() <= 1e-3 * want("grad_norm"), "{name}: norm of step {}", step + 1);
+        }
+    }
+}
+
+/// Shifted groups, norms and embeddings of the job's own, with the tolerance of the native test (`tests/native/longlora.rs`).
+#[wasm_bindgen_test]
+async fn ten_steps_of_longlora_equal_pytorch() {
+    const CURVE: f64 = 2e-4;
+    let (golden, batches): (Value, Value) =
+        (serde_json::from_str(LONGLORA).expect("the golden file"), serde_json::from_str(GOLDEN).expect("the golden file"));
+    let batches = batches["batches"].as_array().expect("batches");
+    let rows = batches.iter().map(|b| b["tokens"].as_array().map_or(0, Vec::len)).max().expect("a batch");
+    let tokens = || batches.iter().flat_map(|b| ints(&b["tokens"])).map(|t| t as u32);
+    let gpu = Gpu::open(&GpuOptions::default()).await.expect("a WebGPU adapter");
+    let source: Box<dyn ByteSource> = Box::new(Bytes::new("model.gguf", GGUF));
+    let file = ModelFile::open_gguf(vec![source]).await.expect("the golden model");
+    for name in ["group_norms", "group_norms_embeddings"] {
+        let (case, run) = (&golden["curves"][name], &golden["curves"][name]["run"]);
+        let map = json!({
+            "rank": run["rank"], "alpha": run["alpha"], "targets": run["targets"], "train-norms": run["train_norms"],
+            "train-embeddings": run["train_embeddings"],
+        });
+        let map: Map = serde_json::from_value(map).expect("settings");
+        let config = AdapterConfig::read(&mut Settings::new(&map)).expect("settings").with_tokens(tokens());
+        let layout = config.layout(&file.config).expect("a layout");
+        let shape = Shape { rows, positions: 64, recompute: Recompute::Blocks, quantize: None, training: true };
+        let planned = Planned::new(&file, &[&layout], shape, gpu.plan_limits(), &Tuner::for_device(&gpu)).expect("a plan");
+        let mut session = planned.realize(&gpu, &file, |_, _| {}).await.expect("a session");
+        let mut values = initial_buffer(&layout.params, 0);
+        norms::fill(&layout, &session.base_norms(&gpu).await.expect("the base's norms"), &mut values);
+        session.write_values(&gpu, 0, &values).expect("written");
+        let number = |key: &str| run[key].as_f64().unwrap_or(0.0);
+        for step in 0..10 {
+            let host = batch(&batches[step % batches.len()], rows).grouped(run["group"].as_u64().map(|g| g as u32));
+            let losses = session.accumulate(&gpu, &host, &[Segment::new(0..rows)]).await.expect("a step");
+            let loss = losses.iter().map(|l| f64::from(*l)).sum::<f64>() / losses.len() as f64;
+            let (weight_decay, clip) = (number("weight_decay"), number("clip"));
+            let hyper = Hyper { lr: number("lr"), betas: (0.9, 0.999), eps: number("eps"), weight_decay, clip, step: step as u64 + 1 };
+            let norm = f64::from(session.update(&gpu, &[(0, hyper)]).await.expect("an update")[0]);
+            let want = |key: &str| case[key][step].as_f64().expect("a number");
+            console_log!("{name}, step {}: loss {loss} ({}), norm {norm} ({})", step + 1, want("loss"), want("grad_norm"));
+            assert!((loss - want("loss")).abs() <= CURVE * want("loss"), "{name}: loss of step {}", step + 1);
+            assert!((norm - want("grad_norm")).abs() <= 10.0 * CURVE * want("grad_norm"), "{name}: norm of step {}", step + 1);
         }
     }
 }

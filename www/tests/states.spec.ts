@@ -58,6 +58,27 @@ test("the demo runs, answers differ, and everything can be taken home and brough
   expect(seen.foreign).toEqual([]);
 });
 
+test("what is found in long texts is a heat map, and texts beyond the context are refused", async ({ page }) => {
+  const seen = await open(page);
+  await page.getByRole("button", { name: "Load the built-in model" }).click();
+  const trial = section(page, "Try it");
+  await trial.getByText("Long texts").click();
+  await trial.getByLabel("Find").selectOption("note");
+  const lengths = trial.getByLabel("in texts of (tokens)");
+  const search = trial.getByRole("button", { name: "Search long texts" });
+  await lengths.fill("64, 120");
+  await search.click();
+  await expect(trial.getByText("75 % found.")).toBeVisible();
+  await expect(trial.getByRole("figure", { name: "note" })).toBeVisible();
+  await lengths.fill("600");
+  await search.click();
+  await expect(trial.getByRole("alert").filter({ hasText: "exceed the context of 512" })).toBeVisible();
+  await lengths.fill("many");
+  await search.click();
+  await expect(trial.getByRole("alert").filter({ hasText: "Give the lengths" })).toBeVisible();
+  expect(seen.problems).toEqual([]);
+});
+
 test("pause, resume, stop, continue", async ({ page }) => {
   await open(page, "slow");
   await demo(page);

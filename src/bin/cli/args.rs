@@ -232,7 +232,7 @@ pub struct EvalArgs {
     /// Tokens between the beginnings of sliding windows [default: half a window].
     #[arg(long, value_name = "N", requires = "window")]
     pub stride: Option<usize>,
-    /// Instead of a file: ask for something hidden in a long text, by length and depth: passkey, keys or variables.
+    /// Instead of a file: ask for something hidden in a long text, by length and depth: passkey, keys, variables, or note (in the words of the embedded model).
     #[arg(long, value_name = "TASK", conflicts_with_all = ["text", "data"])]
     pub retrieval: Option<String>,
     /// With --retrieval: places in the text, evenly from its beginning to its end.

@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use clap::{Args, ValueEnum};
+use weblora::analysis::svg::{Line, attention};
 use weblora::bench::{
     self, AttentionFitRecord, AttentionRecord, CompareRecord, JobsRecord, KernelRecord, MatmulRecord, MixLoraRecord, ModelShape, Options,
     ProfileRecord, Record, StepRecord, Workload,
@@ -11,6 +12,7 @@ use weblora::formats::ModelFile;
 use weblora::{Error, Result, demo, quant};
 
 use super::device::{Device, DeviceArgs};
+use super::files::write_atomic;
 use super::output::{Output, bytes};
 
 /// Arguments of `bench`.
@@ -40,6 +42,9 @@ pub struct BenchArgs {
     /// Show which kernels and which places in the model a step's GPU time goes to.
     #[arg(long)]
     profile: bool,
+    /// With --config attention: an SVG file that shows its times by length.
+    #[arg(long, value_name = "FILE")]
+    svg: Option<PathBuf>,
     /// The GPU.
     #[command(flatten)]
     device: DeviceArgs,
@@ -60,7 +65,7 @@ enum Config {
     Smollm2,
     /// A step of the embedded demo: 16 x 32 tokens
     Demo,
-    /// Attention over rows of 512 to 32768 tokens, full and in the shifted groups of LongLoRA
+    /// Attention over rows of 512 to 32768 tokens, full and in the shifted groups of LongLoRA: its kernels alone, and steps of the embedded demo
     Attention,
     /// The feed-forward layer of SmolLM2-135M and Llama-3.2-1B with eight routed experts, beside the dense one and the naive form
     #[value(name = "mixlora")]
@@ -121,10 +126,35 @@ pub fn run(args: &BenchArgs, output: &mut Output) -> Result<()> {
         tune: *measure,
     };
     let mut section = "";
-    let mut report = |record: &Record| show(record, &mut section, output);
+    let mut times: Vec<AttentionRecord> = Vec::new();
+    let mut report = |record: &Record| {
+        if let Record::Attention(one) = record {
+            times.push(one.clone());
+        }
+        show(record, &mut section, output)
+    };
     let done = pollster::block_on(bench::run(gpu, tuner, workloads, options, &mut report));
     device.remember(); // also what was learnt before an error
-    done
+    done?;
+    args.svg.as_ref().map_or(Ok(()), |path| write_atomic(path, attention_picture(&times).as_bytes()))
+}
+
+/// Times by length: a panel for each model, a line for each form.
+fn attention_picture(times: &[AttentionRecord]) -> String {
+    let mut panels: Vec<(String, Vec<Line>)> = Vec::new();
+    for one in times {
+        let panel = panels.iter().position(|(what, _)| what == one.what).unwrap_or_else(|| {
+            panels.push((one.what.to_owned(), Vec::new()));
+            panels.len() - 1
+        });
+        let lines = &mut panels[panel].1;
+        let line = lines.iter().position(|(form, _)| form == one.form).unwrap_or_else(|| {
+            lines.push((one.form.to_owned(), Vec::new()));
+            lines.len() - 1
+        });
+        lines[line].1.push((one.tokens, one.ms));
+    }
+    attention("Attention over one long row", &panels)
 }
 
 async fn workloads(args: &BenchArgs, configs: &[Config]) -> Result<Vec<Workload>> {
@@ -240,7 +270,8 @@ fn kernel_row(k: &KernelRecord) -> String {
 }
 
 fn attention_row(a: &AttentionRecord) -> String {
-    format!("{:13} {:7}  {:14} {:11.2} {:8.3} {:>12}", a.heads, a.tokens, a.form, a.ms, a.of_full, bytes(a.bytes))
+    let of_full = a.of_full.map_or_else(|| "-".to_owned(), |share| format!("{share:.3}"));
+    format!("{:13} {:7}  {:14} {:11.2} {of_full:>8} {:>12}", a.what, a.tokens, a.form, a.ms, bytes(a.bytes))
 }
 
 fn mixlora_row(m: &MixLoraRecord) -> String {
@@ -254,8 +285,8 @@ fn mixlora_row(m: &MixLoraRecord) -> String {
 
 fn attention_fit_row(fit: &AttentionFitRecord) -> String {
     let faster = fit.faster_from.map_or_else(String::new, |tokens| format!(", faster than full attention from {tokens} tokens on"));
-    let AttentionFitRecord { heads, form, time_exponent, memory_exponent, .. } = fit;
-    format!("{heads}, {form}: time grows with tokens^{time_exponent:.2}, memory with tokens^{memory_exponent:.2}{faster}")
+    let AttentionFitRecord { what, form, time_exponent, memory_exponent, .. } = fit;
+    format!("{what}, {form}: time grows with tokens^{time_exponent:.2}, memory with tokens^{memory_exponent:.2}{faster}")
 }
 
 fn step_row(s: &StepRecord) -> String {

@@ -3,9 +3,8 @@
 use serde_json::json;
 use weblora::analysis::svg::retrieval;
 use weblora::generate::{Generator, Sampling};
-use weblora::settings::one_of;
 use weblora::train::TrainConfig;
-use weblora::train::retrieval::{Question, Task};
+use weblora::train::retrieval::{ANSWER, Question, Task};
 use weblora::{Error, Result};
 
 use super::args::EvalArgs;
@@ -14,15 +13,9 @@ use super::device::Device;
 use super::files::{OutFolder, write_atomic};
 use super::output::Output;
 
-/// Tokens for the answer: five digits, one each in the worst case, and what comes before them.
-const ANSWER: usize = 8;
-
 /// Runs it for task `name`.
 pub fn run(args: &EvalArgs, base: &Base, name: &str, output: &mut Output) -> Result<()> {
-    let Some((_, task)) = Task::TABLE.iter().find(|(known, _)| *known == name) else {
-        let names: Vec<&str> = Task::TABLE.iter().map(|(name, _)| *name).collect();
-        return Err(Error::config("retrieval", format!("is \"{name}\""), format!("give {}", one_of(&names))));
-    };
+    let task = Task::by_name(name)?;
     let lengths = if args.window.is_empty() { vec![args.seq as usize] } else { args.window.clone() };
     let depths: Vec<f64> = (0..args.depths).map(|i| f64::from(i) / f64::from(args.depths.max(2) - 1)).collect();
     let longest = lengths.iter().copied().max().unwrap_or(0) + ANSWER;

@@ -164,6 +164,8 @@ export class Host {
       );
     },
     evaluate: (call, rows, adapter, strictBase) => this.#use(call, (engine) => engine.evaluate(rows, adapter, strictBase)),
+    retrieve: (call, cell, adapter) => this.#use(call, (engine) => engine.retrieve(cell, adapter)),
+    retrievalPicture: (_, title, lengths, depths, shares) => Engine.retrievalPicture(title, new Uint32Array(lengths), new Float64Array(depths), new Float64Array(shares)),
     exportAdapter: (call, which, format) => {
       const given = this.#given(which);
       if (given && format === "peft") return given;

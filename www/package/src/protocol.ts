@@ -3,7 +3,7 @@
 import type { Autosave, DoneEvent, JobOptions, JobsEvent, JobsOptions, Knot, Restored, Setting, Settings, Sweep, Trial } from "./crate_types.js";
 import type {
   AdapterChoice, AdapterFacts, AdapterFile, AdapterFormat, AdapterInfo, Analysis, BaseInfo, BaseSource, CacheEntry, ChatMessage, ErrorCode, Evaluation, GenerateOptions, JobStatus, JobTables,
-  Link, LoadOptions, MemoryUse, Merged, MergedModel, MergeOptions, MethodInfo, Plan, Progress, RowPreview, Rows, Training, TrainOptions, WeightFormat, Written,
+  Link, LoadOptions, MemoryUse, Merged, MergedModel, MergeOptions, MethodInfo, Plan, Progress, RetrievalCell, RowPreview, Rows, Training, TrainOptions, WeightFormat, Written,
 } from "./types.js";
 
 /** What can be asked of the Worker: arguments and result. Callbacks and signals stay on the page. */
@@ -30,6 +30,8 @@ export interface Calls {
   save(): void;
   generate(prompt: string | ChatMessage[], options: Omit<GenerateOptions, "signal" | "onProgress" | "onWarning" | "onEnd">): Written;
   evaluate(rows: Rows, adapter: AdapterChoice, strictBase: boolean): Evaluation;
+  retrieve(cell: RetrievalCell, adapter: AdapterChoice): number;
+  retrievalPicture(title: string, lengths: number[], depths: number[], shares: number[]): string;
   exportAdapter(which: "current" | "best" | AdapterFile[], format: AdapterFormat): AdapterFile[];
   exportModel(which: "current" | "best" | AdapterFile[], format: WeightFormat | undefined): MergedModel;
   checkAdapter(adapter: AdapterFile[], strictBase: boolean): AdapterFacts;

@@ -9,7 +9,7 @@ import { Stream } from "./stream.js";
 import { support } from "./support.js";
 import type {
   AdapterChoice, AdapterFacts, AdapterFile, AdapterFormat, AdapterInfo, Analysis, Autosave, BaseInfo, BaseSource, CacheEntry, ChatMessage, CreateOptions, DoneEvent, Evaluation,
-  GenerateOptions, JobOptions, Jobs, JobsEvent, JobsOptions, JobStatus, JobTables, Knot, Link, LoadOptions, MemoryUse, Merged, MergedModel, MergeOptions, MethodInfo, Plan, Restored, RowPreview, Rows, Setting, Settings, Support,
+  GenerateOptions, JobOptions, Jobs, JobsEvent, JobsOptions, JobStatus, JobTables, Knot, Link, LoadOptions, MemoryUse, Merged, MergedModel, MergeOptions, MethodInfo, Plan, Restored, Retrieval, RetrievalOptions, RetrievalShare, RowPreview, Rows, Setting, Settings, Support,
   Sweep, TrainEvent, Training, TrainOptions, Trial, WeightFormat,
 } from "./types.js";
 
@@ -164,6 +164,25 @@ export class Trainer {
   /** Mean loss of rows, and accuracy of those with choices. */
   evaluate(rows: Rows, options: { adapter?: AdapterChoice; strictBase?: boolean; signal?: AbortSignal } = {}): Promise<Evaluation> {
     return this.#caller.call("evaluate", [rows, options.adapter ?? "none", options.strictBase ?? false], { signal: options.signal });
+  }
+
+  /** What the model finds in long texts, by length and by depth, with a heat map. Every length and depth is a call of its own, so that other calls get
+   *  their turn; `signal` ends it between two of them. */
+  async retrieve(options: RetrievalOptions): Promise<Retrieval> {
+    const { task, lengths, depths = [0, 0.5, 1], trials = 4, adapter = "none", strictBase = false, signal, onCell } = options;
+    const cells: RetrievalShare[] = [];
+    for (const depth of depths) {
+      for (const length of lengths) {
+        const right = await this.#caller.call("retrieve", [{ task, length, depth, trials, strictBase }, adapter], { signal });
+        const cell = { length, depth, right, trials };
+        cells.push(cell);
+        onCell?.(cell);
+      }
+    }
+    const right = cells.reduce((sum, cell) => sum + cell.right, 0);
+    const shares = cells.map((cell) => cell.right / Math.max(1, cell.trials));
+    const picture = await this.#caller.call("retrievalPicture", [task, lengths, depths, shares]);
+    return { cells, share: right / Math.max(1, cells.length * trials), picture };
   }
 
   /** The adapter being trained, as the files of a PEFT folder; "best": as it was at the lowest held-out loss of a run with `evalEvery`; or one whose

@@ -322,6 +322,53 @@ export interface Evaluation {
   warning?: string;
 }
 
+/** Something hidden in a long text: a number, one of four numbers, a number told on by variables; or a note in the words of the embedded model. */
+export type RetrievalTask = "passkey" | "keys" | "variables" | "note";
+
+/** Questions about texts of `length` tokens, with what is asked for at `depth` of the text, from 0 to 1. */
+export interface RetrievalCell {
+  task: RetrievalTask;
+  length: number;
+  depth: number;
+  trials: number;
+  strictBase: boolean;
+}
+
+/** What is asked of a model in `retrieve`. */
+export interface RetrievalOptions {
+  task: RetrievalTask;
+  /** Tokens of the texts; they and an answer of 8 tokens must fit the context of the base, or of the adapter. */
+  lengths: number[];
+  /** Default: 0, 0.5 and 1. */
+  depths?: number[];
+  /** Questions for every length and depth; default 4. */
+  trials?: number;
+  /** Default "none". */
+  adapter?: AdapterChoice;
+  /** Refuse an adapter that was trained on another file of the base. */
+  strictBase?: boolean;
+  signal?: AbortSignal;
+  /** Called after every length and depth. */
+  onCell?: (cell: RetrievalShare) => void;
+}
+
+/** How many questions of one length and depth were answered. */
+export interface RetrievalShare {
+  length: number;
+  depth: number;
+  right: number;
+  trials: number;
+}
+
+/** What a model found in long texts. */
+export interface Retrieval {
+  cells: RetrievalShare[];
+  /** Of all questions. */
+  share: number;
+  /** A heat map by length and depth, as SVG. */
+  picture: string;
+}
+
 /** A saved run: one that can go on, or one that is over and whose adapter is kept until `discard`. */
 export interface Autosave {
   key: string;

@@ -134,6 +134,21 @@ export class Trainer implements Pick<Real, keyof Real> {
     return { loss: options.adapter === "none" ? 2.1234 : 0.0123, tokens: 640 };
   }
 
+  async retrieve({ task, lengths, depths = [0], trials = 4, signal, onCell }: T.RetrievalOptions): Promise<T.Retrieval> {
+    const cells: T.RetrievalShare[] = [];
+    for (const depth of depths) {
+      for (const length of lengths) {
+        await wait(flags.has("slow") ? 120 : 5);
+        if (signal?.aborted) throw new WebloraError("aborted", "aborted by request");
+        if (length > 512) throw new WebloraError("config", `\`maxTokens\`: ${length} prompt tokens and 8 new ones exceed the context of 512; generate fewer tokens or shorten the prompt`);
+        cells.push({ length, depth, right: 3, trials });
+        cells.slice(-1).forEach((cell) => onCell?.(cell));
+      }
+    }
+    const picture = `<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 400 200" role="img"><title>${task}</title><style>.paper{fill:#fff}</style><rect width="100%" height="100%" class="paper"/></svg>`;
+    return { cells, share: 3 / trials, picture };
+  }
+
   async exportAdapter(_which: "current" | "best" | T.AdapterFile[] = "current", options: { format?: T.AdapterFormat } = {}): Promise<T.AdapterFile[]> {
     if (options.format === "gguf") return [{ name: "adapter.gguf", bytes: new TextEncoder().encode("GGUF") }];
     if (options.format === "mixlora-bin") return [peftFiles(true)[0], { name: "adapter_model.bin", bytes: new TextEncoder().encode("PK") }].flatMap((file) => file ?? []);

@@ -50,7 +50,8 @@ export function chosenAdapter(): AdapterChoice | null {
 }
 
 /** The same as the Worker takes it: of a job in training, its files as they are now. */
-async function resolved(adapter: AdapterChoice | null): Promise<AdapterChoice | null> {
+export async function resolvedAdapter(): Promise<AdapterChoice | null> {
+  const adapter = chosenAdapter();
   const run = adapter === "current" && get().runs.list.find(({ id }) => id === get().trial.adapter);
   return run && run.job ? jobAdapter(run) : adapter;
 }
@@ -58,7 +59,7 @@ async function resolved(adapter: AdapterChoice | null): Promise<AdapterChoice | 
 /** Lets base and adapter answer, one after the other: they share one GPU. A run that trains waits meanwhile. */
 export async function compare(prompt: string | ChatMessage[], drawing: Drawing): Promise<void> {
   if (get().trial.busy || ["starting", "stopping"].includes(activeRun()?.state ?? "")) return;
-  const adapter = await resolved(chosenAdapter());
+  const adapter = await resolvedAdapter();
   abort = new AbortController();
   const sides: ["base" | "tuned", AdapterChoice][] = adapter === null ? [["base", "none"]] : [["base", "none"], ["tuned", adapter]];
   update("trial", { busy: true, problem: null, base: { ...noAnswer(), status: "waiting" }, tuned: adapter === null ? noAnswer() : { ...noAnswer(), status: "waiting" } });
@@ -107,7 +108,7 @@ export function stopCompare(): void {
 
 /** Measures the loss of held-out rows without and with the adapter. */
 export async function score(rows: Rows, name: string): Promise<void> {
-  const adapter = await resolved(chosenAdapter());
+  const adapter = await resolvedAdapter();
   if (get().trial.busy || adapter === null) return;
   update("trial", { busy: true, scoring: true, scores: null, problem: null });
   try {

@@ -6,7 +6,7 @@ import { chosenAdapter, knownAdapters } from "../actions/trial";
 import { fill, h, setDisabled, setText, show } from "../lib/dom";
 import { get, watch } from "../state";
 import { changeAdapter } from "./change";
-import { problemBox, section } from "./parts";
+import { picture, problemBox, section } from "./parts";
 
 /** The section. */
 export function insideSection(): HTMLElement {
@@ -39,25 +39,13 @@ export function insideSection(): HTMLElement {
       shown = asked;
       problem.set(inside && "problem" in inside ? inside.problem : null);
       show(found, inside !== null && "analysis" in inside);
-      if (inside && "analysis" in inside) fill(found, h("p", { class: "small" }, "Of ", h("strong", {}, name), ":"), ...pictures(inside.analysis), ...tables(inside.analysis));
+      if (inside && "analysis" in inside) fill(found, h("p", { class: "small" }, "Of ", h("strong", {}, name), ":"), ...inside.analysis.pictures.map(({ svg }) => picture(svg)), ...tables(inside.analysis));
       refresh();
     });
   });
   body.append(hint, h("div", { class: "row" }, go), problem.root, found, changeAdapter());
   watch(["runs", "trial"], refresh);
   return root;
-}
-
-/** The pictures as part of the page: its colours instead of their own, which also follow the page's light and dark. */
-function pictures({ pictures }: Analysis): Element[] {
-  return pictures.map(({ svg }) => {
-    // The page's policy refuses style elements already while they are parsed.
-    const picture = new DOMParser().parseFromString(svg.replace(/<style>[^]*?<\/style>/g, ""), "image/svg+xml").documentElement;
-    picture.removeAttribute("width");
-    picture.removeAttribute("height");
-    picture.classList.add("picture");
-    return h("figure", { class: "picture-frame", tabindex: 0, "aria-label": picture.querySelector("title")?.textContent ?? "picture" }, document.importNode(picture, true));
-  });
 }
 
 type Column = [key: string, title: string, show: (x: number) => string];

@@ -121,3 +121,13 @@ export function dropTarget(element: HTMLElement, dropped: (files: File[]) => voi
     dropped([...(event.dataTransfer?.files ?? [])]);
   });
 }
+
+/** A picture of the crate's as part of the page: its colours instead of its own, which also follow the page's light and dark. */
+export function picture(svg: string): HTMLElement {
+  // The page's policy refuses style elements already while they are parsed.
+  const drawn = new DOMParser().parseFromString(svg.replace(/<style>[^]*?<\/style>/g, ""), "image/svg+xml").documentElement;
+  drawn.removeAttribute("width");
+  drawn.removeAttribute("height");
+  drawn.classList.add("picture");
+  return h("figure", { class: "picture-frame", tabindex: 0, "aria-label": drawn.querySelector("title")?.textContent ?? "picture" }, document.importNode(drawn, true));
+}

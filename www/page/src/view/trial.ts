@@ -6,6 +6,7 @@ import { fill, h, setDisabled, setText, show, uniqueId } from "../lib/dom";
 import { count, duration, loss, plural, short } from "../lib/format";
 import { activeRun, get, noAnswer, update, watch, type Answer } from "../state";
 import { choices, problemBox, section } from "./parts";
+import { retrievalPart } from "./retrieval";
 
 /** The section. */
 export function trialSection(): HTMLElement {
@@ -52,7 +53,7 @@ export function trialSection(): HTMLElement {
     drawing.root,
     h("div", { class: "row" }, go, halt, adapterPicker()),
   );
-  body.append(hint, form, problem.root, answers(), scoring());
+  body.append(hint, form, problem.root, answers(), scoring(), retrievalPart());
   watch(["base", "trial", "runs", "form"], () => {
     const { base, trial } = get();
     const ready = base.status === "ready";
