@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Runs tests/wasm.rs in headless Chromium and Firefox through wasm-bindgen's test runner. Two independent WebGPU implementations, both in software:
-# Dawn (Tint) on SwiftShader and Firefox's own wgpu (naga) on Mesa's lavapipe. Set-up: make setup-web.
+# Dawn (Tint) on SwiftShader and Firefox's own wgpu (naga) on Mesa's lavapipe. Set-up: make setup-web. With a word: only tests with it in their names.
 . "$(dirname "$0")/setup/lib.sh"
 cd "$ROOT" || exit 1
 
@@ -33,5 +33,5 @@ for browser in ${WEBLORA_BROWSERS:-chrome firefox}; do
     firefox) driver=GECKODRIVER=$geckodriver ;;
     *) die "a browser called '$browser'" "WEBLORA_BROWSERS=\"chrome firefox\" or one of the two" ;;
     esac
-    scripts/timed.sh "tests/wasm.rs in headless $browser" env "$driver" "${tests[@]}"
+    scripts/timed.sh "tests/wasm.rs in headless $browser" env "$driver" "${tests[@]}" -- "$@"
 done

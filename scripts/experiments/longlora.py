@@ -3,9 +3,10 @@
     cargo build --release
     python scripts/experiments/longlora.py --out out/longlora --seeds 0 1 2 --table
 
-Every run is one `weblora train` over the same number of tokens, from the bare model with its rotary angles stretched to 1024 tokens. Its rows come in
-a fixed order: short ones first, until the task is learnt, then all lengths. Two arms see short rows alone. Then `weblora eval --retrieval note` asks
-all adapters for other notes than those of the rows. Runs and answers are kept under --out, and what is there is not made again.
+Two runs of `weblora train` after each other. The first begins with the bare model, its rotary angles stretched to 1024 tokens, and learns the task on
+rows of up to 64 tokens, where all forms of attention are the same; so all arms that train the same parameters share it. The second goes on from there
+(`--init-adapter`) over rows of all lengths, or in two arms over rows of up to 128 tokens: the same number of tokens. Then `weblora eval --retrieval note`
+asks all adapters for other notes than those of the rows. Runs and answers are kept under --out, and what is there is not made again.
 """
 
 import argparse
@@ -24,22 +25,25 @@ import language  # noqa: E402
 TRAINED, CONTEXT = 128, 1024
 # A filler sentence has 5.7 tokens on average; the note, the question and the answer have 20 together.
 SENTENCE, REST = 5.7, 20
-# Tokens of a step, in micro-batches of half as many. About how long its rows are: those of the first steps, of the others, and of the others where all are short. Rows of 1024 and of
-# 128 tokens would now and then be too long, and lose their answers.
+# Tokens of a step, in micro-batches of half as many.
 TOKENS = 2048
-FIRST, LONG, SHORT = [32, 48, 64], [64, 128, 256, 512, 980], [64, 112]
+# About how long rows are. Rows of 1024 and of 128 tokens would now and then be too long, and lose their answers.
+LENGTHS = {"first": [32, 48, 64], "long": [256, 512, 980], "short": [64, 112]}
 
 OWN = ["--train-norms", "--train-embeddings"]
-# Flags of every arm, and whether its rows are short.
+# The first runs, and their flags.
+STARTS = {"start": OWN, "start-products": []}
+# Of every arm: the run that it goes on from, its flags, its rows.
 ARMS = {
-    "longlora": (["--group-ratio", "0.25", *OWN], False),
-    "full": (OWN, False),
-    "products": (["--group-ratio", "0.25"], False),
-    "lora": ([], False),
-    "pose": (["--positions", "pose", *OWN], True),
-    "short": (OWN, True),
+    "longlora": ("start", ["--group-ratio", "0.25"], "long"),
+    "half": ("start", ["--group-ratio", "0.5"], "long"),
+    "full": ("start", [], "long"),
+    "products": ("start-products", ["--group-ratio", "0.5"], "long"),
+    "lora": ("start-products", [], "long"),
+    "pose": ("start", ["--positions", "pose"], "short"),
+    "short": ("start", [], "short"),
 }
-COMMON = ["--warmup", "10", "--no-shuffle", "--save-every", "0", "--context", str(CONTEXT)]
+COMMON = ["--warmup", "10", "--save-every", "0", "--grad-accum", "2", "--context", str(CONTEXT)]
 
 
 def note(rng: random.Random, tokens: int) -> dict:
@@ -51,36 +55,40 @@ def note(rng: random.Random, tokens: int) -> dict:
 
 
 def write_rows(args) -> None:
-    """Rows for all steps, in the order in which they are trained on; every length has the same share of the tokens."""
-    for name, lengths in (("long", LONG), ("short", SHORT)):
-        rng, lines, total = random.Random("notes"), [], 0
-        while total < args.steps * TOKENS:
-            these = FIRST if total < args.first * TOKENS else lengths
-            tokens = rng.choices(these, [1 / length for length in these])[0]
+    """Rows for all steps; every length has the same share of the tokens."""
+    for name, lengths in LENGTHS.items():
+        rng, lines, total = random.Random(f"notes/{name}"), [], 0
+        while total < max(args.steps, args.first) * TOKENS:
+            tokens = rng.choices(lengths, [1 / length for length in lengths])[0]
             lines.append(json.dumps(note(rng, tokens)) + "\n")
             total += tokens
         (args.out / f"{name}.jsonl").write_text("".join(lines), encoding="utf-8")
 
 
-def run(args, arm: str, seed: int) -> Path:
+def train(args, name: str, seed: int, rows: str, flags: list[str]) -> Path:
     """Makes one run, unless it is there; returns its folder."""
-    folder = args.out / f"{arm}-{seed}"
+    folder = args.out / f"{name}-{seed}"
     if (folder / "events.jsonl").exists():
         return folder
     folder.mkdir(parents=True, exist_ok=True)
-    flags, short = ARMS[arm]
-    seq = TRAINED if short else CONTEXT
+    seq = CONTEXT if rows == "long" else TRAINED
     command = [
-        str(args.weblora), "train", "--json", "--overwrite", "--model", str(args.model), *COMMON, *flags, "--rank", str(args.rank),
-        "--alpha", str(2 * args.rank), "--lr", args.lr,
-        "--data", str(args.out / ("short.jsonl" if short else "long.jsonl")), "--seq", str(seq), "--batch", str(CONTEXT // seq), "--grad-accum", "2",
-        "--steps", str(args.steps), "--seed", str(seed), "--out", str(folder / "adapter"),
+        str(args.weblora), "train", "--json", "--overwrite", "--model", str(args.model), *COMMON, *flags, "--data", str(args.out / f"{rows}.jsonl"),
+        "--seq", str(seq), "--batch", str(TOKENS // 2 // seq), "--seed", str(seed), "--out", str(folder / "adapter"),
     ]
     done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
     (folder / "events.jsonl").write_text(done.stdout, encoding="utf-8")
     losses = [event["loss"] for event in events(folder, "step")]
-    print(f"{folder.name:12} last losses {statistics.mean(losses[-10:]):.4f}, {events(folder, 'done')[0]['seconds']:.0f} s", flush=True)
+    print(f"{folder.name:18} last losses {statistics.mean(losses[-10:]):.4f}, {events(folder, 'done')[0]['seconds']:.0f} s", flush=True)
     return folder
+
+
+def run(args, arm: str, seed: int) -> Path:
+    """The second run of an arm, and the first where it is not there; returns the folder of the second."""
+    start, flags, rows = ARMS[arm]
+    size = ["--rank", str(args.rank), "--alpha", str(2 * args.rank)]
+    first = train(args, start, seed, "first", [*STARTS[start], *size, "--lr", args.first_lr, "--steps", str(args.first)])
+    return train(args, arm, seed, rows, [*flags, "--init-adapter", str(first / "adapter"), "--lr", args.lr, "--steps", str(args.steps)])
 
 
 def events(folder: Path, kind: str) -> list[dict]:
@@ -134,10 +142,11 @@ def main() -> None:
     parser.add_argument("--out", type=Path, required=True, help="folder for rows, runs and answers")
     parser.add_argument("--arms", nargs="+", default=list(ARMS), choices=ARMS)
     parser.add_argument("--seeds", nargs="+", type=int, default=[0])
-    parser.add_argument("--steps", type=int, default=300, help=f"of {TOKENS} tokens")
-    parser.add_argument("--first", type=int, default=180, help="of them with the shortest rows")
+    parser.add_argument("--first", type=int, default=150, help=f"steps of the first run, of {TOKENS} tokens")
+    parser.add_argument("--first-lr", default="5e-3")
+    parser.add_argument("--steps", type=int, default=150, help="of the second run")
+    parser.add_argument("--lr", default="4e-3")
     parser.add_argument("--rank", type=int, default=16)
-    parser.add_argument("--lr", default="5e-3")
     parser.add_argument("--windows", nargs="+", type=int, default=[128, 256, 512, 1016])
     parser.add_argument("--trials", type=int, default=8, help="questions for every length and each of five depths")
     parser.add_argument("--table", action="store_true", help="ask all adapters, and print what they found")

@@ -15,7 +15,7 @@ const HEADS: [(&str, Heads); 2] =
 /// Rows of one document.
 const LENGTHS: [usize; 7] = [512, 1024, 2048, 4096, 8192, 16_384, 32_768];
 /// Of a form that took so many seconds, longer rows are left out: the next take two to four times as long.
-const LONGEST: f64 = 20.0;
+const LONGEST: f64 = 40.0;
 /// Rows of the groups that do not grow with the row.
 const GROUP: usize = 512;
 /// Lengths that an exponent is fitted to, the longest there are. What does not grow with the row hides the exponent of short ones.

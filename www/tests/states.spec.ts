@@ -62,7 +62,7 @@ test("what is found in long texts is a heat map, and texts beyond the context ar
   const seen = await open(page);
   await page.getByRole("button", { name: "Load the built-in model" }).click();
   const trial = section(page, "Try it");
-  await trial.getByText("Long texts").click();
+  await trial.getByText("Long texts", { exact: true }).click();
   await trial.getByLabel("Find").selectOption("note");
   const lengths = trial.getByLabel("in texts of (tokens)");
   const search = trial.getByRole("button", { name: "Search long texts" });
