@@ -15,12 +15,15 @@ pub const TRAIN: &[u8] = include_bytes!("../assets/demo/train.jsonl");
 /// Rows of the same task that are never trained on.
 pub const HELD_OUT: &[u8] = include_bytes!("../assets/demo/heldout.jsonl");
 
+/// What the embedded model is called, in its file too.
+pub const NAME: &str = "weblora demo";
+
 /// Opens the embedded model.
 ///
 /// # Errors
 /// None in a whole build.
 pub async fn model() -> Result<ModelFile> {
-    let source: Box<dyn ByteSource> = Box::new(Bytes::new("the embedded model", MODEL));
+    let source: Box<dyn ByteSource> = Box::new(Bytes::new(NAME, MODEL));
     ModelFile::open_gguf(vec![source]).await
 }
 

@@ -96,7 +96,10 @@ fn a_pickle_is_named() {
 
 #[test]
 fn bad_files_are_one_sentence() {
-    fails(&["inspect", "missing.gguf"], &["missing.gguf"]);
+    fails(&["inspect", "missing.gguf"], &["missing.gguf", "check the path"]);
+    // Names of models and rows on Hugging Face.
+    fails(&["inspect", "hf:owner/model"], &["hf:owner/model", "download the file"]);
+    fails(&["inspect", &asset("demo.gguf"), "--data", "hf:owner/rows"], &["hf:owner/rows", "download the file"]);
     fails(&["inspect", &golden("README.md")], &["README.md", "GGUF"]);
     let folder = tempfile::tempdir().expect("a folder");
     for (name, bytes, kind) in
