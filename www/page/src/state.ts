@@ -13,8 +13,12 @@ export interface DeviceState {
   problem: Problem | null;
 }
 
+/** Where a base comes from. */
+export type BaseTab = "embedded" | "file" | "url" | "kept";
+
 /** The base model. */
 export interface BaseState {
+  tab: BaseTab;
   status: "none" | "loading" | "ready" | "failed";
   source: BaseSource | null;
   info: BaseInfo | null;
@@ -56,6 +60,8 @@ export interface RowsState {
   /** Rows whose prompts are offered for trying: held out where there are such. */
   samples: RowPreview[];
   warnings: string[];
+  /** Spelt letter by letter by the built-in model, which will not learn them. */
+  foreign: boolean;
   problem: Problem | null;
 }
 
@@ -120,6 +126,8 @@ export interface Run {
   /** As the adapter was at the lowest held-out loss, when that is not its end. */
   best: AdapterFile[] | null;
   bestStep: number | null;
+  /** Share of the rows asked at its end that it answered exactly. */
+  exact: number | null;
   problem: Problem | null;
   /** Of a job among several. */
   job: { set: string; name: string; group: string | null; reason: string; secondsLeft: number | null; best: boolean } | null;
@@ -148,6 +156,25 @@ export interface Answer {
   written: { tokens: number; stopped: "end" | "length" } | null;
 }
 
+/** A turn of a conversation: what was said, and both answers. */
+export interface Turn {
+  said: string;
+  base: string;
+  tuned: string;
+}
+
+/** Rows scored without and with the adapter. */
+export interface Scores {
+  name: string;
+  base: number;
+  tuned: number;
+  tokens: number;
+  /** Shares of rows with choices that were answered right. */
+  accuracy: { base: number; tuned: number } | null;
+  /** Rows with one answer: how many were asked, and how many answers were the row's own. */
+  exact: { asked: number; total: number; base: number; tuned: number } | null;
+}
+
 /** The comparison of base and adapter. */
 export interface TryState {
   busy: boolean;
@@ -156,7 +183,11 @@ export interface TryState {
   imported: { name: string; files: AdapterFile[] } | null;
   base: Answer;
   tuned: Answer;
-  scores: { base: number; tuned: number; tokens: number; name: string } | null;
+  /** What was said last in a conversation, empty where the prompt was plain text; the turns before it; and whom it is with. */
+  said: string;
+  turns: Turn[];
+  partner: string;
+  scores: Scores | null;
   scoring: boolean;
   problem: Problem | null;
 }
@@ -214,7 +245,7 @@ const idle = (): Answer => ({ text: "", status: "idle", problem: null, seconds: 
 
 const state: State = {
   device: { status: "checking", support: null, adapter: null, problem: null },
-  base: { status: "none", source: null, info: null, progress: null, problem: null },
+  base: { tab: "embedded", status: "none", source: null, info: null, progress: null, problem: null },
   rows: {
     mixed: [],
     choice: "",
@@ -229,12 +260,13 @@ const state: State = {
     preview: [],
     samples: [],
     warnings: [],
+    foreign: false,
     problem: null,
   },
   form: { method: "lora", recipe: "defaults", changed: {}, table: [], methods: [], init: null, resume: null },
   plan: { status: "idle", plan: null, problem: null, measuring: false, stepSeconds: null },
   runs: { list: [], active: null, jobs: null, selected: null, held: null },
-  trial: { busy: false, adapter: "", imported: null, base: idle(), tuned: idle(), scores: null, scoring: false, problem: null },
+  trial: { busy: false, adapter: "", imported: null, base: idle(), tuned: idle(), said: "", turns: [], partner: "", scores: null, scoring: false, problem: null },
   storage: { cached: [], usage: 0, quota: 0, saves: [], problem: null },
   finale: { run: "", name: "", prompt: "", expected: "", base: "", tuned: "", asked: 0, total: 0, before: 0, after: 0, heldOut: true },
   notice: { kind: "none", text: "", detail: [] },
@@ -275,6 +307,9 @@ export function watch(slices: Slice[], listener: () => void): void {
   }
   listener();
 }
+
+/** Whether the base is the built-in model. */
+export const isBuiltIn = (): boolean => state.base.source !== null && "embedded" in state.base.source;
 
 /** The run that trains or is paused. */
 export const activeRun = (): Run | null => state.runs.list.find((run) => run.id === state.runs.active) ?? null;

@@ -50,6 +50,14 @@ export async function loadBase(source: BaseSource, tokenizer?: File): Promise<Ba
   }
 }
 
+/** Opens the models that can be downloaded. */
+export function showDownloads(): void {
+  update("base", { tab: "url" });
+  const section = document.querySelector<HTMLElement>(".setup .section");
+  section?.scrollIntoView({ behavior: "smooth", block: "start" });
+  section?.querySelector<HTMLElement>("h2")?.focus({ preventScroll: true });
+}
+
 /** Ends a load. What was downloaded so far is thrown away. */
 export function cancelLoad(): void {
   loading?.abort();

@@ -3,8 +3,9 @@
 import type { TrainEvent } from "weblora";
 import { asForm } from "../lib/settings";
 import { announce } from "../lib/announce";
-import { count, duration, loss, plural, short } from "../lib/format";
+import { count, duration, loss, percent, plural, short } from "../lib/format";
 import { keepCurves } from "../lib/history";
+import { inWords } from "../lib/problem";
 import { touch, update, type Run } from "../state";
 import { remember } from "./plan";
 
@@ -21,10 +22,10 @@ export function take(run: Run, event: TrainEvent): void {
       stepped(run, event);
       break;
     case "eval": {
-      run.series.put(event.step, { eval: event.loss });
+      run.series.put(event.step, { eval: event.loss, ...(event.accuracy === undefined ? {} : { accuracy: event.accuracy }) });
       const best = event.best ? ", the lowest so far" : "";
       if (event.best) run.bestStep = event.step;
-      note(run, `Held-out loss ${loss(event.loss)} at step ${count(event.step)}, over ${plural(event.tokens, "token")}${best}.`);
+      note(run, `Held-out loss ${loss(event.loss)} at step ${count(event.step)}, over ${plural(event.tokens, "token")}${best}.${event.accuracy === undefined ? "" : ` Right choices: ${percent(event.accuracy)}.`}`);
       break;
     }
     case "knot":
@@ -41,9 +42,9 @@ export function take(run: Run, event: TrainEvent): void {
       note(run, `Ended early at step ${count(event.step)}: ${event.reason}.`);
       break;
     case "warning":
-      note(run, `Warning: ${event.message}`);
-      update("notice", { kind: "info", text: event.message, detail: [] });
-      announce(event.message);
+      note(run, `Warning: ${inWords(event.message)}`);
+      update("notice", { kind: "info", text: inWords(event.message), detail: [] });
+      announce(inWords(event.message));
       break;
     case "done":
       run.step = event.step;

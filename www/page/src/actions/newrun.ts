@@ -41,6 +41,7 @@ export function newRun(settings: FormSettings, rows: Run["rows"], id?: string): 
     adapter: null,
     best: null,
     bestStep: null,
+    exact: null,
     problem: null,
     job: null,
   };

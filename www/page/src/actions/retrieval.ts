@@ -6,7 +6,7 @@ import { isAbort, problem, type Problem } from "../lib/problem";
 import { exclusive } from "../lib/queue";
 import { get, update } from "../state";
 import { trainer } from "../trainer";
-import { resolvedAdapter } from "./trial";
+import { chosenAdapter, resolved } from "./trial";
 
 /** What came of it. */
 export type Found = { retrieval: Retrieval } | { problem: Problem } | { stopped: true };
@@ -17,7 +17,7 @@ let abort: AbortController | null = null;
 export async function retrieve(task: RetrievalTask, lengths: number[], onCell: (done: number, total: number) => void): Promise<Found | null> {
   if (get().trial.busy) return null;
   const depths = [0, 0.25, 0.5, 0.75, 1];
-  const adapter = (await resolvedAdapter()) ?? "none";
+  const adapter = (await resolved(chosenAdapter())) ?? "none";
   abort = new AbortController();
   const { signal } = abort;
   let done = 0;

@@ -1,13 +1,14 @@
 /** Choosing rows and looking at them as the model will. */
 
-import type { Rows } from "weblora";
+import type { RowPreview, Rows } from "weblora";
+import { RECIPES } from "../data/recipes";
 import { ROW_SETS } from "../data/rowsets";
-import { problem } from "../lib/problem";
+import { inWords, problem } from "../lib/problem";
 import { newest } from "../lib/queue";
-import { linesOf, type Pair } from "../lib/pairs";
+import { linesOf, pairsIn, type Pair } from "../lib/pairs";
 import { rowsText, toJsonLines } from "../lib/sniff";
 import { guessColumns, readTable } from "../lib/table";
-import { get, isLocked, runSettings, update, type RowsState } from "../state";
+import { get, isBuiltIn, isLocked, runSettings, update, type RowsState } from "../state";
 import { trainer } from "../trainer";
 import { replan } from "./plan";
 
@@ -27,9 +28,9 @@ export async function chooseSet(id: string): Promise<void> {
   try {
     const [train, heldOut] = await Promise.all([set.train(), set.heldOut()]);
     const own = set.settings;
-    const { form, base } = get();
+    const { form } = get();
     // Over a preset, not over what somebody has typed.
-    if (own && form.recipe !== "custom" && base.source && "embedded" in base.source) {
+    if (own && form.recipe !== "custom" && isBuiltIn()) {
       const { epochs: _, ...rest } = form.changed;
       update("form", { changed: { ...rest, ...own } });
     }
@@ -45,7 +46,7 @@ export async function rowsFromFile(file: File): Promise<void> {
   update("rows", { choice: "file", status: "loading", problem: null, ...(choice === "file" ? {} : { train: null, heldOutChosen: false }) });
   const first = choice !== "file" || train === null;
   try {
-    const text = await rowsText(file);
+    const text = await rowsText(file, chats());
     const kept = chosenHeldOut(first);
     const table = /\.(csv|tsv)$/i.test(file.name) ? readTable(await file.text()) : null;
     if (table) {
@@ -70,6 +71,7 @@ export async function mapColumns(table: NonNullable<RowsState["table"]>): Promis
 
 /** Takes questions and answers that were typed. */
 export async function rowsFromPairs(pairs: Pair[]): Promise<void> {
+  update("rows", { problem: null });
   const text = linesOf(pairs, chats());
   if (text === "") return noRows();
   const kept = chosenHeldOut(true);
@@ -77,18 +79,23 @@ export async function rowsFromPairs(pairs: Pair[]): Promise<void> {
 }
 
 /** Whether rows are written as conversations: for a model that has a template for them. The built-in one is too small to chat. */
-const chats = (): boolean => get().base.info?.chatTemplate === true && !("embedded" in (get().base.source ?? {}));
+const chats = (): boolean => get().base.info?.chatTemplate === true && !isBuiltIn();
 
-/** Opens the rows as text, to change them. */
-export function editRows(): string {
+/** Rows that the form opens at most; more of them are easier to change as text. */
+const MOST_PAIRS = 40;
+
+/** Opens the rows to change them: as questions and answers where they are such, else as text. */
+export function editRows(): { pairs: Pair[] } | { text: string } {
   const { train } = get().rows;
   const text = train && "text" in train ? train.text : "";
-  update("rows", { choice: "paste", table: null });
-  return text;
+  const pairs = pairsIn(text);
+  const form = pairs !== null && pairs.length <= MOST_PAIRS;
+  update("rows", { choice: form ? "teach" : "paste", table: null });
+  return form ? { pairs } : { text };
 }
 
 function noRows(): void {
-  update("rows", { status: "idle", train: null, preview: [], samples: [], total: 0, warnings: [] });
+  update("rows", { status: "idle", train: null, preview: [], samples: [], total: 0, warnings: [], foreign: false });
   replan();
 }
 
@@ -101,7 +108,7 @@ export async function rowsFromText(text: string): Promise<void> {
   }
   try {
     const table = /^\s*[{[]/.test(text) ? null : pastedTable(text);
-    const lines = table ? linesOf(table, chats()) : toJsonLines(text, "the pasted rows");
+    const lines = table ? linesOf(table, chats()) : toJsonLines(text, "the pasted rows", chats());
     const kept = chosenHeldOut(same);
     await take({ text: lines, name: "pasted rows" }, kept.rows, "pasted rows", kept.name);
   } catch (error) {
@@ -129,7 +136,7 @@ function chosenHeldOut(same: boolean): { rows: Rows | null; name: string } {
 /** Takes a file of rows that are only evaluated on; `null` for none. */
 export async function heldOutFromFile(file: File | null): Promise<void> {
   try {
-    const heldOut = file ? { text: await rowsText(file), name: file.name } : null;
+    const heldOut = file ? { text: await rowsText(file, chats()), name: file.name } : null;
     update("rows", { heldOut, heldOutName: file?.name ?? "", heldOutChosen: file !== null, problem: null });
     await refreshPreview();
     replan();
@@ -140,7 +147,7 @@ export async function heldOutFromFile(file: File | null): Promise<void> {
 
 /** Shows the upload or paste form without rows in it yet. */
 export function beginChoice(choice: "file" | "paste" | "teach"): void {
-  update("rows", { choice, status: "idle", train: null, heldOut: null, trainName: "", heldOutName: "", heldOutChosen: false, table: null, samples: [], preview: [], total: 0, warnings: [], problem: null });
+  update("rows", { choice, status: "idle", train: null, heldOut: null, trainName: "", heldOutName: "", heldOutChosen: false, table: null, samples: [], preview: [], total: 0, warnings: [], foreign: false, problem: null });
   replan();
 }
 
@@ -191,9 +198,23 @@ async function restoreOne(train: Rows, heldOut: Rows | null): Promise<void> {
 
 async function take(train: Rows, heldOut: Rows | null, trainName: string, heldOutName: string): Promise<void> {
   const heldOutChosen = get().rows.heldOutChosen && heldOut !== null;
-  update("rows", { train, heldOut, trainName, heldOutName, heldOutChosen, samples: [], preview: [], total: 0, warnings: [] });
+  const { base, form } = get();
+  // The demo's settings are for its own short rows.
+  const few = "text" in train && isBuiltIn() && form.recipe === "demo" ? RECIPES.find(({ id }) => id === "few") : undefined;
+  if (few && typeof few.settings === "object" && ["file", "paste", "teach"].includes(get().rows.choice)) {
+    update("form", { recipe: few.id, changed: { ...few.settings, seq: base.info?.context } });
+  }
+  update("rows", { train, heldOut, trainName, heldOutName, heldOutChosen, samples: [], preview: [], total: 0, warnings: [], foreign: false });
   await refreshPreview();
   replan();
+}
+
+/** Single letters among the tokens of rows whose words a model does not know. */
+const FOREIGN_SHARE = 0.2;
+
+function areSpelt(rows: RowPreview[]): boolean {
+  const tokens = rows.flatMap((row) => row.tokens);
+  return tokens.filter(({ text }) => /^\p{L}$/u.test(text)).length > FOREIGN_SHARE * tokens.length;
 }
 
 /** Renders the first rows again: after new rows, another base, or a setting that changes how rows are read. */
@@ -210,12 +231,12 @@ export async function refreshPreview(): Promise<void> {
       const { rows, total, warnings } = await made.preview(train, runSettings(), PREVIEW_ROWS);
       const { heldOut } = get().rows;
       const samples = heldOut ? (await made.preview(heldOut, runSettings(), SAMPLES)).rows : rows.slice(0, SAMPLES);
-      update("rows", { status: "ready", preview: rows, samples, total, warnings, problem: null });
+      update("rows", { status: "ready", preview: rows, samples, total, warnings: warnings.map((text) => inWords(text)), foreign: isBuiltIn() && areSpelt(rows), problem: null });
     } catch (error) {
       const found = problem(error);
       // A wrong setting is shown at its field by the plan; the rows themselves are fine.
-      if (found.code === "config") update("rows", { status: "ready", preview: [], warnings: [] });
-      else update("rows", { status: "failed", preview: [], warnings: [], problem: found });
+      if (found.code === "config") update("rows", { status: "ready", preview: [], warnings: [], foreign: false });
+      else update("rows", { status: "failed", preview: [], warnings: [], foreign: false, problem: found });
     }
   });
 }

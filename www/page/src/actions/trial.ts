@@ -1,11 +1,10 @@
-/** Trying an adapter: one prompt answered twice, and rows scored twice. */
+/** Trying an adapter: one prompt, or a conversation, answered twice. */
 
-import type { AdapterChoice, AdapterFile, ChatMessage, Rows, Written } from "weblora";
+import type { AdapterChoice, AdapterFile, ChatMessage, Written } from "weblora";
 import { announce } from "../lib/announce";
-import { loss } from "../lib/format";
 import { isAbort, problem } from "../lib/problem";
 import { exclusive } from "../lib/queue";
-import { activeRun, get, isJobUnderWay, noAnswer, touch, update, type Answer, type Run } from "../state";
+import { activeRun, get, isJobUnderWay, noAnswer, touch, update, type Answer, type Run, type Turn } from "../state";
 import { trainer } from "../trainer";
 import { jobAdapter } from "./jobs";
 
@@ -18,6 +17,12 @@ export interface Drawing {
 }
 
 let abort: AbortController | null = null;
+
+/** The signal of what is asked next; {@link stopCompare} ends it. */
+export function newSignal(): AbortSignal {
+  abort = new AbortController();
+  return abort.signal;
+}
 
 /** The adapters that can be tried: of the runs, and the one that was brought in or made. One in training has no files yet. */
 export function knownAdapters(): { id: string; name: string; files: AdapterFile[] | null }[] {
@@ -50,22 +55,48 @@ export function chosenAdapter(): AdapterChoice | null {
 }
 
 /** The same as the Worker takes it: of a job in training, its files as they are now. */
-export async function resolvedAdapter(): Promise<AdapterChoice | null> {
-  const adapter = chosenAdapter();
+export async function resolved(adapter: AdapterChoice | null): Promise<AdapterChoice | null> {
   const run = adapter === "current" && get().runs.list.find(({ id }) => id === get().trial.adapter);
   return run && run.job ? jobAdapter(run) : adapter;
 }
 
+/** What is asked: a text that goes on, or the next words of a conversation. */
+export type Asked = { text: string } | { say: string; system: string };
+
+/** The turns so far of the conversation with this base and adapter; with others it begins anew. */
+function turnsSoFar(partner: string): Turn[] {
+  const { trial } = get();
+  if (trial.partner !== partner || trial.said === "") return [];
+  const answered = trial.base.text !== "" && trial.base.status !== "failed" && trial.tuned.status !== "failed";
+  return answered ? [...trial.turns, { said: trial.said, base: trial.base.text, tuned: trial.tuned.text }] : trial.turns;
+}
+
+/** Each side remembers its own answers. */
+function messages(turns: Turn[], side: "base" | "tuned", say: string, system: string): ChatMessage[] {
+  const before = turns.flatMap((turn): ChatMessage[] => [{ role: "user", content: turn.said }, { role: "assistant", content: turn[side].trim() }]);
+  return [...(system.trim() === "" ? [] : [{ role: "system", content: system.trim() } as const]), ...before, { role: "user", content: say }];
+}
+
+/** Ends the conversation. */
+export function newConversation(): void {
+  update("trial", { said: "", turns: [], base: noAnswer(), tuned: noAnswer(), problem: null });
+}
+
 /** Lets base and adapter answer, one after the other: they share one GPU. A run that trains waits meanwhile. */
-export async function compare(prompt: string | ChatMessage[], drawing: Drawing): Promise<void> {
+export async function compare(asked: Asked, drawing: Drawing): Promise<void> {
   if (get().trial.busy || ["starting", "stopping"].includes(activeRun()?.state ?? "")) return;
-  const adapter = await resolvedAdapter();
-  abort = new AbortController();
+  const chosen = chosenAdapter();
+  const adapter = await resolved(chosen);
+  const signal = newSignal();
+  const partner = `${get().base.info?.contentHash ?? ""} ${chosen === null ? "" : get().trial.adapter}`;
+  const chat = "say" in asked;
+  const turns = chat ? turnsSoFar(partner) : [];
+  update("trial", { busy: true, problem: null, said: chat ? asked.say : "", turns, partner, base: { ...noAnswer(), status: "waiting" }, tuned: chosen === null ? noAnswer() : { ...noAnswer(), status: "waiting" } });
   const sides: ["base" | "tuned", AdapterChoice][] = adapter === null ? [["base", "none"]] : [["base", "none"], ["tuned", adapter]];
-  update("trial", { busy: true, problem: null, base: { ...noAnswer(), status: "waiting" }, tuned: adapter === null ? noAnswer() : { ...noAnswer(), status: "waiting" } });
   for (const [side, choice] of sides) {
     const answer = get().trial[side] as Answer;
-    await exclusive(() => write(answer, prompt, choice, drawing));
+    const prompt = chat ? messages(turns, side, asked.say, asked.system) : asked.text;
+    await exclusive(() => write(answer, prompt, choice, drawing, signal));
     if (answer.status === "failed") break;
   }
   const { base, tuned } = get().trial;
@@ -73,9 +104,8 @@ export async function compare(prompt: string | ChatMessage[], drawing: Drawing):
   if (base.status === "done") announce(`Base: ${base.text.trim()}.${tuned.status === "done" ? ` Adapter: ${tuned.text.trim()}.` : ""}`);
 }
 
-async function write(answer: Answer, prompt: string | ChatMessage[], adapter: AdapterChoice, drawing: Drawing): Promise<void> {
-  const signal = abort?.signal;
-  if (!signal || signal.aborted) {
+async function write(answer: Answer, prompt: string | ChatMessage[], adapter: AdapterChoice, drawing: Drawing, signal: AbortSignal): Promise<void> {
+  if (signal.aborted) {
     answer.status = "stopped";
     return touch("trial");
   }
@@ -101,27 +131,7 @@ async function write(answer: Answer, prompt: string | ChatMessage[], adapter: Ad
   touch("trial");
 }
 
-/** Ends both answers. */
+/** Ends what is being asked. */
 export function stopCompare(): void {
   abort?.abort();
-}
-
-/** Measures the loss of held-out rows without and with the adapter. */
-export async function score(rows: Rows, name: string): Promise<void> {
-  const adapter = await resolvedAdapter();
-  if (get().trial.busy || adapter === null) return;
-  update("trial", { busy: true, scoring: true, scores: null, problem: null });
-  try {
-    const made = await trainer();
-    const [base, tuned] = await exclusive(async () => {
-      const before = await made.evaluate(rows, { adapter: "none" });
-      return [before, await made.evaluate(rows, { adapter })] as const;
-    });
-    update("trial", { scores: { base: base.loss, tuned: tuned.loss, tokens: tuned.tokens, name } });
-    announce(`Loss of ${name}: base ${loss(base.loss)}, with adapter ${loss(tuned.loss)}.`);
-  } catch (error) {
-    update("trial", { problem: problem(error) });
-  } finally {
-    update("trial", { busy: false, scoring: false });
-  }
 }

@@ -1,4 +1,4 @@
-/** FormSettings to start from. A recipe names only what differs from the crate's defaults, which stay in the crate. */
+/** Settings to start from. A recipe names only what differs from the crate's defaults, which stay in the crate. */
 
 import type { FormSettings } from "../lib/settings";
 
@@ -9,6 +9,8 @@ export interface Recipe {
   /** "demo": the crate says how. */
   settings: FormSettings | "demo";
 }
+
+const FEW: FormSettings = { rank: 8, steps: 100, batchRows: 8, lr: 5e-3, warmup: 5 };
 
 export const RECIPES: Recipe[] = [
   {
@@ -25,6 +27,7 @@ export const RECIPES: Recipe[] = [
     help: "Rank 16, three passes, dropout, held-out loss every 50 steps; ends when it stops falling.",
     settings: { rank: 16, epochs: 3, seq: 512, lr: 3e-4, schedule: "cosine", dropout: 0.05, evalSplit: 0.1, evalEvery: 50, patience: 3 },
   },
+  { id: "few", name: "A few rows", help: "For ten or twenty rows, to be known by heart: 100 steps of at most eight of them.", settings: FEW },
   { id: "defaults", name: "Defaults", help: "The crate's own defaults, nothing changed.", settings: {} },
 ];
 

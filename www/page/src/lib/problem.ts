@@ -1,5 +1,6 @@
 /** Errors as the page shows them. */
 
+import { LABELS } from "../data/words";
 import { camel } from "./settings";
 
 /** What went wrong, for people. */
@@ -50,6 +51,15 @@ export function pageWords(message: string): string {
     .replace(/, or start anew without --resume/g, ", or start anew")
     .replace(/--([a-z][a-z-]*)/g, "$1")
     .replace(/\bmaxTokens\b/g, "most tokens");
+}
+
+/** A warning about rows or a run as the page has it: settings by what their fields are called. */
+export function inWords(text: string): string {
+  const named = text.replace(/`([a-z][a-z-]*)`|--([a-z][a-z-]*)/g, (found, quoted: string | undefined, flag: string | undefined) => {
+    const label = LABELS[camel(quoted ?? flag ?? "")];
+    return label === undefined ? found.replace(/^--/, "") : `“${label}”`;
+  });
+  return named.replace(/cut to “Longest row, in tokens” tokens/, "longer than “Longest row, in tokens”, and cut");
 }
 
 /** Whether the user asked for it to end. */

@@ -1,6 +1,6 @@
 /** What a run measured, step by step, kept in columns that charts read as they are. */
 
-import { count, loss, short } from "./format";
+import { count, loss, percent, short } from "./format";
 import { Routers } from "./routers";
 
 /** One measured quantity; the charts and the tables are made from this list. */
@@ -11,11 +11,12 @@ export interface Metric {
   format(x: number): string;
 }
 
-export type MetricKey = "loss" | "eval" | "ce" | "balance" | "lr" | "grad" | "speed";
+export type MetricKey = "loss" | "eval" | "accuracy" | "ce" | "balance" | "lr" | "grad" | "speed";
 
 export const METRICS: Record<MetricKey, Metric> = {
   loss: { key: "loss", label: "Training loss", unit: "nats per token", format: loss },
   eval: { key: "eval", label: "Held-out loss", unit: "nats per token", format: loss },
+  accuracy: { key: "accuracy", label: "Right choices", unit: "of the held-out rows", format: percent },
   ce: { key: "ce", label: "Cross-entropy", unit: "nats per token", format: loss },
   balance: { key: "balance", label: "Balance loss", unit: "before its coefficient", format: short },
   lr: { key: "lr", label: "Learning rate", unit: "", format: short },
@@ -28,7 +29,7 @@ type Column = (number | null)[];
 /** A run's measurements. Steps ascend; a held-out loss may stand at a step of its own (before the first, for one). */
 export class Series {
   readonly step: number[] = [];
-  readonly columns: Record<MetricKey, Column> = { loss: [], eval: [], ce: [], balance: [], lr: [], grad: [], speed: [] };
+  readonly columns: Record<MetricKey, Column> = { loss: [], eval: [], accuracy: [], ce: [], balance: [], lr: [], grad: [], speed: [] };
   readonly knots: { step: number; link: number; jump: number }[] = [];
   /** Mean size of the learnable scale of every module, at the steps where it was asked for. */
   readonly modules: { step: number; scales: number[] }[] = [];

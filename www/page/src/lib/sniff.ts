@@ -66,7 +66,7 @@ const FOREIGN: [string, string, string][] = [
 ];
 
 /** The text of a rows file as JSON lines: JSON arrays become lines, plain text becomes one row a paragraph. */
-export async function rowsText(file: File): Promise<string> {
+export async function rowsText(file: File, chat: boolean): Promise<string> {
   if (file.size === 0) throw new PageError("data", `${file.name} is empty; choose a file with one JSON object a line.`);
   if (file.size > MAX_ROWS_BYTES) {
     const size = (file.size / 1e6).toFixed(0);
@@ -76,11 +76,11 @@ export async function rowsText(file: File): Promise<string> {
   const foreign = FOREIGN.find(([magic]) => String.fromCharCode(...head.subarray(0, magic.length)) === magic);
   if (foreign) throw new PageError("data", `${file.name} is ${foreign[1]}, which is not read here; ${foreign[2]}.`);
   if (!looksLikeText(head)) throw new PageError("data", `${file.name} is not text; rows are JSON lines, a JSON array, CSV or TSV, or plain text.`);
-  return toJsonLines(await file.text(), file.name);
+  return toJsonLines(await file.text(), file.name, chat);
 }
 
-/** As {@link rowsText}, for a text. */
-export function toJsonLines(text: string, name: string): string {
+/** As {@link rowsText}, for a text. With `chat`, questions and answers become conversations. */
+export function toJsonLines(text: string, name: string, chat: boolean): string {
   const trimmed = text.trimStart();
   if (trimmed.startsWith("[") && !/^\[[^{]/.test(trimmed.replace(/\s/g, ""))) {
     let rows: unknown;
@@ -89,9 +89,9 @@ export function toJsonLines(text: string, name: string): string {
     } catch (error) {
       throw new PageError("data", `${name} begins like a JSON array but is none: ${(error as Error).message}.`);
     }
-    return (rows as unknown[]).map((row) => JSON.stringify(known(row))).join("\n");
+    return (rows as unknown[]).map((row) => JSON.stringify(known(row, chat))).join("\n");
   }
-  if (trimmed.startsWith("{") || trimmed === "") return text.includes('"question"') ? text.split("\n").map(knownLine).join("\n") : text;
+  if (trimmed.startsWith("{") || trimmed === "") return text.includes('"question"') ? text.split("\n").map((line) => knownLine(line, chat)).join("\n") : text;
   if (!/\.(jsonl|ndjson|json)$/i.test(name)) {
     const paragraphs = text.split(/\n\s*\n/).map((part) => part.trim());
     return paragraphs.filter(Boolean).map((part) => JSON.stringify({ text: part })).join("\n");
@@ -100,15 +100,15 @@ export function toJsonLines(text: string, name: string): string {
 }
 
 /** A row with `question` and `answer` as one that the crate reads; others as they are. */
-function known(row: unknown): unknown {
+function known(row: unknown, chat: boolean): unknown {
   const { question, answer, ...others } = (row ?? {}) as Record<string, unknown>;
   const read = ["prompt", "completion", "instruction", "messages", "conversations", "text"].some((key) => key in others);
-  return typeof question === "string" && typeof answer === "string" && !read ? rowOf({ question, answer }, false) : row;
+  return typeof question === "string" && typeof answer === "string" && !read ? rowOf({ question, answer }, chat) : row;
 }
 
-function knownLine(line: string): string {
+function knownLine(line: string, chat: boolean): string {
   try {
-    return line.trim() === "" ? line : JSON.stringify(known(JSON.parse(line)));
+    return line.trim() === "" ? line : JSON.stringify(known(JSON.parse(line), chat));
   } catch {
     // The crate says which line is no row.
     return line;

@@ -4,27 +4,24 @@ import { cancelLoad, loadBase, removeCached } from "../actions/base";
 import { BASE_PRESETS, EMBEDDED_NAME, type BasePreset } from "../data/bases";
 import { fill, h, setText, show, uniqueId } from "../lib/dom";
 import { ago, bytes, count, parameters } from "../lib/format";
-import { get, isTraining, watch } from "../state";
+import { get, isTraining, update, watch, type BaseTab } from "../state";
 import { choices, dropTarget, facts, filePicker, problemBox, progressBar, section } from "./parts";
-
-type Tab = "embedded" | "file" | "url" | "kept";
 
 /** The section. */
 export function baseSection(): HTMLElement {
   const { root, body, aside } = section(1, "Base model");
-  const panels: Record<Tab, HTMLElement> = { embedded: embeddedPanel(), file: filePanel(), url: urlPanel(), kept: keptPanel() };
-  const open = (tab: Tab) => {
+  const panels: Record<BaseTab, HTMLElement> = { embedded: embeddedPanel(), file: filePanel(), url: urlPanel(), kept: keptPanel() };
+  const open = (tab: BaseTab) => {
+    tabs.set(tab);
     for (const [name, panel] of Object.entries(panels)) show(panel, name === tab);
   };
-  const options: { id: Tab; label: string }[] = [
+  const options: { id: BaseTab; label: string }[] = [
     { id: "embedded", label: "Built in" },
     { id: "file", label: "File" },
     { id: "url", label: "Download" },
     { id: "kept", label: "Kept here" },
   ];
-  const tabs = choices("Where the base comes from", options, (id) => open(id as Tab));
-  tabs.set("embedded");
-  open("embedded");
+  const tabs = choices("Where the base comes from", options, (id) => update("base", { tab: id as BaseTab }));
   const progress = progressBar("Loading the base model");
   const problem = problemBox();
   const cancel = h("button", { type: "button", onclick: cancelLoad }, "Cancel");
@@ -33,7 +30,8 @@ export function baseSection(): HTMLElement {
   body.append(tabs.root, ...Object.values(panels), progress.root, cancel, problem.root, loaded, warnings);
 
   watch(["base", "runs"], () => {
-    const { status, progress: at, info, problem: found } = get().base;
+    const { tab, status, progress: at, info, problem: found } = get().base;
+    open(tab);
     const loading = status === "loading";
     progress.set(loading ? (at ?? { phase: "header", done: 0, total: 0 }) : null);
     show(cancel, loading);

@@ -16,12 +16,14 @@ export function finaleView(): HTMLElement {
   const own = h("button", { type: "button", class: "primary", onclick: () => begin() }, "Now your own rows");
   const close = h("button", { type: "button", class: "quiet", onclick: hideFinale }, "Close");
   const root = h("section", { class: "finale", hidden: true, "aria-label": "What the run changed" }, score, prompt, h("div", { class: "answers" }, before.root, after.root), expected, h("div", { class: "row" }, own, close));
-  watch(["finale", "runs"], () => {
+  watch(["finale", "runs", "rows"], () => {
     const { run, asked, total, before: right, after: now, heldOut, prompt: text, expected: answer, base, tuned } = get().finale;
     show(root, run !== "" && asked > 0 && !isTraining());
     const share = (n: number) => `${Math.round((100 * n) / Math.max(1, asked))} %`;
     const what = heldOut ? "held-out row" : "training row";
-    setText(score, `${share(right)} → ${share(now)} of ${asked < total ? `the first ${count(asked)} of ${count(total)} ${what}s` : plural(total, what)} answered exactly`);
+    const over = `${share(right)} → ${share(now)} of ${plural(total, what)} answered exactly`;
+    setText(score, asked < total ? `Asking ${plural(total, what)} before and after: ${count(asked)} so far, ${count(right)} → ${count(now)} answered exactly` : over);
+    setText(own, hasOwnRows() ? "Change the rows" : "Now your own rows");
     setText(prompt, text.trim());
     before.set(base);
     after.set(tuned);
@@ -35,8 +37,11 @@ function side(title: string): { root: HTMLElement; set(text: string): void } {
   return { root: h("article", { class: `answer ${title === "After" ? "tuned" : "base"}`, "aria-label": title }, h("h3", {}, title), text), set: (answer) => setText(text, answer || "(nothing)") };
 }
 
+/** Whether the rows came from the person. */
+const hasOwnRows = (): boolean => ["file", "paste", "teach"].includes(get().rows.choice) && get().rows.train !== null;
+
 function begin(): void {
-  beginChoice("teach");
+  if (!hasOwnRows()) beginChoice("teach");
   const rows = document.querySelector<HTMLElement>(".rows-section");
   rows?.scrollIntoView({ behavior: "smooth", block: "start" });
   rows?.querySelector<HTMLElement>("h2")?.focus({ preventScroll: true });

@@ -64,10 +64,19 @@ function loadingLines(run: Run): string {
   const file = `${stem(run)}-adapter`;
   // No other program chooses experts.
   if (isRouted(run.config["method"])) return `weblora generate --model "${base}" --adapter ${file} --prompt "…"   # the unpacked zip`;
+  // The built-in model is no file beside which an adapter could be put; merged, it is one.
+  if ("embedded" in run.base.source) {
+    const merged = `${stem(run)}-merged-f16.gguf`;
+    return [
+      "# The built-in model is no file of its own: save the merged model, which other programs load alone.",
+      `llama-cli -m ${merged} -no-cnv -p "…"`,
+      `printf 'FROM ./${merged}\\n' > Modelfile && ollama create mine && ollama run mine`,
+    ].join("\n");
+  }
   return [
     `llama-cli -m "${base}" --lora ${file}.gguf -p "…"`,
     `printf 'FROM "./${base}"\\nADAPTER ./${file}.gguf\\n' > Modelfile && ollama create mine && ollama run mine`,
-    `python -c "from peft import AutoPeftModelForCausalLM as M; M.from_pretrained('${file}')"   # the unpacked zip`,
+    `python -c "from transformers import AutoModelForCausalLM as M; from peft import PeftModel as P; P.from_pretrained(M.from_pretrained('.', gguf_file='${base}'), '${file}')"   # the unpacked zip`,
   ].join("\n");
 }
 

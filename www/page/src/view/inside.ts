@@ -26,7 +26,7 @@ export function insideSection(): HTMLElement {
       show(found, false);
     }
     const none = chosenAdapter() === null;
-    setText(hint, none ? "Shows how many directions an adapter uses, once there is one." : "How many directions the adapter uses in each layer, exactly from its factors.");
+    setText(hint, none ? "Shows how much of its rank an adapter uses, layer by layer, once there is one." : "How much of its rank the adapter uses in each layer: where it uses all, a larger rank may help; where little, a smaller one will do.");
     setDisabled(go, none || busy || get().trial.busy, none ? "There is no adapter yet" : "");
   };
   go.addEventListener("click", () => {

@@ -2,9 +2,10 @@
 
 import { measure } from "../actions/plan";
 import { fill, h, setDisabled, setText, show } from "../lib/dom";
-import { bytes, count, duration, plural } from "../lib/format";
+import { bytes, duration, plural } from "../lib/format";
+import { inWords } from "../lib/problem";
 import { chosenRows, get, isLocked, watch } from "../state";
-import { problemBox } from "./parts";
+import { problemBox, sentence } from "./parts";
 
 /** Memory by purpose, in the order in which it is drawn. */
 const PURPOSES: [string, string][] = [
@@ -42,12 +43,12 @@ export function planView(): HTMLElement {
     show(body, plan !== null);
     if (!plan) return;
     setText(total, bytes(plan.totalBytes));
-    setText(detail, `exactly, ${plural(plan.trainable, "trainable parameter")}, ${count(plan.rows)} tokens and ${plural(plan.dispatches, "dispatch", "dispatches")} a micro-batch`);
+    setText(detail, `exactly: ${plural(plan.trainable, "trainable parameter")}; a batch has ${plural(plan.rows, "token")} and takes ${plural(plan.dispatches, "kernel launch", "kernel launches")}`);
     drawMemory(bar, legend, plan.byPurpose);
     const steps = plan.steps ?? 0;
     setText(time, stepSeconds !== null && steps > 0 ? duration(stepSeconds * steps) : steps > 0 ? plural(steps, "step") : "–");
     setText(timeDetail, stepSeconds !== null ? `${plural(steps, "step")} of ${duration(stepSeconds)}, as measured on this GPU` : "not measured with these settings yet");
-    setText(passes, [plan.passes?.words ?? "", ...(plan.warnings ?? [])].filter(Boolean).map((line) => line.replace(/[^.]$/, "$&.")).join(" "));
+    setText(passes, [plan.passes?.words ?? "", ...(plan.warnings ?? [])].filter(Boolean).map((line) => sentence(inWords(line))).join(" "));
     show(button, chosenRows() !== null);
     setDisabled(button, measuring || !plan.fits);
     setText(button, measuring ? "Measuring…" : stepSeconds !== null ? "Measure again" : "Measure a step");

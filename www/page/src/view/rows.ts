@@ -1,6 +1,7 @@
 /** Section 2: the rows, and how the model reads them. */
 
 import { setSetting } from "../actions/form";
+import { showDownloads } from "../actions/base";
 import { beginChoice, chooseSet, editRows, heldOutFromFile, rowsFromFile, rowsFromText } from "../actions/rows";
 import { ROW_SETS } from "../data/rowsets";
 import { debounce, fill, h, setText, show, uniqueId } from "../lib/dom";
@@ -37,12 +38,18 @@ export function rowsSection(): HTMLElement {
   const problem = problemBox();
   const warnings = h("ul", { class: "warnings" });
   const fieldset = h("fieldset", { class: "plain" }, tabs.root, sets, file, paste.root, teach.root, formatChoice(), heldOut(), mixtureView());
-  const edit = h("button", { type: "button", class: "quiet small", onclick: () => paste.edit() }, "Edit these rows");
-  body.append(fieldset, problem.root, warnings, previewView(), edit);
+  const change = () => {
+    const rows = editRows();
+    if ("pairs" in rows) teach.edit(rows.pairs);
+    else paste.edit(rows.text);
+  };
+  const edit = h("button", { type: "button", class: "small", onclick: change }, "Edit these rows");
+  const foreign = h("p", { class: "warnings", hidden: true }, "The built-in model does not know these words: it spells them letter by letter, and will not learn them. ", h("button", { type: "button", class: "link", onclick: showDownloads }, "Load a larger model"), " for such rows.");
+  body.append(fieldset, problem.root, warnings, foreign, previewView(), edit);
   root.classList.add("rows-section");
 
   watch(["rows", "runs"], () => {
-    const { choice, total, trainName, problem: found, warnings: notes, status } = get().rows;
+    const { choice, total, trainName, problem: found, warnings: notes, foreign: spelt, status } = get().rows;
     const { train } = get().rows;
     const tab = choice === "file" || choice === "paste" || choice === "teach" ? choice : "set";
     show(edit, tab !== "paste" && tab !== "teach" && train !== null && "text" in train && train.text.length < EDITABLE);
@@ -57,6 +64,7 @@ export function rowsSection(): HTMLElement {
     setText(aside, total > 0 ? `${trainName} · ${plural(total, "row")}` : status === "loading" ? "reading…" : trainName);
     fill(warnings, ...notes.map((note) => h("li", {}, note)));
     show(warnings, notes.length > 0);
+    show(foreign, spelt);
   });
   return root;
 }
@@ -88,16 +96,23 @@ function filePanel(): HTMLElement {
   return h("div", { class: "panel" }, zone, columnsView());
 }
 
-function pastePanel(): { root: HTMLElement; edit(): void } {
+function pastePanel(): { root: HTMLElement; edit(text: string): void } {
   const id = uniqueId("paste");
   const area = h("textarea", { id, rows: 6, spellcheck: "false", placeholder: EXAMPLE });
   area.addEventListener("input", debounce(() => void rowsFromText(area.value), 400));
   const root = h("div", { class: "panel" }, h("label", { for: id }, "One JSON object a line, two columns out of a spreadsheet, or plain text, one row a paragraph"), area);
-  const edit = () => {
-    area.value = editRows();
+  const edit = (text: string) => {
+    area.value = text;
     area.focus();
-    void rowsFromText(area.value);
+    void rowsFromText(text);
   };
+  let before = "";
+  watch(["rows"], () => {
+    const { choice, train } = get().rows;
+    // What was pasted before counts again when the field is opened again.
+    if (choice === "paste" && before !== "paste" && train === null && area.value.trim() !== "") void rowsFromText(area.value);
+    before = choice;
+  });
   return { root, edit };
 }
 

@@ -5,7 +5,7 @@ import { canGoOn, continueRun, diverged, pause, resume, start, stop, tieKnot } f
 import { fill, h, setDisabled, setText, show } from "../lib/dom";
 import { LABELS } from "../data/words";
 import { withoutKey } from "../lib/problem";
-import { bytes, count, duration, loss, plural, short } from "../lib/format";
+import { bytes, count, duration, loss, percent, plural, short } from "../lib/format";
 import { chosenRows, get, isTraining, shownRun, watch, type Run } from "../state";
 import { chartsView } from "./charts";
 import { logView } from "./log";
@@ -85,13 +85,23 @@ function controls(): HTMLElement {
   const knotButton = h("button", { type: "button", title: "Freeze the link that trains and begin the next one", onclick: () => void tieKnot() }, "Tie a knot");
   const goOn = h("button", { type: "button", onclick: () => { const run = shownRun(); if (run) void continueRun(run); } }, "Continue this run");
   const reason = h("p", { class: "why small", hidden: true });
-  const root = h("div", { class: "row controls" }, startButton, pauseButton, stopButton, knotButton, goOn, reason);
+  // Only on a phone, where the bar stays at the window's edge while figures and charts scroll away.
+  const progress = h("progress", { class: "bar-progress", "aria-hidden": "true", max: 1, value: 0 });
+  const state = h("p", { class: "bar-state small", "aria-hidden": "true" });
+  const root = h("div", { class: "row controls" }, progress, startButton, pauseButton, stopButton, knotButton, goOn, state, reason);
   watch(["runs", "base", "rows", "plan", "form", "trial"], () => {
     const { base, plan, form, trial, runs } = get();
     const run = shownRun();
     const active = runs.active !== null;
     const had = document.activeElement;
     const jobs = runs.jobs !== null;
+    // On a first visit nothing is lost by scrolling.
+    root.classList.toggle("stays", base.status !== "none" || runs.list.length > 0);
+    progress.max = Math.max(1, run?.total ?? 1);
+    progress.value = run?.step ?? 0;
+    show(progress, run !== null);
+    setText(state, run ? (jobs ? jobsInWords(runs.jobs ?? "") : stateInWords(run)) : "");
+    show(state, run !== null);
     show(startButton, !active && !jobs);
     setText(startButton, form.resume ? `Go on from step ${form.resume.step}` : runs.list.length > 0 ? "Start another run" : "Start training");
     const ready = base.status === "ready" && chosenRows() !== null && plan.status === "ready" && plan.plan?.fits !== false;
@@ -139,15 +149,22 @@ function jump(selector: string): void {
 /** Whether the run has routers and experts. */
 const routed = (run: Run): boolean => run.series.last("ce") !== null;
 
-/** The first five are always there, the others folded away. */
-const FIRST = 5;
+/** A share in per cent. */
+const share = (part: number | null): string => (part === null ? "–" : percent(part));
+
+const isOver = ({ state }: Run): boolean => state === "done" || state === "stopped";
+
+/** The first ones are not folded away: five of a run, whichever it has. */
+const FIRST = 7;
 
 /** A name, what a run has of it, and whether it is a figure of every run. */
 const FIGURES: [string, (run: Run) => string, ((run: Run) => boolean)?][] = [
   ["Loss", (run) => loss(run.series.last("loss"))],
   ["Held-out loss", (run) => loss(run.series.last("eval"))],
+  ["Right choices", (run) => share(run.series.last("accuracy")), (run) => run.series.last("accuracy") !== null],
+  ["Answered exactly", (run) => share(run.exact), (run) => run.exact !== null],
   ["Speed", (run) => (run.series.last("speed") === null ? "–" : `${count(run.series.recent("speed", 10) ?? 0)} tokens/s`)],
-  ["Time left", (run) => (run.state === "done" || run.state === "stopped" ? "–" : duration(run.job?.secondsLeft ?? secondsLeft(run) ?? NaN))],
+  ["Time left", (run) => (isOver(run) ? "–" : duration(run.job?.secondsLeft ?? secondsLeft(run) ?? NaN)), (run) => run.exact === null],
   ["Trained for", (run) => duration(run.seconds + (run.clock > 0 ? (Date.now() - run.clock) / 1000 : 0))],
   ["Cross-entropy", (run) => loss(run.series.last("ce")), routed],
   ["Balance loss", (run) => short(run.series.last("balance")), routed],
