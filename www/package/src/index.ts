@@ -2,4 +2,5 @@
 
 export { WebloraError } from "./errors.js";
 export { Trainer } from "./trainer.js";
+export { zip } from "./zip.js";
 export type * from "./types.js";
