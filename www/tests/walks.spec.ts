@@ -1,7 +1,7 @@
 /** What a newcomer does, against the stand-in of `fake/`: own rows, the end of a run, the shelf. */
 
 import { expect, test, type Page } from "@playwright/test";
-import { choose, expectNoOverflow, pick, picture, runState, section, textFile, watchPage } from "./helpers";
+import { choose, expectNoOverflow, figure, pick, picture, runState, section, textFile, watchPage } from "./helpers";
 
 async function open(page: Page, flags = ""): Promise<ReturnType<typeof watchPage>> {
   const seen = watchPage(page);
@@ -82,6 +82,28 @@ test("tables, spreadsheets, questions and plain text become rows; what is not re
   }
 });
 
+test("tables are read as spreadsheets save them, held out too, and what is dropped anywhere is named", async ({ page }) => {
+  await open(page);
+  await load(page);
+  const rows = section(page, "Rows");
+  const table = (name: string, bytes: Buffer) => ({ name, mimeType: "text/csv", buffer: bytes });
+  await choose(page, "Where the rows come from", "File");
+  // As spreadsheets save tables in much of Europe: semicolons, and no UTF-8.
+  await pick(page, "Choose a file of rows…", table("de.csv", Buffer.from("question;answer\r\nWer?;J\u00fcrgen\r\n", "latin1")));
+  await expect(preview(page)).toContainText("Wer? Jürgen");
+  await pick(page, "Choose a file of rows…", table("wide.tsv", Buffer.from("\ufeffquestion\tanswer\nWho?\tZoë\n", "utf16le")));
+  await expect(preview(page)).toContainText("Who? Zoë");
+  await pick(page, "Held-out file…", table("exam.csv", Buffer.from("answer,question\nTea.,What?\nHere.,Where?\n")));
+  await expect(rows).toContainText("Held out: exam.csv");
+  await expect(page.getByRole("list", { name: "Prompts from the rows" })).toContainText("What?");
+  await pick(page, "Choose a file of rows…", table("one.csv", Buffer.from("only\none column\n")));
+  await expect(rows.getByRole("alert")).toContainText("one.csv has no two columns");
+  for (const [name, bytes, why] of [["x.parquet", "PAR1", "a Parquet file"], ["x.pdf", "%PDF-1.7", "a PDF"], ["x.xlsx", "PK\u0003\u0004", "a spreadsheet, which is not read here; unpack it, or save the sheet as CSV"]] as const) {
+    await pick(page, "Import…", textFile(name, bytes));
+    await expect(page.locator(".notice")).toContainText(why);
+  }
+});
+
 test("finished runs are kept until they are deleted, and open again after a reload", async ({ page }, info) => {
   await open(page);
   await demo(page);
@@ -132,6 +154,101 @@ test("an empty prompt says so, and an old error goes", async ({ page }) => {
   await trial.getByRole("button", { name: "Compare" }).click();
   await expect(trial.getByRole("article", { name: "Base" })).toContainText("Ben and Anna are happy");
   await expect(trial.getByRole("alert")).toHaveCount(0);
+});
+
+test("typed rows stay when another way is looked at, and rows of two columns are changed in the form", async ({ page }, info) => {
+  await open(page);
+  await load(page);
+  const rows = section(page, "Rows");
+  await choose(page, "Where the rows come from", "Teach");
+  await expect(rows).toContainText("The built-in model knows a few hundred words");
+  await page.getByRole("textbox", { name: "Question 1", exact: true }).fill("Who has the red hat?");
+  await page.getByRole("textbox", { name: "Answer 1", exact: true }).fill("Anna.");
+  await expect(rows).toContainText("what you teach · 1 row");
+  await expect(page.getByLabel("Preset")).toHaveValue("few");
+  await choose(page, "Where the rows come from", "Paste");
+  await page.getByLabel(/^One JSON object a line/).fill("One.\n\nTwo.");
+  await expect(rows).toContainText("pasted rows · 2 rows");
+  await choose(page, "Where the rows come from", "Teach");
+  await expect(rows).toContainText("what you teach · 1 row");
+  await choose(page, "Where the rows come from", "Paste");
+  await expect(rows).toContainText("pasted rows · 2 rows");
+  await choose(page, "Where the rows come from", "File");
+  await pick(page, "Choose a file of rows…", textFile("two.csv", "question,answer\nWho?,Ben\nWhat?,A kite\n"));
+  await page.getByRole("button", { name: "Edit these rows" }).click();
+  await expect(page.getByRole("textbox", { name: "Question 2", exact: true })).toHaveValue("What?");
+  await page.getByRole("textbox", { name: "Answer 2", exact: true }).fill("A blue kite");
+  await expect(rows).toContainText("what you teach · 2 rows");
+  await page.getByRole("button", { name: "Next row" }).click();
+  await expect(preview(page)).toContainText("What? A blue kite");
+  await picture(page, info, "edited");
+});
+
+test("rows that the built-in model can only spell are not promised to be learned", async ({ page }) => {
+  await open(page);
+  await load(page);
+  const foreign = section(page, "Rows").getByText("The built-in model does not know these words");
+  await choose(page, "Where the rows come from", "Paste");
+  await page.getByLabel(/^One JSON object a line/).fill("Who?\tßäöüßäöü");
+  await expect(foreign).toBeVisible();
+  await section(page, "Rows").getByRole("button", { name: "Load a larger model" }).click();
+  await expect(page.getByRole("button", { name: /^Download SmolLM2 135M/ })).toBeVisible();
+  await page.getByLabel(/^One JSON object a line/).fill("Who?\tAnna");
+  await expect(foreign).toBeHidden();
+});
+
+test("a conversation with a system prompt: each side remembers its own answers", async ({ page }, info) => {
+  await open(page);
+  await demo(page);
+  await done(page);
+  const trial = section(page, "Try it");
+  const side = (name: string) => trial.getByRole("article", { name, exact: true });
+  await expect(trial.getByLabel("System prompt")).toBeHidden();
+  await trial.getByRole("radio", { name: "Chat" }).check();
+  await trial.getByLabel("System prompt").fill("Be brief");
+  const prompt = trial.getByRole("textbox", { name: "Prompt", exact: true });
+  await prompt.fill("Hello");
+  await prompt.press("Enter");
+  await expect(side("Base with adapter").locator(".answer-text")).toHaveText("Told Be brief. Said 1 things, the last Hello. Answered nothing before.");
+  await expect(prompt).toHaveValue("");
+  await prompt.fill("Who are you?");
+  await trial.getByRole("button", { name: "Compare" }).click();
+  for (const name of ["Base", "Base with adapter"]) {
+    await expect(side(name).locator(".answer-text")).toHaveText("Told Be brief. Said 2 things, the last Who are you?. Answered Told Be brie before.");
+    await expect(side(name).getByRole("listitem")).toHaveText([/Hello$/, /Said 1 things/, /Who are you\?$/]);
+  }
+  await picture(page, info, "conversation");
+  await trial.getByRole("button", { name: "New conversation" }).click();
+  await expect(side("Base")).toBeHidden();
+  await prompt.fill("Again");
+  await prompt.press("Enter");
+  await expect(side("Base").locator(".answer-text")).toContainText("Said 1 things, the last Again");
+});
+
+test("a score has the loss, the right choices and the answers that are exact; so has a run", async ({ page }) => {
+  await open(page, "choices");
+  await demo(page);
+  await done(page);
+  await expect(figure(page, "Right choices")).toHaveText("100 %");
+  await expect(figure(page, "Answered exactly")).toHaveText("100 %", { timeout: 60_000 });
+  await page.getByRole("button", { name: "Score the held-out rows" }).click();
+  await expect(section(page, "Try it")).toContainText("Right choices: 25.0 % without, 87.5 % with. Answered exactly: 0 without, 64 with, of 64 rows.", { timeout: 60_000 });
+});
+
+test("a phone keeps Start, progress and Stop in sight, wherever it is scrolled to", async ({ page }, info) => {
+  await page.setViewportSize({ width: 360, height: 740 });
+  await open(page, "slow");
+  await demo(page);
+  await expect(runState(page)).toHaveText(/^step/);
+  for (const title of ["Base model", "Take it home"]) {
+    await section(page, title).scrollIntoViewIfNeeded();
+    await expect(page.getByRole("button", { name: "Stop" })).toBeInViewport();
+    await expect(page.locator(".bar-state")).toBeInViewport();
+    await expect(page.locator(".bar-state")).toHaveText(/^step \d+ of 60/);
+  }
+  await page.screenshot({ path: info.outputPath("bar.png") });
+  await page.getByRole("button", { name: "Stop" }).click();
+  await expect(page.getByRole("button", { name: "Start another run" })).toBeInViewport();
 });
 
 test("the walk on a phone: demo, own rows, shelf", async ({ page }, info) => {

@@ -158,7 +158,7 @@ export class FakeTraining implements T.Training {
     const lr = Number(settings["lr"]) * Math.min(step / 5, 1 - step / (this.#total + 1));
     this.#emit({ event: "step", job, step, loss, ...this.#routers(step, loss), lr, gradNorm: 0.4 + Math.abs(noise), tokens: 496, tokensPerS: 4100 + 300 * noise });
     const every = Number(settings["evalEvery"]);
-    if (this.options.heldOut && every > 0 && step % every === 0) this.#emit({ event: "eval", job, step, loss: loss * 1.1 + 0.02, tokens: 640, best: true });
+    if (this.options.heldOut && every > 0 && step % every === 0) this.#emit({ event: "eval", job, step, loss: loss * 1.1 + 0.02, tokens: 640, best: true, ...(this.flags.has("choices") ? { accuracy: step / this.#total } : {}) });
     if (settings["method"] === "cola" && step % 40 === 0) this.tie(`step ${step} was its last`);
     if (step % 10 === 0) this.#save();
     return loss;

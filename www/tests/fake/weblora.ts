@@ -19,6 +19,13 @@ const flags = new Set((new URLSearchParams(location.search).get("fake") ?? "").s
 
 const saves = new Saves();
 
+/** An answer in a conversation: what it has heard so far. */
+function heard(messages: T.ChatMessage[]): string {
+  const told = messages.find(({ role }) => role === "system")?.content ?? "nothing";
+  const before = messages.filter(({ role }) => role === "assistant").at(-1)?.content ?? "nothing";
+  return ` Told ${told}. Said ${messages.filter(({ role }) => role === "user").length} things, the last ${messages.at(-1)?.content ?? ""}. Answered ${before.slice(0, 12)} before.`;
+}
+
 /** Every public member of the real one, with its types: a page that compiles against one compiles against the other. */
 export class Trainer implements Pick<Real, keyof Real> {
   readonly adapter: T.AdapterInfo = { name: "Pretend GPU", vendor: "tests", backend: "webgpu", features: ["shader-f16"] };
@@ -118,9 +125,10 @@ export class Trainer implements Pick<Real, keyof Real> {
   sweep = async (wish: T.Sweep): Promise<T.Trial[]> => sweep(wish);
   jobTables = async (): Promise<T.JobTables> => ({ policies: [], rules: [], searches: [] });
 
-  async *generate(_prompt: string | T.ChatMessage[], options: T.GenerateOptions = {}): AsyncGenerator<string, void, undefined> {
+  async *generate(prompt: string | T.ChatMessage[], options: T.GenerateOptions = {}): AsyncGenerator<string, void, undefined> {
     const tuned = options.adapter !== "none";
-    const text = tuned ? " Anna has a brown boat. Ben has a black lamp." : " Ben and Anna are happy. They talk to each other and play in the green garden until the sun goes down.";
+    const plain = tuned ? " Anna has a brown boat. Ben has a black lamp." : " Ben and Anna are happy. They talk to each other and play in the green garden until the sun goes down.";
+    const text = typeof prompt === "string" ? plain : heard(prompt);
     for (const piece of text.match(/\s?\S+/g) ?? []) {
       await wait(flags.has("slow") ? 120 : 15);
       if (options.signal?.aborted) throw new WebloraError("aborted", "aborted by request");
@@ -131,7 +139,8 @@ export class Trainer implements Pick<Real, keyof Real> {
 
   async evaluate(_rows: T.Rows, options: { adapter?: T.AdapterChoice } = {}): Promise<T.Evaluation> {
     await wait(50);
-    return { loss: options.adapter === "none" ? 2.1234 : 0.0123, tokens: 640 };
+    const base = options.adapter === "none";
+    return { loss: base ? 2.1234 : 0.0123, tokens: 640, ...(flags.has("choices") ? { accuracy: base ? 0.25 : 0.875 } : {}) };
   }
 
   async retrieve({ task, lengths, depths = [0], trials = 4, signal, onCell }: T.RetrievalOptions): Promise<T.Retrieval> {

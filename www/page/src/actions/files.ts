@@ -9,7 +9,7 @@ import { baseName, findAdapter, pack, routingOf, unpack } from "../lib/archive";
 import { PageError } from "../lib/problem";
 import { exclusive } from "../lib/queue";
 import { writeRunFile } from "../lib/runfile";
-import { checkpointState, sniff } from "../lib/sniff";
+import { checkpointState, sniff, whyForeign } from "../lib/sniff";
 import { activeRun, get, isJobUnderWay, isTraining, shownRun, update, type Run } from "../state";
 import { report, trainer } from "../trainer";
 import { loadBase } from "./base";
@@ -148,6 +148,8 @@ async function importFile(file: File): Promise<void> {
       return;
     case "zip":
       return importArchive(file);
+    case "foreign":
+      throw new PageError("format", await whyForeign(file));
     case "checkpoint":
       return importCheckpoint(file);
     case "run-file":
@@ -158,7 +160,7 @@ async function importFile(file: File): Promise<void> {
     case "adapter-config":
       throw new PageError("adapter", `${file.name} is one half of an adapter; bring ${ADAPTER_FILES.join(" and ")} together, or their zip file.`);
     default:
-      throw new PageError("format", `${file.name} is nothing this page knows; it takes GGUF models, JSON lines, run files, adapters and checkpoints.`);
+      throw new PageError("format", `${file.name} is nothing this page knows; it takes GGUF models, rows (JSON lines, CSV, text), run files, adapters and checkpoints.`);
   }
 }
 

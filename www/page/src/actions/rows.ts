@@ -3,11 +3,11 @@
 import type { RowPreview, Rows } from "weblora";
 import { RECIPES } from "../data/recipes";
 import { ROW_SETS } from "../data/rowsets";
-import { inWords, problem } from "../lib/problem";
+import { inWords, PageError, problem } from "../lib/problem";
 import { newest } from "../lib/queue";
 import { linesOf, pairsIn, type Pair } from "../lib/pairs";
-import { rowsText, toJsonLines } from "../lib/sniff";
-import { guessColumns, readTable } from "../lib/table";
+import { rowsText, textOf, toJsonLines } from "../lib/sniff";
+import { guessColumns, readTable, type Table } from "../lib/table";
 import { get, isBuiltIn, isLocked, runSettings, update, type RowsState } from "../state";
 import { trainer } from "../trainer";
 import { replan } from "./plan";
@@ -48,7 +48,7 @@ export async function rowsFromFile(file: File): Promise<void> {
   try {
     const text = await rowsText(file, chats());
     const kept = chosenHeldOut(first);
-    const table = /\.(csv|tsv)$/i.test(file.name) ? readTable(await file.text()) : null;
+    const table = await tableIn(file);
     if (table) {
       update("rows", { heldOut: kept.rows, heldOutName: kept.name });
       return await mapColumns({ name: file.name, cells: table.cells, ...guessColumns(table) });
@@ -60,13 +60,23 @@ export async function rowsFromFile(file: File): Promise<void> {
   }
 }
 
+/** The table in a file that is called one; `null` for other files. */
+async function tableIn(file: File): Promise<Table | null> {
+  if (!/\.(csv|tsv)$/i.test(file.name)) return null;
+  const table = readTable(await textOf(file));
+  if (!table) throw new PageError("data", `${file.name} has no two columns with rows in them; give a table of questions and answers.`);
+  return table;
+}
+
+/** The lines of a table below its names, as questions and answers. */
+const pairsOf = ({ cells }: Table, { question, answer, named }: { question: number; answer: number; named: boolean }): Pair[] =>
+  cells.slice(named ? 1 : 0).map((line) => ({ question: line[question] ?? "", answer: line[answer] ?? "" }));
+
 /** Makes rows of two columns of a table. */
 export async function mapColumns(table: NonNullable<RowsState["table"]>): Promise<void> {
   update("rows", { table });
-  const { name, cells, question, answer, named } = table;
-  const pairs = cells.slice(named ? 1 : 0).map((line) => ({ question: line[question] ?? "", answer: line[answer] ?? "" }));
   const { heldOut, heldOutName } = get().rows;
-  await take({ text: linesOf(pairs, chats()), name }, heldOut, name, heldOutName);
+  await take({ text: linesOf(pairsOf(table, table), chats()), name: table.name }, heldOut, table.name, heldOutName);
 }
 
 /** Takes questions and answers that were typed. */
@@ -123,8 +133,7 @@ function pastedTable(text: string): Pair[] | null {
   if (tabs(lines[0] ?? "") === 0 || lines.some((line) => tabs(line) !== tabs(lines[0] ?? ""))) return null;
   const table = readTable(text);
   if (!table) return null;
-  const { question, answer, named } = guessColumns(table);
-  return table.cells.slice(named ? 1 : 0).map((line) => ({ question: line[question] ?? "", answer: line[answer] ?? "" }));
+  return pairsOf(table, guessColumns(table));
 }
 
 /** The held-out rows that stay with new rows: those that were chosen by hand for them. Those of another set would measure another task. */
@@ -136,7 +145,12 @@ function chosenHeldOut(same: boolean): { rows: Rows | null; name: string } {
 /** Takes a file of rows that are only evaluated on; `null` for none. */
 export async function heldOutFromFile(file: File | null): Promise<void> {
   try {
-    const heldOut = file ? { text: await rowsText(file, chats()), name: file.name } : null;
+    const table = file && (await tableIn(file));
+    const own = get().rows.table;
+    // The columns that were chosen for the rows, where both tables begin alike.
+    const columns = table && (own && String(own.cells[0]) === String(table.cells[0]) ? own : guessColumns(table));
+    const text = file && (table && columns ? linesOf(pairsOf(table, columns), chats()) : await rowsText(file, chats()));
+    const heldOut = file && text !== null ? { text, name: file.name } : null;
     update("rows", { heldOut, heldOutName: file?.name ?? "", heldOutChosen: file !== null, problem: null });
     await refreshPreview();
     replan();

@@ -3,7 +3,7 @@
 import { rowOf } from "./pairs";
 import { PageError } from "./problem";
 
-export type FileKind = "gguf" | "zip" | "checkpoint" | "adapter-weights" | "adapter-config" | "run-file" | "rows" | "unknown";
+export type FileKind = "gguf" | "zip" | "foreign" | "checkpoint" | "adapter-weights" | "adapter-config" | "run-file" | "rows" | "unknown";
 
 /** Rows are edited and tokenised as one text; a larger set belongs to the command line. */
 export const MAX_ROWS_BYTES = 64e6;
@@ -15,8 +15,9 @@ export async function sniff(file: File): Promise<FileKind> {
   const head = new Uint8Array(await file.slice(0, 512).arrayBuffer());
   const ascii = String.fromCharCode(...head.subarray(0, 4));
   if (ascii === "GGUF") return "gguf";
-  if (ascii === "PK\u0003\u0004") return "zip";
   const name = file.name.toLowerCase();
+  if (ascii === "PK\u0003\u0004") return OFFICE.test(name) ? "foreign" : "zip";
+  if (foreignKind(head, name)) return "foreign";
   if (name.endsWith(".safetensors")) return (await checkpointState(file)) ? "checkpoint" : "adapter-weights";
   if (name === "adapter_config.json") return "adapter-config";
   if (name.endsWith(".toml")) return "run-file";
@@ -58,12 +59,39 @@ function looksLikeText(head: Uint8Array): boolean {
   return head.length > 0 && !head.includes(0);
 }
 
+/** Zip files of other programs, by their names. */
+const OFFICE = /\.(xlsx|xlsm|ods|docx|odt|pptx)$/;
+
 /** What people have rows in and what is not read: first bytes, name, what to do. */
 const FOREIGN: [string, string, string][] = [
   ["PAR1", "a Parquet file", "export it as JSON lines or CSV"],
   ["PK", "a zip archive or a spreadsheet", "unpack it, or save the sheet as CSV"],
   ["%PDF", "a PDF", "copy its text into a file, one piece a paragraph"],
 ];
+
+function foreignKind(head: Uint8Array, name: string): string | null {
+  const found = FOREIGN.find(([magic]) => String.fromCharCode(...head.subarray(0, magic.length)) === magic);
+  return found ? `${name} is ${found[1]}, which is not read here; ${found[2]}.` : null;
+}
+
+/** Why a file that {@link sniff} calls foreign is not read. */
+export async function whyForeign(file: File): Promise<string> {
+  return foreignKind(new Uint8Array(await file.slice(0, 8).arrayBuffer()), file.name) ?? `${file.name} is nothing this page reads.`;
+}
+
+/** The text of a file: UTF-8, what a byte order mark says, or the code page in which spreadsheets still save tables. */
+export async function textOf(file: File): Promise<string> {
+  const bytes = new Uint8Array(await file.arrayBuffer());
+  const marked = WIDE.find(([first, second]) => bytes[0] === first && bytes[1] === second);
+  if (marked) return new TextDecoder(marked[2]).decode(bytes);
+  try {
+    return new TextDecoder("utf-8", { fatal: true }).decode(bytes);
+  } catch {
+    return new TextDecoder("windows-1252").decode(bytes);
+  }
+}
+
+const WIDE: [number, number, string][] = [[0xff, 0xfe, "utf-16le"], [0xfe, 0xff, "utf-16be"]];
 
 /** The text of a rows file as JSON lines: JSON arrays become lines, plain text becomes one row a paragraph. */
 export async function rowsText(file: File, chat: boolean): Promise<string> {
@@ -73,10 +101,11 @@ export async function rowsText(file: File, chat: boolean): Promise<string> {
     throw new PageError("data", `${file.name} has ${size} MB; this page takes rows up to ${MAX_ROWS_BYTES / 1e6} MB. Cut it, or use the command line.`);
   }
   const head = new Uint8Array(await file.slice(0, 4096).arrayBuffer());
-  const foreign = FOREIGN.find(([magic]) => String.fromCharCode(...head.subarray(0, magic.length)) === magic);
-  if (foreign) throw new PageError("data", `${file.name} is ${foreign[1]}, which is not read here; ${foreign[2]}.`);
-  if (!looksLikeText(head)) throw new PageError("data", `${file.name} is not text; rows are JSON lines, a JSON array, CSV or TSV, or plain text.`);
-  return toJsonLines(await file.text(), file.name, chat);
+  const foreign = foreignKind(head, file.name);
+  if (foreign) throw new PageError("data", foreign);
+  const wide = WIDE.some(([first, second]) => head[0] === first && head[1] === second);
+  if (!wide && !looksLikeText(head)) throw new PageError("data", `${file.name} is not text; rows are JSON lines, a JSON array, CSV or TSV, or plain text.`);
+  return toJsonLines(await textOf(file), file.name, chat);
 }
 
 /** As {@link rowsText}, for a text. With `chat`, questions and answers become conversations. */

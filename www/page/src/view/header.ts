@@ -19,7 +19,7 @@ export function header(): HTMLElement {
     setText(device, status === "checking" ? "Looking for a GPU…" : status === "missing" ? "No GPU" : status === "lost" ? "GPU lost, starting again…" : name);
     device.title = limit ? `Largest buffer ${bytes(limit)}` : "";
   });
-  const accept = ".gguf,.jsonl,.ndjson,.json,.txt,.toml,.zip,.safetensors";
+  const accept = ".gguf,.jsonl,.ndjson,.json,.txt,.csv,.tsv,.toml,.zip,.safetensors,.bin";
   const picker = filePicker("Import…", accept, (files) => void importFiles(files), "quiet");
   watch(["device"], () => show(picker, get().device.status !== "missing"));
   return h(

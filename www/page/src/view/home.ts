@@ -83,7 +83,7 @@ function loadingLines(run: Run): string {
 /** A link that opens this page with these settings; rows and models are never in it. */
 function share(): HTMLElement {
   const told = h("span", { class: "muted small", role: "status" });
-  const button = h("button", { type: "button", class: "quiet", onclick: () => void copyLink().then((text) => setText(told, text)) }, "Copy a link to these settings");
+  const button = h("button", { type: "button", class: "small", onclick: () => void copyLink().then((text) => setText(told, text)) }, "Copy a link to these settings");
   const root = h("div", { class: "row" }, button, told);
   watch(["form"], () => show(root, get().form.table.length > 0));
   return root;

@@ -9,7 +9,7 @@ import { get, watch } from "../state";
 export function mixtureView(): HTMLElement {
   const list = h("ul", { class: "mixture", "aria-label": "Sets of the mixture" });
   const help = h("p", { class: "muted small" }, "Of every pass a set gets its share of the rows; without shares each gets its size. Losses are told for every set. MultiLoRA and MixLoRA are made for mixtures.");
-  const more = h("button", { type: "button", class: "quiet", onclick: () => mixCurrent("file") }, "Mix with another set");
+  const more = h("button", { type: "button", class: "small", onclick: () => mixCurrent("file") }, "Mix with another set");
   const root = h("div", { class: "mixed-sets" }, list, help, more);
   let drawn = "";
   watch(["rows", "form"], () => {

@@ -135,12 +135,12 @@ function formatChoice(): HTMLElement {
 
 function heldOut(): HTMLElement {
   const text = h("p", { class: "small" });
-  const remove = h("button", { type: "button", class: "quiet", onclick: () => void heldOutFromFile(null) }, "Remove");
+  const remove = h("button", { type: "button", class: "small", onclick: () => void heldOutFromFile(null) }, "Remove");
   const root = h(
     "div",
     { class: "held-out" },
     text,
-    h("div", { class: "row" }, filePicker("Held-out file…", ".jsonl,.ndjson,.json,.txt", ([file]) => file && void heldOutFromFile(file), "quiet"), remove),
+    h("div", { class: "row" }, filePicker("Held-out file…", ".jsonl,.ndjson,.json,.txt,.csv,.tsv", ([file]) => file && void heldOutFromFile(file), "small"), remove),
   );
   watch(["rows", "form"], () => {
     const { heldOutName } = get().rows;
