@@ -1,8 +1,9 @@
-"""MixLoRA against LoRA and MultiLoRA, at equal trainable and at equal active parameters, on a mixture of four tasks of the embedded language (`mixture.py`).
+"""MixLoRA against LoRA and MultiLoRA, at equal trainable and at equal active parameters, on a mixture of four tasks of the embedded language or of real sets (`mixture.py`).
 
     cargo build --release
     python scripts/experiments/mixlora.py --out out/mixlora --sweep              # learning rates of every arm, one seed
     python scripts/experiments/mixlora.py --out out/mixlora --seeds 0 1 2 3 4 --lr mix=… lora-trained=… …
+    python scripts/experiments/mixlora.py --out out/real --model models/SmolLM2-135M-Instruct.Q4_1.gguf --sets FOLDER --sweep    # hours without a GPU
 """
 
 from mixture import arguments, rates_of, scores, sweep

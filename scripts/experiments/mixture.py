@@ -1,4 +1,5 @@
-"""A mixture of four tasks of the embedded language, and runs of `weblora train` on it: what the experiments on methods share.
+"""A mixture of tasks, and runs of `weblora train` on it: what the experiments on methods share. The tasks are four of the embedded language, or with
+--sets FOLDER the labelled sets of real sentences in its folders (`NAME/train.jsonl`, `NAME/test.jsonl`, with prompt, completion and choices).
 
 Every run is one `weblora train`; its events and adapters are kept under --out, and a run that is there is not made again. While a run
 goes on, the adapter of every held-out evaluation that was the best so far is kept, so that spectra can be compared at the first evaluation
@@ -24,9 +25,18 @@ TRAIN, HELD_OUT, CHOICES = 240, 24, 3
 TASKS = {"swap3": language.swap3, "turn": language.turn, "twice": language.twice, "kel": language.kel(0)}
 RATES = ["1e-3", "2e-3", "3e-3", "4e-3", "8e-3"]
 COMMON = [
-    "--alpha-over-rank", "2", "--schedule", "constant", "--warmup", "5", "--batch", "4", "--seq", "72", "--steps", "120",
-    "--eval-every", "20", "--eps", "1e-10", "--save-every", "0", "--data-weights", "1,1,1,1", "--no-recompute",
+    "--alpha-over-rank", "2", "--schedule", "constant", "--warmup", "5", "--eps", "1e-10", "--save-every", "0", "--no-recompute",
 ]
+EMBEDDED = ["--batch", "4", "--seq", "72", "--steps", "120", "--eval-every", "20"]
+# Question types, sentiment and subjectivity of real sentences, of at most so many characters, so that every row fits.
+SETS = ["trec", "sst2", "subj"]
+REAL = ["--batch", "4", "--seq", "96", "--steps", "120", "--eval-every", "120"]
+REAL_TRAIN, REAL_HELD_OUT, LONGEST = 2000, 64, 200
+
+
+def tasks(args) -> list[str]:
+    """Names of the mixture's tasks."""
+    return SETS if args.sets else list(TASKS)
 
 
 def holders(sentences: str) -> list[tuple[str, str]]:
@@ -71,14 +81,26 @@ def write_rows(folder: Path) -> None:
             (folder / name).write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
 
 
+def write_sets(folder: Path, sets: Path) -> None:
+    """Rows drawn from the sets, the same on every machine; held-out rows come from their test files."""
+    for task in SETS:
+        for source, count, name in (("train", REAL_TRAIN, f"{task}.jsonl"), ("test", REAL_HELD_OUT, f"{task}-heldout.jsonl")):
+            # Not splitlines: sentences may hold other line separators.
+            lines = (sets / task / f"{source}.jsonl").read_text(encoding="utf-8").split("\n")
+            fitting = [line for line in lines if line and len(json.loads(line)["prompt"]) <= LONGEST]
+            chosen = random.Random(f"{task}/{source}").sample(fitting, count)
+            (folder / name).write_text("".join(line + "\n" for line in chosen), encoding="utf-8")
+
+
 def command(args, arm: str, rate: str, seed: int, out: Path) -> list[str]:
     """The command line of one run."""
-    settings, extra = list(args.methods[arm]), list(COMMON)
+    settings, extra = list(args.methods[arm]), [*COMMON, *(REAL if args.sets else EMBEDDED)]
     at = extra.index("--alpha-over-rank")
     alpha = int(extra[at + 1]) * int(settings[settings.index("--rank") + 1])
     extra[at:at + 2] = ["--alpha", str(alpha)]
-    data = [word for task in TASKS for word in ("--data", str(args.out / f"{task}.jsonl"))]
-    data += [word for task in TASKS for word in ("--eval-data", str(args.out / f"{task}-heldout.jsonl"))]
+    data = [word for task in tasks(args) for word in ("--data", str(args.out / f"{task}.jsonl"))]
+    data += ["--data-weights", ",".join("1" for _ in tasks(args))]
+    data += [word for task in tasks(args) for word in ("--eval-data", str(args.out / f"{task}-heldout.jsonl"))]
     return [str(args.weblora), "train", "--json", "--overwrite", "--model", str(args.model), *data, *settings, *extra,
             "--lr", rate, "--seed", str(seed), "--out", str(out)]
 
@@ -137,14 +159,14 @@ def spread(values: list[float], digits: int = 3) -> str:
 
 def scores(args, rates: dict[str, str]) -> None:
     """The table of losses and accuracies in the docs, in Markdown."""
-    print("| arm | parameters | rate | loss | worst task's loss | " + " | ".join(TASKS) + " | accuracy | worst |")
-    print("|---|---|---|---|---|" + "---|" * (len(TASKS) + 2))
+    print("| arm | parameters | rate | loss | worst task's loss | " + " | ".join(tasks(args)) + " | accuracy | worst |")
+    print("|---|---|---|---|---|" + "---|" * (len(tasks(args)) + 2))
     for arm, rate in rates.items():
         folders = [run(args, arm, rate, seed) for seed in args.seeds]
         last = [evaluations(folder)[-1] for folder in folders]
         count = events(folders[0], "start")[0]["trainable_parameters"]
         cells = [spread([e["loss"] for e in last]), spread([worst_loss(e) for e in last])]
-        cells += [spread([e["tasks"][task]["loss"] for e in last]) for task in TASKS]
+        cells += [spread([e["tasks"][task]["loss"] for e in last]) for task in tasks(args)]
         cells += [spread([e["accuracy"] for e in last], 2), spread([worst_accuracy(e) for e in last], 2)]
         print(f"| {arm} | {count} | {rate} | " + " | ".join(cells) + " |")
 
@@ -154,6 +176,7 @@ def arguments(title: str, methods: dict[str, list[str]]) -> argparse.ArgumentPar
     parser = argparse.ArgumentParser(description=title)
     parser.add_argument("--weblora", type=Path, default=ROOT / "target" / "release" / "weblora")
     parser.add_argument("--model", type=Path, default=ROOT / "assets" / "demo" / "demo.gguf")
+    parser.add_argument("--sets", type=Path, help="folder of labelled sets, instead of the embedded language")
     parser.add_argument("--out", type=Path, required=True, help="folder for rows and runs")
     parser.add_argument("--sweep", action="store_true", help="every arm at every rate with the first seed")
     parser.add_argument("--arms", nargs="+", default=list(methods), choices=methods)
@@ -167,7 +190,10 @@ def arguments(title: str, methods: dict[str, list[str]]) -> argparse.ArgumentPar
 def sweep(args) -> None:
     """Writes the rows and, where asked, makes the runs of the sweep."""
     args.out.mkdir(parents=True, exist_ok=True)
-    write_rows(args.out)
+    if args.sets:
+        write_sets(args.out, args.sets)
+    else:
+        write_rows(args.out)
     for arm in args.arms if args.sweep else []:
         for rate in args.rates:
             run(args, arm, rate, args.seeds[0])

@@ -4,6 +4,9 @@
 
 Eight experts, two a token, rank 8 on all seven projections, four rows a step, float32 on the dequantised weights: every expert runs over every
 row (scripts/weblora_reference/torch_mixlora.py). The first loss is compared with the one that plain LoRA has there, which is the base's.
+
+Thirty layers of a hundred rows have choices within 1e-6 of another in every step, and rounding decides those. What a row that goes elsewhere does to
+the loss grows with the experts, so the rate is the 2e-4 of MixLoRA's authors: at 1e-3 one such row moved the eighth loss by 1.3e-3.
 """
 
 import argparse
@@ -20,7 +23,7 @@ from weblora_reference.torch_mixlora import MixRun, train
 
 import gguf
 
-RUN = MixRun(experts=8, top_k=2, rank=8, alpha=16, lr=1e-3)
+RUN = MixRun(experts=8, top_k=2, rank=8, alpha=16, lr=2e-4)
 
 
 def main() -> None:

@@ -35,6 +35,7 @@ mod matmul_split;
 mod merge;
 mod mixlora;
 mod mixlora_files;
+mod mixlora_smollm2;
 mod mixture;
 mod moe;
 mod multilora;
