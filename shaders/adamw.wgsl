@@ -1,7 +1,7 @@
 // AdamW (Loshchilov & Hutter) as torch.optim.AdamW computes it, for every job that steps now:
 //   g' = g · factor (clipping),  x ← x · (1 − lr · wd),  m ← β1 m + (1 − β1) g',  v ← β2 v + (1 − β2) g'²,
 //   x ← x − (lr / c1) · m / (sqrt(v) / sqrt(c2) + eps),   c1 = 1 − β1^step,  c2 = 1 − β2^step,  then g ← 0.
-// One workgroup a block of the blocks table. What depends on the step count is computed on the host in f64.
+// One workgroup a row of the blocks table. What depends on the step count is computed on the host in f64.
 // Where the norm is not finite only the gradients are cleared: the host sees the norm and stops the job.
 #import index
 #import optimizer

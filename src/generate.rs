@@ -195,12 +195,12 @@ impl Generator {
         let mut layouts: Vec<AdapterLayout> = adapters.iter().map(|(layout, _)| layout.clone()).collect();
         layouts.iter_mut().for_each(AdapterLayout::freeze);
         let row_job = store.declare("row_job", Class::Io, 1)?;
-        let tables = AdapterPool::of(&layouts.iter().collect::<Vec<_>>(), &base.config, &mut store, row_job)?;
+        let tables = AdapterPool::of(&layouts.iter().collect::<Vec<_>>(), &base.config, &mut store, row_job, gpu.plan_limits())?;
         store.allocate(gpu).await?;
         model.upload(gpu, &store)?;
         tables.upload(gpu, &store)?;
         for (job, (_, values)) in adapters.iter().enumerate() {
-            store.write(gpu, tables.state.values.slice(tables.allocation(job).values.clone()), values)?;
+            tables.value_slices(job).into_iter().try_for_each(|(words, tensor)| store.write(gpu, tensor, &values[words]))?;
         }
         let used = (!adapters.is_empty()).then_some(&tables);
         let decoder = Decoder::new(gpu, &mut store, &model, used, max_len, tuner, measure).await?;

@@ -10,6 +10,7 @@ use super::setup::Bench;
 use crate::Result;
 use crate::adapters::{AdapterConfig, AdapterPool, Projection};
 use crate::config::{ModelConfig, RopeScaling};
+use crate::gpu::device::PlanLimits;
 use crate::gpu::{Plan, Recorder, Store, Tensor};
 use crate::kernels::lowrank::Segment;
 use crate::kernels::matrix::Matrix;
@@ -164,7 +165,7 @@ fn declare(scene: &mut Scene, form: Form, (d, f): (usize, usize), rows: usize) -
     let down = scene.matrix(&Q4_1, d, f)?;
     let (n, dy) = (scene.noise("n", rows * d)?, scene.noise("dy", rows * d)?);
     let inputs = Inputs::declare(&mut scene.store, rows, false)?;
-    let pool = AdapterPool::of(&[&layout], &config, &mut scene.store, inputs.row_job)?;
+    let pool = AdapterPool::of(&[&layout], &config, &mut scene.store, inputs.row_job, PlanLimits::FLOOR)?;
     Ok(Parts { pool, inputs, gate_up: Siblings::Joint(gate_up), down, n, dy, widths: (d, f) })
 }
 
@@ -176,8 +177,8 @@ fn fill(bench: &Bench<'_>, store: &Store, parts: &Parts, rows: usize) -> Result<
     let targets: Vec<i32> = (0..rows).map(|i| if i + 1 < rows { 1 } else { -1 }).collect();
     inputs.upload(gpu, store, &HostBatch::new(&vec![1; rows], &targets, &vec![0; rows], &positions, 1.0))?;
     store.write(gpu, pool.jobs, &[Segment::new(0..rows)])?;
-    let values: Vec<f32> = noise("values", pool.state.values.len as usize).into_iter().map(|x| 0.05 * x).collect();
-    store.write(gpu, pool.state.values, &values)
+    let values: Vec<f32> = noise("values", pool.allocation(0).values).into_iter().map(|x| 0.05 * x).collect();
+    pool.value_slices(0).into_iter().try_for_each(|(words, tensor)| store.write(gpu, tensor, &values[words]))
 }
 
 /// Records `count` layers forward, then all of them backward.

@@ -49,6 +49,8 @@ pub struct Facts {
     pub timestamps: bool,
     /// Products with frozen matrices run on matrix units, with operands in f16.
     pub mixed: bool,
+    /// Largest storage binding in bytes.
+    pub max_binding: u64,
 }
 
 impl Facts {
@@ -71,6 +73,11 @@ pub struct PlanLimits {
 impl PlanLimits {
     /// The WebGPU floor: 128 MiB a binding, 256 MiB a buffer.
     pub const FLOOR: PlanLimits = PlanLimits { max_binding: 128 << 20, max_buffer: 256 << 20 };
+}
+
+fn plan_limits(limits: &wgpu::Limits) -> PlanLimits {
+    let binding = limits.max_storage_buffer_binding_size.min(u64::from(u32::MAX) & !255);
+    PlanLimits { max_binding: binding, max_buffer: limits.max_buffer_size }
 }
 
 /// An open device with its pipeline cache.
@@ -165,6 +172,7 @@ impl Gpu {
             subgroup_sizes: (info.subgroup_min_size, info.subgroup_max_size),
             timestamps: features.contains(wgpu::Features::TIMESTAMP_QUERY),
             mixed,
+            max_binding: plan_limits(&limits).max_binding,
         };
         Ok(Gpu { device, queue, facts, limits, pipelines: Mutex::default(), trouble })
     }
@@ -181,8 +189,7 @@ impl Gpu {
 
     /// What a plan for this device must respect.
     pub fn plan_limits(&self) -> PlanLimits {
-        let binding = self.limits.max_storage_buffer_binding_size.min(u64::from(u32::MAX) & !255);
-        PlanLimits { max_binding: binding, max_buffer: self.limits.max_buffer_size }
+        plan_limits(&self.limits)
     }
 
     /// Reports what the driver said since the last call: a lost device or an error nobody caught.
@@ -361,6 +368,7 @@ mod tests {
                 subgroup_sizes: sizes,
                 timestamps: false,
                 mixed: false,
+                max_binding: PlanLimits::FLOOR.max_binding,
             };
             facts.broadcast_width()
         };

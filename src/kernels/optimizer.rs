@@ -3,6 +3,11 @@
 //! The **blocks table** cuts the trainable words of all jobs into blocks of one learning rate and weight decay; it changes when a job joins
 //! or leaves. The **hyper table** has a row a job, uploaded before each update: rates, and whether the job steps now. A job that does
 //! not keeps its gradients, so that jobs may accumulate over different numbers of micro-batches.
+//!
+//! Parameters that no single binding holds lie in several pages, with two dispatches for each. A block that begins in one page and ends in the
+//! next has a row in both. The norm's sums run over the block as if it were whole, so a step has the same bits in any number of pages.
+
+use std::ops::Range;
 
 use bytemuck::{Pod, Zeroable};
 
@@ -12,11 +17,14 @@ use crate::gpu::{Access, Dispatch, KernelSpec, Recorder, Tensor, Variant, grid_1
 pub const BLOCK: usize = 2048;
 const LANES: u32 = 256;
 
-/// blocks, hyper, grads, partial.
+/// Place of the sum of a row whose block goes on in the next page.
+pub const CONTINUES: u32 = u32::MAX;
+
+/// blocks, hyper, grads, partial, carried.
 pub const SQUARE_SUM: KernelSpec = KernelSpec {
     name: "square_sum",
     source: include_str!("../../shaders/square_sum.wgsl"),
-    bindings: &[Access::Read, Access::Read, Access::Input, Access::ReadWrite],
+    bindings: &[Access::Read, Access::Read, Access::Input, Access::ReadWrite, Access::ReadWrite],
 };
 /// blocks, hyper, partial, norms.
 pub const GLOBAL_NORM: KernelSpec = KernelSpec {
@@ -31,10 +39,10 @@ pub const ADAMW: KernelSpec = KernelSpec {
     bindings: &[Access::Read, Access::Read, Access::Input, Access::ReadWrite, Access::ReadWrite, Access::ReadWrite, Access::ReadWrite],
 };
 
-/// The tensors the optimizer works on. `values` may hold frozen parameters too; `grads`, `m` and `v` hold trainable ones only.
-#[derive(Debug, Clone, Copy)]
-pub struct State {
-    /// All adapter parameters.
+/// What one binding holds of the parameters. `values` may hold frozen ones too; `grads`, `m` and `v` hold trainable ones only.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Page {
+    /// Parameters.
     pub values: Tensor,
     /// Gradients of the trainable ones.
     pub grads: Tensor,
@@ -42,12 +50,25 @@ pub struct State {
     pub m: Tensor,
     /// Second moments.
     pub v: Tensor,
-    /// [`Block`]s; rows past the last one in use are zero.
+    /// Its rows of the blocks table.
+    pub rows: Range<usize>,
+}
+
+/// The tensors the optimizer works on.
+#[derive(Debug, Clone)]
+pub struct State {
+    /// All adapter parameters.
+    pub pages: Vec<Page>,
+    /// [`Block`]s, page after page; rows that are not used are zero.
     pub blocks: Tensor,
     /// `[jobs]` [`Hyper`].
     pub hyper: Tensor,
     /// `[jobs, 2]` f32 out: norm before clipping, clipping factor.
     pub norms: Tensor,
+    /// Blocks of all jobs, each counted once: places for their sums of squares.
+    pub sums: usize,
+    /// Places for sums of blocks that go on in the next page, two for each group of words that lies in several.
+    pub carries: usize,
 }
 
 /// Consecutive trainable parameters that share their settings.
@@ -65,15 +86,15 @@ pub struct Group {
     pub decay: f32,
 }
 
-/// A row of the blocks table.
+/// A row of the blocks table: a block, or what one page holds of it.
 #[repr(C)]
 #[derive(Debug, Clone, Copy, PartialEq, Default, Pod, Zeroable)]
 pub struct Block {
     /// Whose words they are.
     pub job: u32,
-    /// First word in `grads`, `m` and `v`.
+    /// First word in the page's `grads`, `m` and `v`.
     pub grad_begin: u32,
-    /// First word in `values`.
+    /// First word in the page's `values`.
     pub begin: u32,
     /// Number of words, at most [`BLOCK`]; 0 in a row that is not used.
     pub len: u32,
@@ -81,8 +102,14 @@ pub struct Block {
     pub lr_multiplier: f32,
     /// Multiplies the job's weight decay.
     pub decay: f32,
-    /// Zero.
-    pub pad: [u32; 2],
+    /// Where the block's sum of squares goes, or [`CONTINUES`].
+    pub sum: u32,
+    /// Words of the block that lie in pages before.
+    pub skip: u32,
+    /// Where the lanes' sums of the pages before are, if there are any.
+    pub carry_in: u32,
+    /// Where the lanes' sums wait for the next page, if the block goes on there.
+    pub carry_out: u32,
 }
 
 /// A row of the hyper table: one job's update.
@@ -107,9 +134,9 @@ pub struct Hyper {
     pub clip: f32,
     /// 1 where the accumulated gradients are applied now, 0 where they stay.
     pub steps_now: u32,
-    /// First row of the job in the blocks table.
+    /// First of the sums of the job's blocks.
     pub first_block: u32,
-    /// One past its last row.
+    /// One past the last of them.
     pub end_block: u32,
     /// Zero.
     pub pad: u32,
@@ -135,8 +162,8 @@ impl Hyper {
     }
 }
 
-/// The rows of the blocks table for one job.
-pub fn blocks(job: usize, groups: &[Group]) -> Vec<Block> {
+/// The blocks of one job, each in one page; their sums are numbered from `first_sum` on.
+pub fn blocks(job: usize, first_sum: usize, groups: &[Group]) -> Vec<Block> {
     let cut = |group: &Group| {
         let group = *group;
         (0..group.len).step_by(BLOCK).map(move |at| Block {
@@ -146,26 +173,34 @@ pub fn blocks(job: usize, groups: &[Group]) -> Vec<Block> {
             len: BLOCK.min(group.len - at) as u32,
             lr_multiplier: group.lr_multiplier,
             decay: group.decay,
-            pad: [0; 2],
+            ..Block::default()
         })
     };
-    groups.iter().flat_map(cut).collect()
+    let numbered = |(i, block): (usize, Block)| Block { sum: (first_sum + i) as u32, ..block };
+    groups.iter().flat_map(cut).enumerate().map(numbered).collect()
 }
 
 /// Records norm, clipping and update of all jobs that the hyper table lets step; their gradients are zero then.
-pub fn step(rec: &mut Recorder, state: State) {
-    let blocks = state.blocks.len / (size_of::<Block>() / 4) as u32;
+pub fn step(rec: &mut Recorder, state: &State) {
     let jobs = state.norms.len / 2;
-    let partial = rec.transient("square_sums", blocks as usize);
+    let partial = rec.transient("square_sums", state.sums);
+    let carried = rec.transient("square_sums.carried", state.carries * LANES as usize);
     let lanes = Variant::new().with("WG", LANES);
-    let params = Params { blocks, pad: [0; 3] };
-    let words = u64::from(state.grads.len);
-    let what = Dispatch::new("square_sum", &params, &[state.blocks, state.hyper, state.grads, partial], 2 * words);
-    rec.dispatch(&SQUARE_SUM, lanes.clone(), grid_1d(blocks), what);
-    let what = Dispatch::new("global_norm", &params, &[state.blocks, state.hyper, partial, state.norms], u64::from(blocks));
+    let params = |page: &Page| Params { blocks: page.rows.len() as u32, first: page.rows.start as u32, pad: [0; 2] };
+    let grid = |page: &Page| grid_1d(page.rows.len() as u32);
+    for page in &state.pages {
+        let bind = [state.blocks, state.hyper, page.grads, partial, carried];
+        let what = Dispatch::new("square_sum", &params(page), &bind, 2 * u64::from(page.grads.len));
+        rec.dispatch(&SQUARE_SUM, lanes.clone(), grid(page), what);
+    }
+    let all = Params { blocks: state.sums as u32, ..Params::zeroed() };
+    let what = Dispatch::new("global_norm", &all, &[state.blocks, state.hyper, partial, state.norms], state.sums as u64);
     rec.dispatch(&GLOBAL_NORM, lanes.clone(), [jobs, 1, 1], what);
-    let bind = [state.blocks, state.hyper, state.norms, state.values, state.grads, state.m, state.v];
-    rec.dispatch(&ADAMW, lanes, grid_1d(blocks), Dispatch::new("adamw", &params, &bind, 16 * words));
+    for page in &state.pages {
+        let bind = [state.blocks, state.hyper, state.norms, page.values, page.grads, page.m, page.v];
+        let what = Dispatch::new("adamw", &params(page), &bind, 16 * u64::from(page.grads.len));
+        rec.dispatch(&ADAMW, lanes.clone(), grid(page), what);
+    }
 }
 
 /// The twin of AdamW on one group, in f64: updates `x`, `m`, `v` with already clipped gradients.
@@ -183,5 +218,6 @@ pub fn adamw_twin(x: &mut [f64], m: &mut [f64], v: &mut [f64], grads: &[f64], lr
 #[derive(Debug, Clone, Copy, Pod, Zeroable)]
 struct Params {
     blocks: u32,
-    pad: [u32; 3],
+    first: u32,
+    pad: [u32; 2],
 }

@@ -7,7 +7,7 @@ use super::lowrank::{self, LowrankSiblings, LowrankSite, LowrankTables};
 use super::matrix::{Matrix, Part};
 use super::moe::{Combine, GateUp, Moe, MoeShape, Routed, RouterRow, Stats};
 use super::multilora::{ModuleGrid, ModuleRow, Modules};
-use super::optimizer::{self, Block, Hyper, State};
+use super::optimizer::{self, Block, Hyper, Page, State};
 use super::rope::{Heads, Turn};
 use super::{elementwise, embed, matmul, norm, peak, preference, rope, rows};
 use crate::gpu::device::Facts;
@@ -27,6 +27,7 @@ pub fn variants() -> Vec<(&'static KernelSpec, Variant)> {
         subgroup_sizes: (size, size),
         timestamps: false,
         mixed: false,
+        max_binding: 128 << 20,
     };
     let mut found: Vec<(&'static KernelSpec, Variant)> = Vec::new();
     let mixed = Facts { mixed: true, ..facts(false, 32) };
@@ -247,6 +248,7 @@ fn record_rows(rec: &mut Recorder, store: &mut Store, d: usize) {
     cross_entropy::cross_entropy(rec, "sample", targets, logits, d, (0, t), false);
     preference::weights(rec, "sample", tensor(store, preference::table_words(t)), targets.loss, targets.weight);
     let (blocks, hyper) = (tensor(store, size_of::<Block>() / 4), tensor(store, size_of::<Hyper>() / 4));
-    optimizer::step(rec, State { values: x, grads: y, m: z, v: square(store), blocks, hyper, norms: column });
+    let pages = vec![Page { values: x, grads: y, m: z, v: square(store), rows: 0..1 }];
+    optimizer::step(rec, &State { pages, blocks, hyper, norms: column, sums: 1, carries: 0 });
     peak::record(rec, tensor(store, peak::SUMS), 1);
 }

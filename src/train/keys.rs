@@ -1,5 +1,5 @@
-//! The table of a run's settings: what a form shows and a program may ask for. `TrainConfig` reads them; a test keeps the two equal.
-//! Paths, names and the base's `quantize` are left out: they are no choices of a form.
+//! The table of a run's settings: flags of the command line with their help, keys of run files, fields of forms and TypeScript's types are made
+//! from it and from the method table. `TrainConfig` reads them; a test keeps the two equal.
 
 use serde::Serialize;
 use serde_json::Value;
@@ -19,11 +19,17 @@ pub enum Kind {
     Patterns,
     /// A text.
     Text,
+    /// A file or folder.
+    Path,
+    /// Several files.
+    Paths,
 }
 
 /// A setting that every run has.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Key {
+    /// The heading that a help has it under; empty for none.
+    pub section: &'static str,
     /// Kebab-case name.
     pub key: &'static str,
     /// What its value looks like.
@@ -32,78 +38,121 @@ pub struct Key {
     pub default: &'static str,
     /// One line.
     pub help: &'static str,
+    /// The flag of the command line that switches it off, where it is on or may be.
+    pub off: Option<&'static str>,
 }
 
-const fn count(key: &'static str, min: u64, max: u64, default: &'static str, help: &'static str) -> Key {
-    Key { key, kind: Kind::Option(OptionKind::Count { min, max }), default, help }
+impl Key {
+    const fn off(self, flag: &'static str) -> Key {
+        Key { off: Some(flag), ..self }
+    }
 }
-const fn number(key: &'static str, min: f64, max: f64, default: &'static str, help: &'static str) -> Key {
-    Key { key, kind: Kind::Option(OptionKind::Number { min, max }), default, help }
+
+const fn row(section: &'static str, key: &'static str, kind: Kind, default: &'static str, help: &'static str) -> Key {
+    Key { section, key, kind, default, help, off: None }
 }
-const fn choice(key: &'static str, names: &'static [&'static str], default: &'static str, help: &'static str) -> Key {
-    Key { key, kind: Kind::Option(OptionKind::Choice(names)), default, help }
+const fn count(section: &'static str, key: &'static str, min: u64, max: u64, default: &'static str, help: &'static str) -> Key {
+    row(section, key, Kind::Option(OptionKind::Count { min, max }), default, help)
 }
-const fn switch(key: &'static str, default: &'static str, help: &'static str) -> Key {
-    Key { key, kind: Kind::Option(OptionKind::Switch), default, help }
+const fn number(section: &'static str, key: &'static str, min: f64, max: f64, default: &'static str, help: &'static str) -> Key {
+    row(section, key, Kind::Option(OptionKind::Number { min, max }), default, help)
+}
+const fn choice(
+    section: &'static str,
+    key: &'static str,
+    names: &'static [&'static str],
+    default: &'static str,
+    help: &'static str,
+) -> Key {
+    row(section, key, Kind::Option(OptionKind::Choice(names)), default, help)
+}
+const fn switch(section: &'static str, key: &'static str, default: &'static str, help: &'static str) -> Key {
+    row(section, key, Kind::Option(OptionKind::Switch), default, help)
 }
 
 /// Largest whole number that JavaScript and JSON agree on.
 const MANY: u64 = (1 << 53) - 1;
 const ROWS: u64 = super::batch::MAX_ROWS as u64;
 
-/// Every setting of a run but the method's own, in the order of a form.
+/// Headings of a help; files are under none.
+const FILES: &str = "";
+const ADAPTER: &str = "Adapter";
+const RUN: &str = "Run";
+const LONG: &str = "Long context";
+const PREFERENCES: &str = "Preferences";
+const OPTIMIZER: &str = "Optimizer";
+const TEXT: &str = "Rows";
+
+/// Names, files and what the base is: settings that a program or a page has other ways to give, and no form shows.
+#[rustfmt::skip] // one row a setting
+pub const PLACES: &[Key] = &[
+    row(FILES, "model", Kind::Path, "null", "Base model: a GGUF file, a safetensors file, or a folder with either"),
+    row(FILES, "tokenizer", Kind::Path, "null", "A tokenizer.json, or a folder with one, instead of the model's own tokenizer"),
+    row(FILES, "quantize", Kind::Text, r#""none""#, "Quantise float weights when loading: nf4, q4_0, q8_0 or none"),
+    row(FILES, "data", Kind::Paths, "null", "Rows to train on, as JSON lines; several files are a mixture, whose losses are told by file"),
+    row(FILES, "eval-data", Kind::Paths, "null", "Rows to evaluate on, as JSON lines; one file or several"),
+    row(FILES, "out", Kind::Path, r#""adapter""#, "Folder for the adapter, the settings and the checkpoint"),
+    row(FILES, "init-adapter", Kind::Path, "null", "Continue from the adapter in this PEFT folder"),
+    row(FILES, "name", Kind::Text, r#""main""#, "Name of the job in events"),
+    row(ADAPTER, "method", Kind::Text, r#""lora""#, "How the adapter is trained"),
+];
+
+/// Settings that say one thing in two ways: a run has one of the two.
+pub const EXCLUSIVE: &[[&str; 2]] = &[["steps", "epochs"], ["group", "group-ratio"], ["data-weights", "data-temperature"]];
+
+/// Every setting of a run but [`PLACES`] and the method's own, in the order of a form.
 #[rustfmt::skip] // one row a setting
 pub const KEYS: &[Key] = &[
-    count("rank", 1, MAX_RANK as u64, "8", "Rank of the adapter"),
-    number("alpha", 0.0, f64::MAX, "null", "Numerator of the scale alpha / rank; twice the rank when not given"),
-    Key { key: "targets", kind: Kind::Names, default: r#"["q","k","v","o","gate","up","down"]"#, help: "Layers to adapt: q, k, v, o, gate, up, down, or a module path" },
-    Key { key: "rank-pattern", kind: Kind::Patterns, default: "null", help: "Another rank for the layers that a name or regular expression covers" },
-    Key { key: "alpha-pattern", kind: Kind::Patterns, default: "null", help: "Another alpha for the layers that a name or regular expression covers" },
-    number("dropout", 0.0, 1.0, "0", "Probability that an element of an adapter's input is dropped"),
-    switch("train-norms", "false", "Train the weights of all norms too, as LongLoRA does; without weight decay"),
-    switch("train-embeddings", "false", "Train the embeddings of the rows' tokens too; a tied head stays the base's; without weight decay"),
-    count("steps", 1, MANY, "null", "Optimizer steps; excludes epochs"),
-    count("epochs", 1, MANY, "null", "Passes over the rows; without it and without steps one, or more where the rows are few: at least 60 steps"),
-    count("batch", 1, ROWS, "4", "Sequences in a micro-batch: batch x seq tokens, which short rows share; batch-rows where that is given"),
-    count("batch-rows", 1, ROWS, "null", "Most rows in a micro-batch: what other trainers call the batch size; without it as many as fit"),
-    count("seq", 2, ROWS, "512", "Longest row in tokens; context where that is given"),
-    count("context", 2, ROWS, "null", "Tokens that the model is to read after the run; seq where that is not given"),
-    count("group", 2, ROWS, "null", "Shifted sparse attention: rows of a group, an even number; full attention when not given"),
-    number("group-ratio", 0.0, 1.0, "null", "Shifted sparse attention: rows of a group as a share of seq"),
-    choice("rope-scaling", &["linear", "dynamic", "llama3", "yarn"], "null", "How rotary angles are stretched where the context is longer than the model's; as the model's are, else linearly, when not given"),
-    choice("positions", &["row", "pose"], r#""row""#, "Positions of training rows: their own, or skipped ones that spread short rows over the context (PoSE)"),
-    switch("eval-group", "false", "Evaluations tell the loss under the groups, too; without it only that of full attention"),
-    count("grad-accum", 1, 1 << 16, "1", "Micro-batches of one optimizer step"),
-    choice("loss", &["cross-entropy", "dpo"], "null", "What is minimised: the loss of the trained tokens, or DPO's over rows with a chosen and a rejected answer; the former when not given"),
-    number("dpo-beta", 0.0, f64::MAX, "null", "DPO: how strongly answers are held to the reference's, the base without the adapter; 0.1 when not given"),
-    choice("dpo-reference", &["base", "start"], "null", "DPO: what answers are held to: the base without an adapter, or with the links that a chain goes on from; the former when not given"),
-    number("dpo-label-smoothing", 0.0, 0.5, "null", "DPO: share of pairs that are taken to be the wrong way round; 0 when not given"),
-    number("lr", 0.0, f64::MAX, "0.0005", "Peak learning rate"),
-    choice("schedule", &["constant", "linear", "cosine"], r#""linear""#, "What the learning rate does after the warm-up"),
-    number("warmup", 0.0, f64::MAX, "0.03", "Steps of warm-up, or a share of all steps below 1"),
-    number("clip", 0.0, f64::MAX, "1", "Largest norm of the gradients; 0 clips nothing"),
-    number("weight-decay", 0.0, f64::MAX, "0", "AdamW's weight decay"),
-    number("beta1", 0.0, 1.0, "0.9", "AdamW's decay of the first moment"),
-    number("beta2", 0.0, 1.0, "0.999", "AdamW's decay of the second moment"),
-    number("eps", 0.0, f64::MAX, "1e-8", "AdamW's epsilon"),
-    count("seed", 0, MANY, "0", "Seed of everything random"),
-    switch("shuffle", "true", "Shuffle the rows anew in every epoch"),
-    Key { key: "data-weights", kind: Kind::Option(OptionKind::Numbers), default: "null", help: "Share of each set of rows in a pass; its number of rows when not given" },
-    number("data-temperature", 0.0, f64::MAX, "null", "Shares of the sets of rows by size to the power 1 / T: 1 is by size, larger is more even"),
-    choice("format", &["auto", "plain", "chat", "alpaca"], r#""auto""#, "How rows become text"),
-    Key { key: "chat-template", kind: Kind::Text, default: "null", help: "Chat template: chatml, llama3, mistral, gemma, alpaca, or Jinja; the model's own when not given" },
-    Key { key: "date", kind: Kind::Text, default: "null", help: "The day that chat templates take for today, as 2024-07-26; the day on which the run begins when not given" },
-    switch("keep-reasoning", "false", "Write words of the assistant that the chat template leaves out"),
-    switch("parse-special", "false", "Read control tokens in prompts and completions; text rows always do, messages never"),
-    switch("train-on-prompt", "false", "Train on prompts too"),
-    choice("overlong", &["truncate", "refuse", "join"], r#""truncate""#, "Rows longer than seq; join puts all rows end to end and cuts them into pieces of seq tokens"),
-    number("eval-split", 0.0, 1.0, "0", "Share of the rows to hold out when no held-out rows are given"),
-    count("eval-every", 0, MANY, "0", "Steps between evaluations; 0 evaluates at the end only"),
-    count("patience", 0, MANY, "0", "Stop after this many evaluations without a lower loss; 0 never"),
-    count("save-every", 0, MANY, "100", "Steps between checkpoints; 0 saves at the end and when interrupted only"),
-    switch("strict-base", "false", "Refuse an initial adapter that was trained on another file of the base, instead of warning"),
-    choice("recompute", &["auto", "on", "off"], r#""auto""#, "Compute activations again in the backward pass instead of keeping them: slower, less memory; auto does it where they do not fit"),
-    Key { key: "memory", kind: Kind::Text, default: "null", help: "Most GPU memory that a run may plan, such as 2 GiB; without it activations are kept up to 2 GiB in all" },
+    count(ADAPTER, "rank", 1, MAX_RANK as u64, "8", "Rank of the adapter"),
+    number(ADAPTER, "alpha", 0.0, f64::MAX, "null", "Numerator of the scale alpha / rank; twice the rank when not given"),
+    row(ADAPTER, "targets", Kind::Names, r#"["q","k","v","o","gate","up","down"]"#, "Layers to adapt: q, k, v, o, gate, up, down, or a module path"),
+    row(ADAPTER, "rank-pattern", Kind::Patterns, "null", "Another rank for the layers that a name or regular expression covers"),
+    row(ADAPTER, "alpha-pattern", Kind::Patterns, "null", "Another alpha for the layers that a name or regular expression covers"),
+    number(ADAPTER, "dropout", 0.0, 1.0, "0", "Probability that an element of an adapter's input is dropped"),
+    switch(ADAPTER, "train-norms", "false", "Train the weights of all norms too, as LongLoRA does; without weight decay"),
+    switch(ADAPTER, "train-embeddings", "false", "Train the embeddings of the rows' tokens too; a tied head stays the base's; without weight decay"),
+    count(RUN, "steps", 1, MANY, "null", "Optimizer steps; excludes epochs"),
+    count(RUN, "epochs", 1, MANY, "null", "Passes over the rows; without it and without steps one, or more where the rows are few: at least 60 steps"),
+    count(RUN, "batch", 1, ROWS, "4", "Sequences in a micro-batch: batch x seq tokens, which short rows share; batch-rows where that is given"),
+    count(RUN, "batch-rows", 1, ROWS, "null", "Most rows in a micro-batch: what other trainers call the batch size; without it as many as fit"),
+    count(RUN, "seq", 2, ROWS, "512", "Longest row in tokens; context where that is given"),
+    count(LONG, "context", 2, ROWS, "null", "Tokens that the model is to read after the run; seq where that is not given"),
+    count(LONG, "group", 2, ROWS, "null", "Shifted sparse attention: rows of a group, an even number; full attention when not given"),
+    number(LONG, "group-ratio", 0.0, 1.0, "null", "Shifted sparse attention: rows of a group as a share of seq"),
+    choice(LONG, "rope-scaling", &["linear", "dynamic", "llama3", "yarn"], "null", "How rotary angles are stretched where the context is longer than the model's; as the model's are, else linearly, when not given"),
+    choice(LONG, "positions", &["row", "pose"], r#""row""#, "Positions of training rows: their own, or skipped ones that spread short rows over the context (PoSE)"),
+    switch(LONG, "eval-group", "false", "Evaluations tell the loss under the groups, too; without it only that of full attention"),
+    count(RUN, "grad-accum", 1, 1 << 16, "1", "Micro-batches of one optimizer step"),
+    choice(PREFERENCES, "loss", &["cross-entropy", "dpo"], "null", "What is minimised: the loss of the trained tokens, or DPO's over rows with a chosen and a rejected answer; the former when not given"),
+    number(PREFERENCES, "dpo-beta", 0.0, f64::MAX, "null", "DPO: how strongly answers are held to the reference's, the base without the adapter; 0.1 when not given"),
+    choice(PREFERENCES, "dpo-reference", &["base", "start"], "null", "DPO: what answers are held to: the base without an adapter, or with the links that a chain goes on from; the former when not given"),
+    number(PREFERENCES, "dpo-label-smoothing", 0.0, 0.5, "null", "DPO: share of pairs that are taken to be the wrong way round; 0 when not given"),
+    number(OPTIMIZER, "lr", 0.0, f64::MAX, "0.0005", "Peak learning rate"),
+    choice(OPTIMIZER, "schedule", &["constant", "linear", "cosine"], r#""linear""#, "What the learning rate does after the warm-up"),
+    number(OPTIMIZER, "warmup", 0.0, f64::MAX, "0.03", "Steps of warm-up, or a share of all steps below 1"),
+    number(OPTIMIZER, "clip", 0.0, f64::MAX, "1", "Largest norm of the gradients; 0 clips nothing"),
+    number(OPTIMIZER, "weight-decay", 0.0, f64::MAX, "0", "AdamW's weight decay"),
+    number(OPTIMIZER, "beta1", 0.0, 1.0, "0.9", "AdamW's decay of the first moment"),
+    number(OPTIMIZER, "beta2", 0.0, 1.0, "0.999", "AdamW's decay of the second moment"),
+    number(OPTIMIZER, "eps", 0.0, f64::MAX, "1e-8", "AdamW's epsilon"),
+    count(RUN, "seed", 0, MANY, "0", "Seed of everything random"),
+    switch(RUN, "shuffle", "true", "Shuffle the rows anew in every epoch").off("no-shuffle"),
+    row(FILES, "data-weights", Kind::Option(OptionKind::Numbers), "null", "Share of each set of rows in a pass; its number of rows when not given"),
+    number(FILES, "data-temperature", 0.0, f64::MAX, "null", "Shares of the sets of rows by size to the power 1 / T: 1 is by size, larger is more even"),
+    choice(TEXT, "format", &["auto", "plain", "chat", "alpaca"], r#""auto""#, "How rows become text"),
+    row(TEXT, "chat-template", Kind::Text, "null", "Chat template: chatml, llama3, mistral, gemma, alpaca, or Jinja; the model's own when not given"),
+    row(TEXT, "date", Kind::Text, "null", "The day that chat templates take for today, as 2024-07-26; the day on which the run begins when not given"),
+    switch(TEXT, "keep-reasoning", "false", "Write words of the assistant that the chat template leaves out"),
+    switch(TEXT, "parse-special", "false", "Read control tokens in prompts and completions; text rows always do, messages never"),
+    switch(TEXT, "train-on-prompt", "false", "Train on prompts too"),
+    choice(TEXT, "overlong", &["truncate", "refuse", "join"], r#""truncate""#, "Rows longer than seq; join puts all rows end to end and cuts them into pieces of seq tokens"),
+    number(FILES, "eval-split", 0.0, 1.0, "0", "Share of the rows to hold out when no held-out rows are given"),
+    count(FILES, "eval-every", 0, MANY, "0", "Steps between evaluations; 0 evaluates at the end only"),
+    count(FILES, "patience", 0, MANY, "0", "Stop after this many evaluations without a lower loss; 0 never"),
+    count(FILES, "save-every", 0, MANY, "100", "Steps between checkpoints; 0 saves at the end and when interrupted only"),
+    switch(FILES, "strict-base", "false", "Refuse an initial adapter that was trained on another file of the base, instead of warning"),
+    choice(RUN, "recompute", &["auto", "on", "off"], r#""auto""#, "Compute activations again in the backward pass instead of keeping them: slower, less memory; auto does it where they do not fit").off("no-recompute"),
+    row(RUN, "memory", Kind::Text, "null", "Most GPU memory that a run may plan, such as 2 GiB; without it activations are kept up to 2 GiB in all"),
 ];
 
 /// A setting as a form needs it.
@@ -130,7 +179,7 @@ impl Described {
         made.kind = match kind {
             Kind::Names => "names",
             Kind::Patterns => "patterns",
-            Kind::Text => "text",
+            Kind::Text | Kind::Path | Kind::Paths => "text",
             Kind::Option(OptionKind::Switch) => "switch",
             Kind::Option(OptionKind::Counts) => "counts",
             Kind::Option(OptionKind::Numbers) => "numbers",
@@ -175,9 +224,6 @@ mod tests {
     use crate::train::TrainConfig;
     use serde_json::json;
 
-    /// Settings that are paths, names, or the base's.
-    const PLACES: &[&str] = &["name", "model", "tokenizer", "quantize", "data", "eval-data", "init-adapter", "out"];
-
     fn read(key: &str, value: Value) -> Result<TrainConfig> {
         let mut map = Map::from_iter([(key.to_owned(), value)]);
         if key == "patience" {
@@ -200,10 +246,10 @@ mod tests {
         let config = TrainConfig::from_map(&Map::new()).expect("defaults");
         let map = config.to_map();
         let own: Vec<&str> = Method::by_name(&config.adapter.method).expect("the default").options.iter().map(|o| o.key).collect();
-        for key in map.keys().map(String::as_str).filter(|k| !PLACES.contains(k) && !own.contains(k) && *k != "method") {
-            assert!(KEYS.iter().any(|k| k.key == key), "no row for `{key}`");
+        for key in map.keys().map(String::as_str).filter(|key| !own.contains(key)) {
+            assert_eq!(KEYS.iter().chain(PLACES).filter(|k| k.key == key).count(), 1, "rows for `{key}`");
         }
-        for key in KEYS {
+        for key in KEYS.iter().chain(PLACES) {
             let default: Value = serde_json::from_str(key.default).expect("JSON");
             match map.get(key.key) {
                 Some(value) if default.is_number() => assert_eq!(value.as_f64(), default.as_f64(), "{}", key.key),
@@ -215,7 +261,7 @@ mod tests {
 
     #[test]
     fn the_table_has_the_bounds_that_are_read() {
-        for Key { key, kind, .. } in KEYS {
+        for Key { key, kind, .. } in KEYS.iter().chain(PLACES) {
             match *kind {
                 Kind::Option(OptionKind::Count { min, max }) => {
                     read(key, json!(min)).expect(key);
@@ -233,7 +279,7 @@ mod tests {
                     assert!(error.contains(&one_of(names)), "{error}");
                 }
                 Kind::Option(OptionKind::Switch) => assert!(read(key, json!("?")).is_err() && read(key, json!(true)).is_ok(), "{key}"),
-                Kind::Text => assert!(read(key, json!([7])).is_err(), "{key}"),
+                Kind::Text | Kind::Path | Kind::Paths => assert!(read(key, json!([7])).is_err(), "{key}"),
                 // A number alone is a list of one.
                 Kind::Option(OptionKind::Numbers) => assert!(read(key, json!("?")).is_err() && read(key, json!([2, 1])).is_ok(), "{key}"),
                 Kind::Names | Kind::Patterns | Kind::Option(OptionKind::Counts) => assert!(read(key, json!(7)).is_err(), "{key}"),

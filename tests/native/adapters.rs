@@ -8,6 +8,7 @@ use weblora::config::{ModelConfig, RopeScaling};
 use weblora::export::folder::Folder;
 use weblora::export::peft::{Note, PeftAdapter};
 use weblora::formats::BaseId;
+use weblora::gpu::device::PlanLimits;
 use weblora::gpu::{Class, Store};
 use weblora::settings::Map;
 use weblora::train::TrainConfig;
@@ -82,7 +83,7 @@ fn dropout_is_seeded_alike_alone_and_fused() {
         let layouts: Vec<AdapterLayout> = targets.iter().map(|t| layout(json!({ "rank": 4, "targets": t, "dropout": 0.1 }))).collect();
         let mut store = Store::new();
         let row_job = store.declare("row_job", Class::Io, 8).unwrap();
-        AdapterPool::of(&layouts.iter().collect::<Vec<_>>(), &model, &mut store, row_job).unwrap()
+        AdapterPool::of(&layouts.iter().collect::<Vec<_>>(), &model, &mut store, row_job, PlanLimits::FLOOR).unwrap()
     };
     let (alone, fused) = (tables(&[&["v", "up"]]), tables(&[&["v", "up"], &["q", "k", "o", "down"]]));
     let mut keys = std::collections::BTreeSet::new();

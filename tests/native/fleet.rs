@@ -1,5 +1,6 @@
 //! Several jobs over one base: fused equals alone, joining and leaving writes tables only, a failure stays where it is.
 
+mod pages;
 mod pairs;
 mod resume;
 mod sweep;

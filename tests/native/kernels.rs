@@ -3,7 +3,7 @@
 use crate::common::{Bench, assert_close, close, gpu, gradcheck, noise, spread};
 use weblora::gpu::Tuner;
 use weblora::kernels::matmul::Rows;
-use weblora::kernels::optimizer::{Block, Group, Hyper, State};
+use weblora::kernels::optimizer::{Block, Group, Hyper, Page, State};
 use weblora::kernels::rope::{Heads, Turn};
 use weblora::kernels::sum_parts::{Place, sum_parts, sum_parts_twin};
 use weblora::kernels::{cross_entropy, elementwise, norm, optimizer, rope, rows};
@@ -218,24 +218,30 @@ fn adamw_matches_its_twin_with_clipping_and_groups() {
     }
     // Job 1 has the middle of the table, as if jobs had come and gone; job 0 accumulates on, and rows at the end are not used.
     let waiting = Group { begin: 0, grad_begin: n, len: 64, lr_multiplier: 1.0, decay: 1.0 };
-    let first = optimizer::blocks(0, &[waiting]);
-    let own = optimizer::blocks(1, &groups);
+    let first = optimizer::blocks(0, 0, &[waiting]);
+    let own = optimizer::blocks(1, first.len(), &groups);
     let table = [&first[..], &own, &[Block::default(); 3]].concat();
     let (begin, end) = (first.len() as u32, (first.len() + own.len()) as u32);
     let hyper = Hyper { first_block: begin, end_block: end, ..Hyper::new(lr, betas, eps, decay, clip, 1) };
     let run = |g: &[f32]| {
         let mut b = Bench::new();
         let kept = [g, &[5f32; 64]].concat();
-        let state = State {
+        let page = Page {
             values: b.put("x", &x),
             grads: b.put("g", &kept),
             m: b.put("m", &vec![0f32; n + 64]),
             v: b.put("v", &vec![0f32; n + 64]),
+            rows: 0..table.len(),
+        };
+        let state = State {
+            pages: vec![page.clone()],
             blocks: b.put("blocks", &table),
             hyper: b.put("hyper", &[Hyper::default(), hyper]),
             norms: b.put("norms", &[7f32; 4]),
+            sums: end as usize,
+            carries: 0,
         };
-        let got = b.run(gpu, &Tuner::none(), &[state.values, state.norms, state.grads], |rec| optimizer::step(rec, state));
+        let got = b.run(gpu, &Tuner::none(), &[page.values, state.norms, page.grads], |rec| optimizer::step(rec, &state));
         assert!(got[2][..n].iter().all(|g| *g == 0.0), "gradients that were looked at are cleared");
         assert_eq!(got[2][n..], [5.0; 64], "the gradients of a job that does not step stay");
         assert_eq!(got[1][..2], [7.0; 2], "and so does its norm");

@@ -93,6 +93,19 @@ fn llama_2_7b_in_4_bits() {
     assert!(total > weights && total < 6_500_000_000, "{total} bytes");
 }
 
+/// Adapters of a large rank: some ten pages, none larger than a binding; and the rank from which one layer's are.
+#[test]
+fn llama_2_7b_with_rank_256() {
+    let settings = |rank: usize| json!({ "rank": rank, "batch": 1, "seq": 512, "quantize": "q4_0" });
+    let (total, weights) = plan(LLAMA_2_7B, settings(256));
+    let words = 256 * 32 * (4 * (4096 + 4096) + 3 * (4096 + 11008));
+    assert!(total > weights + 16 * words, "{total} bytes");
+    let config = TrainConfig::from_map(settings(2048).as_object().unwrap()).unwrap();
+    let refused = TrainPlan::new(&model(LLAMA_2_7B), &config, None, PlanLimits::FLOOR, &Tuner::none());
+    let error = refused.err().unwrap().to_string();
+    assert!(error.contains("gate_proj and up_proj") && error.contains("134217728 bytes") && error.contains("--rank"), "{error}");
+}
+
 #[test]
 fn llama_3_2_1b_in_16_bits() {
     let (total, weights) = plan(LLAMA_3_2_1B, json!({ "rank": 8, "batch": 4, "seq": 512 }));
@@ -170,5 +183,5 @@ fn embeddings_that_no_binding_holds_are_refused() {
     };
     assert!(plan(false).is_ok());
     let error = plan(true).err().unwrap().to_string();
-    assert!(error.contains("adapter.values") && error.contains("leave out --train-embeddings"), "{error}");
+    assert!(error.contains("trained embeddings") && error.contains("leave out --train-embeddings"), "{error}");
 }

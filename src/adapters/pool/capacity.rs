@@ -5,10 +5,12 @@ use std::collections::BTreeMap;
 use super::super::layout::AdapterLayout;
 use super::super::params::ALIGN;
 use super::super::site::Site;
+use super::derived::effective_words;
 use super::experts::ExpertCapacity;
-use super::modules::{ModuleCapacity, effective_words};
+use super::groups::groups;
+use super::modules::ModuleCapacity;
 use super::ranks::Ranks;
-use super::slots::groups;
+use super::units::{Unit, Words, needs};
 use crate::kernels::optimizer;
 
 /// Numbers of jobs that recordings are made for.
@@ -25,8 +27,12 @@ pub struct Capacity {
     pub values: usize,
     /// Words of gradients, and of each moment.
     pub grads: usize,
-    /// Rows of the optimizer's blocks table.
+    /// The optimizer's blocks.
     pub blocks: usize,
+    /// What of all that is for which unit, where one binding does not hold all.
+    pub units: BTreeMap<Unit, UnitWords>,
+    /// Groups of the optimizer that reach over several units.
+    pub wide_groups: usize,
     /// Sites with learnable scales.
     pub modules: ModuleCapacity,
     /// Routers and experts.
@@ -43,11 +49,21 @@ pub struct Capacity {
     pub pairs: bool,
 }
 
+/// Words of a unit.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct UnitWords {
+    /// Of all jobs.
+    pub all: Words,
+    /// Of the job with the most.
+    pub most: Words,
+}
+
 impl Capacity {
     /// What one job needs.
     pub fn of(layout: &AdapterLayout) -> Capacity {
         let (offsets, grads) = layout.params.gradient_offsets();
-        let blocks = optimizer::blocks(0, &groups(&layout.params.specs, &offsets, 0, 0)).len();
+        let blocks = optimizer::blocks(0, 0, &groups(&layout.params.specs, &offsets)).len();
+        let (units, wide_groups) = needs(layout);
         let effective: usize = layout.sites.iter().map(|site| effective_words(layout, site)).sum();
         let ranks = |site: &super::super::layout::SiteAdapter| Ranks { rank: site.max_rank, trained: site.max_trained };
         Capacity {
@@ -56,6 +72,8 @@ impl Capacity {
             values: layout.params.words + effective,
             grads,
             blocks,
+            units: units.into_iter().map(|(unit, words)| (unit, UnitWords { all: words, most: words })).collect(),
+            wide_groups,
             modules: ModuleCapacity::of(layout),
             experts: ExpertCapacity::of(layout),
             norms: layout.norms.len(),
@@ -78,12 +96,19 @@ impl Capacity {
             let here = self.sites.entry(site).or_default();
             *here = here.max(ranks);
         }
+        for (unit, words) in other.units {
+            let here = self.units.entry(unit).or_default();
+            here.all += words.all;
+            here.most = here.most.max(words.most);
+        }
         Capacity {
             jobs: self.jobs + other.jobs,
             sites: self.sites,
             values: self.values + other.values,
             grads: self.grads + other.grads,
             blocks: self.blocks + other.blocks,
+            units: self.units,
+            wide_groups: self.wide_groups + other.wide_groups,
             modules: self.modules.and(other.modules),
             experts: self.experts.and(other.experts),
             norms: self.norms.max(other.norms),
@@ -106,6 +131,24 @@ impl Capacity {
         self.sites.values_mut().for_each(|ranks| *ranks = most.rounded());
         self.modules = self.modules.rounded();
         self.experts = self.experts.rounded();
+        self
+    }
+
+    /// The same with room for `jobs` more, each as large as the largest of `needs`.
+    #[must_use]
+    pub fn with_spare(mut self, jobs: usize, needs: &[Capacity]) -> Capacity {
+        let largest = |of: fn(&Capacity) -> usize| jobs * needs.iter().map(of).max().unwrap_or(0);
+        self.values += largest(|need| need.values);
+        self.grads += largest(|need| need.grads);
+        self.blocks += largest(|need| need.blocks);
+        self.wide_groups += largest(|need| need.wide_groups);
+        for words in self.units.values_mut() {
+            (0..jobs).for_each(|_| words.all += words.most);
+        }
+        if jobs > 0 {
+            self.modules = self.modules.and(self.modules);
+        }
+        self.jobs += jobs;
         self
     }
 

@@ -1,10 +1,10 @@
 //! Embeddings that jobs train, among the tables of all jobs.
 
 use super::super::layout::AdapterLayout;
+use super::places::Places;
 use crate::Result;
 use crate::gpu::{Class, Gpu, Store, Tensor};
 use crate::kernels::embed::NO_ROW;
-use crate::kernels::lowrank::NO_GRADIENT;
 
 /// Which tokens every job trains, and where it has them: [`crate::kernels::embed::OwnEmbeddings::table`].
 #[derive(Debug, Clone, Default)]
@@ -33,12 +33,10 @@ impl EmbeddingTables {
         &mut self.words[begin..begin + self.vocab]
     }
 
-    /// Takes note of a job's embeddings. `values` and `grads` are where its buffers begin, `offsets` its parameters' gradients.
-    pub fn set(&mut self, job: usize, layout: &AdapterLayout, values: usize, (offsets, grads): (&[usize], usize)) {
+    /// Takes note of a job's embeddings.
+    pub fn set(&mut self, job: usize, layout: &AdapterLayout, places: &Places) {
         let Some(own) = &layout.embeddings else { return };
-        let spec = &layout.params.specs[own.param];
-        let gradient = if spec.trainable { (grads + offsets[own.param]) as u32 } else { NO_GRADIENT };
-        self.words[2 * job..2 * job + 2].copy_from_slice(&[(values + spec.offset) as u32, gradient]);
+        self.words[2 * job..2 * job + 2].copy_from_slice(&[places.values[own.param], places.grads[own.param]]);
         let places = self.tokens(job);
         places.fill(NO_ROW);
         for (place, token) in own.tokens.iter().enumerate() {

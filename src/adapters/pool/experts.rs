@@ -7,6 +7,7 @@ use super::super::layout::{AdapterLayout, SiteAdapter};
 use super::super::params::ALIGN;
 use super::super::product::Slice;
 use super::super::site::{Projection, Site};
+use super::places::Places;
 use super::ranks::Ranks;
 use super::slots::{not_one, site_row};
 use crate::config::ModelConfig;
@@ -254,11 +255,11 @@ impl ExpertTables {
         (begin + count <= self.capacity.segments).then_some(begin)
     }
 
-    /// Writes a job's rows of the tables; `values` and `grads` are where its buffers begin.
+    /// Writes a job's rows of the tables.
     ///
     /// # Errors
     /// [`Error::OutOfMemory`] where its experts do not fit beside the others'.
-    pub fn describe(&mut self, job: usize, layout: &AdapterLayout, values: usize, grads: (&[usize], usize)) -> Result<()> {
+    pub fn describe(&mut self, job: usize, layout: &AdapterLayout, places: &Places) -> Result<()> {
         self.remove(job);
         let Some(own) = &layout.experts else { return Ok(()) };
         let full = || Error::OutOfMemory { what: "experts beside the others".into(), bytes: 0 };
@@ -268,12 +269,10 @@ impl ExpertTables {
             let at = self.place_of(router.layer) * self.jobs + job;
             let row = Segment::new(0..0).with_dropout(own.dropout, 0, 0);
             self.router_rows[at] = router_row(&own.routing, own.routers.len(), router.layer, first, row);
-            let spec = &layout.params.specs[router.param];
-            let grad = if spec.trainable { (grads.1 + grads.0[router.param]) as u32 } else { NO_GRADIENT };
             self.gate_rows[at] = SiteRow {
                 rank: own.routing.experts as u16,
-                a_offset: (values + spec.offset) as u32,
-                grad_a_offset: grad,
+                a_offset: places.values[router.param],
+                grad_a_offset: places.grads[router.param],
                 grad_b_offset: NO_GRADIENT,
                 train_end: own.routing.experts as u32,
                 scale: 1.0,
@@ -284,7 +283,7 @@ impl ExpertTables {
             let site = self.capacity.sites.keys().position(|site| *site == expert.site).ok_or_else(full)?;
             for (e, slice) in expert.experts.iter().enumerate() {
                 let one = SiteAdapter::new(expert.site, vec![*slice]);
-                let row = site_row(layout, &one, values, grads).map_err(|problem| not_one(job, problem))?;
+                let row = site_row(layout, &one, places).map_err(|problem| not_one(job, problem))?;
                 self.expert_rows[site * self.capacity.segments + first + e] = row;
             }
         }
@@ -323,14 +322,14 @@ impl ExpertTables {
         size(&self.capacity, self.jobs, rows, training)
     }
 
-    /// The routing of one block, if it may have a router. `tables` are those of the jobs' own adapters.
+    /// The routing of one block, if it may have a router. `tables` are those of the pages of routers and of the block's experts.
     pub fn block(
         &self,
         layer: usize,
         rows: usize,
         documents: Tensor,
         training: bool,
-        tables: LowrankTables,
+        (gates, tables): (LowrankTables, LowrankTables),
         model: &ModelConfig,
     ) -> Option<ExpertBlock> {
         if !self.capacity.layers.contains(&layer) {
@@ -363,7 +362,7 @@ impl ExpertTables {
             jobs: self.jobs,
             dropout: false,
             half: false,
-            tables: LowrankTables { sites: self.gates, ..tables },
+            tables: LowrankTables { sites: self.gates, ..gates },
         };
         let slots = LowrankTables { row_job: moe.slot_segment(), jobs: routed.segments, sites: self.experts, ..tables };
         let expert = |projection: Projection| {

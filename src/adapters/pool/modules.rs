@@ -1,12 +1,13 @@
 //! Parallel modules with learnable scales among the tables of all jobs: where their effective factors lie, and when they are made.
 
 use super::super::layout::{AdapterLayout, SiteAdapter};
-use super::super::params::ALIGN;
+use super::derived::{effective_words, outputs};
+use super::places::Places;
 use crate::Result;
 use crate::gpu::{Class, Gpu, Recorder, Store, Tensor};
-use crate::kernels::lowrank::{NO_GRADIENT, SiteRow};
+use crate::kernels::lowrank::SiteRow;
 use crate::kernels::multilora::{ModuleGrid, ModuleRow, Modules};
-use crate::kernels::optimizer::State;
+use crate::kernels::optimizer::Page;
 
 /// Room for sites with scales, for each kind of scale.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -50,33 +51,9 @@ impl ModuleCapacity {
     }
 }
 
-fn outputs(layout: &AdapterLayout, site: &SiteAdapter) -> usize {
-    site.slices.first().map_or(0, |slice| layout.params.specs[slice.b].shape[0])
-}
-
 /// One scale a module; with one output the two kinds are the same.
 fn has_scalars(layout: &AdapterLayout, site: &SiteAdapter) -> bool {
     site.scalings.first().is_some_and(|first| layout.params.specs[*first].len() != outputs(layout, site))
-}
-
-/// Words that the effective factor of a site takes; 0 where its slices have no scales.
-pub(super) fn effective_words(layout: &AdapterLayout, site: &SiteAdapter) -> usize {
-    if site.scalings.is_empty() {
-        return 0;
-    }
-    let rank: usize = site.slices.iter().map(|slice| slice.rank).sum();
-    (rank * outputs(layout, site)).next_multiple_of(ALIGN)
-}
-
-/// Where a job's buffers begin, in words.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct Base<'a> {
-    /// First word among the values.
-    pub values: usize,
-    /// First word among the gradients.
-    pub grads: usize,
-    /// [`crate::adapters::ParamLayout::gradient_offsets`].
-    pub offsets: &'a [usize],
 }
 
 /// One site of one job.
@@ -84,6 +61,7 @@ pub(super) struct Base<'a> {
 struct Entry {
     row: ModuleRow,
     scalar: bool,
+    page: usize,
 }
 
 /// The sites with scales of all jobs.
@@ -91,38 +69,37 @@ struct Entry {
 pub(super) struct ModuleTables {
     capacity: ModuleCapacity,
     entries: Vec<Entry>,
+    pages: usize,
     table: Option<Tensor>,
 }
 
 impl ModuleTables {
-    /// Declares the table, where there is room for anything in it.
-    pub fn declare(capacity: ModuleCapacity, store: &mut Store) -> Result<Self> {
-        let rows = capacity.per_output.rows + capacity.scalar.rows;
+    /// Declares the table, where there is room for anything in it, with room for all sites in each of `pages` pages.
+    pub fn declare(capacity: ModuleCapacity, pages: usize, store: &mut Store) -> Result<Self> {
+        let rows = pages * (capacity.per_output.rows + capacity.scalar.rows);
         let words = rows * size_of::<ModuleRow>() / 4;
         let table = if rows > 0 { Some(store.declare("adapter.modules", Class::Io, words)?) } else { None };
-        Ok(Self { capacity, entries: Vec::new(), table })
+        Ok(Self { capacity, entries: Vec::new(), pages, table })
     }
 
-    /// Takes note of a job's site, if its slices have scales: the low-rank kernels are to read its effective factor, which gets the
-    /// words from `at` on among the values. Returns how many words that takes.
+    /// Takes note of a job's site in page `page`, if its slices have scales: the low-rank kernels are to read its effective factor, which gets
+    /// the words from `at` on among the page's values. Returns how many words that takes.
     pub fn push(
         &mut self,
         job: usize,
         layout: &AdapterLayout,
         adapter: &SiteAdapter,
-        base: Base<'_>,
-        at: usize,
+        places: &Places,
+        (page, at): (usize, usize),
         row: &mut SiteRow,
     ) -> usize {
         let (Some(first), Some(slice)) = (adapter.scalings.first(), adapter.slices.first()) else { return 0 };
-        let specs = &layout.params.specs;
-        let gradient = |param: usize| if specs[param].trainable { (base.grads + base.offsets[param]) as u32 } else { NO_GRADIENT };
         let modules = ModuleRow {
             b_offset: row.b_offset,
-            scale_offset: (base.values + specs[*first].offset) as u32,
+            scale_offset: places.values[*first],
             effective_offset: at as u32,
-            grad_b_offset: gradient(slice.b),
-            grad_scale_offset: gradient(*first),
+            grad_b_offset: places.grads[slice.b],
+            grad_scale_offset: places.grads[*first],
             outputs: outputs(layout, adapter) as u32,
             rank: slice.rank as u32,
             modules: adapter.slices.len() as u32,
@@ -130,7 +107,7 @@ impl ModuleTables {
             pad: [0; 3],
         };
         row.b_offset = at as u32;
-        self.entries.push(Entry { row: modules, scalar: has_scalars(layout, adapter) });
+        self.entries.push(Entry { row: modules, scalar: has_scalars(layout, adapter), page });
         effective_words(layout, adapter)
     }
 
@@ -143,32 +120,39 @@ impl ModuleTables {
     pub fn upload(&self, gpu: &Gpu, store: &Store) -> Result<()> {
         let Some(table) = self.table else { return Ok(()) };
         let mut rows = Vec::new();
-        for (scalar, room) in [(false, self.capacity.per_output.rows), (true, self.capacity.scalar.rows)] {
-            let end = rows.len() + room;
-            rows.extend(self.entries.iter().filter(|entry| entry.scalar == scalar).map(|entry| entry.row));
-            rows.resize(end, ModuleRow::default());
+        for page in 0..self.pages {
+            for (scalar, room) in [(false, self.capacity.per_output.rows), (true, self.capacity.scalar.rows)] {
+                let end = rows.len() + room;
+                let own = self.entries.iter().filter(|entry| entry.page == page && entry.scalar == scalar);
+                rows.extend(own.map(|entry| entry.row));
+                rows.resize(end, ModuleRow::default());
+            }
         }
         store.write(gpu, table, &rows)
     }
 
-    fn kinds(&self) -> impl Iterator<Item = Modules> {
-        let Self { capacity: ModuleCapacity { per_output, scalar }, table, .. } = *self;
-        let kinds = table.map(|table| {
-            [
-                Modules { table, first: 0, grid: per_output, scalar: false },
-                Modules { table, first: per_output.rows, grid: scalar, scalar: true },
-            ]
-        });
-        kinds.into_iter().flatten().filter(|kind| kind.grid.rows > 0)
+    /// The sites of each page, by kind of scale.
+    fn kinds(&self) -> impl Iterator<Item = (usize, Modules)> {
+        let Self { capacity: ModuleCapacity { per_output, scalar }, table, pages, .. } = *self;
+        let of_page = move |page: usize| {
+            let first = page * (per_output.rows + scalar.rows);
+            table.map(|table| {
+                [
+                    (page, Modules { table, first, grid: per_output, scalar: false }),
+                    (page, Modules { table, first: first + per_output.rows, grid: scalar, scalar: true }),
+                ]
+            })
+        };
+        (0..pages).filter_map(of_page).flatten().filter(|(_, kind)| kind.grid.rows > 0)
     }
 
     /// Records the effective factors.
-    pub fn expand(&self, rec: &mut Recorder, state: State) {
-        self.kinds().for_each(|kind| kind.expand(rec, state.values));
+    pub fn expand(&self, rec: &mut Recorder, pages: &[Page]) {
+        self.kinds().for_each(|(page, kind)| kind.expand(rec, pages[page].values));
     }
 
-    /// Records the parameters' gradients from those of the effective factors.
-    pub fn gradient(&self, rec: &mut Recorder, state: State) {
-        self.kinds().for_each(|kind| kind.gradient(rec, state.values, state.grads, state.hyper));
+    /// Records the parameters' gradients from those of the effective factors. `hyper` says which jobs step.
+    pub fn gradient(&self, rec: &mut Recorder, pages: &[Page], hyper: Tensor) {
+        self.kinds().for_each(|(page, kind)| kind.gradient(rec, pages[page].values, pages[page].grads, hyper));
     }
 }

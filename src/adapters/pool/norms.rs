@@ -1,9 +1,9 @@
 //! Own norm weights among the tables of all jobs.
 
 use super::super::layout::AdapterLayout;
+use super::places::Places;
 use crate::Result;
 use crate::gpu::{Class, Gpu, Store, Tensor};
-use crate::kernels::lowrank::NO_GRADIENT;
 use crate::kernels::norm::OwnRow;
 
 /// Where every job has the weights of every norm.
@@ -28,12 +28,10 @@ impl NormTables {
         Ok(Self { rows, jobs, table })
     }
 
-    /// Takes note of a job's norms. `values` and `grads` are where its buffers begin, `offsets` its parameters' gradients.
-    pub fn set(&mut self, job: usize, layout: &AdapterLayout, values: usize, (offsets, grads): (&[usize], usize)) {
+    /// Takes note of a job's norms.
+    pub fn set(&mut self, job: usize, layout: &AdapterLayout, places: &Places) {
         for (norm, param) in layout.norms.iter().enumerate() {
-            let spec = &layout.params.specs[*param];
-            let gradient = if spec.trainable { (grads + offsets[*param]) as u32 } else { NO_GRADIENT };
-            self.rows[norm * self.jobs + job] = OwnRow { values: (values + spec.offset) as u32, grads: gradient };
+            self.rows[norm * self.jobs + job] = OwnRow { values: places.values[*param], grads: places.grads[*param] };
         }
     }
 

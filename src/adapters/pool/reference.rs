@@ -3,6 +3,7 @@
 
 use super::super::layout::{AdapterLayout, SiteAdapter};
 use super::super::params::Storage;
+use super::places::Places;
 use crate::kernels::lowrank::{NO_GRADIENT, SiteRow};
 
 /// The frozen links that a reference has.
@@ -15,7 +16,7 @@ pub(super) struct Reference {
 }
 
 /// The row of the last `links` products of a site, none of which trains.
-pub(super) fn frozen_row(layout: &AdapterLayout, adapter: &SiteAdapter, values: usize, links: usize) -> SiteRow {
+pub(super) fn frozen_row(layout: &AdapterLayout, adapter: &SiteAdapter, places: &Places, links: usize) -> SiteRow {
     let slices = &adapter.slices[adapter.slices.len().saturating_sub(links)..];
     let Some(first) = slices.first() else { return SiteRow::default() };
     let specs = &layout.params.specs;
@@ -23,8 +24,8 @@ pub(super) fn frozen_row(layout: &AdapterLayout, adapter: &SiteAdapter, values: 
     SiteRow {
         rank: ranks(false),
         half: ranks(true),
-        a_offset: (values + specs[first.a].offset) as u32,
-        b_offset: (values + specs[first.b].offset) as u32,
+        a_offset: places.values[first.a],
+        b_offset: places.values[first.b],
         grad_a_offset: NO_GRADIENT,
         grad_b_offset: NO_GRADIENT,
         scale: first.scale,

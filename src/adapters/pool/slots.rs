@@ -1,45 +1,18 @@
-//! What one job brings to the pool: its row of the sites table at each site, and what AdamW updates together.
+//! What one job brings to the pool: its row of the sites table at each site.
 
 use super::super::layout::{AdapterLayout, SiteAdapter};
-use super::super::params::{ParamSpec, Storage};
+use super::super::params::Storage;
 use super::super::product::Slice;
+use super::places::Places;
 use crate::Error;
 use crate::kernels::lowrank::{NO_GRADIENT, SiteRow};
-use crate::kernels::optimizer::Group;
-
-/// Neighbouring trainable parameters with equal settings become one group. Unused rows before a parameter belong to its group: they are
-/// zero and stay so.
-pub(super) fn groups(specs: &[ParamSpec], grads: &[usize], values_base: usize, grads_base: usize) -> Vec<Group> {
-    let mut groups: Vec<Group> = Vec::new();
-    for (i, (spec, grad)) in specs.iter().zip(grads).enumerate().filter(|(_, (s, _))| s.trainable) {
-        let neighbour = i > 0 && specs[i - 1].trainable;
-        let (begin, grad_begin) = (values_base + spec.offset - spec.padding, grads_base + grad - spec.padding);
-        let (lr_multiplier, decay) = (spec.lr_multiplier as f32, f32::from(u8::from(spec.weight_decay)));
-        let end = begin + spec.padding + spec.len();
-        match groups.last_mut() {
-            // Nothing but zeros between the two, as much among the values as among the gradients.
-            Some(g)
-                if neighbour && (g.lr_multiplier, g.decay) == (lr_multiplier, decay) && begin - g.begin == grad_begin - g.grad_begin =>
-            {
-                g.len = end - g.begin;
-            }
-            _ => groups.push(Group { begin, grad_begin, len: end - begin, lr_multiplier, decay }),
-        }
-    }
-    groups
-}
 
 pub(super) fn not_one(job: usize, problem: String) -> Error {
     Error::Adapter { adapter: format!("job {job}"), problem, hint: "fold their scales and lay them out side by side first" }
 }
 
-/// One job's row of the sites table, or what is wrong with the site. `values` and `grads` are where the job's buffers begin.
-pub(super) fn site_row(
-    layout: &AdapterLayout,
-    adapter: &SiteAdapter,
-    values: usize,
-    (offsets, grads): (&[usize], usize),
-) -> std::result::Result<SiteRow, String> {
+/// One job's row of the sites table, or what is wrong with the site.
+pub(super) fn site_row(layout: &AdapterLayout, adapter: &SiteAdapter, places: &Places) -> std::result::Result<SiteRow, String> {
     let specs = &layout.params.specs;
     let wrong = |problem: &str| format!("the products at {} {problem}", adapter.site);
     let [first, ..] = adapter.slices[..] else { return Err(wrong("are none")) };
@@ -52,8 +25,8 @@ pub(super) fn site_row(
         return Err(wrong("are not rows of one stack"));
     }
     let mut row = SiteRow {
-        a_offset: (values + specs[first.a].offset) as u32,
-        b_offset: (values + specs[first.b].offset) as u32,
+        a_offset: places.values[first.a],
+        b_offset: places.values[first.b],
         grad_a_offset: NO_GRADIENT,
         grad_b_offset: NO_GRADIENT,
         scale: first.scale,
@@ -64,8 +37,7 @@ pub(super) fn site_row(
             let whole = row.train_begin == row.train_end;
             if whole {
                 row.train_begin = u32::from(row.rank);
-                let offset = |param: usize| if specs[param].trainable { (grads + offsets[param]) as u32 } else { NO_GRADIENT };
-                (row.grad_a_offset, row.grad_b_offset) = (offset(slice.a), offset(slice.b));
+                (row.grad_a_offset, row.grad_b_offset) = (places.grads[slice.a], places.grads[slice.b]);
             } else if row.train_end != u32::from(row.rank) {
                 return Err(wrong("train with frozen ones between them"));
             }
@@ -84,9 +56,11 @@ pub(super) fn site_row(
 
 #[cfg(test)]
 mod tests {
-    use super::super::super::params::{ALIGN, Init, ParamLayout};
+    use super::super::super::params::{ALIGN, Init, ParamLayout, ParamSpec};
     use super::super::super::site::{Projection, Site};
+    use super::super::groups::groups;
     use super::*;
+    use crate::kernels::optimizer::Group;
 
     const WIDTHS: (usize, usize) = (48, 48);
 
@@ -133,8 +107,7 @@ mod tests {
     }
 
     fn row(layout: &AdapterLayout) -> std::result::Result<SiteRow, String> {
-        let (offsets, _) = layout.params.gradient_offsets();
-        site_row(layout, &layout.sites[0], 1000, (&offsets, 500))
+        site_row(layout, &layout.sites[0], &Places::at(layout, 1000, 500))
     }
 
     #[test]
@@ -158,7 +131,7 @@ mod tests {
         assert_eq!(row(&layout), Ok(expected));
         // The optimizer covers the slot, unused row included, and no word of a frozen slice.
         let group = |begin, grad_begin| Group { begin, grad_begin, len: 3 * 48, lr_multiplier: 1.0, decay: 1.0 };
-        assert_eq!(groups(&layout.params.specs, &offsets, 1000, 500), [group(1000, 500), group(1000 + a_words, 500 + grad_b)]);
+        assert_eq!(groups(&layout.params.specs, &offsets), [group(0, 0), group(a_words, grad_b)]);
     }
 
     #[test]
@@ -198,7 +171,7 @@ mod tests {
         assert_eq!((found.train_begin, found.train_end), (0, 5));
         let (offsets, words) = all.params.gradient_offsets();
         assert_eq!(words, all.params.words);
-        let [group] = groups(&all.params.specs, &offsets, 0, 0)[..] else { unreachable!("one group") };
+        let [group] = groups(&all.params.specs, &offsets)[..] else { unreachable!("one group") };
         assert_eq!((group.begin, group.grad_begin, group.len), (0, 0, words / 2 + 6 * 48));
     }
 }

@@ -46,11 +46,6 @@ impl Spans {
             self.free[at - 1].end = self.free.remove(at).end;
         }
     }
-
-    /// The largest free range in words.
-    pub fn largest(&self) -> usize {
-        self.free.iter().map(Range::len).max().unwrap_or(0)
-    }
 }
 
 #[cfg(test)]
@@ -70,7 +65,6 @@ mod tests {
             spans.give_back(range);
         }
         assert_eq!(spans, Spans::new(10 * ALIGN));
-        assert_eq!(spans.largest(), 10 * ALIGN);
         assert_eq!((spans.take(0), Spans::new(0).take(1)), (Some(0..0), None));
     }
 }

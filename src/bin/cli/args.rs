@@ -12,7 +12,8 @@ use super::export::ExportArgs;
 use super::jobs::JobsArgs;
 use super::merge::MergeArgs;
 use super::rows::{ChatArgs, RowArgs};
-use super::settings::{TrainArgs, finite};
+use super::setting_args::finite;
+use super::settings::TrainArgs;
 use super::simulate::SimulateArgs;
 
 /// Fine-tune low-rank adapters on small quantised LLaMA models, on any GPU that Vulkan, Metal or DX12 can reach.

@@ -150,6 +150,7 @@ mod tests {
             subgroup_sizes: (8, 8),
             timestamps: true,
             mixed: false,
+            max_binding: 128 << 20,
         };
         let warning = software_warning(&facts(true)).expect("a warning");
         for word in ["llvmpipe", "CPU", "weblora doctor", "--require-gpu"] {

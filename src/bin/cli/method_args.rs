@@ -1,13 +1,11 @@
 //! The flags of the methods, made from the method table: a new method's settings need no line here.
 
 use clap::{Arg, ArgAction, ArgMatches, Command, FromArgMatches};
-use serde::Serialize;
 use weblora::adapters::{METHODS, OptionKind, OptionSpec};
 use weblora::settings::Map;
 
 /// The method settings that were given on the command line.
-#[derive(Debug, Clone, Default, Serialize)]
-#[serde(transparent)]
+#[derive(Debug, Clone, Default)]
 pub struct MethodArgs(pub Map);
 
 /// Every option once, with the names of the methods that have it.

@@ -27,6 +27,7 @@ mod plan;
 mod retrieval;
 mod rows;
 mod run;
+mod setting_args;
 mod settings;
 mod shaders;
 mod signals;

@@ -1,7 +1,7 @@
 //! Which variants of the low-rank kernels are worth measuring on an adapter. Measurements behind it: `docs/tuning.md`.
 
 use super::{DOWN, DOWN_LANES, GRAD, GRAD_CHUNKS, GRAD_SUM, UP};
-use crate::gpu::device::Facts;
+use crate::gpu::device::{Facts, PlanLimits};
 use crate::gpu::{Candidate, KernelSpec, Recorder, Variant};
 
 /// Ranks that a lane handles at least.
@@ -48,6 +48,8 @@ pub(super) struct Lanes {
     cpu: bool,
     /// Neighbouring lanes that can broadcast to each other; 0: none.
     broadcast: u32,
+    /// Words of the largest binding.
+    binding: usize,
 }
 
 impl Lanes {
@@ -59,6 +61,7 @@ impl Lanes {
             subgroup: (largest as usize).clamp(8, 128),
             cpu: facts.is_some_and(|f| f.is_cpu),
             broadcast: facts.map_or(0, Facts::broadcast_width),
+            binding: (facts.map_or(PlanLimits::FLOOR.max_binding, |f| f.max_binding) / 4) as usize,
         }
     }
 
@@ -143,7 +146,8 @@ pub(super) fn grad(work: &Work, lanes: Lanes) -> Vec<Candidate> {
     lanes.of_cpu(all)
 }
 
-/// Rows of a job that one workgroup sums.
+/// Rows of a job that one workgroup sums, where a binding holds all their sums; else twice as many, and so on, which is another order of the sum:
+/// such large adapters may have other last digits in recordings of other sizes.
 const CHUNK: usize = 32;
 /// Lanes of such a workgroup.
 const CHUNK_LANES: usize = 32;
@@ -151,6 +155,8 @@ const CHUNK_LANES: usize = 32;
 /// Chunks of the gradients' rows, for GPUs with many cores.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Chunks {
+    /// Rows of one.
+    rows: usize,
     /// Of all jobs, at most.
     pub(super) count: usize,
     /// Ranks of a part: whole blocks.
@@ -160,10 +166,16 @@ pub(super) struct Chunks {
 }
 
 impl Chunks {
-    /// Those of a dispatch; `None` where one lane sums all rows of a job: on a CPU, and at widths of toys.
+    /// Those of a dispatch; `None` where one lane sums all rows of a job: on a CPU, at widths of toys, and where no binding holds the sums of any
+    /// chunks.
     pub(super) fn of(work: &Work, lanes: Lanes) -> Option<Self> {
+        if lanes.cpu || !work.vectors {
+            return None;
+        }
         let ranks = (work.t_max + 3).div_ceil(BLOCK) * BLOCK;
-        (!lanes.cpu && work.vectors).then(|| Self { count: work.rows.div_ceil(CHUNK) + work.jobs, ranks, width: work.width })
+        let of = |rows: usize| Self { rows, count: work.rows.div_ceil(rows) + work.jobs, ranks, width: work.width };
+        let sizes = std::iter::successors(Some(CHUNK), |rows| (*rows < work.rows).then_some(2 * rows));
+        sizes.map(of).find(|chunks| chunks.words(work) <= lanes.binding)
     }
 
     /// Words of all parts.
@@ -173,7 +185,7 @@ impl Chunks {
 
     /// The two passes.
     pub(super) fn passes(self, work: &Work) -> [Candidate; 2] {
-        let of = |variant: Variant| variant.with("CHUNK", CHUNK as u32);
+        let of = |variant: Variant| variant.with("CHUNK", self.rows as u32);
         let columns = work.width.div_ceil(4 * CHUNK_LANES);
         let chunks = of(work.flagged().with("WG", CHUNK_LANES as u32));
         let sum = of(Variant::new().flag_if("SIBLINGS", work.layers > 1));

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::sizes::pool_bytes;
+use super::sizes::bytes;
 use super::state::MemberState;
 use crate::Result;
 use crate::adapters::{Capacity, norms};
@@ -188,7 +188,7 @@ impl Member {
             job: run.config.name.clone(),
             config: run.config.to_map(),
             trainable_parameters: job.layout.params.trainable() as u64,
-            planned_bytes: pool_bytes(&self.need),
+            planned_bytes: bytes(self.need.values, self.need.grads),
             adapter,
             steps: run.total,
             passes: job.passes,

@@ -27,6 +27,7 @@ use super::fuse::micro_step;
 use super::job::{BaseIdentity, Job};
 use super::run::After;
 use super::session::Session;
+use crate::adapters::pool::Words;
 use crate::export::folder::File;
 use crate::gpu::{Gpu, clock};
 use crate::jobs::event::{Pass, Request};
@@ -173,7 +174,7 @@ impl Fleet {
         if let Some((_, what)) = missing.into_iter().find(|(is_missing, _)| *is_missing) {
             return Some((what.to_owned(), "what one of the first jobs has".into()));
         }
-        (!room.holds(need)).then(|| (format!("{} words of parameters", need.values), format!("{} words", room.values)))
+        (!self.session.holds(need)).then(|| (format!("{} words of parameters", need.values), format!("{} words", room.values)))
     }
 
     /// Names of the jobs that have not ended.
@@ -188,11 +189,13 @@ impl Fleet {
     /// What concerns all jobs: a lost device, a keeper that cannot tell.
     pub async fn advance(&mut self, gpu: &Gpu, keeper: &mut impl Keeper) -> Result<bool> {
         let Self { members, scheduler, fixed, told, .. } = self;
-        let room = self.session.capacity();
+        let pool = self.session.adapters();
+        let pages: Vec<Vec<Words>> = members.iter().map(|member| pool.needs(&member.need)).collect();
         let planned = |set: &[&jobs::Job]| {
-            let members = set.iter().filter_map(|job| members.get(job.id.0 as usize)).filter(|member| !member.is_over());
-            let needed = members.fold(Needed::default(), |all, member| all.and(&member.need));
-            if needed.fits(room) || set.len() == 1 { *fixed + needed.bytes() } else { u64::MAX }
+            let numbers = set.iter().map(|job| job.id.0 as usize);
+            let members = numbers.filter_map(|i| Some((members.get(i)?, &pages[i]))).filter(|(member, _)| !member.is_over());
+            let needed = members.fold(Needed::default(), |all, (member, pages)| all.and(&member.need, pages));
+            if needed.fits(pool) || set.len() == 1 { *fixed + needed.bytes() } else { u64::MAX }
         };
         let Boundary { decisions, batch } = scheduler.decide(&std::mem::take(told), &planned);
         let decided = !decisions.is_empty();

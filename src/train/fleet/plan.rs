@@ -3,7 +3,7 @@
 use super::Fleet;
 use super::entry::Entry;
 use super::member::Member;
-use super::sizes::{Sizes, pool_bytes};
+use super::sizes::{Sizes, bytes, pool_bytes};
 use crate::adapters::Capacity;
 use crate::config::ModelConfig;
 use crate::formats::ModelFile;
@@ -45,7 +45,7 @@ pub(super) struct Place<'a> {
 
 impl Place<'_> {
     /// Plans recordings of these sizes: the bytes of everything but the pool, and whether the pool is as large as wanted. Within
-    /// `options.memory` where that is possible.
+    /// `options.memory` where that is possible; without it a pool of more than one binding stays within what a device has at least.
     pub fn plan(&self, needs: &[Capacity], options: &Options, sizes: &Sizes, quantize: &str) -> Result<Recorded> {
         let shape = Shape {
             rows: sizes.rows,
@@ -57,10 +57,13 @@ impl Place<'_> {
         let base = Base::suiting(self.resident, self.file, self.limits, shape.quantize, shape.rows)?.with_config(self.model.clone());
         let plan = |capacity: Capacity| Planned::within(base.clone(), capacity, shape, &sizes.smaller(), self.limits, self.tuner);
         let needs = &needs[..sizes.founders.min(needs.len())];
-        let all = capacity(needs, options, self.limits);
+        let all = capacity(needs, options);
         let planned = plan(all.clone())?;
-        let fixed = planned.footprint().total() - pool_bytes(&all);
-        match options.memory {
+        let fixed = planned.footprint().total() - pool_bytes(&planned.adapters);
+        let binding = (self.limits.max_binding.min(self.limits.max_buffer) / 4) as usize;
+        let unasked = || allowed(None, self.limits).max(fixed + bytes(binding, binding));
+        let budget = options.memory.or_else(|| (planned.adapters.pages().len() > 1).then(unasked));
+        match budget {
             Some(memory) if planned.footprint().total() > memory => {
                 let planned = plan(shrunk(&all, needs, memory.saturating_sub(fixed)))?;
                 Ok(Recorded { planned, fixed, is_whole: false })
@@ -81,7 +84,7 @@ pub(super) struct Recorded {
 
 impl FleetPlan {
     /// Plans `entries` on the model in `file`, whose `ModelFile::content_hash` is `hash`, on `resident` where that suits. Without a budget
-    /// all jobs are on the device at once as far as the device binds their parameters. `tuner` sums in the orders of jobs that go on from now on.
+    /// all jobs are on the device at once as far as one binding holds their parameters, or 2 GiB all there is. `tuner` sums in the orders of jobs that go on from now on.
     ///
     /// # Errors
     /// No entry, a setting that cannot work (with the job's name), jobs that quantise the base differently, what the device's limits
@@ -131,9 +134,10 @@ impl FleetPlan {
 
     /// Places for jobs at once, and bytes of parameters, gradients and moments that the jobs there are do not need.
     pub fn room(&self) -> (usize, u64) {
-        let capacity = self.planned.adapters.capacity();
-        let taken: u64 = self.members.iter().filter(|member| !member.is_over()).map(|member| pool_bytes(&member.need)).sum();
-        (capacity.jobs, pool_bytes(capacity).saturating_sub(taken))
+        let pool = &self.planned.adapters;
+        let needs = self.members.iter().filter(|member| !member.is_over()).map(|member| &member.need);
+        let taken: u64 = needs.map(|need| bytes(need.values, need.grads)).sum();
+        (pool.job_count(), pool_bytes(pool).saturating_sub(taken))
     }
 
     /// The jobs as the scheduler has them, beside their runs.
@@ -170,23 +174,18 @@ impl FleetPlan {
     }
 }
 
-/// Room for as many of the jobs at once as a fused step may hold and the device binds, and for some that come later.
-fn capacity(needs: &[Capacity], options: &Options, limits: PlanLimits) -> Capacity {
+/// Room for as many of the jobs at once as a fused step may hold, and for some that come later.
+fn capacity(needs: &[Capacity], options: &Options) -> Capacity {
     let all = needs.iter().cloned().fold(Capacity::default(), Capacity::and);
-    let largest = |of: fn(&Capacity) -> usize| needs.iter().map(of).max().unwrap_or(0);
-    let jobs = all.jobs.min(options.step_jobs).max(largest(|need| need.jobs));
+    let jobs = all.jobs.min(options.step_jobs).max(needs.iter().map(|need| need.jobs).max().unwrap_or(0));
     let places = Capacity { jobs: jobs.max(2), ..Capacity::default() }.rounded().jobs;
     let spare = options.spare_jobs.unwrap_or_else(|| (places - jobs).min(1));
-    let bound = (limits.max_binding.min(limits.max_buffer) / 4) as usize / 64 * 64;
-    let words = |of: fn(&Capacity) -> usize| (of(&all) + spare * largest(of)).min(bound).max(largest(of));
-    let modules = if spare > 0 { all.modules.and(all.modules) } else { all.modules };
-    let blocks = all.blocks + spare * largest(|need| need.blocks);
-    Capacity { jobs: jobs + spare, values: words(|need| need.values), grads: words(|need| need.grads), blocks, modules, ..all }.rounded()
+    Capacity { jobs, ..all }.with_spare(spare, needs).rounded()
 }
 
-/// The same with at most `bytes` for the pool, but always room for the largest job alone.
-fn shrunk(capacity: &Capacity, needs: &[Capacity], bytes: u64) -> Capacity {
-    let share = bytes as f64 / pool_bytes(capacity).max(1) as f64;
+/// The same with at most `most` bytes for the pool, but always room for the largest job alone.
+fn shrunk(capacity: &Capacity, needs: &[Capacity], most: u64) -> Capacity {
+    let share = most as f64 / bytes(capacity.values, capacity.grads).max(1) as f64;
     let part = |all: usize, least: usize| ((all as f64 * share) as usize / 64 * 64).clamp(least, all.max(least));
     let largest = |of: fn(&Capacity) -> usize| needs.iter().map(of).max().unwrap_or(0);
     Capacity {

@@ -2,7 +2,8 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::adapters::{Capacity, ModuleCapacity};
+use crate::adapters::pool::Words;
+use crate::adapters::{AdapterPool, Capacity, ModuleCapacity};
 use crate::config::ModelConfig;
 use crate::jobs::Options;
 use crate::train::kernels::KernelChoices;
@@ -45,42 +46,54 @@ impl Sizes {
     }
 }
 
-/// Bytes of the pool for this capacity: parameters, gradients, two moments.
-pub(super) fn pool_bytes(capacity: &Capacity) -> u64 {
-    4 * capacity.values as u64 + 12 * capacity.grads as u64
+/// Bytes of so many words in the pool: parameters, gradients, two moments.
+pub(super) fn bytes(values: usize, grads: usize) -> u64 {
+    4 * values as u64 + 12 * grads as u64
+}
+
+/// Bytes of parameters, gradients and moments that a pool has.
+pub(super) fn pool_bytes(pool: &AdapterPool) -> u64 {
+    pool.pages().iter().map(|page| bytes(page.values, page.grads)).sum()
 }
 
 /// What jobs need together, against what there is.
-#[derive(Debug, Clone, Copy, Default)]
+#[derive(Debug, Clone, Default)]
 pub(super) struct Needed {
     jobs: usize,
     values: usize,
     grads: usize,
     blocks: usize,
     modules: ModuleCapacity,
+    /// Of each page of the pool.
+    pages: Vec<Words>,
 }
 
 impl Needed {
-    pub fn and(self, need: &Capacity) -> Self {
+    /// One job more, which needs `pages` of the pool's pages.
+    pub fn and(mut self, need: &Capacity, pages: &[Words]) -> Self {
+        self.pages.resize(self.pages.len().max(pages.len()), Words::default());
+        self.pages.iter_mut().zip(pages).for_each(|(all, own)| *all += *own);
         Self {
             jobs: self.jobs + need.jobs,
             values: self.values + need.values,
             grads: self.grads + need.grads,
             blocks: self.blocks + need.blocks,
             modules: self.modules.and(need.modules),
+            pages: self.pages,
         }
     }
 
-    pub fn fits(self, room: &Capacity) -> bool {
+    /// Whether all of them can be in the pool at once.
+    pub fn fits(&self, pool: &AdapterPool) -> bool {
+        let room = pool.capacity();
         self.jobs <= room.jobs
-            && self.values <= room.values
-            && self.grads <= room.grads
             && self.blocks <= room.blocks
             && room.modules.holds(self.modules)
+            && pool.pages().iter().zip(&self.pages).all(|(size, need)| size.hold(*need))
     }
 
     /// Bytes in the pool.
-    pub fn bytes(self) -> u64 {
-        4 * self.values as u64 + 12 * self.grads as u64
+    pub fn bytes(&self) -> u64 {
+        bytes(self.values, self.grads)
     }
 }

@@ -11,7 +11,7 @@ use crate::adapters::pool::RouterStats;
 use crate::adapters::{AdapterLayout, AdapterPool, Capacity};
 use crate::gpu::plan::Footprint;
 use crate::gpu::timing::Timing;
-use crate::gpu::{Executable, Gpu, Store};
+use crate::gpu::{Executable, Gpu, Store, Tensor};
 use crate::kernels::lowrank::{Segment, SiteRow};
 use crate::kernels::optimizer;
 use crate::model::check::check_tokens;
@@ -91,6 +91,16 @@ impl Session {
         self.adapters.capacity()
     }
 
+    /// Whether a job that needs this can be on the device, beside nobody at least.
+    pub fn holds(&self, need: &Capacity) -> bool {
+        self.adapters.holds(need)
+    }
+
+    /// The jobs' adapters.
+    pub fn adapters(&self) -> &AdapterPool {
+        &self.adapters
+    }
+
     /// Rows of the largest micro-batch.
     pub fn rows(&self) -> usize {
         self.sizes[0].inputs.rows
@@ -128,7 +138,7 @@ impl Session {
     pub fn add_job(&mut self, gpu: &Gpu, layout: &AdapterLayout, values: &[f32]) -> Result<usize> {
         let job = self.adapters.add(layout)?;
         self.adapters.upload(gpu, &self.store)?;
-        let zeros = vec![0.0; self.adapters.allocation(job).grads.len()];
+        let zeros = vec![0.0; self.adapters.allocation(job).grads];
         self.write_values(gpu, job, values)?;
         self.clear_grads(gpu, job)?;
         self.write_moments(gpu, job, &zeros, &zeros)?;
@@ -159,7 +169,19 @@ impl Session {
     /// # Errors
     /// [`Error::Gpu`] if the buffers were not allocated.
     pub fn write_values(&self, gpu: &Gpu, job: usize, values: &[f32]) -> Result<()> {
-        self.store.write(gpu, self.adapters.state.values.slice(self.adapters.allocation(job).values.clone()), values)
+        self.write_slices(gpu, self.adapters.value_slices(job), values)
+    }
+
+    fn write_slices(&self, gpu: &Gpu, slices: Vec<(Range<usize>, Tensor)>, words: &[f32]) -> Result<()> {
+        slices.into_iter().try_for_each(|(range, tensor)| self.store.write(gpu, tensor, &words[range]))
+    }
+
+    async fn read_slices(&self, gpu: &Gpu, slices: Vec<(Range<usize>, Tensor)>) -> Result<Vec<f32>> {
+        let mut words = Vec::new();
+        for (_, tensor) in slices {
+            words.append(&mut gpu.read(&self.store, tensor).await?);
+        }
+        Ok(words)
     }
 
     /// Takes another stage of a job's chain: the tables change, nothing is recorded anew.
@@ -190,8 +212,7 @@ impl Session {
     /// # Errors
     /// [`Error::Gpu`] if the buffers were not allocated.
     pub fn clear_grads(&self, gpu: &Gpu, job: usize) -> Result<()> {
-        let range = self.adapters.allocation(job).grads.clone();
-        self.store.write(gpu, self.adapters.state.grads.slice(range.clone()), &vec![0.0f32; range.len()])
+        self.write_grads(gpu, job, &vec![0.0; self.adapters.allocation(job).grads])
     }
 
     /// Writes a job's accumulated gradients.
@@ -199,7 +220,7 @@ impl Session {
     /// # Errors
     /// [`Error::Gpu`] if the buffers were not allocated.
     pub fn write_grads(&self, gpu: &Gpu, job: usize, grads: &[f32]) -> Result<()> {
-        self.store.write(gpu, self.adapters.state.grads.slice(self.adapters.allocation(job).grads.clone()), grads)
+        self.write_slices(gpu, self.adapters.grad_slices(job, |page| page.grads), grads)
     }
 
     /// Writes a job's moments.
@@ -207,9 +228,8 @@ impl Session {
     /// # Errors
     /// [`Error::Gpu`] if the buffers were not allocated.
     pub fn write_moments(&self, gpu: &Gpu, job: usize, m: &[f32], v: &[f32]) -> Result<()> {
-        let range = self.adapters.allocation(job).grads.clone();
-        self.store.write(gpu, self.adapters.state.m.slice(range.clone()), m)?;
-        self.store.write(gpu, self.adapters.state.v.slice(range), v)
+        self.write_slices(gpu, self.adapters.grad_slices(job, |page| page.m), m)?;
+        self.write_slices(gpu, self.adapters.grad_slices(job, |page| page.v), v)
     }
 
     /// The base's weights of every norm, in the model's order.
@@ -231,7 +251,7 @@ impl Session {
     /// # Errors
     /// A lost device.
     pub async fn read_values(&self, gpu: &Gpu, job: usize) -> Result<Vec<f32>> {
-        gpu.read(&self.store, self.adapters.state.values.slice(self.adapters.allocation(job).values.clone())).await
+        self.read_slices(gpu, self.adapters.value_slices(job)).await
     }
 
     /// Reads some words of a job's parameters.
@@ -242,9 +262,12 @@ impl Session {
     /// # Panics
     /// When the job has fewer.
     pub async fn read_some_values(&self, gpu: &Gpu, job: usize, words: Range<usize>) -> Result<Vec<f32>> {
-        let all = &self.adapters.allocation(job).values;
-        assert!(words.end <= all.len(), "words of job {job}");
-        gpu.read(&self.store, self.adapters.state.values.slice(all.start + words.start..all.start + words.end)).await
+        assert!(words.end <= self.adapters.allocation(job).values, "words of job {job}");
+        let part = |(own, tensor): (Range<usize>, Tensor)| {
+            let wanted = words.start.max(own.start)..words.end.min(own.end);
+            (!wanted.is_empty()).then(|| (wanted.clone(), tensor.slice(wanted.start - own.start..wanted.end - own.start)))
+        };
+        self.read_slices(gpu, self.adapters.value_slices(job).into_iter().filter_map(part).collect()).await
     }
 
     /// Reads a job's gradients: what micro-batches added up since the last update.
@@ -252,7 +275,7 @@ impl Session {
     /// # Errors
     /// A lost device.
     pub async fn read_grads(&self, gpu: &Gpu, job: usize) -> Result<Vec<f32>> {
-        gpu.read(&self.store, self.adapters.state.grads.slice(self.adapters.allocation(job).grads.clone())).await
+        self.read_slices(gpu, self.adapters.grad_slices(job, |page| page.grads)).await
     }
 
     /// Reads a job's moments (first, second).
@@ -260,9 +283,8 @@ impl Session {
     /// # Errors
     /// A lost device.
     pub async fn read_moments(&self, gpu: &Gpu, job: usize) -> Result<(Vec<f32>, Vec<f32>)> {
-        let range = self.adapters.allocation(job).grads.clone();
-        let m = gpu.read(&self.store, self.adapters.state.m.slice(range.clone())).await?;
-        Ok((m, gpu.read(&self.store, self.adapters.state.v.slice(range)).await?))
+        let m = self.read_slices(gpu, self.adapters.grad_slices(job, |page| page.m)).await?;
+        Ok((m, self.read_slices(gpu, self.adapters.grad_slices(job, |page| page.v)).await?))
     }
 
     /// Uploads a batch and the rows of its jobs; the number of the smallest recording that holds it, and the chunks of the head that it needs.

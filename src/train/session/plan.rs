@@ -102,20 +102,15 @@ impl Planned {
         let mut store = base.store();
         let model = Llama::on(&base, &mut store, shape.positions)?;
         let inputs = Inputs::declare(&mut store, shape.rows, shape.training && capacity.embeddings)?;
-        let embeddings = capacity.embeddings;
         let rank = capacity.sites.values().map(|ranks| ranks.rank).max().unwrap_or(0);
-        let adapters = AdapterPool::declare(capacity, &base.config, &mut store, inputs.row_job)?;
+        let adapters = AdapterPool::declare(capacity, &base.config, &mut store, inputs.row_job, limits)?;
         if let Some(entry) = store.entries().into_iter().find(|e| e.bytes > limits.max_binding) {
             let of_rows = entry.label.starts_with("inputs.");
             return Err(Error::Limit {
                 what: format!("buffer {}", entry.label),
                 needed: format!("{} bytes in one binding", entry.bytes),
                 allowed: format!("{} bytes", limits.max_binding),
-                hint: match (of_rows, embeddings) {
-                    (true, _) => "use a smaller --batch or --seq",
-                    (false, true) => "leave out --train-embeddings, or train on fewer different tokens; or use a smaller --rank",
-                    (false, false) => "use a smaller --rank or fewer --targets",
-                },
+                hint: if of_rows { "use a smaller --batch or --seq" } else { "use fewer jobs at once, or a smaller --rank" },
             });
         }
         let mut smaller: Vec<usize> = smaller.iter().copied().filter(|rows| *rows < shape.rows).collect();

@@ -129,8 +129,7 @@ fn ask(of: &NamedArgs, ask: Ask, output: &mut Output) -> Result<()> {
 fn read_file(path: &Path, resumed: bool) -> Result<JobsFile> {
     let mut map: Map = parse_run_file(&path.display().to_string(), &files::read_text(path)?)?;
     read_templates(&mut map, resumed)?;
-    let keys = TrainArgs::keys();
-    JobsFile::read(&map, &keys.iter().map(String::as_str).collect::<Vec<_>>())
+    JobsFile::read(&map, &TrainArgs::keys())
 }
 
 /// Puts the texts of template files in the place of their paths, wherever a jobs file may have them. Jobs that go on have them already.
