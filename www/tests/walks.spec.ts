@@ -232,7 +232,7 @@ test("a score has the loss, the right choices and the answers that are exact; so
   await expect(figure(page, "Right choices")).toHaveText("100 %");
   await expect(figure(page, "Answered exactly")).toHaveText("100 %", { timeout: 60_000 });
   await page.getByRole("button", { name: "Score the held-out rows" }).click();
-  await expect(section(page, "Try it")).toContainText("Right choices: 25.0 % without, 87.5 % with. Answered exactly: 0 without, 64 with, of 64 rows.", { timeout: 60_000 });
+  await expect(section(page, "Try it")).toContainText("Right choices: 25 % without, 87.5 % with. Answered exactly: 0 without, 64 with, of 64 rows.", { timeout: 60_000 });
 });
 
 test("a phone keeps Start, progress and Stop in sight, wherever it is scrolled to", async ({ page }, info) => {

@@ -16,7 +16,7 @@ export function tokenise(rows: T.Rows, seq: number): { examples: T.RowPreview[];
   const examples = objects.map((row, i) => {
     const turns = row.messages?.map((m) => [`<|${m.role}|>${m.content}`, m.role === "assistant"] as const);
     const parts = turns ?? ([[row.prompt ?? "", false], [row.completion ?? row.text ?? "", true]] as const);
-    const tokens = parts.flatMap(([text, trained]) => (text.match(/<\|\w+\|>|[ßäöü]|\s?[a-z\d]{1,5}|\s?[^\p{L}\d\s]|\s/giu) ?? []).map((piece) => ({ text: piece, trained })));
+    const tokens = parts.flatMap(([text, trained]) => (text.match(/<\|\w+\|>|[ßäöü]|\s?(?:(?![ßäöü])[\p{L}\d]){1,5}|\s?[^\p{L}\d\s]|\s/gu) ?? []).map((piece) => ({ text: piece, trained })));
     tokens.push({ text: "<|end|>", trained: true });
     return { index: i + 1, tokens: tokens.slice(0, seq), truncated: tokens.length > seq };
   });

@@ -8,6 +8,7 @@ import { get, watch } from "../state";
 /** The preview with its pager. */
 export function previewView(): HTMLElement {
   let at = 0;
+  let name = "";
   const tokens = h("div", { class: "tokens", tabindex: 0, role: "region", "aria-label": "Row as the model reads it" });
   const position = h("p", { class: "small", "aria-live": "off" });
   const notes = h("ul", { class: "muted small", "aria-label": "What was done to this row", hidden: true });
@@ -35,12 +36,15 @@ export function previewView(): HTMLElement {
     draw();
   };
   watch(["rows", "base"], () => {
-    const { preview, train, status } = get().rows;
+    const { preview, train, status, trainName } = get().rows;
     show(root, preview.length > 0);
     show(idle, train !== null && preview.length === 0 && get().base.status === "none" && status !== "failed");
     if (preview === drawn) return;
     drawn = preview;
-    at = 0;
+    if (preview.length === 0) return;
+    // Where rows are being edited, the one that is looked at stays.
+    at = trainName === name ? Math.min(at, preview.length - 1) : 0;
+    name = trainName;
     draw();
   });
   return h("div", {}, root, idle);
