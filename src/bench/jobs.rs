@@ -9,8 +9,8 @@ use crate::adapters::{AdapterLayout, Capacity, initial_buffer};
 use crate::gpu::{Gpu, clock};
 use crate::kernels::lowrank::Segment;
 use crate::model::Base;
+use crate::model::Recompute;
 use crate::model::inputs::HostBatch;
-use crate::model::llama::Recompute;
 use crate::train::session::{Hyper, Planned, Session, Shape};
 use crate::{Error, Result};
 

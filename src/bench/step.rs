@@ -13,8 +13,8 @@ use crate::formats::ModelFile;
 use crate::gpu::timing::Timing;
 use crate::gpu::{Gpu, clock};
 use crate::kernels::lowrank::Segment;
+use crate::model::Recompute;
 use crate::model::inputs::HostBatch;
-use crate::model::llama::Recompute;
 use crate::train::session::{Hyper, Planned, Session, Shape};
 use crate::{Error, Result};
 

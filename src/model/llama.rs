@@ -1,10 +1,11 @@
 //! The whole model: embedding, blocks, head; what is recorded for training and for evaluation.
 
+use std::ops::Range;
 use std::sync::Arc;
 
-use super::block::{Block, Saved, Stream};
+use super::block::{Block, Stream};
 use super::ffn::Routing;
-use super::{Base, Inputs, Weights, head, rope};
+use super::{Base, Inputs, Recompute, Weights, head, rope};
 use crate::Result;
 use crate::adapters::AdapterPool;
 use crate::config::ModelConfig;
@@ -20,15 +21,6 @@ pub struct Llama {
     /// `[positions, head_dim / 2]` (cos, sin), for training and evaluation. A decoder has a table of its own: its sequences are other lengths.
     pub rope: Tensor,
     positions: usize,
-}
-
-/// How much of the forward pass is kept for the backward pass.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Recompute {
-    /// Keep the products of every block.
-    Off,
-    /// Keep only each block's input and run its forward pass again.
-    Blocks,
 }
 
 impl Llama {
@@ -97,30 +89,48 @@ impl Llama {
     /// Records the loss and the gradients of every trainable parameter; gradients are added to what is there.
     pub fn record_train(&self, rec: &mut Recorder, adapters: &AdapterPool, inputs: &Inputs, recompute: Recompute) {
         let d = self.config.hidden_size;
+        let blocks = self.config.num_hidden_layers;
         let embeddings = adapters.own_embeddings().zip(inputs.order);
-        let lowest = adapters.lowest_layer().unwrap_or(self.config.num_hidden_layers);
+        let lowest = adapters.lowest_layer().unwrap_or(blocks);
         let mut x = Stream::from(self.embed(rec, Some(adapters), inputs));
-        let mut kept: Vec<(Tensor, Option<Saved>)> = Vec::new();
-        for layer in 0..self.config.num_hidden_layers {
+        // What enters each block and what its forward pass leaves. The plan keeps what the backward pass uses.
+        let (mut entering, mut saved) = (Vec::with_capacity(blocks), Vec::with_capacity(blocks));
+        for layer in 0..blocks {
             let block = self.training_block(layer, adapters, inputs);
-            let (saved, out) = rec.scoped(format!("layers.{layer}"), |rec| block.forward(rec, x, Routing::New));
-            kept.push((x.x, (recompute == Recompute::Off && layer >= lowest).then_some(saved)));
+            entering.push(x.x);
+            let (left, out) = rec.scoped(format!("layers.{layer}"), |rec| block.forward(rec, x, Routing::New));
+            saved.push((recompute == Recompute::Off).then_some(left));
             x = out;
         }
         let x = x.x;
         adapters.record_balance(rec, inputs.rows);
         let dx = rec.transient("dx", inputs.rows * d);
         rec.scoped("head", |rec| head::loss(rec, &self.weights, Some(adapters), inputs, self.config.rms_norm_eps, x, Some(dx)));
-        for layer in (lowest..self.config.num_hidden_layers).rev() {
-            rec.scoped(format!("layers.{layer}"), |rec| {
-                let block = self.training_block(layer, adapters, inputs);
-                let (x, saved) = kept[layer];
-                let saved = saved.unwrap_or_else(|| rec.scoped("again", |rec| block.forward(rec, x.into(), Routing::Again).0));
-                block.backward(rec, saved, dx, layer > lowest || embeddings.is_some());
-            });
+        for segment in recompute.segments(lowest..blocks).into_iter().rev() {
+            if segment.end < blocks {
+                self.record_entering(rec, adapters, inputs, segment.clone(), &mut entering);
+            }
+            for layer in segment.rev() {
+                rec.scoped(format!("layers.{layer}"), |rec| {
+                    let block = self.training_block(layer, adapters, inputs);
+                    let again = |rec: &mut Recorder| block.forward(rec, entering[layer].into(), Routing::Again).0;
+                    let saved = saved[layer].unwrap_or_else(|| rec.scoped("again", again));
+                    block.backward(rec, saved, dx, layer > lowest || embeddings.is_some());
+                });
+            }
         }
         if let Some((own, order)) = embeddings {
             embed::own_gradient(rec, "embed_tokens.gradient", inputs.tokens, own, order, d, dx);
+        }
+    }
+
+    /// Records what enters the blocks of `segment` once more, from what enters the first.
+    fn record_entering(&self, rec: &mut Recorder, adapters: &AdapterPool, inputs: &Inputs, segment: Range<usize>, entering: &mut [Tensor]) {
+        let mut x = Stream::from(entering[segment.start]);
+        for layer in segment.start..segment.end - 1 {
+            let block = self.training_block(layer, adapters, inputs);
+            x = rec.scoped(format!("layers.{layer}.entering"), |rec| block.forward(rec, x, Routing::Again).1);
+            entering[layer + 1] = x.x;
         }
     }
 }

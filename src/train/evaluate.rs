@@ -7,7 +7,7 @@ use crate::config::ModelConfig;
 use crate::formats::ModelFile;
 use crate::gpu::{Gpu, Tuner};
 use crate::model::Base;
-use crate::model::llama::Recompute;
+use crate::model::Recompute;
 use crate::quant::QuantFormat;
 use crate::text::{DataOptions, Dataset, Example, Labelled, Tokenizer, read_rows};
 use crate::{Error, Result};

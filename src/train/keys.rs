@@ -151,7 +151,7 @@ pub const KEYS: &[Key] = &[
     count(FILES, "patience", 0, MANY, "0", "Stop after this many evaluations without a lower loss; 0 never"),
     count(FILES, "save-every", 0, MANY, "100", "Steps between checkpoints; 0 saves at the end and when interrupted only"),
     switch(FILES, "strict-base", "false", "Refuse an initial adapter that was trained on another file of the base, instead of warning"),
-    choice(RUN, "recompute", &["auto", "on", "off"], r#""auto""#, "Compute activations again in the backward pass instead of keeping them: slower, less memory; auto does it where they do not fit").off("no-recompute"),
+    choice(RUN, "recompute", &["auto", "on", "off", "nested"], r#""auto""#, "Compute activations again in the backward pass instead of keeping them: on keeps each block's input, nested (two-level checkpointing) the inputs of some blocks, which is slower still; auto takes the first of off, on, nested that fits").off("no-recompute"),
     row(RUN, "memory", Kind::Text, "null", "Most GPU memory that a run may plan, such as 2 GiB; without it activations are kept up to 2 GiB in all"),
 ];
 

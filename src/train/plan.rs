@@ -5,7 +5,7 @@ use super::chain::link_ends;
 use super::config::TrainConfig;
 use super::data::TrainData;
 use super::passes::Passes;
-use super::recompute::{allowed, check_memory};
+use super::recompute::{check_memory, fits};
 use super::session::{Planned, Shape};
 use crate::adapters::AdapterLayout;
 use crate::config::ModelConfig;
@@ -13,7 +13,7 @@ use crate::formats::ModelFile;
 use crate::gpu::Tuner;
 use crate::gpu::device::PlanLimits;
 use crate::model::Base;
-use crate::model::llama::Recompute;
+use crate::model::Recompute;
 use crate::quant;
 use crate::{Error, Result};
 
@@ -25,7 +25,7 @@ pub struct TrainPlan {
     pub layout: AdapterLayout,
     /// Rows of a micro-batch.
     pub rows: usize,
-    /// Whether activations are computed again.
+    /// Which activations are computed again.
     pub recompute: Recompute,
     /// How the run goes through its rows, where they were given.
     pub passes: Option<Passes>,
@@ -100,14 +100,14 @@ impl TrainPlan {
             training: true,
         };
         let base = Base::suiting(resident, file, limits, shape.quantize, rows)?.with_config(model);
-        let (most, need) = (allowed(config.memory, limits), config.need(&layout)?);
+        let need = config.need(&layout)?;
         let (planned, recompute) = config.recompute.choose(
             |recompute| {
                 let mut planned = Planned::within(base.clone(), need.clone(), Shape { recompute, ..shape }, &[], limits, tuner)?;
                 planned.adapters.add(&layout)?;
                 Ok(planned)
             },
-            |planned| planned.footprint().total() <= most,
+            |planned, mode| fits(planned.footprint().total(), mode, config.memory, limits),
         )?;
         check_memory(&planned, config.memory)?;
         Ok(TrainPlan { planned, layout, rows, recompute, passes })

@@ -1,10 +1,10 @@
-//! Whether activations are kept for the backward pass or computed again, where that is left open: kept as long as the plan fits.
+//! Whether activations are kept for the backward pass or computed again, where that is left open: as much is kept as the plan has room for.
 
 use serde::{Deserialize, Serialize};
 
 use super::session::Planned;
 use crate::gpu::device::PlanLimits;
-use crate::model::llama::Recompute;
+use crate::model::Recompute;
 use crate::settings::Settings;
 use crate::{Error, Result};
 
@@ -15,17 +15,19 @@ const UNASKED: u64 = 2 << 30;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum RecomputeChoice {
-    /// Only where keeping all activations does not fit.
+    /// The first of off, on and nested that fits.
     #[default]
     Auto,
-    /// A block's activations are computed again in the backward pass: slower, less memory.
+    /// A block's activations are computed again in the backward pass from its input, which is kept: slower, less memory.
     On,
+    /// The inputs of some blocks are kept, those between are computed again too: slower still, least memory.
+    Nested,
     /// All activations are kept.
     Off,
 }
 
 impl RecomputeChoice {
-    const TABLE: &[(&str, Self)] = &[("auto", Self::Auto), ("on", Self::On), ("off", Self::Off)];
+    const TABLE: &[(&str, Self)] = &[("auto", Self::Auto), ("on", Self::On), ("off", Self::Off), ("nested", Self::Nested)];
 
     /// Reads it; `true` and `false` stand for `on` and `off`.
     pub(super) fn read(s: &mut Settings<'_>) -> Result<Self> {
@@ -35,28 +37,48 @@ impl RecomputeChoice {
         }
     }
 
-    /// Plans with it; where both are open, keeping activations is planned first and taken if `fits` its bytes.
+    /// The mode alone.
+    pub fn only(mode: Recompute) -> Self {
+        match mode {
+            Recompute::Off => Self::Off,
+            Recompute::Blocks => Self::On,
+            Recompute::Nested => Self::Nested,
+        }
+    }
+
+    /// The modes that it leaves open, from the fastest to the smallest.
+    fn modes(self) -> &'static [Recompute] {
+        match self {
+            Self::Auto => &Recompute::ALL,
+            Self::Off => &[Recompute::Off],
+            Self::On => &[Recompute::Blocks],
+            Self::Nested => &[Recompute::Nested],
+        }
+    }
+
+    /// Plans with the first of the open modes whose plan `fits`, else with the last.
     ///
     /// # Errors
     /// Those of `plan`.
-    pub(super) fn choose<P>(self, plan: impl Fn(Recompute) -> Result<P>, fits: impl Fn(&P) -> bool) -> Result<(P, Recompute)> {
-        let made = |recompute| plan(recompute).map(|made| (made, recompute));
-        match self {
-            Self::On => made(Recompute::Blocks),
-            Self::Off => made(Recompute::Off),
-            Self::Auto => match made(Recompute::Off) {
-                Ok(kept) if fits(&kept.0) => Ok(kept),
-                // What cannot be bound may be small enough without activations.
-                Ok(_) | Err(Error::Limit { .. }) => made(Recompute::Blocks),
-                Err(error) => Err(error),
-            },
+    pub(super) fn choose<P>(self, plan: impl Fn(Recompute) -> Result<P>, fits: impl Fn(&P, Recompute) -> bool) -> Result<(P, Recompute)> {
+        let (last, others) = self.modes().split_last().unwrap_or((&Recompute::Nested, &[]));
+        for mode in others {
+            match plan(*mode) {
+                Ok(made) if fits(&made, *mode) => return Ok((made, *mode)),
+                // What cannot be bound may be small enough with fewer activations.
+                Ok(_) | Err(Error::Limit { .. }) => {}
+                Err(error) => return Err(error),
+            }
         }
+        plan(*last).map(|made| (made, *last))
     }
 }
 
-/// Bytes up to which activations are kept: the `memory` that the user gives, else what a device with these limits has at least.
-pub fn allowed(memory: Option<u64>, limits: PlanLimits) -> u64 {
-    memory.unwrap_or(limits.max_buffer.min(UNASKED))
+/// Whether a run of `bytes` in `mode` is within the `memory` that the user gives. Without, all activations are kept up to what a device with these
+/// limits has at least, and each block's input always.
+pub(super) fn fits(bytes: u64, mode: Recompute, memory: Option<u64>, limits: PlanLimits) -> bool {
+    let unasked = if mode == Recompute::Off { limits.max_buffer.min(UNASKED) } else { u64::MAX };
+    bytes <= memory.unwrap_or(unasked)
 }
 
 /// Refuses a plan beyond the memory that the user allows.

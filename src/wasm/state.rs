@@ -12,6 +12,7 @@ use crate::config::ModelConfig;
 use crate::formats::{BaseId, ByteSource, ModelFile};
 use crate::generate::Generator;
 use crate::gpu::{Gpu, Tuner};
+use crate::model::Recompute;
 use crate::model::decoder::Decoder;
 use crate::quant::QuantFormat;
 use crate::settings::Map;
@@ -225,13 +226,17 @@ impl State {
         Ok(answer)
     }
 
-    /// Plans a run; where nobody chose, activations are kept only within the caller's limit.
+    /// Plans a run; where nobody chose, activations are kept as far as the caller's limit allows.
     pub fn planned(&self, base: &Base, config: &TrainConfig, data: Option<&TrainData>) -> Result<TrainPlan> {
         let plan =
             |config: &TrainConfig| TrainPlan::on(base.resident.as_ref(), &base.file, config, data, self.gpu.plan_limits(), &self.tuner);
-        let made = plan(config)?;
-        if config.recompute == RecomputeChoice::Auto && self.check_size(made.planned.footprint().total()).is_err() {
-            return plan(&TrainConfig { recompute: RecomputeChoice::On, ..config.clone() });
+        let mut made = plan(config)?;
+        let taken = made.recompute;
+        for mode in Recompute::ALL.into_iter().skip_while(|mode| *mode != taken).skip(1) {
+            if config.recompute != RecomputeChoice::Auto || self.check_size(made.planned.footprint().total()).is_ok() {
+                break;
+            }
+            made = plan(&TrainConfig { recompute: RecomputeChoice::only(mode), ..config.clone() })?;
         }
         Ok(made)
     }

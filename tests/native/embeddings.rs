@@ -11,7 +11,7 @@ use weblora::formats::{ByteSource, Bytes, ModelFile, SideFiles};
 use weblora::generate::Generator;
 use weblora::gpu::device::PlanLimits;
 use weblora::gpu::{Gpu, Tuner};
-use weblora::model::llama::Recompute;
+use weblora::model::Recompute;
 use weblora::settings::Map;
 use weblora::text::Example;
 use weblora::train::session::{Planned, Shape};

@@ -8,8 +8,8 @@ use weblora::formats::{ByteSource, Bytes};
 use weblora::gpu::precision::Precision;
 use weblora::gpu::{Gpu, Tuner};
 use weblora::kernels::lowrank::Segment;
+use weblora::model::Recompute;
 use weblora::model::inputs::HostBatch;
-use weblora::model::llama::Recompute;
 use weblora::settings::{Map, Settings};
 use weblora::train::session::{Hyper, Planned, Session, Shape};
 

@@ -47,6 +47,7 @@ mod plan;
 mod preference;
 mod process;
 mod quant;
+mod recompute;
 mod retention;
 mod rope;
 mod rows;

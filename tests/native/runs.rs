@@ -155,24 +155,29 @@ fn what_cannot_be_addressed_is_a_limit_and_no_panic() {
 }
 
 #[test]
-fn recompute_is_chosen_by_the_memory_that_is_allowed_and_both_are_shown() {
+fn recompute_is_chosen_by_the_memory_that_is_allowed_and_all_modes_are_shown() {
     let plan = |more: &[&str]| {
         let model = asset("demo.gguf");
         let output = succeeds(&[&["plan", "--model", &model, "--batch", "2", "--seq", "64", "--json"], more].concat());
         serde_json::from_str::<serde_json::Value>(&output).expect("JSON")
     };
-    let (auto, off, on) = (plan(&[]), plan(&["--no-recompute"]), plan(&["--recompute", "on"]));
+    let (auto, off, on, nested) = (plan(&[]), plan(&["--no-recompute"]), plan(&["--recompute", "on"]), plan(&["--recompute", "nested"]));
     assert_eq!((&auto, &auto["recompute"]), (&off, &"off".into()));
     let bytes = |plan: &serde_json::Value, key: &str| plan[key].as_u64().expect("bytes");
-    assert_eq!(bytes(&off, "other_recompute_bytes"), bytes(&on, "planned_bytes"));
-    assert_eq!(bytes(&on, "other_recompute_bytes"), bytes(&off, "planned_bytes"));
-    let kept = bytes(&off, "planned_bytes");
-    assert!(bytes(&on, "planned_bytes") < kept);
+    let [kept, inputs, some] = [&off, &on, &nested].map(|plan| bytes(plan, "planned_bytes"));
+    for plan in [&off, &on, &nested] {
+        assert_eq!(plan["recompute_bytes"], serde_json::json!({ "off": kept, "on": inputs, "nested": some }));
+    }
+    assert!(some < inputs && inputs < kept, "{some} {inputs} {kept}");
     assert_eq!(plan(&["--memory", &format!("{kept} b")])["recompute"], "off");
     assert_eq!(plan(&["--memory", &format!("{} b", kept - 1)]), on);
+    assert_eq!(plan(&["--memory", &format!("{inputs} b")]), on);
+    assert_eq!(plan(&["--memory", &format!("{} b", inputs - 1)]), nested);
     let model = asset("demo.gguf");
     fails(&["plan", "--model", &model, "--seq", "64", "--memory", "1 kB"], &["(memory)", "raise --memory"]);
     fails(&["plan", "--model", &model, "--recompute", "sometimes"], &["recompute"]);
     let shown = succeeds(&["plan", "--model", &model, "--batch", "2", "--seq", "64"]);
-    assert!(shown.contains("activations are kept; computed again (--recompute on)"), "{shown}");
+    for mode in ["--recompute off", "--recompute on", "--recompute nested", "activations are kept  (this plan)"] {
+        assert!(shown.contains(mode), "{mode}: {shown}");
+    }
 }

@@ -11,11 +11,11 @@ use crate::gpu::device::PlanLimits;
 use crate::gpu::{Gpu, Tuner};
 use crate::jobs::{self, Options, Scheduler};
 use crate::model::Base;
-use crate::model::llama::Recompute;
+use crate::model::Recompute;
 use crate::quant;
 use crate::train::job::BaseIdentity;
 use crate::train::kernels::KernelChoices;
-use crate::train::recompute::allowed;
+use crate::train::recompute::fits;
 use crate::train::session::{Planned, Shape};
 use crate::{Error, Result};
 
@@ -50,7 +50,7 @@ impl Place<'_> {
         let shape = Shape {
             rows: sizes.rows,
             positions: sizes.positions,
-            recompute: if sizes.recompute { Recompute::Blocks } else { Recompute::Off },
+            recompute: sizes.recompute,
             quantize: quant::by_name(quantize),
             training: true,
         };
@@ -116,11 +116,14 @@ impl FleetPlan {
         let mut sizes = Sizes::new(&rows, longest, &options, &base.model);
         let needs: Vec<Capacity> = members.iter().map(|member| member.need.clone()).collect();
         let place = Place { file, model: &base.model, resident, limits, tuner };
-        let most = allowed(options.memory, limits);
-        let sized = |recompute| Sizes { recompute: recompute == Recompute::Blocks, ..sizes.clone() };
+        let sized = |recompute| Sizes { recompute, ..sizes.clone() };
         let (Recorded { planned, fixed, .. }, recompute) = shared.1.choose(
             |recompute| place.plan(&needs, &options, &sized(recompute), &shared.0),
-            |recorded| recorded.is_whole && recorded.planned.footprint().total() <= most,
+            // A smaller pool makes jobs wait for each other, which costs less than computing inputs twice.
+            |recorded, mode| {
+                let whole = recorded.is_whole || mode == Recompute::Blocks;
+                whole && fits(recorded.planned.footprint().total(), mode, options.memory, limits)
+            },
         )?;
         sizes = sized(recompute);
         // What is allocated is what jobs can have.

@@ -6,6 +6,7 @@ use crate::adapters::pool::Words;
 use crate::adapters::{AdapterPool, Capacity, ModuleCapacity};
 use crate::config::ModelConfig;
 use crate::jobs::Options;
+use crate::model::Recompute;
 use crate::train::kernels::KernelChoices;
 
 /// Smaller fused batches that are recorded beside the largest, each half of the one before.
@@ -23,8 +24,8 @@ pub(super) struct Sizes {
     pub rows: usize,
     /// Longest document that the rotary table reaches.
     pub positions: usize,
-    /// Recompute blocks in the backward pass.
-    pub recompute: bool,
+    /// What is computed again in the backward pass.
+    pub recompute: Recompute,
     /// Kernels that sum in an order of their own.
     pub kernels: KernelChoices,
 }
@@ -37,7 +38,7 @@ impl Sizes {
         let rows = all.min(options.step_tokens as usize).max(most).next_multiple_of(8);
         // Jobs that are added later may have any row that fits into a fused batch.
         let positions = rows.min(model.max_position_embeddings).max(longest);
-        Self { founders, rows, positions, recompute: false, kernels: KernelChoices::default() }
+        Self { founders, rows, positions, recompute: Recompute::Off, kernels: KernelChoices::default() }
     }
 
     /// Smaller fused batches that are recorded, too.

@@ -149,8 +149,8 @@ export interface CommonSettings {
   strictBase?: boolean;
   /** @deprecated The name of before: `strictBase`. */
   "strict-base"?: boolean;
-  /** Compute activations again in the backward pass instead of keeping them: slower, less memory; auto does it where they do not fit; default "auto". */
-  recompute?: "auto" | "on" | "off" | boolean;
+  /** Compute activations again in the backward pass instead of keeping them: on keeps each block's input, nested (two-level checkpointing) the inputs of some blocks, which is slower still; auto takes the first of off, on, nested that fits; default "auto". */
+  recompute?: "auto" | "on" | "off" | "nested" | boolean;
   /** Most GPU memory that a run may plan, such as 2 GiB; without it activations are kept up to 2 GiB in all. */
   memory?: string;
 }
