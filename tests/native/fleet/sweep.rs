@@ -1,5 +1,5 @@
-//! A sweep of the embedded model: job after job, fused, and fused with early exit. `WEBLORA_SWEEP=64` makes it 64 jobs and five seeds, and the table of
-//! `docs/jobs.md`.
+//! A sweep of the embedded model: job after job, fused, and fused with early exit. `WEBLORA_SWEEP=64` makes it 64 jobs and five seeds. The table of
+//! `docs/jobs.md` is of `scripts/experiments/sweep.py`, which does the same with the program.
 
 use std::time::Instant;
 
