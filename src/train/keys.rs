@@ -90,7 +90,7 @@ pub const PLACES: &[Key] = &[
     row(FILES, "tokenizer", Kind::Path, "null", "A tokenizer.json, or a folder with one, instead of the model's own tokenizer"),
     row(FILES, "quantize", Kind::Text, r#""none""#, "Quantise float weights when loading: nf4, q4_0, q8_0 or none"),
     row(FILES, "data", Kind::Paths, "null", "Rows to train on, as JSON lines; several files are a mixture, whose losses are told by file"),
-    row(FILES, "eval-data", Kind::Paths, "null", "Rows to evaluate on, as JSON lines; one file or several"),
+    row(FILES, "eval-data", Kind::Paths, "null", "Rows to evaluate on, as JSON lines"),
     row(FILES, "out", Kind::Path, r#""adapter""#, "Folder for the adapter, the settings and the checkpoint"),
     row(FILES, "init-adapter", Kind::Path, "null", "Continue from the adapter in this PEFT folder"),
     row(FILES, "name", Kind::Text, r#""main""#, "Name of the job in events"),

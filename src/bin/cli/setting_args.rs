@@ -35,7 +35,7 @@ fn value_name(kind: Kind) -> &'static str {
 
 fn help(key: &Key) -> String {
     let names = match key.kind {
-        Kind::Option(OptionKind::Choice(names)) => format!(": {}", names.join(", ")),
+        Kind::Option(OptionKind::Choice(names)) => format!(" [possible values: {}]", names.join(", ")),
         Kind::Patterns | Kind::Paths => "; repeatable".to_owned(),
         _ => String::new(),
     };
@@ -86,7 +86,7 @@ fn args(key: &'static Key) -> Vec<Arg> {
     let off = key.off.map(|name| named(name).action(ArgAction::SetTrue));
     if is_switch(key) {
         return match off {
-            Some(off) => vec![off.help(format!("Switches this off: {}", key.help))],
+            Some(off) => vec![off.help(format!("Switches off: {}", key.help))],
             None => vec![named(key.key).action(ArgAction::SetTrue).help(key.help)],
         };
     }
