@@ -104,6 +104,23 @@ test("the embedded model learns, pauses, survives a reload, answers, and goes ho
   expect(seen.foreign).toEqual([]);
 });
 
+test("a page that is reloaded in the middle of a run goes on from what was saved", async ({ page }) => {
+  test.setTimeout(300_000);
+  watchPage(page);
+  await load(page);
+  await setSetting(page, "steps", "8");
+  await setSetting(page, "batch", "2");
+  await expect(page.locator('.plan[aria-busy="false"]')).toContainText("64 tokens");
+  await page.getByRole("button", { name: "Start training" }).click();
+  await reachesStep(page, 2, PATIENCE);
+  await page.reload();
+  const offer = page.getByRole("region", { name: "Unfinished runs" });
+  // The first step is saved at once.
+  await expect(offer).toContainText(/step [1-8] of 8/);
+  await offer.getByRole("button", { name: "Resume" }).click();
+  await expect(runState(page)).toHaveText(/^done, 8 steps/, { timeout: PATIENCE });
+});
+
 test("a run of MultiLoRA shows its modules while it trains and when it is over", async ({ page }, info) => {
   test.setTimeout(300_000);
   await load(page);

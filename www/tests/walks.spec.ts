@@ -1,7 +1,7 @@
 /** What a newcomer does, against the stand-in of `fake/`: own rows, the end of a run, the shelf. */
 
 import { expect, test, type Page } from "@playwright/test";
-import { choose, expectNoOverflow, figure, pick, picture, runState, section, textFile, watchPage } from "./helpers";
+import { choose, expectNoOverflow, figure, pick, picture, reachesStep, runState, section, setSetting, textFile, watchPage } from "./helpers";
 
 async function open(page: Page, flags = ""): Promise<ReturnType<typeof watchPage>> {
   const seen = watchPage(page);
@@ -128,6 +128,41 @@ test("finished runs are kept until they are deleted, and open again after a relo
   await expect(page.getByRole("rowheader", { name: "2", exact: true })).toBeVisible();
   await shelf.getByRole("button", { name: /^Delete/ }).click();
   await expect(shelf).toBeHidden();
+});
+
+test("a reload at any point loses nothing that was trained, nor the rows it was trained on", async ({ page }) => {
+  await open(page, "slow");
+  await load(page);
+  await choose(page, "Where the rows come from", "Teach");
+  await page.getByRole("textbox", { name: "Question 1", exact: true }).fill("Who has the red hat?");
+  await page.getByRole("textbox", { name: "Answer 1", exact: true }).fill("Anna.");
+  await expect(section(page, "Rows")).toContainText("what you teach · 1 row");
+  await setSetting(page, "steps", "24");
+  await expect(page.locator('.plan[aria-busy="false"]')).toContainText("24 steps");
+  await page.getByRole("button", { name: "Start training" }).click();
+  const offer = page.getByRole("region", { name: "Unfinished runs" });
+  const goOn = async (step: RegExp) => {
+    await page.reload();
+    await expect(offer).toContainText(step);
+    await offer.getByRole("button", { name: "Resume" }).click();
+    await expect(runState(page)).toHaveText(/^step/);
+  };
+  // In the middle of a step, and while it is paused.
+  await reachesStep(page, 12, 30_000);
+  await goOn(/step 1\d of 24/);
+  await reachesStep(page, 14, 30_000);
+  await page.getByRole("button", { name: "Pause" }).click();
+  await expect(runState(page)).toHaveText(/^paused at step/);
+  await goOn(/step 1\d of 24/);
+  await done(page);
+  // While the end asks its rows.
+  await page.reload();
+  await page.locator(".shelf summary").click();
+  await page.getByRole("button", { name: /^Open/ }).click();
+  await expect(section(page, "Rows")).toContainText("what you teach · 1 row");
+  await expect(page.locator('[data-key="steps"] input')).toHaveValue("24");
+  await page.getByRole("button", { name: "Edit these rows" }).click();
+  await expect(page.getByRole("textbox", { name: "Answer 1", exact: true })).toHaveValue("Anna.");
 });
 
 test("what was found inside one adapter is not shown for another", async ({ page }) => {

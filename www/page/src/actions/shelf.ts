@@ -11,9 +11,11 @@ import { exclusive } from "../lib/queue";
 import { get, isTraining, update } from "../state";
 import { report, trainer } from "../trainer";
 import { loadBase, refreshStorage } from "./base";
+import { takeSettings } from "./form";
 import { newRun } from "./newrun";
+import { restoreRows } from "./rows";
 
-/** Puts a finished run back on the page, with its base. */
+/** Puts a finished run back on the page, with its base, rows and settings. */
 export async function openKept({ key, step, total, state, settings }: Autosave): Promise<void> {
   if (isTraining()) return void report(new PageError("busy", "A run is under way; stop it before opening another."));
   try {
@@ -31,6 +33,8 @@ export async function openKept({ key, step, total, state, settings }: Autosave):
     Object.assign(run, { state: state === "open" ? "stopped" : state, step, total, savedStep: step, adapter: adapter ?? null, best: best?.files ?? null, bestStep: best?.step ?? null });
     update("runs", { list: [...get().runs.list, run], selected: run.id });
     if (run.adapter) update("trial", { adapter: run.id });
+    await restoreRows(rows, heldOut ?? null);
+    await takeSettings(asForm(settings));
     announce(`Run ${run.name} is open.`);
   } catch (error) {
     report(error);

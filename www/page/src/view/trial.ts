@@ -68,8 +68,9 @@ export function trialSection(): HTMLElement {
   const form = h(
     "form",
     { class: "trial", onsubmit: submit },
-    h("div", { class: "row spread" }, h("label", { for: id, class: "label" }, "Prompt"), mode.root),
+    mode.root,
     system.root,
+    h("label", { for: id, class: "label" }, "Prompt"),
     prompt,
     suggestions,
     expected,
