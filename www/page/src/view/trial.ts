@@ -58,7 +58,7 @@ export function trialSection(): HTMLElement {
     setText(expected, `The row goes on: ${rest.trim()}`);
     show(expected, rest !== "");
     setChat(conversational());
-    if (instructions !== "") system.field.value = instructions;
+    if (!system.typed()) system.field.value = instructions;
   };
   const suggestions = suggestedPrompts(take, (sample) => !own && take(sample));
   prompt.addEventListener("input", () => {
@@ -95,10 +95,12 @@ export function trialSection(): HTMLElement {
 }
 
 /** What the model is told before a conversation. */
-function systemField(): { root: HTMLElement; field: HTMLTextAreaElement } {
+function systemField(): { root: HTMLElement; field: HTMLTextAreaElement; typed(): boolean } {
   const id = uniqueId("system");
-  const field = h("textarea", { id, rows: 2, placeholder: "Optional: who the model is, and how it answers" });
-  return { field, root: h("div", { class: "stack" }, h("label", { for: id, class: "label" }, "System prompt"), field) };
+  let typed = false;
+  const field = h("textarea", { id, rows: 2, placeholder: "Optional: who the model is, and how it answers", oninput: () => (typed = field.value !== "") });
+  const root = h("div", { class: "stack" }, h("label", { for: id, class: "label" }, "System prompt"), field);
+  return { field, root, typed: () => typed };
 }
 
 function drawingFields(): { root: HTMLElement; read(): Drawing } {
