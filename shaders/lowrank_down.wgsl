@@ -177,7 +177,7 @@ fn main(
     let lane = 0u;
 #endif
     let layer = layer_at(group.z);
-    let first = group.x * WG * GROUPS;
+    let first = first_row() + group.x * WG * GROUPS;
     let end = min(first + WG * GROUPS, p.rows);
     let r = group.y * RANKS;
     let t = vec4(first + local) + vec4(0u, 1u, 2u, 3u) * WG;

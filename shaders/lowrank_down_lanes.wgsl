@@ -57,7 +57,7 @@ fn store4(layer: Layer, row: u32, r: u32, rank: u32, sums: vec4<f32>) {
 @compute @workgroup_size(WG)
 fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index) local: u32) {
     let layer = layer_at(group.z);
-    let row = group.x * ROWS + local / LANES;
+    let row = first_row() + group.x * ROWS + local / LANES;
     let lane = local % LANES;
     let r = group.y * 8u;
     var site = Site();

@@ -4,6 +4,9 @@
 // A lane owns a quad of columns and eight ranks, and walks the job's rows in order, four at a time: no partial sums,
 // no atomics, nothing that depends on other jobs. Grid: column tiles x blocks of eight ranks x (layers · jobs). With SUBGROUPS lanes
 // load a part of eight ranks of four rows of g each.
+//
+// With ROW_RANGE g and z hold some rows of the batch. Sums are carried from one range to the next, in row order, so that the bits are those of one
+// dispatch over all rows; the last range adds them to dM.
 #import lowrank
 #import rows4
 
@@ -16,6 +19,11 @@
 #else
 @group(0) @binding(4) var<storage, read_write> z: array<f32>;
 @group(0) @binding(5) var<storage, read_write> grads: array<f32>;
+#endif
+
+#ifdef ROW_RANGE
+@group(0) @binding(6) var<storage, read_write> carry: array<vec4<f32>>;
+#import lowrank_carry
 #endif
 
 // Ranks 4 q .. + 4 of a row of g. What does not train is not stored.
@@ -109,11 +117,38 @@ fn main(
         return;
     }
     let k = (group.x * WG + local) * 4u;
-    var s: Sums;
     let end = min(segment.row_end, p.rows);
+#ifdef ROW_RANGE
+    let begin = max(segment.row_begin, p.first);
+    let at = carried(layer, group.z % p.jobs, 8u * group.y, k);
+    let next = carried_rank(layer);
+    var s = Sums();
+    if (p.first > 0u && k < layer.width) {
+        s = Sums(carry[at], carry[at + next], carry[at + 2u * next], carry[at + 3u * next],
+            carry[at + 4u * next], carry[at + 5u * next], carry[at + 6u * next], carry[at + 7u * next]);
+    }
+#else
+    let begin = segment.row_begin;
+    var s: Sums;
+#endif
     let last = max(end, 1u) - 1u;
-    for (var t = segment.row_begin; t < end; t += 4u) {
+    for (var t = begin; t < end; t += 4u) {
         s = add_rows(layer, s, segment, t, last, k, rows4(inner_row(layer, t), inner_row(layer, last), r / 4u, lane));
     }
+#ifdef ROW_RANGE
+    if (p.rows < p.total) {
+        if (k < layer.width) {
+            carry[at] = s.r0;
+            carry[at + next] = s.r1;
+            carry[at + 2u * next] = s.r2;
+            carry[at + 3u * next] = s.r3;
+            carry[at + 4u * next] = s.r4;
+            carry[at + 5u * next] = s.r5;
+            carry[at + 6u * next] = s.r6;
+            carry[at + 7u * next] = s.r7;
+        }
+        return;
+    }
+#endif
     store(layer, site, r, k, s);
 }

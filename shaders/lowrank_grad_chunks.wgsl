@@ -12,6 +12,10 @@
 @group(0) @binding(4) var<storage, read_write> z: array<vec4<f32>>;
 @group(0) @binding(5) var<storage, read_write> parts: array<vec4<f32>>;
 #import lowrank_chunks
+#ifdef ROW_RANGE
+@group(0) @binding(6) var<storage, read_write> carry: array<vec4<f32>>;
+#import lowrank_carry
+#endif
 
 // Columns k .. k + 4 of row t of z, dropped.
 fn column4(layer: Layer, segment: Segment, t: u32, k: u32) -> vec4<f32> {
@@ -56,11 +60,21 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
     let r = first_rank(site) + group.y * 8u;
     let k = (group.x * WG + local) * 4u;
     if (site.rank == 0u || r >= site.train.y || site.gradient[p.matrix] == NO_GRADIENT || k >= layer.width) { return; }
-    let begin = segment.row_begin + own * CHUNK;
+    let begin = segment.row_begin + (first_chunk(id) + own) * CHUNK;
     let end = min(begin + CHUNK, min(segment.row_end, p.rows));
     let q = r / 4u;
     var s = Sums();
     var t = begin;
+#ifdef ROW_RANGE
+    if (begin < p.first) {
+        // The chunk began in the range before.
+        let kept = carried(layer, id, 8u * group.y, k) + carried_chunk(layer);
+        let next = carried_rank(layer);
+        s = Sums(carry[kept], carry[kept + next], carry[kept + 2u * next], carry[kept + 3u * next],
+            carry[kept + 4u * next], carry[kept + 5u * next], carry[kept + 6u * next], carry[kept + 7u * next]);
+        t = p.first;
+    }
+#endif
     for (; t + 4u <= end; t += 4u) {
         // Four loads are on their way before the first is used.
         let a = column4(layer, segment, t, k);

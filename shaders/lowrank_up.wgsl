@@ -135,7 +135,7 @@ fn add_rows(layer: Layer, t: u32, own: vec2<u32>, n: vec2<u32>, scale: f32, s: S
 fn add_layer(layer: Layer, group: vec2<u32>, local: u32, lane: u32) {
     let na = (group.x * WG * 2u + local) * 4u;
     let n = vec2(na, na + 4u * WG);
-    let t = group.y * ROWS;
+    let t = first_row() + group.y * ROWS;
 #ifdef SIBLINGS
     // The grid is as wide as the widest layer.
     let end = select(t, min(t + ROWS, p.rows), group.x * WG * 8u < layer.width);

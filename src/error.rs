@@ -100,7 +100,9 @@ pub enum Error {
         hint: &'static str,
     },
     /// The device ran out of memory.
-    #[error("out of GPU memory while allocating {what} ({bytes} bytes); use a smaller --batch, --seq or --rank, or turn recompute on")]
+    #[error(
+        "out of GPU memory while allocating {what} ({bytes} bytes); use a smaller --batch, --seq or --rank, or --recompute on or nested"
+    )]
     OutOfMemory {
         /// What was being allocated.
         what: String,

@@ -273,8 +273,8 @@ pub(crate) fn distance(a: &str, b: &str) -> usize {
 const UNITS: &[(&str, f64)] =
     &[("kib", 1024.0), ("mib", 1_048_576.0), ("gib", 1_073_741_824.0), ("kb", 1e3), ("mb", 1e6), ("gb", 1e9), ("b", 1.0)];
 
-/// `"1.5 GiB"`, `"800MB"`, or a number of bytes.
-fn read_bytes(value: &Value) -> Option<u64> {
+/// `"1.5 GiB"`, `"800MB"`, or a number of bytes; `None` for anything else.
+pub fn read_bytes(value: &Value) -> Option<u64> {
     let Some(text) = value.as_str() else { return whole(value).filter(|bytes| *bytes > 0) };
     let text = text.trim().to_lowercase();
     let (ending, unit) = UNITS.iter().find(|(ending, _)| text.ends_with(ending))?;

@@ -8,13 +8,13 @@ struct Layer {
     dropout_key: u32,
     wide: u32,    // where its tensor [rows, width] begins
     inner: u32,   // first of its rows of inner activations
+    carry: u32,   // ROW_RANGE: where its carried sums begin, in vectors
     pad0: u32,
     pad1: u32,
-    pad2: u32,
 }
 
 struct Params {
-    rows: u32,
+    rows: u32,   // one past the last row
     jobs: u32,
     matrix: u32, // 0: A, 1: Bt
     scaled: u32, // 1: c = scale of the job
@@ -23,9 +23,9 @@ struct Params {
     chunks: u32, // of all jobs, see lowrank_chunks.wgsl
     part_ranks: u32,
     part_width: u32,
+    first: u32,  // ROW_RANGE: rows first .. rows of the batch, which the tensors hold
+    total: u32,  // rows of the batch
     pad0: u32,
-    pad1: u32,
-    pad2: u32,
     layers: array<Layer, 3>,
 }
 
@@ -42,21 +42,27 @@ fn layer_at(i: u32) -> Layer { return p.layers[0]; }
 // Vectors of a row of the inner activations h and dh: r_max, rounded up to whole vectors.
 fn rank_vectors() -> u32 { return (p.r_max + 3u) / 4u; }
 
-// First word of row `row` of the layer's tensor [rows, width].
+#ifdef ROW_RANGE
+fn first_row() -> u32 { return p.first; }
+#else
+fn first_row() -> u32 { return 0u; }
+#endif
+
+// First word of row `row` of the batch in the layer's tensor [rows, width].
 fn wide_row(layer: Layer, row: u32) -> u32 {
 #ifdef SIBLINGS
-    return layer.wide + row * layer.width;
+    return layer.wide + (row - first_row()) * layer.width;
 #else
-    return row * layer.width;
+    return (row - first_row()) * layer.width;
 #endif
 }
 
 // The row of inner activations that belongs to row `row` of the batch.
 fn inner_row(layer: Layer, row: u32) -> u32 {
 #ifdef SIBLINGS
-    return layer.inner + row;
+    return layer.inner + row - first_row();
 #else
-    return row;
+    return row - first_row();
 #endif
 }
 

@@ -14,11 +14,11 @@ use crate::gpu::device::PlanLimits;
 use crate::gpu::{Plan, Recorder, Store, Tensor};
 use crate::kernels::lowrank::Segment;
 use crate::kernels::matrix::Matrix;
-use crate::model::Inputs;
 use crate::model::ffn::{FeedForward, Routing};
 use crate::model::inputs::HostBatch;
 use crate::model::linear::{Adapter, Linear, LinearSiblings};
 use crate::model::weights::Siblings;
+use crate::model::{Inputs, RowParts};
 use crate::quant::Q4_1;
 use crate::settings::Settings;
 
@@ -184,16 +184,18 @@ fn fill(bench: &Bench<'_>, store: &Store, parts: &Parts, rows: usize) -> Result<
 /// Records `count` layers forward, then all of them backward.
 fn record(rec: &mut Recorder, parts: &Parts, count: usize, rows: usize) {
     let Parts { pool, inputs, gate_up, down, n, dy, widths } = parts;
-    let adapter = |which: Projection| Adapter { site: pool.site(0, which, rows), name: which.path() };
+    let adapter = |which: Projection| Adapter { site: pool.site(0, which, rows), name: which.path(), carry: None };
     let layer = || FeedForward {
         gate_up: LinearSiblings {
             weights: gate_up,
             adapters: vec![adapter(Projection::Gate), adapter(Projection::Up)],
             name: "mlp.gate_up_proj",
+            carries: Vec::new(),
         },
         down: Linear { weight: down, adapter: adapter(Projection::Down) },
         experts: pool.experts(0, rows, inputs.documents, true),
         rows,
+        parts: RowParts::WHOLE,
         widths: *widths,
     };
     let mut saved = Vec::with_capacity(count);
@@ -204,6 +206,6 @@ fn record(rec: &mut Recorder, parts: &Parts, count: usize, rows: usize) {
     pool.record_balance(rec, rows);
     for (i, saved) in saved.into_iter().enumerate().rev() {
         let dn = rec.transient(&format!("dn.{i}"), rows * widths.0);
-        layer().backward(rec, saved, *n, *dy, dn);
+        layer().backward(rec, &saved, *n, *dy, dn);
     }
 }

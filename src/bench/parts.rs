@@ -85,8 +85,20 @@ fn low_rank_scene((r, trained): (usize, usize), k: usize, n: usize) -> Result<(S
         adapter: scene.noise("adapter", r * (k + n))?,
         grads: scene.zeros("grads", trained * (k + n))?,
     };
-    let site =
-        LowrankSite { rows: ROWS, k, n, r_max: r, t_max: trained, site: 0, dropout_key: 0, jobs: 1, dropout: false, half: false, tables };
+    let site = LowrankSite {
+        rows: ROWS,
+        range: None,
+        k,
+        n,
+        r_max: r,
+        t_max: trained,
+        site: 0,
+        dropout_key: 0,
+        jobs: 1,
+        dropout: false,
+        half: false,
+        tables,
+    };
     let x = scene.noise("x", ROWS * k)?;
     let dy = scene.noise("dy", ROWS * n)?;
     let h = scene.noise("h", ROWS * r.next_multiple_of(4))?;

@@ -6,7 +6,7 @@
 use std::collections::BTreeMap;
 
 use super::device::PlanLimits;
-use super::dispatch::Command;
+use super::dispatch::{Command, Dispatch};
 use super::live::without_unread;
 use super::recorder::Recorder;
 use super::store::{Class, MOST_WORDS, Space, Store};
@@ -109,6 +109,13 @@ impl Plan {
     pub fn longest_dispatch(&self) -> Option<(&str, u64)> {
         let dispatches = self.commands.iter().filter_map(|c| if let Command::Dispatch { what, .. } = c { Some(what) } else { None });
         dispatches.map(|what| (what.label.as_str(), what.flops)).max_by_key(|(_, flops)| *flops)
+    }
+
+    /// The largest range of a buffer that a dispatch binds: the dispatch's label and bytes.
+    pub fn largest_binding(&self) -> Option<(&str, u64)> {
+        let dispatches = self.commands.iter().filter_map(|c| if let Command::Dispatch { what, .. } = c { Some(what) } else { None });
+        let largest = |what: &Dispatch| what.bind.iter().map(|tensor| tensor.bytes()).max().unwrap_or(0);
+        dispatches.map(|what| (what.label.as_str(), largest(what))).max_by_key(|(_, bytes)| *bytes)
     }
 
     /// Number of kernel launches per run.

@@ -39,6 +39,15 @@ pub struct Recorder<'a> {
     tuner: &'a Tuner,
     scope: Vec<String>,
     group: Option<u32>,
+    scratch: Option<Scratch>,
+}
+
+/// Transient tensors that several passes of one recording share, see [`Recorder::sharing`].
+#[derive(Debug, Default)]
+pub struct Scratch {
+    tensors: Vec<Tensor>,
+    /// The next one of this pass.
+    next: usize,
 }
 
 impl<'a> Recorder<'a> {
@@ -53,6 +62,7 @@ impl<'a> Recorder<'a> {
             tuner,
             scope: Vec::new(),
             group: None,
+            scratch: None,
         }
     }
 
@@ -78,6 +88,15 @@ impl<'a> Recorder<'a> {
         result
     }
 
+    /// Gives the transients inside `body` the memory of those of the pass before that had the same `scratch`, which must have asked for tensors in the
+    /// same order, none smaller. A plan of many passes has fewer tensors to place then. Their contents last until the next pass.
+    pub fn sharing<T>(&mut self, scratch: &mut Scratch, body: impl FnOnce(&mut Self) -> T) -> T {
+        let outer = self.scratch.replace(Scratch { tensors: std::mem::take(&mut scratch.tensors), next: 0 });
+        let result = body(self);
+        *scratch = std::mem::replace(&mut self.scratch, outer).unwrap_or_default();
+        result
+    }
+
     fn full_label(&self, label: &str) -> String {
         let mut full = self.scope.join(".");
         if !full.is_empty() && !label.is_empty() {
@@ -88,14 +107,25 @@ impl<'a> Recorder<'a> {
 
     /// A tensor of `len` words that lives from its first to its last use. Its content starts undefined. One that is too large to be
     /// addressed is remembered, and [`super::Plan::new`] refuses the recording.
+    ///
+    /// # Panics
+    /// Inside [`Self::sharing`], if the pass before asked for a smaller one: a bug in a recording.
     pub fn transient(&mut self, label: &str, len: usize) -> Tensor {
+        if let Some(shared) = self.scratch.as_mut().and_then(Scratch::take) {
+            return shared.slice(0..len.max(1));
+        }
         let label = self.full_label(label);
         if len > MOST_WORDS as usize {
             self.too_large.get_or_insert_with(|| (label.clone(), len));
         }
         let len = len.clamp(1, MOST_WORDS as usize) as u32;
         self.transients.push(Transient { label, bytes: u64::from(len) * 4 });
-        Tensor { space: Space::Transient, index: (self.transients.len() - 1) as u32, offset: 0, len }
+        let tensor = Tensor { space: Space::Transient, index: (self.transients.len() - 1) as u32, offset: 0, len };
+        if let Some(scratch) = &mut self.scratch {
+            scratch.tensors.push(tensor);
+            scratch.next = scratch.tensors.len();
+        }
+        tensor
     }
 
     /// Records one dispatch.
@@ -150,6 +180,15 @@ impl<'a> Recorder<'a> {
     /// Tunable dispatches without a measured choice.
     pub fn untuned(&self) -> &[Untuned] {
         &self.untuned
+    }
+}
+
+impl Scratch {
+    /// The next tensor of the pass before, if it had one more.
+    fn take(&mut self) -> Option<Tensor> {
+        let tensor = self.tensors.get(self.next).copied();
+        self.next += usize::from(tensor.is_some());
+        tensor
     }
 }
 

@@ -18,6 +18,7 @@ const LIBRARY: &[(&str, &str)] = &[
     ("lowrank", include_str!("../../shaders/lib/lowrank.wgsl")),
     ("lowrank_factor", include_str!("../../shaders/lib/lowrank_factor.wgsl")),
     ("lowrank_chunks", include_str!("../../shaders/lib/lowrank_chunks.wgsl")),
+    ("lowrank_carry", include_str!("../../shaders/lib/lowrank_carry.wgsl")),
     ("moe", include_str!("../../shaders/lib/moe.wgsl")),
     ("modules", include_str!("../../shaders/lib/modules.wgsl")),
     ("own_norm", include_str!("../../shaders/lib/own_norm.wgsl")),

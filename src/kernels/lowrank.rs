@@ -18,9 +18,11 @@
 mod candidates;
 mod siblings;
 
+use std::ops::Range;
+
 use bytemuck::{Pod, Zeroable};
 
-pub use self::siblings::LowrankSiblings;
+pub use self::siblings::{Carry, LowrankSiblings};
 use crate::gpu::{Access, KernelSpec, Recorder, Tensor};
 
 /// Rows of a batch with an adapter of their own, a job's or with MixLoRA an expert's: a row of the jobs table. Uploaded every step.
@@ -45,7 +47,7 @@ pub struct Segment {
 
 impl Segment {
     /// Rows `rows` without dropout.
-    pub fn new(rows: std::ops::Range<usize>) -> Self {
+    pub fn new(rows: Range<usize>) -> Self {
         Self {
             row_begin: rows.start as u32,
             row_end: rows.end as u32,
@@ -141,11 +143,23 @@ pub struct LowrankTables {
     pub grads: Tensor,
 }
 
+/// Which rows of the packed batch the tensors of a site hold, where these are not all.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct RowRange {
+    /// The first of them.
+    pub first: usize,
+    /// Rows of the batch.
+    pub total: usize,
+}
+
 /// One linear layer with adapters beside it.
 #[derive(Debug, Clone, Copy)]
 pub struct LowrankSite {
-    /// Rows of the packed batch.
+    /// Rows of the tensors: of the packed batch, or of `range`.
     pub rows: usize,
+    /// The tensors hold some rows of the batch; `row_job` is of the whole batch nevertheless. Gradients are sums over all ranges, in order
+    /// ([`LowrankSiblings::carrying`]).
+    pub range: Option<RowRange>,
     /// Inputs of the layer.
     pub k: usize,
     /// Outputs of the layer.
@@ -183,9 +197,21 @@ pub const UP: KernelSpec =
 /// Gradients of the factors, rows in order.
 pub const GRAD: KernelSpec =
     KernelSpec { name: "lowrank_grad", source: include_str!("../../shaders/lowrank_grad.wgsl"), bindings: GRAD_BINDINGS };
+/// The same over a range of rows, with the sums that go on in the next.
+pub const GRAD_RANGE: KernelSpec = KernelSpec {
+    name: "lowrank_grad_range",
+    source: GRAD.source,
+    bindings: &[Access::Read, Access::Read, Access::Input, Access::Input, Access::ReadWrite, Access::ReadWrite],
+};
 /// Gradients of the factors over chunks of rows.
 pub const GRAD_CHUNKS: KernelSpec =
     KernelSpec { name: "lowrank_grad_chunks", source: include_str!("../../shaders/lowrank_grad_chunks.wgsl"), bindings: GRAD_BINDINGS };
+/// The same over a range of rows, with the sums that go on in the next.
+pub const GRAD_CHUNKS_RANGE: KernelSpec = KernelSpec {
+    name: "lowrank_grad_chunks_range",
+    source: GRAD_CHUNKS.source,
+    bindings: &[Access::Read, Access::Read, Access::Input, Access::Input, Access::ReadWrite, Access::Input],
+};
 /// Their sums.
 pub const GRAD_SUM: KernelSpec = KernelSpec {
     name: "lowrank_grad_sum",
@@ -193,13 +219,26 @@ pub const GRAD_SUM: KernelSpec = KernelSpec {
     bindings: &[Access::Read, Access::Read, Access::Input, Access::ReadWrite],
 };
 
+/// The same over a range of rows, with the sums that go on in the next.
+pub const GRAD_SUM_RANGE: KernelSpec = KernelSpec {
+    name: "lowrank_grad_sum_range",
+    source: GRAD_SUM.source,
+    bindings: &[Access::Read, Access::Read, Access::Input, Access::ReadWrite, Access::ReadWrite],
+};
+
 /// All kernels of the family, for listings and for checking that they compile.
-pub const SPECS: &[&KernelSpec] = &[&DOWN, &DOWN_LANES, &UP, &GRAD, &GRAD_CHUNKS, &GRAD_SUM];
+pub const SPECS: &[&KernelSpec] =
+    &[&DOWN, &DOWN_LANES, &UP, &GRAD, &GRAD_RANGE, &GRAD_CHUNKS, &GRAD_CHUNKS_RANGE, &GRAD_SUM, &GRAD_SUM_RANGE];
 
 impl LowrankSite {
     /// Words from a row of `h` to the next: `r_max` rounded up to whole vectors of four.
     pub fn stride(&self) -> usize {
         self.r_max.next_multiple_of(4)
+    }
+
+    /// The same layer on `rows` of its rows alone.
+    pub fn of_rows(&self, rows: Range<usize>) -> Self {
+        Self { rows: rows.len(), range: Some(RowRange { first: rows.start, total: self.rows }), ..*self }
     }
 }
 

@@ -103,15 +103,25 @@ fn record_adapters(rec: &mut Recorder, store: &mut Store) {
             adapter: tensor(store, r_max * (k + n)),
             grads: tensor(store, r_max * (k + n)),
         };
-        let site = LowrankSite { rows: t, k, n, r_max, t_max: r_max, site: 0, dropout_key: 0, jobs: 1, dropout, half, tables };
+        let site = LowrankSite { rows: t, range: None, k, n, r_max, t_max: r_max, site: 0, dropout_key: 0, jobs: 1, dropout, half, tables };
         let (x, y, dx) = (tensor(store, t * k), tensor(store, t * n), tensor(store, t * k));
         let (h, dh) = (tensor(store, t * r_max), tensor(store, t * r_max));
         lowrank::forward(rec, "sample", &site, x, h, y);
         lowrank::backward(rec, "sample", &site, x, y, h, dh, Some(dx));
         let siblings = LowrankSiblings::new(&[(site, 0), (LowrankSite { site: 1, ..site }, t * n)]);
-        let (y, h, dh) = (tensor(store, 2 * t * n), tensor(store, 2 * t * r_max), tensor(store, 2 * t * r_max));
-        siblings.forward(rec, "sample", x, h, y);
-        siblings.backward(rec, "sample", x, y, h, dh, Some(dx));
+        let (y2, h2, dh2) = (tensor(store, 2 * t * n), tensor(store, 2 * t * r_max), tensor(store, 2 * t * r_max));
+        siblings.forward(rec, "sample", x, h2, y2);
+        siblings.backward(rec, "sample", x, y2, h2, dh2, Some(dx));
+        // The first rows of a larger batch.
+        let site = LowrankSite { rows: 2 * t, ..site }.of_rows(0..t);
+        let alone = LowrankSiblings::alone(&site);
+        let siblings = LowrankSiblings::new(&[(site, 0), (LowrankSite { site: 1, ..site }, t * n)]);
+        for (layers, y, h, dh) in [(alone, y, h, dh), (siblings, y2, h2, dh2)] {
+            let carry = layers.new_carry(rec, "sample");
+            let layers = layers.carrying(carry);
+            layers.forward(rec, "sample", x, h, y);
+            layers.backward(rec, "sample", x, y, h, dh, Some(dx));
+        }
     }
 }
 
@@ -169,6 +179,7 @@ fn record_experts(rec: &mut Recorder, store: &mut Store) {
         };
         let site = LowrankSite {
             rows: slots,
+            range: None,
             k: 64,
             n,
             r_max,

@@ -4,10 +4,10 @@
 //! under recompute nothing is kept but the block's input, and the forward pass is recorded once more. The
 //! feed-forward half is in `ffn.rs`.
 
-use super::Inputs;
 use super::ffn::{self, FeedForward, Routing};
 use super::linear::{Adapter, Kept, Linear, LinearSiblings, Outputs};
 use super::weights::LayerWeights;
+use super::{Inputs, RowParts};
 use crate::adapters::AdapterPool;
 use crate::adapters::norms;
 use crate::adapters::site::Projection;
@@ -35,6 +35,8 @@ pub struct Block<'a> {
     pub inputs: &'a Inputs,
     /// (cos, sin) table.
     pub rope: Tensor,
+    /// Rows of the feed-forward layer at once.
+    pub row_parts: RowParts,
     /// Recorded for training: experts may be full and their inputs random then.
     pub training: bool,
 }
@@ -64,7 +66,7 @@ pub struct LayerCache {
 }
 
 /// What the backward pass needs of the forward pass. Tensors that are never used again cost nothing: the plan ends their lives.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 pub struct Saved {
     x: Tensor,
     qkv: Outputs,
@@ -78,12 +80,12 @@ pub struct Saved {
 
 impl<'a> Block<'a> {
     fn adapter(&self, which: Projection) -> Adapter {
-        Adapter { site: self.adapters.and_then(|a| a.site(self.layer, which, self.inputs.rows)), name: which.path() }
+        Adapter { site: self.adapters.and_then(|a| a.site(self.layer, which, self.inputs.rows)), name: which.path(), carry: None }
     }
 
     fn qkv(&self) -> LinearSiblings<'a> {
         let adapters = [Projection::Q, Projection::K, Projection::V].map(|which| self.adapter(which)).into();
-        LinearSiblings { weights: &self.weights.qkv, adapters, name: "self_attn.qkv_proj" }
+        LinearSiblings { weights: &self.weights.qkv, adapters, name: "self_attn.qkv_proj", carries: Vec::new() }
     }
 
     fn o(&self) -> Linear<'a> {
@@ -94,10 +96,11 @@ impl<'a> Block<'a> {
         let adapters = [Projection::Gate, Projection::Up].map(|which| self.adapter(which)).into();
         let (rows, documents) = (self.inputs.rows, self.inputs.documents);
         FeedForward {
-            gate_up: LinearSiblings { weights: &self.weights.gate_up, adapters, name: "mlp.gate_up_proj" },
+            gate_up: LinearSiblings { weights: &self.weights.gate_up, adapters, name: "mlp.gate_up_proj", carries: Vec::new() },
             down: Linear { weight: &self.weights.down, adapter: self.adapter(Projection::Down) },
             experts: self.adapters.and_then(|a| a.experts(self.layer, rows, documents, self.training)),
             rows,
+            parts: self.row_parts,
             widths: (self.config.hidden_size, self.config.intermediate_size),
         }
     }
@@ -216,7 +219,7 @@ impl<'a> Block<'a> {
 
         let (n, rstd) = self.normed(rec, "post_attention_layernorm_again", s.h, self.norm(1));
         let dn = new(rec, "mlp.dn", c.hidden_size);
-        self.mlp().backward(rec, s.mlp, n, dout, dn);
+        self.mlp().backward(rec, &s.mlp, n, dout, dn);
         norm::backward(rec, "post_attention_layernorm_backward", s.h, self.norm(1), rstd, dn, dout, true);
         norm::own_gradient(rec, "post_attention_layernorm_gradient", s.h, self.norm(1), rstd, dn);
 

@@ -16,27 +16,31 @@ pub(super) fn check_shape(file: &str, config: &ModelConfig) -> Result<()> {
     Err(Error::Unsupported { what, hint: format!("head widths are multiples of 4 up to {MAX_HEAD_DIM}") })
 }
 
-/// Refuses batches whose activations no binding holds; `rank` is the largest of the adapters at one site.
+/// Refuses batches whose activations no binding holds; `rank` is the largest of the adapters at one site, `at_once` rows of `rows` go through the
+/// feed-forward layer at once.
 ///
 /// # Errors
 /// [`Error::Limit`] with the tensor that is too large.
-pub fn check_rows(config: &ModelConfig, rank: usize, rows: usize, limits: PlanLimits) -> Result<()> {
-    let widths = [
-        ("the hidden states", config.hidden_size),
-        ("the queries", config.q_width()),
-        ("the feed-forward layer", config.intermediate_size),
-        ("an adapter's inner product", rank),
-    ];
+pub fn check_rows(config: &ModelConfig, rank: usize, rows: usize, at_once: usize, limits: PlanLimits) -> Result<()> {
     let logits = chunk_rows(config.vocab_size, rows);
+    let widths = [
+        // Attention reads all rows of these, so that they are in one binding each.
+        ("the hidden states", config.hidden_size, rows, "use a smaller --batch or --seq, or a device that binds more"),
+        ("the queries", config.q_width(), rows, "use a smaller --batch or --seq, or a device that binds more"),
+        ("the feed-forward layer", config.intermediate_size, at_once, "use a smaller --batch or --seq, or a method without experts"),
+        ("an adapter's inner product", rank, rows, "use a smaller --batch, --seq or --rank"),
+        ("the logits", config.vocab_size, logits, "use a model with a smaller vocabulary"),
+    ];
     let allowed = limits.max_binding.min(limits.max_buffer).min(u32::MAX.into());
     let bytes = |width: usize, rows: usize| 4 * width as u128 * rows as u128;
-    let all = widths.into_iter().map(|(what, width)| (what, width, rows)).chain([("the logits", config.vocab_size, logits)]);
-    let Some((what, width, rows)) = all.into_iter().find(|(_, width, rows)| bytes(*width, *rows) > allowed.into()) else { return Ok(()) };
+    let Some((what, width, rows, hint)) = widths.into_iter().find(|(_, width, rows, _)| bytes(*width, *rows) > allowed.into()) else {
+        return Ok(());
+    };
     Err(Error::Limit {
         what: format!("{what} of {rows} tokens"),
         needed: format!("{} bytes in one binding", bytes(width, rows)),
         allowed: format!("{allowed} bytes"),
-        hint: "use a smaller --batch or --seq",
+        hint,
     })
 }
 

@@ -2,12 +2,18 @@
 //!
 //! Where jobs have experts (MixLoRA), the frozen products run once over all rows, as without: rows of such jobs are spread over slots after gate and
 //! up and put together again before down (see [`crate::kernels::moe`]). Other jobs' rows in the same batch do not notice.
+//!
+//! Long batches pass through part by part ([`RowParts`]), with the bits of the whole. Experts' rows lie all over the batch: it stays whole with them.
 
+use std::ops::Range;
+
+use super::RowParts;
 use super::linear::{Kept, Linear, LinearSiblings, Outputs};
 use crate::adapters::pool::ExpertBlock;
+use crate::gpu::recorder::Scratch;
 use crate::gpu::{Recorder, Tensor};
 use crate::kernels::elementwise;
-use crate::kernels::lowrank;
+use crate::kernels::lowrank::{self, Carry};
 use crate::kernels::matrix::MOST_MEMBERS;
 use crate::kernels::moe::{Combine, GateUp};
 
@@ -21,13 +27,19 @@ pub struct FeedForward<'a> {
     pub experts: Option<ExpertBlock>,
     /// Rows of the batch.
     pub rows: usize,
+    /// How many of them at once.
+    pub parts: RowParts,
     /// Hidden and feed-forward width.
     pub widths: (usize, usize),
 }
 
-/// What the backward pass needs of the forward pass.
+/// What the backward pass needs of the forward pass, of each part; nothing where the backward pass runs each part forward itself.
+#[derive(Debug, Clone)]
+pub struct Saved(Vec<SavedRows>);
+
+/// What it needs of rows that go through at once.
 #[derive(Debug, Clone, Copy)]
-pub struct Saved {
+struct SavedRows {
     gate_up: Outputs,
     kept_gate_up: [Kept; MOST_MEMBERS],
     kept_down: Kept,
@@ -51,9 +63,85 @@ pub enum Routing {
     Again,
 }
 
-impl FeedForward<'_> {
+/// Where sums of the adapters' gradients wait between parts.
+struct Carries {
+    gate_up: Vec<Carry>,
+    down: Option<Carry>,
+}
+
+impl<'a> FeedForward<'a> {
     /// Records `y` `[t, d]` from the normed hidden states `n` `[t, d]`, which become jittered where a router says so.
     pub fn forward(&self, rec: &mut Recorder, n: Tensor, y: Tensor, routing: Routing) -> Saved {
+        let parts = self.ranges();
+        if let [_] = parts[..] {
+            return Saved(vec![self.forward_rows(rec, n, y, routing)]);
+        }
+        let mut scratch = Scratch::default();
+        let mut saved = Vec::new();
+        for rows in parts {
+            let [n, y] = [n, y].map(|x| self.slice(x, &rows));
+            rec.scoped(format!("rows.{}", rows.start), |rec| {
+                let part = self.of_rows(rows);
+                match routing {
+                    Routing::New => saved.push(part.forward_rows(rec, n, y, routing)),
+                    Routing::Again => {
+                        rec.sharing(&mut scratch, |rec| part.forward_rows(rec, n, y, routing));
+                    }
+                }
+            });
+        }
+        Saved(saved)
+    }
+
+    /// Records `dn` from `dy`; `n` is the normed input as a norm gives it.
+    pub fn backward(&self, rec: &mut Recorder, saved: &Saved, n: Tensor, dy: Tensor, dn: Tensor) {
+        let parts = self.ranges();
+        if let ([_], [saved]) = (&parts[..], &saved.0[..]) {
+            return self.backward_rows(rec, *saved, n, dy, dn);
+        }
+        let (mut carries, mut forward, mut backward) = (None, Scratch::default(), Scratch::default());
+        for (i, rows) in parts.into_iter().enumerate() {
+            let [n, dy, dn] = [n, dy, dn].map(|x| self.slice(x, &rows));
+            rec.scoped(format!("rows.{}", rows.start), |rec| {
+                let part = self.of_rows(rows);
+                let again = |rec: &mut Recorder| {
+                    // Nobody reads its output, so that the plan leaves out what only that needs.
+                    let y = rec.transient("y_again", n.len as usize);
+                    part.forward_rows(rec, n, y, Routing::Again)
+                };
+                let saved = saved.0.get(i).copied().unwrap_or_else(|| rec.sharing(&mut forward, again));
+                let carries = carries.get_or_insert_with(|| Carries {
+                    gate_up: part.gate_up.new_carries(rec, part.rows, saved.gate_up),
+                    down: part.down.new_carry(rec),
+                });
+                rec.sharing(&mut backward, |rec| part.carrying(carries).backward_rows(rec, saved, n, dy, dn));
+            });
+        }
+    }
+
+    fn ranges(&self) -> Vec<Range<usize>> {
+        if self.experts.is_some() { vec![0..self.rows] } else { self.parts.ranges(self.rows) }
+    }
+
+    /// These rows of a tensor `[t, d]`.
+    fn slice(&self, x: Tensor, rows: &Range<usize>) -> Tensor {
+        x.slice(rows.start * self.widths.0..rows.end * self.widths.0)
+    }
+
+    /// The layer for some rows of the batch.
+    fn of_rows(&self, rows: Range<usize>) -> FeedForward<'a> {
+        let count = rows.len();
+        let gate_up = self.gate_up.of_rows(rows.clone());
+        FeedForward { gate_up, down: self.down.of_rows(rows), experts: None, rows: count, parts: RowParts::WHOLE, widths: self.widths }
+    }
+
+    /// The same with sums of gradients in those places.
+    fn carrying(self, carries: &Carries) -> Self {
+        Self { gate_up: self.gate_up.carrying(carries.gate_up.clone()), down: self.down.carrying(carries.down), ..self }
+    }
+
+    /// Records `y` of rows that go through at once.
+    fn forward_rows(&self, rec: &mut Recorder, n: Tensor, y: Tensor, routing: Routing) -> SavedRows {
         let (t, (d, f)) = (self.rows, self.widths);
         self.jitter(rec, "mlp.jitter", n);
         let gate_up = self.gate_up.outputs(rec, "gate_up", t);
@@ -76,11 +164,11 @@ impl FeedForward<'_> {
                 block.moe.overflow(rec, "mlp.experts", d, n, y);
             }
         }
-        Saved { gate_up, kept_gate_up, kept_down, slots: slots.map(|(slots, _)| slots) }
+        SavedRows { gate_up, kept_gate_up, kept_down, slots: slots.map(|(slots, _)| slots) }
     }
 
-    /// Records `dn` from `dy`; `n` is the normed input as a norm gives it.
-    pub fn backward(&self, rec: &mut Recorder, s: Saved, n: Tensor, dy: Tensor, dn: Tensor) {
+    /// Records `dn` of rows that go through at once.
+    fn backward_rows(&self, rec: &mut Recorder, s: SavedRows, n: Tensor, dy: Tensor, dn: Tensor) {
         let (t, (d, f)) = (self.rows, self.widths);
         self.jitter(rec, "mlp.jitter_again", n);
         let [gate, up, _] = s.gate_up.each;

@@ -1,9 +1,11 @@
 //! A frozen quantised matrix with adapters beside it: the only place where base and adapter products meet.
 
+use std::ops::Range;
+
 use super::weights::Siblings;
 use crate::gpu::device::PlanLimits;
 use crate::gpu::{Recorder, Tensor};
-use crate::kernels::lowrank::{self, LowrankSiblings, LowrankSite};
+use crate::kernels::lowrank::{Carry, LowrankSiblings, LowrankSite};
 use crate::kernels::matmul;
 use crate::kernels::matrix::{self, MOST_MEMBERS, Matrix};
 
@@ -22,11 +24,27 @@ pub struct Kept {
     h: Option<Tensor>,
 }
 
-impl Linear<'_> {
+impl<'a> Linear<'a> {
     /// Records `y = x Wᵀ + adapters(x)`; `x` is `[t, k]`, `y` `[t, n]`.
     pub fn forward(&self, rec: &mut Recorder, rows: usize, x: Tensor, y: Tensor) -> Kept {
         matmul::forward(rec, &self.adapter.label("matmul"), x, rows, self.weight, y, false);
         self.adapter.forward(rec, rows, x, y)
+    }
+
+    /// The layer for some rows of the batch: all tensors hold only these.
+    pub fn of_rows(&self, rows: Range<usize>) -> Linear<'a> {
+        Linear { weight: self.weight, adapter: self.adapter.of_rows(rows) }
+    }
+
+    /// A place for sums of gradients between ranges of rows.
+    pub fn new_carry(&self, rec: &mut Recorder) -> Option<Carry> {
+        self.adapter.site.as_ref().map(|site| LowrankSiblings::alone(site).new_carry(rec, self.adapter.name))
+    }
+
+    /// The same with sums of gradients in that place.
+    pub fn carrying(mut self, carry: Option<Carry>) -> Self {
+        self.adapter.carry = carry;
+        self
     }
 
     /// Records the adapter gradients from `x` and `dy` and, with `dx`, `dx = dy W + adapters`.
@@ -45,9 +63,23 @@ pub struct Adapter {
     pub site: Option<LowrankSite>,
     /// Name of the layer within the block: `self_attn.q_proj`.
     pub name: &'static str,
+    /// Where sums of gradients wait, where the rows are some of the batch.
+    pub carry: Option<Carry>,
 }
 
 impl Adapter {
+    fn of_rows(&self, rows: Range<usize>) -> Self {
+        Self { site: self.site.map(|site| site.of_rows(rows)), ..*self }
+    }
+
+    fn layers(&self, site: &LowrankSite) -> LowrankSiblings {
+        let alone = LowrankSiblings::alone(site);
+        match self.carry {
+            Some(carry) => alone.carrying(carry),
+            None => alone,
+        }
+    }
+
     fn label(&self, what: &str) -> String {
         format!("{}.{what}", self.name)
     }
@@ -56,7 +88,7 @@ impl Adapter {
     fn forward(&self, rec: &mut Recorder, rows: usize, x: Tensor, y: Tensor) -> Kept {
         let h = self.site.as_ref().map(|site| {
             let h = rec.transient(&self.label("h"), rows * site.stride());
-            lowrank::forward(rec, self.name, site, x, h, y);
+            self.layers(site).forward(rec, self.name, x, h, y);
             h
         });
         Kept { h }
@@ -66,7 +98,7 @@ impl Adapter {
     fn backward(&self, rec: &mut Recorder, rows: usize, x: Tensor, kept: Kept, dy: Tensor, dx: Option<Tensor>) {
         if let (Some(site), Some(h)) = (&self.site, kept.h) {
             let dh = rec.transient(&self.label("dh"), rows * site.stride());
-            lowrank::backward(rec, self.name, site, x, dy, h, dh, dx);
+            self.layers(site).backward(rec, self.name, x, dy, h, dh, dx);
         }
     }
 }
@@ -79,6 +111,8 @@ pub struct LinearSiblings<'a> {
     pub adapters: Vec<Adapter>,
     /// Name of them together: `self_attn.qkv_proj`.
     pub name: &'static str,
+    /// Where sums of gradients wait, a place for each group of adapters, where the rows are some of the batch.
+    pub carries: Vec<Carry>,
 }
 
 /// Outputs of q, k and v, or of gate and up, or the gradients of those.
@@ -99,7 +133,23 @@ struct Group {
     outputs: Tensor,
 }
 
-impl LinearSiblings<'_> {
+impl<'a> LinearSiblings<'a> {
+    /// The layers for some rows of the batch: all tensors hold only these.
+    pub fn of_rows(&self, rows: Range<usize>) -> LinearSiblings<'a> {
+        let adapters = self.adapters.iter().map(|adapter| adapter.of_rows(rows.clone())).collect();
+        LinearSiblings { weights: self.weights, adapters, name: self.name, carries: Vec::new() }
+    }
+
+    /// Places for sums of gradients between ranges of rows, whose outputs are laid out as `y`.
+    pub fn new_carries(&self, rec: &mut Recorder, rows: usize, y: Outputs) -> Vec<Carry> {
+        self.groups(rows, y).into_iter().map(|group| group.layers.new_carry(rec, group.name)).collect()
+    }
+
+    /// The same with sums of gradients in those places.
+    pub fn carrying(self, carries: Vec<Carry>) -> Self {
+        Self { carries, ..self }
+    }
+
     /// Outputs of each.
     fn widths(&self) -> Vec<usize> {
         match self.weights {
@@ -133,9 +183,17 @@ impl LinearSiblings<'_> {
         let present: Vec<_> = all.filter_map(|((adapter, place), own)| Some((adapter.site?, place.start, adapter.name, own))).collect();
         if y.together && present.len() > 1 {
             let layers: Vec<_> = present.iter().map(|(site, begin, ..)| (*site, *begin)).collect();
-            return vec![Group { layers: LowrankSiblings::new(&layers), name: self.name, outputs: y.whole }];
+            return self.carried(vec![Group { layers: LowrankSiblings::new(&layers), name: self.name, outputs: y.whole }]);
         }
-        present.into_iter().map(|(site, _, name, outputs)| Group { layers: LowrankSiblings::alone(&site), name, outputs }).collect()
+        let alone = |(site, _, name, outputs)| Group { layers: LowrankSiblings::alone(&site), name, outputs };
+        self.carried(present.into_iter().map(alone).collect())
+    }
+
+    fn carried(&self, mut groups: Vec<Group>) -> Vec<Group> {
+        for (group, carry) in groups.iter_mut().zip(&self.carries) {
+            group.layers = group.layers.clone().carrying(*carry);
+        }
+        groups
     }
 
     /// Records all their outputs `y = x Wᵀ + adapters(x)`.

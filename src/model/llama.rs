@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use super::block::{Block, Stream};
 use super::ffn::Routing;
-use super::{Base, Inputs, Recompute, Weights, head, rope};
+use super::{Base, Inputs, Recompute, RowParts, Weights, head, rope};
 use crate::Result;
 use crate::adapters::AdapterPool;
 use crate::config::ModelConfig;
@@ -20,6 +20,8 @@ pub struct Llama {
     pub weights: Arc<Weights>,
     /// `[positions, head_dim / 2]` (cos, sin), for training and evaluation. A decoder has a table of its own: its sequences are other lengths.
     pub rope: Tensor,
+    /// Rows of the feed-forward layers at once.
+    pub row_parts: RowParts,
     positions: usize,
 }
 
@@ -31,7 +33,7 @@ impl Llama {
     pub fn on(base: &Base, store: &mut Store, positions: usize) -> Result<Llama> {
         let config = base.config.clone();
         let rope = store.declare("rope", Class::Io, positions.saturating_mul(config.head_dim))?;
-        Ok(Llama { config, weights: base.weights.clone(), rope, positions })
+        Ok(Llama { config, weights: base.weights.clone(), rope, row_parts: RowParts::WHOLE, positions })
     }
 
     /// Writes the rotary table.
@@ -58,7 +60,7 @@ impl Llama {
         inputs: &'a Inputs,
     ) -> Block<'a> {
         let (weights, above) = (&self.weights.layers[layer], self.weights.layers.get(layer + 1));
-        Block { layer, config: &self.config, weights, above, adapters, inputs, rope, training: false }
+        Block { layer, config: &self.config, weights, above, adapters, inputs, rope, row_parts: self.row_parts, training: false }
     }
 
     pub(super) fn embed(&self, rec: &mut Recorder, adapters: Option<&AdapterPool>, inputs: &Inputs) -> Tensor {
@@ -114,7 +116,7 @@ impl Llama {
                 rec.scoped(format!("layers.{layer}"), |rec| {
                     let block = self.training_block(layer, adapters, inputs);
                     let again = |rec: &mut Recorder| block.forward(rec, entering[layer].into(), Routing::Again).0;
-                    let saved = saved[layer].unwrap_or_else(|| rec.scoped("again", again));
+                    let saved = saved[layer].take().unwrap_or_else(|| rec.scoped("again", again));
                     block.backward(rec, saved, dx, layer > lowest || embeddings.is_some());
                 });
             }

@@ -11,6 +11,7 @@ pub mod linear;
 pub mod llama;
 pub mod recompute;
 pub mod rope;
+pub mod row_parts;
 pub mod stretch;
 pub mod weights;
 
@@ -18,4 +19,5 @@ pub use base::Base;
 pub use inputs::Inputs;
 pub use llama::Llama;
 pub use recompute::Recompute;
+pub use row_parts::RowParts;
 pub use weights::Weights;

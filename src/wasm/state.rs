@@ -209,7 +209,8 @@ impl State {
         let refused = self.check_size(footprint.total()).err();
         let mut answer = json!({
             "totalBytes": footprint.total(), "byPurpose": by_purpose, "trainable": plan.layout.params.trainable(),
-            "dispatches": plan.planned.dispatches().0, "rows": plan.rows, "fits": refused.is_none(),
+            "dispatches": plan.planned.dispatches().0, "rows": plan.rows, "recompute": plan.recompute,
+            "fits": refused.is_none(),
         });
         if let Some(error) = refused {
             answer["reason"] = error.to_string().into();

@@ -5,6 +5,7 @@ use weblora::Result;
 use weblora::formats::{ByteSource, LocalFuture, ModelFile, SideFiles};
 use weblora::gpu::Tuner;
 use weblora::gpu::device::PlanLimits;
+use weblora::model::Recompute;
 use weblora::train::TrainConfig;
 use weblora::train::trainer::TrainPlan;
 
@@ -144,33 +145,59 @@ fn activations_that_do_not_fit_together_are_apart() {
     assert!(dispatches(2048) >= dispatches(512) + 3 * 32);
 }
 
-/// 7B shapes at 32,768 tokens, where a device binds 2 GiB: bytes of both modes, and no dispatch that keeps a GPU busy for seconds. At 100,000
-/// tokens a layer's activations are past what 32 bits address, which is said before anything is allocated.
+/// A 7B with LongLoRA's settings.
+fn long_plan(file: &ModelFile, context: usize, mode: Recompute, limits: PlanLimits) -> Result<TrainPlan> {
+    let map = json!({
+        "rank": 8, "batch": 1, "context": context, "group-ratio": 0.25, "quantize": "q4_0", "train-norms": true, "recompute": mode,
+    });
+    TrainPlan::new(file, &TrainConfig::from_map(map.as_object().unwrap()).unwrap(), None, limits, &Tuner::none())
+}
+
+/// Bytes of a plan, whose bindings are within `limits`, and operations of its longest dispatch.
+fn bytes_and_operations(file: &ModelFile, context: usize, mode: Recompute, limits: PlanLimits) -> (u64, u64) {
+    let planned = long_plan(file, context, mode, limits).unwrap().planned;
+    let (bound_by, bytes) = planned.largest_binding().unwrap();
+    assert!(bytes <= limits.max_binding, "{bound_by} binds {bytes} bytes");
+    let (longest, operations) = planned.longest_dispatch().unwrap();
+    let total = planned.footprint().total();
+    eprintln!("{context} tokens, {}: {total} bytes, {:?} dispatches", mode.name(), planned.dispatches());
+    eprintln!("  {bytes} bytes bound by {bound_by}, {operations} operations of {longest}");
+    (total, operations)
+}
+
+/// A device that binds 2 GiB.
+const LARGE: PlanLimits = PlanLimits { max_binding: 2 << 30, max_buffer: 2 << 30 };
+
+/// 7B shapes at 32,768 and 100,000 tokens, where a device binds 2 GiB, and no dispatch that keeps a GPU busy for seconds. At 100,000 an activation of
+/// the feed-forward layer is past what 32 bits address: it goes through in parts.
 #[test]
 fn llama_2_7b_at_long_contexts() {
     let file = model(LLAMA_2_7B);
-    let limits = PlanLimits { max_binding: 2 << 30, max_buffer: 4 << 30 };
-    let plan = |context: usize, more: Value, limits: PlanLimits| {
-        let mut map = json!({ "rank": 8, "batch": 1, "context": context, "group-ratio": 0.25, "quantize": "q4_0", "train-norms": true });
-        map.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
-        let config = TrainConfig::from_map(map.as_object().unwrap()).unwrap();
-        TrainPlan::new(&file, &config, None, limits, &Tuner::none())
-    };
-    let recomputed = plan(32768, json!({ "recompute": true }), limits).unwrap().planned;
-    let kept = plan(32768, json!({ "recompute": false }), limits).unwrap().planned.footprint().total();
-    assert!(kept > recomputed.footprint().total());
-    eprintln!("32k: {kept} bytes where activations are kept");
-    let (label, operations) = recomputed.longest_dispatch().unwrap();
-    eprintln!(
-        "32k: {} bytes, {:?} dispatches, longest {label} of {operations} operations",
-        recomputed.footprint().total(),
-        recomputed.dispatches()
-    );
-    assert!(operations < 25_000_000_000, "{label}: {operations} operations");
-    let refused = |context: usize, limits: PlanLimits| plan(context, json!({ "recompute": true }), limits).err().unwrap().to_string();
-    for (context, limits) in [(32768, PlanLimits::FLOOR), (100_000, PlanLimits { max_binding: u64::from(u32::MAX), max_buffer: 1 << 40 })] {
-        let error = refused(context, limits);
-        assert!(error.contains(&format!("of {context} tokens")) && error.contains("smaller --batch or --seq"), "{error}");
+    let [off, on, nested] = Recompute::ALL.map(|mode| bytes_and_operations(&file, 32768, mode, LARGE));
+    assert!(nested.0 < on.0 && on.0 < off.0, "{off:?} {on:?} {nested:?}");
+    // The table of docs/longlora.md.
+    let about = |(bytes, _): (u64, u64), gigabytes: f64| (bytes as f64 / 1e9 - gigabytes).abs() < 0.01 * gigabytes;
+    assert!(about(off, 205.2) && about(on, 32.2) && about(nested, 13.7), "{off:?} {on:?} {nested:?}");
+    assert!(nested.1 < 25_000_000_000, "{nested:?}");
+    let longer = bytes_and_operations(&file, 100_000, Recompute::Nested, LARGE);
+    assert!(about(longer, 31.5) && longer.1 < 100_000_000_000, "{longer:?}");
+}
+
+/// What a device that binds 128 MiB holds: attention has all rows of its keys and values in one binding, 8,192 rows of a 7B. More are refused, and
+/// the message says of what.
+#[test]
+fn llama_2_7b_within_small_bindings() {
+    let file = model(LLAMA_2_7B);
+    bytes_and_operations(&file, 8192, Recompute::Nested, PlanLimits::FLOOR);
+    for context in [8320, 32768] {
+        let error = long_plan(&file, context, Recompute::Nested, PlanLimits::FLOOR).err().unwrap().to_string();
+        for said in [
+            &format!("the hidden states of {context} tokens"),
+            "134217728 bytes",
+            "a smaller --batch or --seq, or a device that binds more",
+        ] {
+            assert!(error.contains(said), "{said}: {error}");
+        }
     }
 }
 

@@ -1,6 +1,7 @@
 //! Segmented low-rank products: twins against finite differences, kernels against twins, jobs alone against jobs together.
 
 mod case;
+mod ranges;
 mod siblings;
 
 use self::case::{Case, JobSpec, START, adapters, candidates, check, forced, job, most_candidates, prepare, record, run, three_jobs};

@@ -341,6 +341,7 @@ fn experts_share_the_frozen_products() {
                 LowrankTables { row_job: moe.slot_segment(), jobs: moe.routed.segments, sites: *sites, adapter: *adapter, grads: *adapter };
             let site = |which: usize| LowrankSite {
                 rows: s.slots(),
+                range: None,
                 k: 8,
                 n: width,
                 r_max: most,

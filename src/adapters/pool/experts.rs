@@ -353,6 +353,7 @@ impl ExpertTables {
         let moe = Moe { shape, layer: place, row_job: tables.row_job, jobs: tables.jobs, routers: self.routers, documents, routed };
         let gate = LowrankSite {
             rows,
+            range: None,
             k: model.hidden_size,
             n: shape.stride(),
             r_max: shape.experts,
@@ -371,6 +372,7 @@ impl ExpertTables {
             let (n, k) = projection.shape(model);
             Some(LowrankSite {
                 rows: shape.slots(),
+                range: None,
                 k,
                 n,
                 r_max: ranks.rank.max(1),

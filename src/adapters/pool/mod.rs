@@ -413,6 +413,7 @@ impl AdapterPool {
         let (n, k) = projection.shape(&self.model);
         Some(LowrankSite {
             rows,
+            range: None,
             k,
             n,
             r_max: info.ranks.rank.max(1),

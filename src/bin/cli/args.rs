@@ -11,6 +11,7 @@ use super::device::DeviceArgs;
 use super::export::ExportArgs;
 use super::jobs::JobsArgs;
 use super::merge::MergeArgs;
+use super::plan::PlanArgs;
 use super::rows::{ChatArgs, RowArgs};
 use super::setting_args::finite;
 use super::settings::TrainArgs;
@@ -60,9 +61,10 @@ A jobs file has the keys of train as defaults, [[job]] tables with a name and ke
 See docs/jobs.md for priorities, memory budgets and early stopping.")]
     Jobs(Box<JobsArgs>),
     /// Print the exact memory of a run before anything is allocated; takes the flags of train, opens no device.
-    #[command(after_help = "Example:
-  weblora plan --model model.gguf --rank 8 --batch 4 --seq 512")]
-    Plan(Box<TrainArgs>),
+    #[command(after_help = "Examples:
+  weblora plan --model model.gguf --rank 8 --batch 4 --seq 512
+  weblora plan --model model.gguf --batch 1 --context 32768 --max-binding 2GiB")]
+    Plan(Box<PlanArgs>),
     /// Answer a prompt with a model, and with adapters over it.
     #[command(after_help = "Examples:
   weblora generate --model model.gguf --prompt 'What is the capital of France?'

@@ -33,6 +33,7 @@ const USUAL: &[&str] = &[
     "config",
     "resume",
     "overwrite",
+    "max-binding",
     "help",
     "json",
 ];

@@ -1,6 +1,6 @@
 //! Which variants of the low-rank kernels are worth measuring on an adapter. Measurements behind it: `docs/tuning.md`.
 
-use super::{DOWN, DOWN_LANES, GRAD, GRAD_CHUNKS, GRAD_SUM, UP};
+use super::{DOWN, DOWN_LANES, GRAD, GRAD_CHUNKS, GRAD_CHUNKS_RANGE, GRAD_RANGE, GRAD_SUM, GRAD_SUM_RANGE, UP};
 use crate::gpu::device::{Facts, PlanLimits};
 use crate::gpu::{Candidate, KernelSpec, Recorder, Variant};
 
@@ -10,8 +10,10 @@ const BLOCK: usize = 8;
 /// What of a dispatch shapes its candidates.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Work {
-    /// Rows of the batch.
+    /// Rows of the batch, or of the range.
     pub(super) rows: usize,
+    /// Rows of the batch.
+    pub(super) total: usize,
     /// Width of the widest layer's factor.
     pub(super) width: usize,
     /// Largest rank.
@@ -30,12 +32,23 @@ pub(super) struct Work {
     pub(super) dropout: bool,
     /// Ranks may be f16.
     pub(super) half: bool,
+    /// The rows are a range of the batch.
+    pub(super) range: bool,
 }
 
 impl Work {
     /// The flags of a kernel that reads whole vectors where it can.
     fn flagged(&self) -> Variant {
-        Variant::new().flag_if("VEC4", self.vectors).flag_if("DROPOUT", self.dropout).flag_if("SIBLINGS", self.layers > 1)
+        self.rows_flag().flag_if("VEC4", self.vectors).flag_if("DROPOUT", self.dropout).flag_if("SIBLINGS", self.layers > 1)
+    }
+
+    fn rows_flag(&self) -> Variant {
+        Variant::new().flag_if("ROW_RANGE", self.range)
+    }
+
+    /// Ranks of sums of gradients: whole blocks, from the whole vector on in which the first rank that trains lies.
+    pub(super) fn grad_ranks(&self) -> usize {
+        (self.t_max + 3).div_ceil(BLOCK) * BLOCK
     }
 }
 
@@ -136,12 +149,12 @@ pub(super) fn up(work: &Work, lanes: Lanes) -> Vec<Candidate> {
 /// `dA` and `dBt`, rows in order.
 pub(super) fn grad(work: &Work, lanes: Lanes) -> Vec<Candidate> {
     // Blocks begin with a whole vector, where the first rank that trains need not.
-    let vectors = (work.t_max + 3).div_ceil(BLOCK);
+    let spec = if work.range { &GRAD_RANGE } else { &GRAD };
     let shared = (lanes.broadcast > 0).then_some((lanes.subgroup, lanes.broadcast));
     let mut all = Vec::new();
     for (wg, broadcast) in [(8, 0)].into_iter().chain(shared) {
         let variant = work.flagged().with("WG", wg as u32).broadcast(broadcast);
-        all.push(candidate(&GRAD, variant, [work.width.div_ceil(4 * wg), vectors, work.layers * work.jobs]));
+        all.push(candidate(spec, variant, [work.width.div_ceil(4 * wg), work.grad_ranks() / BLOCK, work.layers * work.jobs]));
     }
     lanes.of_cpu(all)
 }
@@ -172,10 +185,12 @@ impl Chunks {
         if lanes.cpu || !work.vectors {
             return None;
         }
-        let ranks = (work.t_max + 3).div_ceil(BLOCK) * BLOCK;
-        let of = |rows: usize| Self { rows, count: work.rows.div_ceil(rows) + work.jobs, ranks, width: work.width };
-        let sizes = std::iter::successors(Some(CHUNK), |rows| (*rows < work.rows).then_some(2 * rows));
-        sizes.map(of).find(|chunks| chunks.words(work) <= lanes.binding)
+        // Ranges of a batch take the chunks of all of it, so that sums go on from one to the next.
+        let of = |rows: usize, of: usize, ends: usize| Self { rows, count: of.div_ceil(rows) + ends, ranks: work.grad_ranks(), width: work.width };
+        let mut sizes = std::iter::successors(Some(CHUNK), |rows| (*rows < work.total).then_some(2 * rows));
+        let rows = sizes.find(|rows| of(*rows, work.total, work.jobs).words(work) <= lanes.binding)?;
+        // A job has a part at the end that is no whole chunk, and in a range of rows one at the beginning.
+        Some(of(rows, work.rows, if work.range { 2 * work.jobs } else { work.jobs }))
     }
 
     /// Words of all parts.
@@ -188,10 +203,11 @@ impl Chunks {
         let of = |variant: Variant| variant.with("CHUNK", self.rows as u32);
         let columns = work.width.div_ceil(4 * CHUNK_LANES);
         let chunks = of(work.flagged().with("WG", CHUNK_LANES as u32));
-        let sum = of(Variant::new().flag_if("SIBLINGS", work.layers > 1));
+        let sum = of(work.rows_flag().flag_if("SIBLINGS", work.layers > 1));
+        let [first, second] = if work.range { [&GRAD_CHUNKS_RANGE, &GRAD_SUM_RANGE] } else { [&GRAD_CHUNKS, &GRAD_SUM] };
         [
-            candidate(&GRAD_CHUNKS, chunks, [columns, self.ranks / BLOCK, work.layers * self.count]),
-            candidate(&GRAD_SUM, sum, [work.width.div_ceil(4 * 64), self.ranks, work.layers * work.jobs]),
+            candidate(first, chunks, [columns, self.ranks / BLOCK, work.layers * self.count]),
+            candidate(second, sum, [work.width.div_ceil(4 * 64), self.ranks, work.layers * work.jobs]),
         ]
     }
 }

@@ -3,7 +3,7 @@
 use bytemuck::{Pod, Zeroable};
 
 use super::candidates::{self, Chunks, Lanes, Work};
-use super::{LowrankSite, Segment, SiteRow};
+use super::{LowrankSite, RowRange, Segment, SiteRow};
 use crate::gpu::{Candidate, Dispatch, Recorder, Tensor};
 use crate::kernels::matrix::MOST_MEMBERS;
 
@@ -17,6 +17,18 @@ pub struct LowrankSiblings {
     sites: Vec<LowrankSite>,
     /// First word of each one's outputs.
     outputs: Vec<usize>,
+    /// Where sums of gradients wait, where the rows are a range of the batch.
+    carry: Option<Carry>,
+}
+
+/// Sums of gradients on their way from one range of rows to the next, of layers of one input: `[layers, 2, jobs, ranks, width]`, each layer with
+/// its own width (`shaders/lib/lowrank_carry.wgsl`).
+#[derive(Debug, Clone, Copy)]
+pub struct Carry {
+    /// Of `dA`.
+    a: Tensor,
+    /// Of `dBt`.
+    bt: Tensor,
 }
 
 /// One layer of a dispatch, as `shaders/lib/lowrank.wgsl` has it.
@@ -28,7 +40,8 @@ struct Layer {
     dropout_key: u32,
     wide: u32,
     inner: u32,
-    pad: [u32; 3],
+    carry: u32,
+    pad: [u32; 2],
 }
 
 #[repr(C)]
@@ -43,7 +56,9 @@ struct Params {
     chunks: u32,
     part_ranks: u32,
     part_width: u32,
-    pad: [u32; 3],
+    first: u32,
+    total: u32,
+    pad: u32,
     layers: [Layer; MOST_MEMBERS],
 }
 
@@ -69,7 +84,7 @@ const OUT: Product = Product { factor: Factor::Bt, scaled: true, dropout: false,
 impl LowrankSiblings {
     /// A layer without siblings.
     pub fn alone(site: &LowrankSite) -> Self {
-        Self { sites: vec![*site], outputs: vec![0] }
+        Self { sites: vec![*site], outputs: vec![0], carry: None }
     }
 
     /// Layers of one input, in their order, each with the first word of its outputs.
@@ -79,9 +94,27 @@ impl LowrankSiblings {
     pub fn new(layers: &[(LowrankSite, usize)]) -> Self {
         let (sites, outputs): (Vec<LowrankSite>, Vec<usize>) = layers.iter().copied().unzip();
         assert!((1..=MOST_MEMBERS).contains(&sites.len()), "{} layers of one input", sites.len());
-        let of = |site: &LowrankSite| (site.rows, site.k, site.jobs, site.dropout, site.half);
+        let of = |site: &LowrankSite| (site.rows, site.range, site.k, site.jobs, site.dropout, site.half);
         assert!(sites.windows(2).all(|two| of(&two[0]) == of(&two[1])), "layers of different inputs");
-        Self { sites, outputs }
+        Self { sites, outputs, carry: None }
+    }
+
+    /// A place for the sums of gradients between ranges of rows: one for all ranges of a batch.
+    pub fn new_carry(&self, rec: &mut Recorder, label: &str) -> Carry {
+        let words = |factor| self.sites.iter().map(|site| 4 * self.carried(site, factor)).sum::<usize>();
+        let [a, bt] =
+            [("da", Factor::A), ("db", Factor::Bt)].map(|(name, factor)| rec.transient(&format!("{label}.{name}.carry"), words(factor)));
+        Carry { a, bt }
+    }
+
+    /// With such a place. Ranges must be recorded in the order of their rows.
+    pub fn carrying(self, carry: Carry) -> Self {
+        Self { carry: Some(carry), ..self }
+    }
+
+    /// Vectors of a layer's sums.
+    fn carried(&self, site: &LowrankSite, factor: Factor) -> usize {
+        2 * site.jobs * self.work(self.product(factor)).grad_ranks() * Self::width(site, factor).div_ceil(4)
     }
 
     /// Words of their inner activations, and of the gradient of those.
@@ -95,6 +128,10 @@ impl LowrankSiblings {
 
     fn r_max(&self) -> usize {
         self.sites.iter().map(|site| site.r_max).max().unwrap_or(1)
+    }
+
+    fn product(&self, factor: Factor) -> Product {
+        if factor == Factor::A { self.into() } else { OUT }
     }
 
     /// `drop(x) Aᵀ`, its gradients, and what has to do with the input.
@@ -113,6 +150,7 @@ impl LowrankSiblings {
         let site = &self.sites[0];
         Work {
             rows: site.rows,
+            total: site.range.map_or(site.rows, |range| range.total),
             width: self.sites.iter().map(|site| Self::width(site, product.factor)).max().unwrap_or(1),
             r_max: self.r_max(),
             t_max: self.sites.iter().map(|site| site.t_max).max().unwrap_or(1),
@@ -122,6 +160,7 @@ impl LowrankSiblings {
             vectors: self.sites.iter().all(|site| site.k.is_multiple_of(4) && site.n.is_multiple_of(4)),
             dropout: product.dropout,
             half: site.half,
+            range: site.range.is_some(),
         }
     }
 
@@ -141,6 +180,7 @@ impl LowrankSiblings {
     ) -> Dispatch {
         let LowrankSite { rows, jobs, .. } = self.sites[0];
         let mut layers = [Layer::default(); MOST_MEMBERS];
+        let mut carry = 0;
         for (i, (site, output)) in self.sites.iter().zip(&self.outputs).enumerate() {
             layers[i] = Layer {
                 width: Self::width(site, product.factor) as u32,
@@ -148,20 +188,25 @@ impl LowrankSiblings {
                 dropout_key: site.dropout_key,
                 wide: if product.factor == Factor::A { 0 } else { *output as u32 },
                 inner: (i * rows) as u32,
-                pad: [0; 3],
+                carry: carry as u32,
+                pad: [0; 2],
             };
+            carry += self.carried(site, product.factor);
         }
+        let RowRange { first, total } = self.sites[0].range.unwrap_or(RowRange { first: 0, total: rows });
         let params = Params {
-            rows: rows as u32,
+            rows: (first + rows) as u32,
             jobs: jobs as u32,
             matrix: u32::from(product.factor == Factor::Bt),
             scaled: u32::from(product.scaled),
             r_max: self.r_max() as u32,
             count: self.sites.len() as u32,
             chunks: chunks.map_or(0, |c| c.count as u32),
-            part_ranks: chunks.map_or(0, |c| c.ranks as u32),
+            part_ranks: self.work(product).grad_ranks() as u32,
             part_width: chunks.map_or(0, |c| c.width as u32),
-            pad: [0; 3],
+            first: first as u32,
+            total: total as u32,
+            pad: 0,
             layers,
         };
         let each =
@@ -170,7 +215,7 @@ impl LowrankSiblings {
         let words = each(&|width, ranks| 2 * rows * (width + self.stride()) + jobs * ranks * width);
         let mut what = Dispatch::new(label, &params, bind, each(&|width, ranks| 2 * rows * width * ranks) as u64).touching(words);
         // What candidates are measured on: all rows belong to the first job, with the largest rank.
-        let job = Segment::new(0..rows).with_dropout(if product.dropout { 0.1 } else { 0.0 }, 1, 1);
+        let job = Segment::new(0..total).with_dropout(if product.dropout { 0.1 } else { 0.0 }, 1, 1);
         what = what.sample(tables_at, 0, bytemuck::bytes_of(&job));
         for site in &self.sites {
             let row = SiteRow { rank: site.r_max as u16, train_end: site.t_max as u32, scale: 1.0, ..SiteRow::default() };
@@ -184,7 +229,8 @@ impl LowrankSiblings {
         let half = if self.sites[0].half { " half" } else { "" };
         let widths: Vec<String> = self.sites.iter().map(|site| Self::width(site, product.factor).to_string()).collect();
         let sum = if product.sum && self.sites.len() > 1 { " sum" } else { "" };
-        format!("{name} {}x{} r{ranks} j{}{dropout}{half}{sum}", self.sites[0].rows, widths.join("+"), self.sites[0].jobs)
+        let range = if self.sites[0].range.is_some() { " range" } else { "" };
+        format!("{name} {}x{} r{ranks} j{}{dropout}{half}{sum}{range}", self.sites[0].rows, widths.join("+"), self.sites[0].jobs)
     }
 
     fn down(&self, rec: &mut Recorder, label: String, product: Product, x: Tensor, h: Tensor) {
@@ -207,19 +253,27 @@ impl LowrankSiblings {
             return self.grad_in_chunks(rec, label, product, g, z, chunks);
         }
         // Only as many ranks as train make work.
-        let what = self.dispatch(label, product, |site| site.t_max, &[t.jobs, t.sites, g, z, t.grads], 0);
+        let bind: Vec<Tensor> = [t.jobs, t.sites, g, z, t.grads].into_iter().chain(self.carry_of(product)).collect();
+        let what = self.dispatch(label, product, |site| site.t_max, &bind, 0);
         let work = self.work(product);
         let all = candidates::grad(&work, Lanes::of(rec));
         rec.dispatch_tuned(self.key("lowrank_grad", product, work.t_max), all, what);
+    }
+
+    /// Of a range of rows, where the sums of a gradient wait.
+    fn carry_of(&self, product: Product) -> Option<Tensor> {
+        self.carry.map(|carry| if product.factor == Factor::A { carry.a } else { carry.bt })
     }
 
     fn grad_in_chunks(&self, rec: &mut Recorder, label: String, product: Product, g: Tensor, z: Tensor, chunks: Chunks) {
         let (t, work) = (self.sites[0].tables, self.work(product));
         let parts = rec.transient(&format!("{label}.parts"), chunks.words(&work));
         let [sums, sum] = chunks.passes(&work);
-        let what = self.dispatch_chunks(label.clone(), product, |site| site.t_max, &[t.jobs, t.sites, g, z, parts], 0, Some(chunks));
+        let bind: Vec<Tensor> = [t.jobs, t.sites, g, z, parts].into_iter().chain(self.carry_of(product)).collect();
+        let what = self.dispatch_chunks(label.clone(), product, |site| site.t_max, &bind, 0, Some(chunks));
         rec.dispatch(sums.spec, sums.variant, sums.grid, what);
-        let what = self.dispatch_chunks(format!("{label}.sum"), product, |_| 0, &[t.jobs, t.sites, parts, t.grads], 0, Some(chunks));
+        let bind: Vec<Tensor> = [t.jobs, t.sites, parts, t.grads].into_iter().chain(self.carry_of(product)).collect();
+        let what = self.dispatch_chunks(format!("{label}.sum"), product, |_| 0, &bind, 0, Some(chunks));
         rec.dispatch(sum.spec, sum.variant, sum.grid, what.touching(parts.len as usize));
     }
 

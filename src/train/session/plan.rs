@@ -8,9 +8,8 @@ use crate::gpu::executable::Arenas;
 use crate::gpu::plan::Footprint;
 use crate::gpu::recorder::Untuned;
 use crate::gpu::{Executable, Gpu, Plan, Recorder, Store, Tuner};
-use crate::model::Recompute;
 use crate::model::check::check_rows;
-use crate::model::{Base, Inputs, Llama};
+use crate::model::{Base, Inputs, Llama, Recompute, RowParts};
 use crate::quant::QuantFormat;
 use crate::train::kernels::KernelChoices;
 use crate::{Error, Result};
@@ -100,8 +99,10 @@ impl Planned {
     /// As [`Planned::new`].
     pub fn within(base: Base, capacity: Capacity, shape: Shape, smaller: &[usize], limits: PlanLimits, tuner: &Tuner) -> Result<Planned> {
         let mut store = base.store();
-        let model = Llama::on(&base, &mut store, shape.positions)?;
+        let mut model = Llama::on(&base, &mut store, shape.positions)?;
+        model.row_parts = RowParts::of(&base.config, shape.recompute, limits);
         let inputs = Inputs::declare(&mut store, shape.rows, shape.training && capacity.embeddings)?;
+        let has_experts = capacity.experts.experts > 0;
         let rank = capacity.sites.values().map(|ranks| ranks.rank).max().unwrap_or(0);
         let adapters = AdapterPool::declare(capacity, &base.config, &mut store, inputs.row_job, limits)?;
         if let Some(entry) = store.entries().into_iter().find(|e| e.bytes > limits.max_binding) {
@@ -115,7 +116,9 @@ impl Planned {
         }
         let mut smaller: Vec<usize> = smaller.iter().copied().filter(|rows| *rows < shape.rows).collect();
         smaller.sort_unstable_by(|a, b| b.cmp(a));
-        check_rows(&base.config, rank, shape.rows, limits)?;
+        // Experts' rows lie all over the batch.
+        let at_once = if has_experts { shape.rows } else { model.row_parts.at_once(shape.rows) };
+        check_rows(&base.config, rank, shape.rows, at_once, limits)?;
         let recordings = Recordings::record(&model, &adapters, &inputs, shape, &smaller, limits, tuner)?;
         Ok(Planned { store, model, adapters, base, inputs, shape, smaller, limits, recordings })
     }
@@ -158,6 +161,11 @@ impl Planned {
     /// The dispatch with the most operations of a micro-batch: its label and how many they are, were all rows one document.
     pub fn longest_dispatch(&self) -> Option<(&str, u64)> {
         self.recordings.sizes.first().and_then(|size| size.micro.longest_dispatch())
+    }
+
+    /// The largest range of a buffer that any dispatch binds: the dispatch's label and bytes.
+    pub fn largest_binding(&self) -> Option<(&str, u64)> {
+        self.recordings.all().into_iter().filter_map(Plan::largest_binding).max_by_key(|(_, bytes)| *bytes)
     }
 
     /// Model operations per token of a training step as papers count them: 2 N forward and 2 N for input gradients.

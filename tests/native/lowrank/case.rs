@@ -194,6 +194,7 @@ pub fn prepare(case: &Case) -> (Bench, LowrankSite, [Tensor; 6]) {
     let rows = case.rows();
     let site = LowrankSite {
         rows,
+        range: None,
         k: case.k,
         n: case.n,
         r_max: case.r_max,

@@ -69,6 +69,7 @@ impl Layers {
         let half = self.cases.iter().any(|case| case.half.iter().any(|n| *n > 0));
         let site = |(i, case): (usize, &Case)| LowrankSite {
             rows: case.rows(),
+            range: None,
             k: case.k,
             n: case.n,
             r_max: case.r_max,

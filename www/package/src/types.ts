@@ -108,6 +108,8 @@ export interface Plan {
   dispatches: number;
   /** Tokens of a micro-batch. */
   rows: number;
+  /** Which activations are computed again (the setting `recompute`); absent where the run does not fit at all. */
+  recompute?: "off" | "on" | "nested";
   /** Optimizer steps of the run, when the rows were given. */
   steps?: number;
   /** How the run goes through its rows, when they were given: averages, and the same in words. */
