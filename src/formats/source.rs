@@ -100,7 +100,11 @@ mod native {
         pub fn open(path: &Path) -> Result<Self> {
             // The name of a model on Hugging Face looks like a path to the file system.
             let on_hub = path.to_string_lossy().starts_with("hf:");
-            let hint = if on_hub { "download the file and give its path: `hf:` names are not read yet" } else { "check the path, and that the file may be read" };
+            let hint = if on_hub {
+                "download the file and give its path: `hf:` names are not read yet"
+            } else {
+                "check the path, and that the file may be read"
+            };
             let error = |source| Error::Io { action: "read", path: path.display().to_string(), source, hint };
             let file = std::fs::File::open(path).map_err(error)?;
             let len = file.metadata().map_err(error)?.len();

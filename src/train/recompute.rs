@@ -77,8 +77,13 @@ impl RecomputeChoice {
 /// Whether a run of `bytes` in `mode` is within the `memory` that the user gives. Without, all activations are kept up to what a device with these
 /// limits has at least, and each block's input always.
 pub(super) fn fits(bytes: u64, mode: Recompute, memory: Option<u64>, limits: PlanLimits) -> bool {
-    let unasked = if mode == Recompute::Off { limits.max_buffer.min(UNASKED) } else { u64::MAX };
-    bytes <= memory.unwrap_or(unasked)
+    let otherwise = if mode == Recompute::Off { unasked(limits) } else { u64::MAX };
+    bytes <= memory.unwrap_or(otherwise)
+}
+
+/// Bytes that are taken without asking: what a device with these limits has at least.
+pub(super) fn unasked(limits: PlanLimits) -> u64 {
+    limits.max_buffer.min(UNASKED)
 }
 
 /// Refuses a plan beyond the memory that the user allows.

@@ -38,7 +38,8 @@ fn ten_steps_of_smollm2_with_experts_equal_pytorch() {
     let file = pollster::block_on(ModelFile::open_path(path.as_ref())).unwrap();
     let tokenizer = Tokenizer::of_model(&file).unwrap();
     let mut map: Map = golden["settings"].as_object().unwrap().clone();
-    let fixed = json!({"batch": 1, "seq": SEQ, "batch-rows": golden["rows_per_step"], "shuffle": false, "schedule": "constant", "warmup": 0});
+    let fixed =
+        json!({"batch": 1, "seq": SEQ, "batch-rows": golden["rows_per_step"], "shuffle": false, "schedule": "constant", "warmup": 0});
     map.extend(fixed.as_object().unwrap().clone());
     let config = TrainConfig::from_map(&map).unwrap();
     let train = Dataset::build("rows", &read_rows("rows", ROWS).unwrap(), &tokenizer, DataOptions::new(SEQ)).unwrap().examples;

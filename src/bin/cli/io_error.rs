@@ -11,7 +11,9 @@ pub fn io_error(action: &'static str, path: &Path, source: std::io::Error) -> Er
         ErrorKind::StorageFull | ErrorKind::QuotaExceeded => "free some space there; what was saved before is untouched",
         ErrorKind::ReadOnlyFilesystem | ErrorKind::PermissionDenied if action == "read" => "ask for permission to read it",
         ErrorKind::ReadOnlyFilesystem | ErrorKind::PermissionDenied => "choose a folder that you may write to with --out",
-        ErrorKind::NotFound if path.to_string_lossy().starts_with("hf:") => "download the file and give its path: `hf:` names are not read yet",
+        ErrorKind::NotFound if path.to_string_lossy().starts_with("hf:") => {
+            "download the file and give its path: `hf:` names are not read yet"
+        }
         ErrorKind::NotFound => "check the path",
         ErrorKind::IsADirectory => "name a file, not a folder",
         ErrorKind::NotADirectory => "a part of the path is a file; choose another folder",

@@ -186,7 +186,12 @@ impl Chunks {
             return None;
         }
         // Ranges of a batch take the chunks of all of it, so that sums go on from one to the next.
-        let of = |rows: usize, of: usize, ends: usize| Self { rows, count: of.div_ceil(rows) + ends, ranks: work.grad_ranks(), width: work.width };
+        let of = |rows: usize, of: usize, ends: usize| Self {
+            rows,
+            count: of.div_ceil(rows) + ends,
+            ranks: work.grad_ranks(),
+            width: work.width,
+        };
         let mut sizes = std::iter::successors(Some(CHUNK), |rows| (*rows < work.total).then_some(2 * rows));
         let rows = sizes.find(|rows| of(*rows, work.total, work.jobs).words(work) <= lanes.binding)?;
         // A job has a part at the end that is no whole chunk, and in a range of rows one at the beginning.

@@ -15,7 +15,7 @@ use crate::model::Recompute;
 use crate::quant;
 use crate::train::job::BaseIdentity;
 use crate::train::kernels::KernelChoices;
-use crate::train::recompute::fits;
+use crate::train::recompute::{fits, unasked};
 use crate::train::session::{Planned, Shape};
 use crate::{Error, Result};
 
@@ -61,8 +61,8 @@ impl Place<'_> {
         let planned = plan(all.clone())?;
         let fixed = planned.footprint().total() - pool_bytes(&planned.adapters);
         let binding = (self.limits.max_binding.min(self.limits.max_buffer) / 4) as usize;
-        let unasked = || allowed(None, self.limits).max(fixed + bytes(binding, binding));
-        let budget = options.memory.or_else(|| (planned.adapters.pages().len() > 1).then(unasked));
+        let most = || unasked(self.limits).max(fixed + bytes(binding, binding));
+        let budget = options.memory.or_else(|| (planned.adapters.pages().len() > 1).then(most));
         match budget {
             Some(memory) if planned.footprint().total() > memory => {
                 let planned = plan(shrunk(&all, needs, memory.saturating_sub(fixed)))?;
