@@ -120,7 +120,8 @@ impl<'a> FeedForward<'a> {
     }
 
     fn ranges(&self) -> Vec<Range<usize>> {
-        if self.experts.is_some() { vec![0..self.rows] } else { self.parts.ranges(self.rows) }
+        let parts = if self.experts.is_some() { RowParts::WHOLE } else { self.parts };
+        parts.ranges(self.rows)
     }
 
     /// These rows of a tensor `[t, d]`.

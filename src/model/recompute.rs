@@ -92,8 +92,8 @@ mod tests {
             assert_eq!((segments.last().unwrap().end, peak(&segments)), (3 + count, most), "{segments:?}");
         }
         assert_eq!(Recompute::Nested.segments(0..32), [0..7, 7..14, 14..20, 20..25, 25..29, 29..32]);
-        assert_eq!(Recompute::Nested.segments(4..4), [4..4]);
-        assert_eq!(Recompute::Blocks.segments(0..32), [0..32]);
+        assert!(Recompute::Nested.segments(4..4).iter().eq([&(4..4)]));
+        assert!(Recompute::Blocks.segments(0..32).iter().eq([&(0..32)]));
     }
 
     #[test]

@@ -35,7 +35,7 @@ fn ranges_have_the_bits_of_the_whole() {
         job(50, 8),
         JobSpec { dropout: 0.25, train: 1..5, seed: 1, ..job(90, 5) },
         JobSpec { seed: 2, ..job(5, 0) },
-        JobSpec { dropout: 0.1, train: 8..17, seed: 3, ..job(40, 17) },
+        JobSpec { dropout: 0.1, train: 2..7, seed: 3, ..job(40, 7) },
         job(20, 3),
     ];
     for sizes in [(44, 36), (12, 7)] {
@@ -45,7 +45,7 @@ fn ranges_have_the_bits_of_the_whole() {
         for facts in adapters(gpu) {
             let tuner = Tuner::assuming(facts);
             let want = run(gpu, &case, &tuner);
-            for ranges in [vec![0..64, 64..128, 128..192, 192..end], vec![0..128, 128..end], vec![0..end]] {
+            for ranges in [vec![0..64, 64..128, 128..192, 192..end], vec![0..128, 128..end]] {
                 let found = by_ranges(gpu, &case, &tuner, &ranges);
                 check(&format!("{ranges:?}"), &case, &found);
                 assert!(found.h == want.h && found.y == want.y, "{sizes:?} {ranges:?}: forward");
