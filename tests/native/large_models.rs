@@ -104,7 +104,7 @@ fn llama_2_7b_with_rank_256() {
     let config = TrainConfig::from_map(settings(2048).as_object().unwrap()).unwrap();
     let refused = TrainPlan::new(&model(LLAMA_2_7B), &config, None, PlanLimits::FLOOR, &Tuner::none());
     let error = refused.err().unwrap().to_string();
-    assert!(error.contains("gate_proj and up_proj") && error.contains("134217728 bytes") && error.contains("--rank"), "{error}");
+    assert!(error.contains("q_proj, k_proj and v_proj") && error.contains("134217728 bytes") && error.contains("--rank"), "{error}");
 }
 
 #[test]
