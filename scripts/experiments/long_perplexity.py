@@ -147,9 +147,9 @@ def main() -> None:
     parser.add_argument("--weblora", type=Path, default=ROOT / "target" / "release" / "weblora")
     parser.add_argument("--stories260k", type=Path, required=True, help="folder with checkpoint.bin and tokenizer.bin")
     parser.add_argument("--out", type=Path, required=True)
-    parser.add_argument("--steps", type=int, default=200, help=f"of {CONTEXT} tokens")
+    parser.add_argument("--steps", type=int, default=100, help=f"of {CONTEXT} tokens")
     args = parser.parse_args()
-    args.characters = {"train": 400_000, "text": 30_000}
+    args.characters = {"train": 400_000, "text": 20_000}
     prepare(args)
     adapters = {arm: train(args, arm) for arm in ARMS}
     within = [window for window in WINDOWS if window <= TRAINED]

@@ -28,7 +28,7 @@ SENTENCE, REST = 5.7, 20
 # Tokens of a step, in micro-batches of half as many.
 TOKENS = 2048
 # About how long rows are. Rows of 1024 and of 128 tokens would now and then be too long, and lose their answers.
-LENGTHS = {"first": [32, 48, 64], "long": [256, 512, 980], "short": [64, 112]}
+LENGTHS = {"first": [32, 48, 64], "long": [64, 128, 256, 512, 980], "short": [64, 112]}
 
 OWN = ["--train-norms", "--train-embeddings"]
 # The first runs, and their flags.
@@ -144,8 +144,8 @@ def main() -> None:
     parser.add_argument("--seeds", nargs="+", type=int, default=[0])
     parser.add_argument("--first", type=int, default=150, help=f"steps of the first run, of {TOKENS} tokens")
     parser.add_argument("--first-lr", default="5e-3")
-    parser.add_argument("--steps", type=int, default=150, help="of the second run")
-    parser.add_argument("--lr", default="4e-3")
+    parser.add_argument("--steps", type=int, default=100, help="of the second run")
+    parser.add_argument("--lr", default="2e-3")
     parser.add_argument("--rank", type=int, default=16)
     parser.add_argument("--windows", nargs="+", type=int, default=[128, 256, 512, 1016])
     parser.add_argument("--trials", type=int, default=8, help="questions for every length and each of five depths")

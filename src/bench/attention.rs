@@ -1,12 +1,15 @@
-//! Attention over long rows, full and in the shifted groups of LongLoRA: its kernels alone, forward and backward, and whole steps of the embedded
-//! model. Time and memory by length, with fitted exponents.
+//! Attention over long rows, full and in the shifted groups of LongLoRA: its kernels alone, forward and backward, and whole steps of a model. Time
+//! and memory by length, with fitted exponents.
 
+mod form;
 mod kernels;
 mod steps;
 
 use super::record::{AttentionFitRecord, AttentionRecord, Record};
 use super::setup::Bench;
+use super::step::Workload;
 use crate::Result;
+use form::Form;
 use kernels::Heads;
 
 /// Query heads, key/value heads and their width in SmolLM2-135M and Llama-3.2-1B.
@@ -16,48 +19,16 @@ const HEADS: [(&str, Heads); 2] =
 const LENGTHS: [usize; 7] = [512, 1024, 2048, 4096, 8192, 16_384, 32_768];
 /// Of a form that took so many seconds, longer rows are left out: the next take two to four times as long.
 const LONGEST: f64 = 40.0;
-/// Rows of the groups that do not grow with the row.
-const GROUP: usize = 512;
 /// Lengths that an exponent is fitted to, the longest there are. What does not grow with the row hides the exponent of short ones.
 const FITTED: usize = 4;
-
-/// What is compared with full attention.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Form {
-    Full,
-    /// Groups of a quarter of the row, as LongLoRA has them.
-    Quarter,
-    /// Groups of [`GROUP`] rows.
-    Fixed,
-    /// Groups of a quarter as the authors' first form has them: half of the heads are rolled by half a group, and every group is a sequence of its own.
-    Rolled,
-}
-
-impl Form {
-    const ALL: [Form; 4] = [Form::Full, Form::Quarter, Form::Fixed, Form::Rolled];
-
-    fn name(self) -> &'static str {
-        ["full", "groups of 1/4", "groups of 512", "1/4, rolled"][self as usize]
-    }
-
-    /// Rows of a group of a row of `length`.
-    fn group(self, length: usize) -> Option<usize> {
-        match self {
-            Form::Full => None,
-            Form::Quarter | Form::Rolled => Some(length / 4),
-            Form::Fixed => Some(GROUP),
-        }
-    }
-}
 
 /// Of one form: length of a row, seconds, bytes.
 type Measured = Vec<(usize, f64, u64)>;
 
 pub(super) async fn run(bench: &mut Bench<'_>) -> Result<()> {
-    let lengths = if bench.options.quick { &LENGTHS[..3] } else { &LENGTHS[..] };
     for (model, heads) in HEADS {
         let mut found: [Measured; 4] = Default::default();
-        for &length in lengths {
+        for &length in lengths(bench) {
             for form in Form::ALL {
                 if !goes_on(&found[form as usize]) {
                     continue;
@@ -69,15 +40,25 @@ pub(super) async fn run(bench: &mut Bench<'_>) -> Result<()> {
         }
         fit(bench, model, &found)?;
     }
+    Ok(())
+}
+
+/// Whole steps of a workload's model.
+pub(super) async fn run_steps(bench: &mut Bench<'_>, mut workload: Workload) -> Result<()> {
+    let what = format!("{}, step", workload.name());
     let mut found: [Measured; 4] = Default::default();
-    for &length in lengths {
+    for &length in lengths(bench) {
         let forms: Vec<Form> = Form::ALL.into_iter().filter(|form| *form != Form::Rolled && goes_on(&found[*form as usize])).collect();
-        for (form, seconds, bytes) in steps::measure(bench, length, &forms).await? {
+        for (form, seconds, bytes) in steps::measure(bench, &mut workload, length, &forms).await? {
             found[form as usize].push((length, seconds, bytes));
         }
-        show(bench, steps::NAME, length, &found)?;
+        show(bench, &what, length, &found)?;
     }
-    fit(bench, steps::NAME, &found)
+    fit(bench, &what, &found)
+}
+
+fn lengths(bench: &Bench<'_>) -> &'static [usize] {
+    if bench.options.quick { &LENGTHS[..3] } else { &LENGTHS }
 }
 
 /// Whether longer rows are worth their time.
@@ -86,19 +67,19 @@ fn goes_on(found: &Measured) -> bool {
 }
 
 /// Tells what was measured at one length.
-fn show(bench: &mut Bench<'_>, what: &'static str, length: usize, found: &[Measured; 4]) -> Result<()> {
+fn show(bench: &mut Bench<'_>, what: &str, length: usize, found: &[Measured; 4]) -> Result<()> {
     let at = |form: Form| found[form as usize].iter().find(|(tokens, ..)| *tokens == length).copied();
     for form in Form::ALL {
         let Some((_, seconds, bytes)) = at(form) else { continue };
         let of_full = at(Form::Full).map(|(_, full, _)| seconds / full);
-        let record = AttentionRecord { what, tokens: length, form: form.name(), ms: seconds * 1e3, of_full, bytes };
+        let record = AttentionRecord { what: what.to_owned(), tokens: length, form: form.name(), ms: seconds * 1e3, of_full, bytes };
         (bench.report)(&Record::Attention(record))?;
     }
     Ok(())
 }
 
 /// Tells how time and memory of every form grow.
-fn fit(bench: &mut Bench<'_>, what: &'static str, found: &[Measured; 4]) -> Result<()> {
+fn fit(bench: &mut Bench<'_>, what: &str, found: &[Measured; 4]) -> Result<()> {
     for form in Form::ALL {
         let own = &found[form as usize];
         if own.len() < 2 {
@@ -111,7 +92,7 @@ fn fit(bench: &mut Bench<'_>, what: &'static str, found: &[Measured; 4]) -> Resu
         let full = |length: usize| found[Form::Full as usize].iter().find(|(tokens, ..)| *tokens == length);
         let faster = own.iter().find(|(tokens, seconds, _)| form != Form::Full && full(*tokens).is_some_and(|full| *seconds < full.1));
         (bench.report)(&Record::AttentionFit(AttentionFitRecord {
-            what,
+            what: what.to_owned(),
             form: form.name(),
             time_exponent: exponent(&|one| one.1),
             memory_exponent: exponent(&|one| one.2 as f64),
@@ -138,7 +119,8 @@ mod tests {
     fn a_power_has_its_exponent() {
         let points: Vec<(f64, f64)> = LENGTHS.iter().map(|n| ((*n as f64).ln(), (3.0 * (*n as f64).powf(1.5)).ln())).collect();
         assert!((slope(&points) - 1.5).abs() < 1e-9);
-        assert_eq!((Form::Quarter.group(8192), Form::Fixed.group(8192), Form::Full.group(8192)), (Some(2048), Some(512), None));
+        let group = |form: Form| form.group(8192);
+        assert_eq!((group(Form::Quarter), group(Form::Fixed), group(Form::Full)), (Some(2048), Some(512), None));
     }
 
     #[test]

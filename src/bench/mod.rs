@@ -74,7 +74,9 @@ pub async fn run(
         if options.jobs {
             jobs::run(&mut bench, &workload).await?;
         }
-        if !options.methods && !options.jobs {
+        if options.attention {
+            attention::run_steps(&mut bench, workload).await?;
+        } else if !options.methods && !options.jobs {
             step::run(&mut bench, workload).await?;
         }
     }

@@ -131,7 +131,7 @@ pub struct KernelRecord {
 #[derive(Debug, Clone, Serialize)]
 pub struct AttentionRecord {
     /// The model whose heads these are, or whose whole step it is.
-    pub what: &'static str,
+    pub what: String,
     /// Tokens of the row.
     pub tokens: usize,
     /// `full`, or which groups.
@@ -149,7 +149,7 @@ pub struct AttentionRecord {
 #[derive(Debug, Clone, Serialize)]
 pub struct AttentionFitRecord {
     /// The model whose heads these are, or whose whole step it is.
-    pub what: &'static str,
+    pub what: String,
     /// `full`, or which groups.
     pub form: &'static str,
     /// Of the time.

@@ -12,7 +12,7 @@ pub struct Options {
     pub kernels: bool,
     /// Every form of the products, not only the fastest.
     pub forms: bool,
-    /// Attention over long rows, full and in shifted groups.
+    /// Attention over long rows, full and in shifted groups; of every workload the step under each of them instead of the plain one.
     pub attention: bool,
     /// The feed-forward layer with routed experts, at two models' shapes.
     pub mixlora: bool,

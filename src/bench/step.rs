@@ -15,6 +15,7 @@ use crate::gpu::{Gpu, clock};
 use crate::kernels::lowrank::Segment;
 use crate::model::Recompute;
 use crate::model::inputs::HostBatch;
+use crate::model::stretch::stretched;
 use crate::train::session::{Hyper, Planned, Session, Shape};
 use crate::{Error, Result};
 
@@ -98,6 +99,15 @@ impl Workload {
         let starts: Vec<u32> = (0..rows).map(|i| (i / self.seq * self.seq) as u32).collect();
         let positions: Vec<u32> = (0..rows).map(|i| (i % self.seq) as u32).collect();
         HostBatch::new(&tokens, &targets, &starts, &positions, 1.0 / rows as f32)
+    }
+
+    /// From now on one row of so many tokens, with recompute and the model's angles stretched where it is longer than the context.
+    pub(super) fn take_one_row(&mut self, tokens: usize) -> Result<()> {
+        (self.batch, self.seq, self.recompute) = (1, tokens, Recompute::Blocks);
+        if tokens > self.file.config.context_length() {
+            self.file.config = stretched(&self.file.config, tokens, None)?;
+        }
+        Ok(())
     }
 
     pub(super) fn values(&self, layout: &AdapterLayout) -> Vec<f32> {

@@ -3,7 +3,7 @@
 use super::super::probe::Probe;
 use super::super::scene::Scene;
 use super::super::setup::Bench;
-use super::Form;
+use super::form::Form;
 use crate::Result;
 use crate::gpu::{Recorder, Tensor};
 use crate::kernels::attention::{self, AttentionShape, Document, documents};

@@ -1,30 +1,23 @@
-//! Whole steps of the embedded model over one long row: the same recording under every form of attention.
+//! Whole steps of a model over one long row: the same recording under every form of attention.
 
 use super::super::setup::Bench;
 use super::super::step::{Running, Workload, layout};
-use super::Form;
-use crate::model::stretch::stretched;
-use crate::{Result, demo};
+use super::form::Form;
+use crate::Result;
 
-/// In the table.
-pub(super) const NAME: &str = "demo, step";
 /// Steps of every form, in turns, of which the fastest counts.
 const ROUNDS: usize = 3;
 /// Slower than this, one step of every form is enough.
 const SLOW: f64 = 5.0;
 
 /// Seconds of an optimizer step under each form, and planned bytes, which are the same for all: groups are numbers of a batch.
-pub(super) async fn measure(bench: &mut Bench<'_>, rows: usize, forms: &[Form]) -> Result<Vec<(Form, f64, u64)>> {
+pub(super) async fn measure(bench: &mut Bench<'_>, workload: &mut Workload, rows: usize, forms: &[Form]) -> Result<Vec<(Form, f64, u64)>> {
     if forms.is_empty() {
         return Ok(Vec::new());
     }
-    let mut file = demo::model().await?;
-    if rows > file.config.context_length() {
-        file.config = stretched(&file.config, rows, None)?;
-    }
-    let layout = layout(&file.config, 8)?;
-    let workload = Workload::new(NAME, file, 1, rows).recomputing();
-    let (mut running, _) = Running::open(bench, &workload, &layout).await?;
+    workload.take_one_row(rows)?;
+    let layout = layout(workload.model(), 8)?;
+    let (mut running, _) = Running::open(bench, workload, &layout).await?;
     running.session.write_values(bench.gpu, 0, &workload.values(&layout))?;
     let bytes = running.session.footprint().total();
     let mut found = Vec::new();

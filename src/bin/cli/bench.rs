@@ -65,7 +65,7 @@ enum Config {
     Smollm2,
     /// A step of the embedded demo: 16 x 32 tokens
     Demo,
-    /// Attention over rows of 512 to 32768 tokens, full and in the shifted groups of LongLoRA: its kernels alone, and steps of the embedded demo
+    /// Attention over rows of 512 to 32768 tokens, full and in the shifted groups of LongLoRA: its kernels alone, and steps of every model named (default demo)
     Attention,
     /// The feed-forward layer of SmolLM2-135M and Llama-3.2-1B with eight routed experts, beside the dense one and the naive form
     #[value(name = "mixlora")]
@@ -90,6 +90,9 @@ impl BenchArgs {
     fn configs(&self) -> Vec<Config> {
         if self.config == [Config::Methods] {
             return vec![Config::Methods, Config::Demo];
+        }
+        if self.config == [Config::Attention] {
+            return vec![Config::Attention, Config::Demo];
         }
         if self.config == [Config::Jobs] {
             return vec![Config::Jobs, if self.model.is_some() { Config::Smollm2 } else { Config::Demo }];
@@ -143,8 +146,8 @@ pub fn run(args: &BenchArgs, output: &mut Output) -> Result<()> {
 fn attention_picture(times: &[AttentionRecord]) -> String {
     let mut panels: Vec<(String, Vec<Line>)> = Vec::new();
     for one in times {
-        let panel = panels.iter().position(|(what, _)| what == one.what).unwrap_or_else(|| {
-            panels.push((one.what.to_owned(), Vec::new()));
+        let panel = panels.iter().position(|(what, _)| *what == one.what).unwrap_or_else(|| {
+            panels.push((one.what.clone(), Vec::new()));
             panels.len() - 1
         });
         let lines = &mut panels[panel].1;

@@ -85,9 +85,6 @@ test("trains, answers between steps, exports, evaluates", { timeout: 240_000 }, 
     const own = await trainer.evaluate(few, { adapter: "current" });
     const none = await trainer.evaluate(few);
     const again = await trainer.evaluate(few, { adapter: await trainer.exportAdapter() });
-    const cells = [];
-    const retrieval = await trainer.retrieve({ task: "note", lengths: [60], depths: [0, 1], trials: 1, adapter: "current", onCell: (cell) => cells.push(cell) });
-    const tooLong = await failure(() => trainer.retrieve({ task: "passkey", lengths: [400] }));
     const best = (await trainer.exportAdapter("best")).length;
     const [gguf, ...more] = await trainer.exportAdapter("current", { format: "gguf" });
     const llamaCpp = { name: gguf.name, magic: new TextDecoder().decode(gguf.bytes.slice(0, 4)), more: more.length };
@@ -106,7 +103,7 @@ test("trains, answers between steps, exports, evaluates", { timeout: 240_000 }, 
     const settings = await trainer.settings("lora");
     await trainer.free();
     const freed = await failure(() => trainer.memory());
-    return { support, second, base, pieces, written, paused, events, done, state: training.state, aborted, files, own, none, again, retrieval, cells, tooLong, best, llamaCpp, facts, warnings, strict, memory, plan, preview, settings, progress, freed };
+    return { support, second, base, pieces, written, paused, events, done, state: training.state, aborted, files, own, none, again, best, llamaCpp, facts, warnings, strict, memory, plan, preview, settings, progress, freed };
   });
   assert.equal(found.support.webgpu, true);
   assert.deepEqual([found.second.code, found.base.code, found.aborted?.code, found.freed.code], ["busy", "busy", "aborted", "stopped"]);
@@ -129,10 +126,6 @@ test("trains, answers between steps, exports, evaluates", { timeout: 240_000 }, 
   assert.deepEqual(found.files.map(([name]) => name).sort(), ["README.md", "adapter_config.json", "adapter_model.safetensors", "weblora.json"]);
   assert.ok(found.own.loss < 0.9 * found.none.loss, `${found.own.loss} ${found.none.loss}`);
   assert.ok(Math.abs(found.again.loss - found.own.loss) < 1e-5, "the exported adapter is the trained one");
-  assert.deepEqual(found.retrieval.cells, found.cells);
-  assert.deepEqual(found.cells.map(({ length, depth, trials }) => [length, depth, trials]), [[60, 0, 1], [60, 1, 1]]);
-  assert.match(found.retrieval.picture, /^<svg[^]*note/);
-  assert.equal(found.tooLong.code, "config");
   assert.equal(found.best, 4);
   assert.ok(found.memory.wasm < 256 << 20 && found.memory.gpu > 0, JSON.stringify(found.memory));
   assert.equal(found.plan.fits, true);
