@@ -22,12 +22,12 @@ const LONGEST: f64 = 40.0;
 /// Lengths that an exponent is fitted to, the longest there are. What does not grow with the row hides the exponent of short ones.
 const FITTED: usize = 4;
 
-/// Of one form: length of a row, seconds, bytes.
-type Measured = Vec<(usize, f64, u64)>;
+/// Length of a row, seconds, bytes.
+type Measured = (usize, f64, u64);
 
 pub(super) async fn run(bench: &mut Bench<'_>) -> Result<()> {
     for (model, heads) in HEADS {
-        let mut found: [Measured; 4] = Default::default();
+        let mut found: [Vec<Measured>; 4] = Default::default();
         for &length in lengths(bench) {
             for form in Form::ALL {
                 if !goes_on(&found[form as usize]) {
@@ -46,7 +46,7 @@ pub(super) async fn run(bench: &mut Bench<'_>) -> Result<()> {
 /// Whole steps of a workload's model.
 pub(super) async fn run_steps(bench: &mut Bench<'_>, mut workload: Workload) -> Result<()> {
     let what = format!("{}, step", workload.name());
-    let mut found: [Measured; 4] = Default::default();
+    let mut found: [Vec<Measured>; 4] = Default::default();
     for &length in lengths(bench) {
         let forms: Vec<Form> = Form::ALL.into_iter().filter(|form| *form != Form::Rolled && goes_on(&found[*form as usize])).collect();
         for (form, seconds, bytes) in steps::measure(bench, &mut workload, length, &forms).await? {
@@ -62,12 +62,12 @@ fn lengths(bench: &Bench<'_>) -> &'static [usize] {
 }
 
 /// Whether longer rows are worth their time.
-fn goes_on(found: &Measured) -> bool {
+fn goes_on(found: &[Measured]) -> bool {
     found.last().is_none_or(|(_, seconds, _)| *seconds <= LONGEST)
 }
 
 /// Tells what was measured at one length.
-fn show(bench: &mut Bench<'_>, what: &str, length: usize, found: &[Measured; 4]) -> Result<()> {
+fn show(bench: &mut Bench<'_>, what: &str, length: usize, found: &[Vec<Measured>; 4]) -> Result<()> {
     let at = |form: Form| found[form as usize].iter().find(|(tokens, ..)| *tokens == length).copied();
     for form in Form::ALL {
         let Some((_, seconds, bytes)) = at(form) else { continue };
@@ -79,13 +79,13 @@ fn show(bench: &mut Bench<'_>, what: &str, length: usize, found: &[Measured; 4])
 }
 
 /// Tells how time and memory of every form grow.
-fn fit(bench: &mut Bench<'_>, what: &str, found: &[Measured; 4]) -> Result<()> {
+fn fit(bench: &mut Bench<'_>, what: &str, found: &[Vec<Measured>; 4]) -> Result<()> {
     for form in Form::ALL {
         let own = &found[form as usize];
         if own.len() < 2 {
             continue;
         }
-        let exponent = |value: &dyn Fn(&(usize, f64, u64)) -> f64| {
+        let exponent = |value: &dyn Fn(&Measured) -> f64| {
             let points: Vec<(f64, f64)> = own.iter().rev().take(FITTED).map(|one| ((one.0 as f64).ln(), value(one).ln())).collect();
             slope(&points)
         };
@@ -125,6 +125,6 @@ mod tests {
 
     #[test]
     fn a_form_ends_where_it_becomes_slow() {
-        assert!(goes_on(&vec![]) && goes_on(&vec![(512, 1.0, 1)]) && !goes_on(&vec![(512, 1.0, 1), (1024, LONGEST + 1.0, 1)]));
+        assert!(goes_on(&[]) && goes_on(&[(512, 1.0, 1)]) && !goes_on(&[(512, 1.0, 1), (1024, LONGEST + 1.0, 1)]));
     }
 }
