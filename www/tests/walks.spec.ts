@@ -11,7 +11,7 @@ async function open(page: Page, flags = ""): Promise<ReturnType<typeof watchPage
 }
 
 const demo = (page: Page) => page.getByRole("button", { name: "Run the demo" }).click();
-const done = (page: Page) => expect(runState(page)).toHaveText(/^done/);
+const done = (page: Page) => expect(runState(page)).toHaveText(/^done/, { timeout: 60_000 });
 const load = (page: Page) => page.getByRole("button", { name: "Load the built-in model" }).click();
 const preview = (page: Page) => page.getByRole("region", { name: "Row as the model reads it" });
 
@@ -217,6 +217,25 @@ test("typed rows stay when another way is looked at, and rows of two columns are
   await page.getByRole("button", { name: "Next row" }).click();
   await expect(preview(page)).toContainText("What? A blue kite");
   await picture(page, info, "edited");
+  await choose(page, "Where the rows come from", "Built in");
+  await expect(page.getByLabel("Preset")).toHaveValue("demo");
+  await expect(rows).toContainText("swap · 480 rows");
+});
+
+test("rows that were typed before a model was loaded are read as that model reads them", async ({ page }) => {
+  await open(page);
+  await choose(page, "Where the rows come from", "Teach");
+  await page.getByRole("textbox", { name: "Question 1", exact: true }).fill("Who keeps the light?");
+  await page.getByRole("textbox", { name: "Answer 1", exact: true }).fill("Wren.");
+  await expect(section(page, "Rows")).toContainText("what you teach");
+  await load(page);
+  await expect(preview(page)).toContainText("Who keeps the light? Wren.");
+  await expect(page.getByLabel("Preset")).toHaveValue("few");
+  await choose(page, "Where the base comes from", "Download");
+  await page.getByRole("button", { name: /^Download SmolLM2 135M/ }).click();
+  // A model that chats reads a conversation.
+  await expect(preview(page)).toContainText("<|user|>Who keeps the light?<|assistant|>Wren.");
+  await expect(page.getByLabel("Preset")).toHaveValue("balanced");
 });
 
 test("rows that the built-in model can only spell are not promised to be learned", async ({ page }) => {

@@ -311,6 +311,9 @@ export function watch(slices: Slice[], listener: () => void): void {
 /** Whether the base is the built-in model. */
 export const isBuiltIn = (): boolean => state.base.source !== null && "embedded" in state.base.source;
 
+/** Whether the rows came from the person. */
+export const hasOwnRows = (): boolean => ["file", "paste", "teach"].includes(state.rows.choice) && state.rows.train !== null;
+
 /** The run that trains or is paused. */
 export const activeRun = (): Run | null => state.runs.list.find((run) => run.id === state.runs.active) ?? null;
 

@@ -5,10 +5,10 @@ import { announce } from "../lib/announce";
 import { bytes, parameters } from "../lib/format";
 import { isAbort, problem } from "../lib/problem";
 import { exclusive } from "../lib/queue";
-import { get, isTraining, update } from "../state";
+import { get, hasOwnRows, isTraining, update } from "../state";
 import { report, trainer } from "../trainer";
 import { applyRecipe, fitContext, loadTable } from "./form";
-import { chooseSet, refreshPreview } from "./rows";
+import { chooseSet, rereadRows } from "./rows";
 import { replan } from "./plan";
 
 let loading: AbortController | null = null;
@@ -68,11 +68,12 @@ async function prepareForm(source: BaseSource): Promise<void> {
   const { recipe, changed } = get().form;
   const embedded = "embedded" in source;
   const untouched = recipe === "defaults" && Object.keys(changed).length === 0;
-  if (untouched || (recipe === "demo" && !embedded)) await applyRecipe(embedded ? "demo" : "balanced");
+  const suited = embedded ? (hasOwnRows() ? "few" : "demo") : "balanced";
+  if (untouched || (["demo", "few"].includes(recipe) && !embedded)) await applyRecipe(suited);
   await loadTable(get().form.method);
   fitContext();
   if (get().rows.choice === "" && embedded) await chooseSet("swap");
-  else await refreshPreview();
+  else await rereadRows();
   replan();
 }
 

@@ -8,7 +8,7 @@ import { newest } from "../lib/queue";
 import { linesOf, pairsIn, type Pair } from "../lib/pairs";
 import { rowsText, textOf, toJsonLines } from "../lib/sniff";
 import { guessColumns, readTable, type Table } from "../lib/table";
-import { get, isBuiltIn, isLocked, runSettings, update, type RowsState } from "../state";
+import { get, hasOwnRows, isBuiltIn, isLocked, runSettings, update, type RowsState } from "../state";
 import { trainer } from "../trainer";
 import { replan } from "./plan";
 
@@ -19,6 +19,9 @@ export const PREVIEW_ROWS = 20;
 const SAMPLES = 3;
 
 const latest = newest<void>();
+
+/** The questions and answers that the rows were made of, where they were: another base may want them as conversations. */
+let madeOf: Pair[] | null = null;
 
 /** Takes one of the sets that come with the page. */
 export async function chooseSet(id: string): Promise<void> {
@@ -76,16 +79,27 @@ const pairsOf = ({ cells }: Table, { question, answer, named }: { question: numb
 export async function mapColumns(table: NonNullable<RowsState["table"]>): Promise<void> {
   update("rows", { table });
   const { heldOut, heldOutName } = get().rows;
-  await take({ text: linesOf(pairsOf(table, table), chats()), name: table.name }, heldOut, table.name, heldOutName);
+  await takePairs(pairsOf(table, table), table.name, heldOut, heldOutName);
 }
 
 /** Takes questions and answers that were typed. */
 export async function rowsFromPairs(pairs: Pair[]): Promise<void> {
   update("rows", { problem: null });
-  const text = linesOf(pairs, chats());
-  if (text === "") return noRows();
+  if (linesOf(pairs, false) === "") return noRows();
   const kept = chosenHeldOut(true);
-  await take({ text, name: "what you teach" }, kept.rows, "what you teach", kept.name);
+  await takePairs(pairs, "what you teach", kept.rows, kept.name);
+}
+
+async function takePairs(pairs: Pair[], name: string, heldOut: Rows | null, heldOutName: string): Promise<void> {
+  await take({ text: linesOf(pairs, chats()), name }, heldOut, name, heldOutName);
+  madeOf = pairs;
+}
+
+/** Reads the rows as the base that was just loaded does. */
+export async function rereadRows(): Promise<void> {
+  const { heldOut, heldOutName, trainName } = get().rows;
+  if (madeOf !== null && hasOwnRows()) await takePairs(madeOf, trainName, heldOut, heldOutName);
+  else await refreshPreview();
 }
 
 /** Whether rows are written as conversations: for a model that has a template for them. The built-in one is too small to chat. */
@@ -118,9 +132,9 @@ export async function rowsFromText(text: string): Promise<void> {
   }
   try {
     const table = /^\s*[{[]/.test(text) ? null : pastedTable(text);
-    const lines = table ? linesOf(table, chats()) : toJsonLines(text, "the pasted rows", chats());
     const kept = chosenHeldOut(same);
-    await take({ text: lines, name: "pasted rows" }, kept.rows, "pasted rows", kept.name);
+    if (table) await takePairs(table, "pasted rows", kept.rows, kept.name);
+    else await take({ text: toJsonLines(text, "the pasted rows", chats()), name: "pasted rows" }, kept.rows, "pasted rows", kept.name);
   } catch (error) {
     update("rows", { status: "failed", problem: problem(error), train: null, preview: [], total: 0 });
   }
@@ -211,6 +225,7 @@ async function restoreOne(train: Rows, heldOut: Rows | null): Promise<void> {
 }
 
 async function take(train: Rows, heldOut: Rows | null, trainName: string, heldOutName: string): Promise<void> {
+  madeOf = null;
   const heldOutChosen = get().rows.heldOutChosen && heldOut !== null;
   const { base, form } = get();
   // The demo's settings are for its own short rows.

@@ -4,7 +4,7 @@ import { hideFinale } from "../actions/finale";
 import { beginChoice } from "../actions/rows";
 import { h, setText, show } from "../lib/dom";
 import { count, plural } from "../lib/format";
-import { get, isTraining, watch } from "../state";
+import { get, hasOwnRows, isTraining, watch } from "../state";
 
 /** The panel; hidden until a run has ended. */
 export function finaleView(): HTMLElement {
@@ -36,9 +36,6 @@ function side(title: string): { root: HTMLElement; set(text: string): void } {
   const text = h("p", { class: "answer-text" });
   return { root: h("article", { class: `answer ${title === "After" ? "tuned" : "base"}`, "aria-label": title }, h("h3", {}, title), text), set: (answer) => setText(text, answer || "(nothing)") };
 }
-
-/** Whether the rows came from the person. */
-const hasOwnRows = (): boolean => ["file", "paste", "teach"].includes(get().rows.choice) && get().rows.train !== null;
 
 function begin(): void {
   if (!hasOwnRows()) beginChoice("teach");

@@ -1,12 +1,12 @@
 /** Section 2: the rows, and how the model reads them. */
 
-import { setSetting } from "../actions/form";
+import { applyRecipe, setSetting } from "../actions/form";
 import { showDownloads } from "../actions/base";
 import { beginChoice, chooseSet, editRows, heldOutFromFile, rowsFromFile, rowsFromText } from "../actions/rows";
 import { ROW_SETS } from "../data/rowsets";
 import { debounce, fill, h, setText, show, uniqueId } from "../lib/dom";
 import { plural } from "../lib/format";
-import { get, isLocked, watch } from "../state";
+import { get, isBuiltIn, isLocked, watch } from "../state";
 import { choices, dropTarget, filePicker, problemBox, section } from "./parts";
 import { columnsView } from "./columns";
 import { mixtureView } from "./mixture";
@@ -31,7 +31,7 @@ export function rowsSection(): HTMLElement {
       { id: "teach", label: "Teach" },
     ],
     (id) => {
-      if (id === "set") void chooseSet("swap");
+      if (id === "set") void chooseBuiltIn("swap");
       else beginChoice(id as "file" | "paste" | "teach");
     },
   );
@@ -69,11 +69,17 @@ export function rowsSection(): HTMLElement {
   return root;
 }
 
+/** Takes a set that comes with the page; the settings for a few rows of one's own go. */
+async function chooseBuiltIn(id: string): Promise<void> {
+  if (get().form.recipe === "few" && isBuiltIn()) await applyRecipe("demo");
+  await chooseSet(id);
+}
+
 function setPanel(): HTMLElement {
   const id = uniqueId("set");
   const help = h("p", { class: "muted small", id: `${id}-help` });
   const options = ROW_SETS.map((set) => h("option", { value: set.id }, set.name));
-  const select = h("select", { id, "aria-describedby": `${id}-help`, onchange: () => void chooseSet(select.value) }, h("option", { value: "", disabled: true, selected: true }, "Choose a set…"), options);
+  const select = h("select", { id, "aria-describedby": `${id}-help`, onchange: () => void chooseBuiltIn(select.value) }, h("option", { value: "", disabled: true, selected: true }, "Choose a set…"), options);
   watch(["rows"], () => {
     const set = ROW_SETS.find((each) => each.id === get().rows.choice);
     if (set) select.value = set.id;
