@@ -3,11 +3,11 @@
 import type { RowPreview, Rows } from "weblora";
 import { RECIPES } from "../data/recipes";
 import { ROW_SETS } from "../data/rowsets";
-import { inWords, PageError, problem } from "../lib/problem";
+import { inWords, problem } from "../lib/problem";
 import { newest } from "../lib/queue";
 import { linesOf, pairsIn, type Pair } from "../lib/pairs";
-import { rowsText, textOf, toJsonLines } from "../lib/sniff";
-import { guessColumns, readTable, type Table } from "../lib/table";
+import { rowsText, toJsonLines } from "../lib/sniff";
+import { guessColumns, pairsOf, readTable, tableIn } from "../lib/table";
 import { get, hasOwnRows, isBuiltIn, isLocked, runSettings, update, type RowsState } from "../state";
 import { trainer } from "../trainer";
 import { replan } from "./plan";
@@ -63,18 +63,6 @@ export async function rowsFromFile(file: File): Promise<void> {
   }
 }
 
-/** The table in a file that is called one; `null` for other files. */
-async function tableIn(file: File): Promise<Table | null> {
-  if (!/\.(csv|tsv)$/i.test(file.name)) return null;
-  const table = readTable(await textOf(file));
-  if (!table) throw new PageError("data", `${file.name} has no two columns with rows in them; give a table of questions and answers.`);
-  return table;
-}
-
-/** The lines of a table below its names, as questions and answers. */
-const pairsOf = ({ cells }: Table, { question, answer, named }: { question: number; answer: number; named: boolean }): Pair[] =>
-  cells.slice(named ? 1 : 0).map((line) => ({ question: line[question] ?? "", answer: line[answer] ?? "" }));
-
 /** Makes rows of two columns of a table. */
 export async function mapColumns(table: NonNullable<RowsState["table"]>): Promise<void> {
   update("rows", { table });
@@ -91,8 +79,9 @@ export async function rowsFromPairs(pairs: Pair[]): Promise<void> {
 }
 
 async function takePairs(pairs: Pair[], name: string, heldOut: Rows | null, heldOutName: string): Promise<void> {
-  await take({ text: linesOf(pairs, chats()), name }, heldOut, name, heldOutName);
+  const taken = take({ text: linesOf(pairs, chats()), name }, heldOut, name, heldOutName);
   madeOf = pairs;
+  await taken;
 }
 
 /** Reads the rows as the base that was just loaded does. */

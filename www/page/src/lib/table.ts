@@ -1,5 +1,9 @@
 /** Tables of text: comma, semicolon or tab between columns, quotes as in RFC 4180. */
 
+import type { Pair } from "./pairs";
+import { PageError } from "./problem";
+import { textOf } from "./sniff";
+
 /** A table whose lines have as many cells as its first. */
 export interface Table {
   cells: string[][];
@@ -57,4 +61,17 @@ export function guessColumns({ cells }: Table): { question: number; answer: numb
   const [question, answer] = [find(ASKS), find(ANSWERS)];
   if (question >= 0 && answer >= 0 && question !== answer) return { question, answer, named: true };
   return { question: 0, answer: 1, named: question >= 0 || answer >= 0 };
+}
+
+/** The table in a file that is called one; `null` for other files. */
+export async function tableIn(file: File): Promise<Table | null> {
+  if (!/\.(csv|tsv)$/i.test(file.name)) return null;
+  const table = readTable(await textOf(file));
+  if (!table) throw new PageError("data", `${file.name} has no two columns with rows in them; give a table of questions and answers.`);
+  return table;
+}
+
+/** Two columns of a table, without the line of their names, as questions and answers. */
+export function pairsOf({ cells }: Table, { question, answer, named }: { question: number; answer: number; named: boolean }): Pair[] {
+  return cells.slice(named ? 1 : 0).map((line) => ({ question: line[question] ?? "", answer: line[answer] ?? "" }));
 }
