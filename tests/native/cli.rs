@@ -163,7 +163,7 @@ fn a_plan_needs_no_device_and_kernels_can_be_read() {
     let rest = plan["activations"].as_u64().unwrap_or(0) + plan["params"].as_u64().unwrap_or(0);
     assert_eq!(total, parts + rest);
     // What no binding holds, and what 32 bits cannot address.
-    for batch in ["4096", "65536", "262144"] {
+    for batch in ["8192", "65536", "262144"] {
         fails(&["plan", "--model", &asset("demo.gguf"), "--batch", batch, "--seq", "64"], &["bytes in one binding", "--batch"]);
     }
     // With rows, a plan knows how the run goes through them.

@@ -177,10 +177,10 @@ fn llama_2_7b_at_long_contexts() {
     assert!(nested.0 < on.0 && on.0 < off.0, "{off:?} {on:?} {nested:?}");
     // The table of docs/longlora.md.
     let about = |(bytes, _): (u64, u64), gigabytes: f64| (bytes as f64 / 1e9 - gigabytes).abs() < 0.01 * gigabytes;
-    assert!(about(off, 205.2) && about(on, 32.2) && about(nested, 13.7), "{off:?} {on:?} {nested:?}");
+    assert!(about(off, 204.5) && about(on, 31.5) && about(nested, 13.6), "{off:?} {on:?} {nested:?}");
     assert!(nested.1 < 25_000_000_000, "{nested:?}");
     let longer = bytes_and_operations(&file, 100_000, Recompute::Nested, LARGE);
-    assert!(about(longer, 31.5) && longer.1 < 100_000_000_000, "{longer:?}");
+    assert!(about(longer, 31.4) && longer.1 < 100_000_000_000, "{longer:?}");
 }
 
 /// What a device that binds 128 MiB holds: attention has all rows of its keys and values in one binding, 8,192 rows of a 7B. More are refused, and
