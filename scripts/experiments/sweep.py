@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """A sweep of the embedded model, job after job, fused, and fused with early exit: time, steps and best held-out loss of each, for several seeds.
 
-    python scripts/experiments/sweep.py --weblora target/release/weblora --out /tmp/sweep
+    python scripts/experiments/sweep.py --weblora target/release/weblora --out out/sweep
 
 Rates from 1e-5 to 1e-1 (logarithmic) and ranks of 2 to 16, drawn anew for every seed; rungs of successive halving at 1/9, 1/3 and all of the steps. The
 three forms of a seed follow each other at once, so that what else the machine does weighs on all of them. The best job and its loss are those of

@@ -73,6 +73,11 @@ pub struct PlanLimits {
 impl PlanLimits {
     /// The WebGPU floor: 128 MiB a binding, 256 MiB a buffer.
     pub const FLOOR: PlanLimits = PlanLimits { max_binding: 128 << 20, max_buffer: 256 << 20 };
+
+    /// Bytes of the largest binding whose words a kernel can count: less than 4 GiB, whatever the device binds.
+    pub fn addressable(self) -> u64 {
+        self.max_binding.min(u32::MAX.into())
+    }
 }
 
 fn plan_limits(limits: &wgpu::Limits) -> PlanLimits {

@@ -82,7 +82,7 @@ impl Base {
     /// Whether products with `rows` rows of activations keep within `limits`: projections that lie below each other are multiplied
     /// together, and their outputs must fit one binding. A base that was declared for other rows may have to be declared anew.
     pub fn suits(&self, rows: usize, limits: PlanLimits) -> bool {
-        self.weights.largest_joint_output(rows) <= limits.max_binding
+        self.weights.largest_joint_output(rows) <= limits.addressable()
     }
 
     /// A store for what is recorded against this base.

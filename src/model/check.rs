@@ -31,7 +31,7 @@ pub fn check_rows(config: &ModelConfig, rank: usize, rows: usize, at_once: usize
         ("an adapter's inner product", rank, rows, "use a smaller --batch, --seq or --rank"),
         ("the logits", config.vocab_size, logits, "use a model with a smaller vocabulary"),
     ];
-    let allowed = limits.max_binding.min(limits.max_buffer).min(u32::MAX.into());
+    let allowed = limits.addressable().min(limits.max_buffer);
     let bytes = |width: usize, rows: usize| 4 * width as u128 * rows as u128;
     let Some((what, width, rows, hint)) = widths.into_iter().find(|(_, width, rows, _)| bytes(*width, *rows) > allowed.into()) else {
         return Ok(());

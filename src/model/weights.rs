@@ -102,7 +102,7 @@ impl Declarer<'_> {
         let alike = infos.windows(2).all(|two| (two[0].format.name, two[0].cols()) == (two[1].format.name, two[1].cols()));
         let whole = rows.iter().chain([&infos[0].cols()]).all(|size| size.is_multiple_of(QUAD));
         let words = outputs(&rows, self.rows).last().map_or(0, |last| last.end);
-        if alike && whole && 4 * words as u64 <= self.limits.max_binding {
+        if alike && whole && 4 * words as u64 <= self.limits.addressable() {
             let mut joint = self.stack(names, infos[0].format, infos[0].cols(), rows.clone(), true)?;
             joint.members = rows;
             return Ok(Siblings::Joint(joint));
