@@ -100,7 +100,8 @@ export async function compare(asked: Asked, drawing: Drawing): Promise<void> {
     if (answer.status === "failed") break;
   }
   const { base, tuned } = get().trial;
-  update("trial", { busy: false });
+  // Where the base could not answer, the adapter is not waited for.
+  update("trial", { busy: false, ...(base.status === "failed" ? { tuned: noAnswer() } : {}) });
   if (base.status === "done") announce(`Base: ${base.text.trim()}.${tuned.status === "done" ? ` Adapter: ${tuned.text.trim()}.` : ""}`);
 }
 
