@@ -133,7 +133,7 @@ fn what_cannot_be_addressed_is_a_limit_and_no_panic() {
     let (file, _) = embedded(1);
     let limits = PlanLimits { max_binding: u64::MAX, max_buffer: u64::MAX };
     // Tensors of 2^30 words and more, on a device that would bind anything.
-    for settings in [json!({ "batch": 1 << 18, "seq": 64 }), json!({ "batch": 1 << 16, "seq": 64 })] {
+    for settings in [json!({ "batch": 1 << 18, "seq": 64 }), json!({ "batch": 1 << 17, "seq": 64 })] {
         let error = TrainPlan::new(&file, &config(settings), None, limits, &Tuner::none()).err().expect("refused");
         assert_eq!(error.code(), "limit", "{error}");
         assert!(error.to_string().contains("--batch"), "{error}");
