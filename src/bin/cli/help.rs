@@ -138,8 +138,9 @@ mod tests {
     #[test]
     fn every_usual_setting_is_a_flag() {
         let command = Cli::command();
-        let train = command.find_subcommand("train").expect("a verb");
-        let flags: Vec<&str> = train.get_arguments().filter_map(clap::Arg::get_long).collect();
+        let verb = |name: &str| command.find_subcommand(name).expect("a verb");
+        let arguments = ["train", "plan"].into_iter().flat_map(|name| verb(name).get_arguments());
+        let flags: Vec<&str> = arguments.filter_map(clap::Arg::get_long).collect();
         for flag in USUAL.iter().filter(|flag| !["help", "json"].contains(flag)) {
             assert!(flags.contains(flag), "no flag --{flag}");
         }
