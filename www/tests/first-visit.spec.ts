@@ -7,7 +7,7 @@ import { expectNoOverflow, picture, runState, section, watchPage } from "./helpe
 const REAL = "/some/where/";
 const STAND_IN = "/fake/";
 /** Milliseconds for sixty or a hundred steps where everything shares two cores. */
-const PATIENCE = 240_000;
+const PATIENCE = 480_000;
 /** What the whole walk may take: fewer than twelve clicks. Its time is printed: five minutes on SwiftShader are the goal, and some machines run at a
  *  quarter of their speed. */
 const MOST_CLICKS = 11;
