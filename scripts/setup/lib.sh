@@ -1,6 +1,7 @@
 # shellcheck shell=bash
 # What every set-up script shares: saying what happens, failing with the missing piece, Debian packages with or without sudo,
 # and which toolchain builds for wasm. Sourced, never run.
+# Readers of a pipe read it to its end: with pipefail, a writer that `grep -q` or `head` leaves behind fails the whole pipe, now and then.
 set -euo pipefail
 
 ROOT=$(cd "$(dirname "${BASH_SOURCE[0]}")/../.." && pwd)
@@ -28,7 +29,7 @@ as_root() {
 
 can_be_root() { [ "$(id -u)" = 0 ] || have sudo; }
 
-is_installed() { dpkg-query -W -f='${db:Status-Abbrev}' "$1" 2>/dev/null | grep -q '^ii'; }
+is_installed() { dpkg-query -W -f='${db:Status-Abbrev}' "$1" 2>/dev/null | grep '^ii' >/dev/null; }
 
 # The package lists, refreshed at most once an hour: an image often has none, or stale ones.
 apt_update() {

@@ -6,7 +6,7 @@ have cargo || die "cargo (Rust)" "see https://rustup.rs, or apt-get install carg
 
 wanted=$(sed -n 's/^rust-version = "\(.*\)"/\1/p' "$ROOT/Cargo.toml")
 found=$(rustc --version | cut -d' ' -f2 | cut -d- -f1)
-oldest=$(printf '%s\n%s\n' "$wanted" "$found" | sort -V | head -n1)
+oldest=$(printf '%s\n%s\n' "$wanted" "$found" | sort -V | sed -n 1p)
 [ "$oldest" = "$wanted" ] || die "Rust $wanted or newer (found $found)" "rustup update stable"
 
 if [ "${1:-}" = --with-linters ]; then

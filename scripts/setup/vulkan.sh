@@ -5,7 +5,7 @@
 
 [ "$(uname -s)" != Darwin ] || exit 0
 
-has_loader() { { ldconfig -p 2>/dev/null || /sbin/ldconfig -p 2>/dev/null; } | grep -q 'libvulkan\.so\.1'; }
+has_loader() { { ldconfig -p 2>/dev/null || /sbin/ldconfig -p 2>/dev/null; } | grep 'libvulkan\.so\.1' >/dev/null; }
 
 has_driver_file() {
     [ -n "${VK_DRIVER_FILES:-}${VK_ICD_FILENAMES:-}" ] && return 0
@@ -31,7 +31,7 @@ add_backports() {
     codename=$(. /etc/os-release && echo "${VERSION_CODENAME:-}")
     [ "$codename" = bookworm ] || return 1
     apt_update || return 1
-    if ! apt-cache policy | grep -q "n=$codename-backports"; then
+    if ! apt-cache policy | grep "n=$codename-backports" >/dev/null; then
         # shellcheck disable=SC2016  # apt's own variables
         uri=$(apt-get indextargets --format '$(CODENAME) $(REPO_URI)' 'Created-By: Packages' | awk -v c="$codename" '$1 == c { print $2; exit }')
         [ -n "$uri" ] || return 1

@@ -26,7 +26,7 @@ if have rustup; then
     rustup toolchain link debian /usr
     export RUSTUP_TOOLCHAIN=debian
     # The same linker that rustup's Rust would use; Debian's package of it where there is none.
-    linker=$(find "${RUSTUP_HOME:-$HOME/.rustup}/toolchains" -path '*/bin/rust-lld' 2>/dev/null | head -n1)
+    linker=$(find "${RUSTUP_HOME:-$HOME/.rustup}/toolchains" -path '*/bin/rust-lld' 2>/dev/null | sed -n 1p)
 fi
 [ -n "${linker:-}" ] || apt_install lld-22
 
