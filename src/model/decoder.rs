@@ -12,10 +12,14 @@ use crate::kernels::lowrank::Segment;
 use crate::kernels::{matmul, norm, rows};
 use crate::{Error, Result};
 
-/// Prompt tokens that go through the model together.
-pub const PREFILL: usize = 8;
+/// The most prompt tokens that go through the model together.
+pub const PREFILL: usize = 64;
+/// Tokens that go through the model together, the most first. Whatever is left of a prompt goes one by one.
+const PIECES: [usize; 3] = [PREFILL, 8, 1];
+/// A recording is made where sequences have room for so many of its pieces: it costs its kernels' compilation.
+const LEAST_PIECES: usize = 4;
 
-/// Buffers of the cache, shared by both recordings.
+/// Buffers of the cache, shared by all recordings.
 #[derive(Debug, Clone)]
 pub struct Cache {
     /// Longest sequence.
@@ -39,8 +43,8 @@ struct Stage {
 /// Generates with a model and, if there is one, an adapter.
 pub struct Decoder {
     cache: Cache,
-    prefill: Stage,
-    single: Stage,
+    /// By falling size; the last takes one token.
+    stages: Vec<Stage>,
     logits: Tensor,
     config: ModelConfig,
     /// Tokens in the cache.
@@ -64,8 +68,8 @@ impl Decoder {
         measure: bool,
     ) -> Result<Decoder> {
         let width = model.config.kv_width();
-        // Both recordings run on one cache, so that it holds a whole piece of a prompt, however short the sequences are.
-        let max_len = max_len.max(PREFILL);
+        // All recordings run on one cache, so that it holds a whole piece of a prompt, however short the sequences are.
+        let max_len = max_len.max(LEAST_PIECES * PIECES[1]);
         let state = store.declare("cache.state", Class::Io, 1)?;
         let mut layers = Vec::new();
         for layer in 0..model.config.num_hidden_layers {
@@ -76,7 +80,7 @@ impl Decoder {
         let cache = Cache { max_len, state, rope, layers };
         let logits = store.declare("logits", Class::Io, model.config.vocab_size)?;
         let mut stages = Vec::new();
-        for count in [PREFILL, 1] {
+        for count in PIECES.into_iter().filter(|piece| LEAST_PIECES * piece <= max_len) {
             let inputs = Inputs::declare(store, count, false)?;
             let adapters = adapters.map(|a| a.for_inference(store, inputs.row_job)).transpose()?;
             stages.push((inputs, adapters));
@@ -102,10 +106,7 @@ impl Decoder {
             let executable = Executable::new(gpu, store, &arenas, plan).await?;
             made.push(Stage { inputs, jobs: adapters.map(|a| (a.jobs, a.job_count())), executable });
         }
-        let (Some(single), Some(prefill)) = (made.pop(), made.pop()) else {
-            return Err(Error::Gpu { what: "preparing generation".into(), message: "a recording is missing".into() });
-        };
-        Ok(Decoder { cache, prefill, single, logits, config: model.config.clone(), len: 0, context: max_len })
+        Ok(Decoder { cache, stages: made, logits, config: model.config.clone(), len: 0, context: max_len })
     }
 
     /// Forgets the sequence.
@@ -156,7 +157,9 @@ impl Decoder {
         check_tokens(tokens, &self.config)?;
         let mut rest = tokens;
         while !rest.is_empty() {
-            let stage = if rest.len() >= PREFILL { &mut self.prefill } else { &mut self.single };
+            let Some(stage) = self.stages.iter_mut().find(|stage| stage.inputs.rows <= rest.len()) else {
+                return Err(Error::Gpu { what: "generation".into(), message: "no recording takes one token".into() });
+            };
             let count = stage.inputs.rows;
             let (now, later) = rest.split_at(count);
             let positions: Vec<u32> = (self.len..self.len + count).map(|p| p as u32).collect();

@@ -18,6 +18,7 @@ mod export;
 mod fleet;
 mod forged;
 mod formats;
+mod generation;
 mod golden;
 mod hostile;
 mod jinja;

@@ -24,14 +24,14 @@ pub const DECODE_MERGE: KernelSpec = KernelSpec {
     bindings: &[IN, IN, RW],
 };
 
-/// Parts the keys are cut into: enough workgroups for one new row of a model with few heads, more for long caches.
-fn splits(max_len: u32) -> u32 {
-    (max_len / 256).next_power_of_two().clamp(8, 32)
+/// Parts the keys are cut into: enough workgroups for one new row of a model with few heads, more for long caches. Many rows are workgroups enough.
+fn splits(rows: u32, max_len: u32) -> u32 {
+    if rows > 8 { 8 } else { (max_len / 256).next_power_of_two().clamp(8, 32) }
 }
 
 /// Every way to run the first pass, the default first.
 pub fn decode_candidates(shape: &AttentionShape, max_len: u32, facts: Option<&Facts>) -> Vec<Candidate> {
-    let splits = splits(max_len);
+    let splits = splits(shape.rows, max_len);
     let plain = Variant::new().with("HEAD_DIM", shape.head_dim).with("SPLITS", splits);
     let mut all = vec![Candidate { spec: &DECODE, variant: plain.clone(), grid: [shape.heads, shape.rows, splits] }];
     if broadcast_width(facts) == 8 {
@@ -73,7 +73,7 @@ pub fn decode(
 ) {
     shape.check();
     assert!(shape.rows <= max_len, "{label}: {} new rows in a cache of {max_len}", shape.rows);
-    let count = (shape.rows * shape.heads * splits(max_len)) as usize;
+    let count = (shape.rows * shape.heads * splits(shape.rows, max_len)) as usize;
     let parts = rec.transient(&format!("{label}.parts"), count * shape.head_dim as usize);
     let stats = rec.transient(&format!("{label}.part_stats"), 2 * count);
     let pairs = u64::from(shape.rows) * u64::from(shape.heads) * u64::from(max_len);
@@ -83,6 +83,6 @@ pub fn decode(
     rec.dispatch_tuned(decode_key(shape, max_len), ways, what);
     let outputs = shape.rows * shape.heads * shape.head_dim;
     let merge = Dispatch::new(format!("{label}.merge"), &params, &[parts, stats, o], 3 * count as u64 * u64::from(shape.head_dim));
-    let variant = Variant::new().with("HEAD_DIM", shape.head_dim).with("SPLITS", splits(max_len));
+    let variant = Variant::new().with("HEAD_DIM", shape.head_dim).with("SPLITS", splits(shape.rows, max_len));
     rec.dispatch(&DECODE_MERGE, variant, grid_1d(outputs.div_ceil(64)), merge);
 }
