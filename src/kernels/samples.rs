@@ -191,13 +191,14 @@ fn record_experts(rec: &mut Recorder, store: &mut Store) {
             half: false,
             tables,
         };
-        let [gate, up, act, da, du] = [t, t, slots, slots, slots].map(|rows| words(rows * n));
+        let [gate, up, act] = [t, t, slots].map(|rows| words(rows * n));
         for sites in [[Some(site), Some(LowrankSite { site: 1, ..site })], [Some(site), None], [None, Some(site)], [None, None]] {
             let [gate_site, up_site] = sites;
-            let h = words(GateUp::words(gate_site.as_ref(), up_site.as_ref()));
-            let experts = GateUp { gate: gate_site, up: up_site, h, tables };
+            let h = words(GateUp::words(gate_site.as_ref(), up_site.as_ref(), true));
+            let experts = GateUp { gate: gate_site, up: up_site, h, tables, together: true };
             moe.swiglu(rec, "sample", &experts, gate, up, act);
-            moe.swiglu_backward(rec, "sample", &experts, gate, up, da, du);
+            let gradients = experts.outputs(rec, "sample", slots * n);
+            moe.swiglu_backward(rec, "sample", &experts, gate, up, gradients);
         }
     }
     shape.router_norms(rec, 64, words(8), words(512), words(1));

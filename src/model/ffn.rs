@@ -13,9 +13,9 @@ use crate::adapters::pool::ExpertBlock;
 use crate::gpu::recorder::Scratch;
 use crate::gpu::{Recorder, Tensor};
 use crate::kernels::elementwise;
-use crate::kernels::lowrank::{self, Carry};
+use crate::kernels::lowrank::Carry;
 use crate::kernels::matrix::MOST_MEMBERS;
-use crate::kernels::moe::{Combine, GateUp};
+use crate::kernels::moe::{Combine, GateUp, GateUpOutputs};
 
 /// The feed-forward layer within a recording.
 pub struct FeedForward<'a> {
@@ -179,16 +179,17 @@ impl<'a> FeedForward<'a> {
         let experts = self.experts.as_ref().zip(s.slots);
         let gradients = experts.map(|(block, slots)| {
             let dweight = rec.transient("experts.dweight", block.moe.shape.slots() + t);
-            let dgate = down_backward(rec, block, slots, [gate, up], dy, da, dweight, (d, f));
-            let dup = rec.transient("experts.dup", block.moe.shape.slots() * f);
-            block.moe.swiglu_backward(rec, "mlp.experts.act_backward", &slots.gate_up, gate, up, dgate, dup);
-            (block, slots, dweight, [dgate, dup])
+            let gradients = slots.gate_up.outputs(rec, "experts.dgate_up", block.moe.shape.slots() * f);
+            down_backward(rec, block, slots, [gate, up], dy, da, dweight, gradients.each[0], (d, f));
+            block.moe.swiglu_backward(rec, "mlp.experts.act_backward", &slots.gate_up, gate, up, gradients);
+            (block, slots, dweight, gradients)
         });
         // In the place of gate and up are their gradients now, those of rows with experts by what all of these read.
         elementwise::swiglu_backward(rec, "mlp.act_backward", gate, up, da);
-        if let Some((block, _, _, [dgate, dup])) = &gradients {
-            block.moe.combine(rec, "mlp.experts.dgate", Combine::Plain, f, *dgate, gate);
-            block.moe.combine(rec, "mlp.experts.dup", Combine::Plain, f, *dup, up);
+        if let Some((block, _, _, gradients)) = &gradients {
+            let [dgate, dup] = gradients.each;
+            block.moe.combine(rec, "mlp.experts.dgate", Combine::Plain, f, dgate, gate);
+            block.moe.combine(rec, "mlp.experts.dup", Combine::Plain, f, dup, up);
         }
         self.gate_up.backward(rec, t, n, s.kept_gate_up, s.gate_up, Some(dn));
         if let Some((block, slots, dweight, gradients)) = gradients {
@@ -229,14 +230,11 @@ fn spread_out(
         moe.route(rec, "mlp.moe_gate", logits);
     }
     let [gate_site, up_site] = [&block.gate, &block.up].map(Option::as_ref);
-    let h = rec.transient("experts.h", GateUp::words(gate_site, up_site));
-    let gate_up = GateUp { gate: block.gate, up: block.up, h, tables: block.tables };
+    let together = GateUp::fit_together(slots, f);
+    let h = rec.transient("experts.h", GateUp::words(gate_site, up_site, together));
+    let gate_up = GateUp { gate: block.gate, up: block.up, h, tables: block.tables, together };
     if let Some(input) = gathered(rec, block, n) {
-        for (name, inner) in [("mlp.experts.gate_proj", gate_up.gate_inner()), ("mlp.experts.up_proj", gate_up.up_inner())] {
-            if let Some((site, h)) = inner {
-                site.inner(rec, name, input, h);
-            }
-        }
+        gate_up.inner(rec, input);
     }
     let act = rec.transient("experts.act", slots * f);
     moe.swiglu(rec, "mlp.experts.act", &gate_up, gate, up, act);
@@ -253,7 +251,7 @@ fn gathered(rec: &mut Recorder, block: &ExpertBlock, n: Tensor) -> Option<Tensor
     Some(x)
 }
 
-/// Records the gradients of down's experts and of the weights, and returns that of the slots' activations. `gate` and `up` are the frozen products.
+/// Records the gradients of down's experts and of the weights, and that of the slots' activations, `da_slots`. `gate` and `up` are the frozen products.
 fn down_backward(
     rec: &mut Recorder,
     block: &ExpertBlock,
@@ -262,10 +260,11 @@ fn down_backward(
     dy: Tensor,
     da: Tensor,
     dweight: Tensor,
+    da_slots: Tensor,
     (d, f): (usize, usize),
-) -> Tensor {
+) {
     let (moe, slots) = (&block.moe, block.moe.shape.slots());
-    let (act, da_slots) = (rec.transient("experts.act_again", slots * f), rec.transient("experts.dact", slots * f));
+    let act = rec.transient("experts.act_again", slots * f);
     moe.swiglu(rec, "mlp.experts.act_again", &s.gate_up, gate, up, act);
     let name = "mlp.experts.down_proj";
     let inner = block.down.as_ref().zip(s.down).map(|(site, h)| {
@@ -281,21 +280,13 @@ fn down_backward(
         site.input_gradient(rec, name, dh, da_slots);
         site.gradient_a(rec, name, dh, act);
     }
-    da_slots
 }
 
 /// Records the gradients of gate's and up's experts from those of their outputs by slot, and adds to `dn`.
-fn inputs_backward(rec: &mut Recorder, block: &ExpertBlock, s: Slots, [dgate, dup]: [Tensor; 2], n: Tensor, dn: Tensor, d: usize) {
-    let (moe, slots) = (&block.moe, block.moe.shape.slots());
+fn inputs_backward(rec: &mut Recorder, block: &ExpertBlock, s: Slots, gradients: GateUpOutputs, n: Tensor, dn: Tensor, d: usize) {
     let Some(input) = gathered(rec, block, n) else { return };
-    let own_dn = rec.transient("experts.dn", slots * d);
+    let own_dn = rec.transient("experts.dn", block.moe.shape.slots() * d);
     rec.clear(own_dn);
-    let sites = [("mlp.experts.gate_proj", s.gate_up.gate_inner(), dgate), ("mlp.experts.up_proj", s.gate_up.up_inner(), dup)];
-    for (name, inner, dy) in sites {
-        if let Some((site, h)) = inner {
-            let dh = rec.transient("experts.dh", slots * site.stride());
-            lowrank::backward(rec, name, &site, input, dy, h, dh, Some(own_dn));
-        }
-    }
-    moe.combine(rec, "mlp.experts.dn", Combine::Add, d, own_dn, dn);
+    s.gate_up.backward(rec, input, gradients, own_dn);
+    block.moe.combine(rec, "mlp.experts.dn", Combine::Add, d, own_dn, dn);
 }

@@ -9,7 +9,7 @@ use weblora::kernels::attention::documents::{self, Document};
 use weblora::kernels::elementwise::{swiglu_backward_twin, swiglu_twin};
 use weblora::kernels::lowrank::{LowrankSite, LowrankTables, Segment, SiteRow};
 use weblora::kernels::moe::twin::{Route, balance_loss, route, route_backward};
-use weblora::kernels::moe::{Combine, GateUp, Moe, MoeShape, Routed, RouterRow, Stats, strategy};
+use weblora::kernels::moe::{Combine, GateUp, GateUpOutputs, Moe, MoeShape, Routed, RouterRow, Stats, strategy};
 use weblora::rng::fill_uniform;
 use weblora::settings::Settings;
 use weblora::text::Example;
@@ -300,9 +300,15 @@ fn experts_share_the_frozen_products() {
     let batch = batch();
     let s = batch.shape;
     let logits = noise(5, s.rows * s.stride());
-    for (width, most, beside) in
-        [(24, 8, [true, true]), (24, 13, [true, true]), (7, 3, [true, true]), (8, 8, [true, false]), (8, 5, [false, true])]
-    {
+    for (width, most, beside, together) in [
+        (24, 8, [true, true], true),
+        (24, 8, [true, true], false),
+        (24, 13, [true, true], true),
+        (7, 3, [true, true], true),
+        (7, 3, [true, true], false),
+        (8, 8, [true, false], true),
+        (8, 5, [false, true], false),
+    ] {
         let (mut rows, mut values) = experts(20, s.segments, most, width);
         let (more, others) = experts(90, s.segments, most, width);
         rows.extend(more.into_iter().map(|row| SiteRow { b_offset: row.b_offset + values.len() as u32, ..row }));
@@ -311,7 +317,7 @@ fn experts_share_the_frozen_products() {
         // Past an expert's rank the inner activations are zero.
         let inner = |seed| noise(seed, s.slots() * stride);
         let [gate, up, da] = [(6, s.rows), (7, s.rows), (8, s.slots())].map(|(seed, count)| noise(seed, count * width));
-        let half = s.slots().next_multiple_of(16) * stride;
+        let half = (if together { s.slots() } else { s.slots().next_multiple_of(16) }) * stride;
         let (mut h, sites) = (vec![0.0f32; 2 * half], rows.clone());
         h[..s.slots() * stride].copy_from_slice(&inner(9));
         h[half..half + s.slots() * stride].copy_from_slice(&inner(10));
@@ -330,13 +336,16 @@ fn experts_share_the_frozen_products() {
             h.drain(..half);
         }
         let blank = vec![-3.0f32; s.slots() * width];
+        // The gradient of the activations, which becomes gate's, then up's.
+        let mut gradients = da.clone();
+        gradients.resize(GateUpOutputs::words(blank.len()), -3.0);
         let tensors = |bench: &mut Bench| {
             let tables = [bench.put("sites", &sites), bench.put("values", &values), bench.put("h", &h)];
-            let wide = [("gate", &gate), ("up", &up), ("act", &blank), ("da", &da), ("du", &blank)];
+            let wide = [("gate", &gate), ("up", &up), ("act", &blank), ("gradients", &gradients)];
             tables.into_iter().chain(wide.map(|(label, values)| bench.put(label, values))).collect::<Vec<Tensor>>()
         };
         let found = batch.run(&logits, &noise(4, s.slots() + s.rows), tensors, |moe, rec, t| {
-            let [sites, adapter, h, gate, up, act, da, du] = t else { panic!("eight tensors") };
+            let [sites, adapter, h, gate, up, act, both] = t else { panic!("seven tensors") };
             let tables =
                 LowrankTables { row_job: moe.slot_segment(), jobs: moe.routed.segments, sites: *sites, adapter: *adapter, grads: *adapter };
             let site = |which: usize| LowrankSite {
@@ -354,12 +363,13 @@ fn experts_share_the_frozen_products() {
                 tables,
             };
             let [gate_site, up_site] = [0, 1].map(|which| beside[which].then(|| site(which)));
-            let experts = GateUp { gate: gate_site, up: up_site, h: *h, tables };
+            let experts = GateUp { gate: gate_site, up: up_site, h: *h, tables, together };
             moe.swiglu(rec, "test", &experts, *gate, *up, *act);
-            moe.swiglu_backward(rec, "test", &experts, *gate, *up, *da, *du);
+            moe.swiglu_backward(rec, "test", &experts, *gate, *up, GateUpOutputs::within(*both, s.slots() * width));
         });
         let Some(found) = found else { return };
-        let [.., act, dgate, dup] = &found.floats[..] else { panic!("eight tensors") };
+        let [.., act, both] = &found.floats[..] else { panic!("seven tensors") };
+        let (dgate, dup) = (&both[..blank.len()], &both[both.len() - blank.len()..]);
         let mut used = 0;
         for (slot, place) in found.slot_row.iter().enumerate() {
             let own = slot * width..(slot + 1) * width;

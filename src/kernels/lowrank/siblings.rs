@@ -313,7 +313,11 @@ impl LowrankSiblings {
         self.gradient_a(rec, label, dh, x);
     }
 
-    pub(super) fn inner(&self, rec: &mut Recorder, label: &str, x: Tensor, h: Tensor) {
+    /// Records `h = drop(x) Aᵀ` for every layer.
+    ///
+    /// # Panics
+    /// If a tensor is smaller than its shape: a bug in a recording.
+    pub fn inner(&self, rec: &mut Recorder, label: &str, x: Tensor, h: Tensor) {
         self.check(&[("x", x)], &[("h", h)], &[]);
         self.down(rec, format!("{label}.lowrank_down"), self.into(), x, h);
     }

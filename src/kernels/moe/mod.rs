@@ -26,7 +26,7 @@ use bytemuck::{Pod, Zeroable};
 pub use self::balance::{BALANCE, ROUTER_NORM, Stats};
 pub use self::routing::{COUNT, ROUTE, ROUTE_BACKWARD, SCAN, SCATTER};
 pub use self::rows::{COMBINE, Combine, GATHER, JITTER, OVERFLOW, OVERFLOW_BACKWARD, SPREAD, WEIGH};
-pub use self::swiglu::{GateUp, SWIGLU, SWIGLU_BACKWARD};
+pub use self::swiglu::{GateUp, GateUpOutputs, SWIGLU, SWIGLU_BACKWARD};
 use crate::gpu::{Dispatch, Tensor};
 
 /// Most segments of a recording: what a workgroup can add up in its memory.

@@ -4,9 +4,9 @@
 use bytemuck::{Pod, Zeroable};
 
 use super::{Moe, SLICE_ALIGN};
-use crate::gpu::device::Facts;
+use crate::gpu::device::{Facts, PlanLimits};
 use crate::gpu::{Access, Dispatch, KernelSpec, Recorder, Tensor, Variant};
-use crate::kernels::lowrank::{LowrankSite, LowrankTables};
+use crate::kernels::lowrank::{LowrankSiblings, LowrankSite, LowrankTables};
 
 use Access::{Input, Read, ReadWrite};
 
@@ -56,36 +56,106 @@ pub struct GateUp {
     pub h: Tensor,
     /// The tables of all experts.
     pub tables: LowrankTables,
+    /// Whether one binding holds the outputs of both ([`Self::fit_together`]): then each product is one dispatch for both.
+    pub together: bool,
+}
+
+/// Outputs of gate and up by slot, `[slots, f]` each, or their gradients.
+#[derive(Debug, Clone, Copy)]
+pub struct GateUpOutputs {
+    /// Both, where one binding holds them; else gate's.
+    whole: Tensor,
+    /// Gate's and up's.
+    pub each: [Tensor; 2],
+}
+
+impl GateUpOutputs {
+    /// Words of a tensor that holds both, of `words` each.
+    pub fn words(words: usize) -> usize {
+        Self::up_at(words) + words
+    }
+
+    /// Both in one tensor of [`Self::words`].
+    pub fn within(whole: Tensor, words: usize) -> Self {
+        let begin = Self::up_at(words);
+        Self { whole, each: [whole.slice(0..words), whole.slice(begin..begin + words)] }
+    }
+
+    /// Where those of up begin: where a binding may begin.
+    fn up_at(words: usize) -> usize {
+        words.next_multiple_of(SLICE_ALIGN)
+    }
+}
+
+/// Experts that share dispatches.
+struct Group {
+    layers: LowrankSiblings,
+    name: &'static str,
+    h: Tensor,
+    outputs: Option<Tensor>,
 }
 
 impl GateUp {
-    /// Words of the inner activations: those of gate, then those of up, where a binding may begin.
-    pub fn words(gate: Option<&LowrankSite>, up: Option<&LowrankSite>) -> usize {
-        let own = |site: Option<&LowrankSite>| site.map_or(0, |site| Self::rows(site) * site.stride());
-        (own(gate) + own(up)).max(1)
+    /// Whether one binding of any device holds the outputs of both.
+    pub fn fit_together(slots: usize, width: usize) -> bool {
+        4 * GateUpOutputs::words(slots * width) as u64 <= PlanLimits::FLOOR.max_binding
     }
 
-    /// Rows until a whole number of which a binding may begin with is full.
-    fn rows(site: &LowrankSite) -> usize {
-        site.rows.next_multiple_of(SLICE_ALIGN / 4)
+    /// Words of the inner activations: those of gate, then those of up.
+    pub fn words(gate: Option<&LowrankSite>, up: Option<&LowrankSite>, together: bool) -> usize {
+        let begin = gate.map_or(0, |site| Self::rows(site, together) * site.stride());
+        let of_up = up.map_or(0, |site| site.rows * site.stride());
+        (begin + of_up).max(1)
+    }
+
+    /// Rows of gate's, up to where a binding may begin if up's are bound alone.
+    fn rows(site: &LowrankSite, together: bool) -> usize {
+        if together { site.rows } else { site.rows.next_multiple_of(SLICE_ALIGN / 4) }
+    }
+
+    /// Tensors for outputs of `words` each.
+    pub fn outputs(&self, rec: &mut Recorder, label: &str, words: usize) -> GateUpOutputs {
+        if self.together {
+            GateUpOutputs::within(rec.transient(label, GateUpOutputs::words(words)), words)
+        } else {
+            let each = ["gate", "up"].map(|name| rec.transient(&format!("{label}.{name}"), words));
+            GateUpOutputs { whole: each[0], each }
+        }
     }
 
     /// The row of `h` that belongs to up's first slot.
     fn first_of_up(&self) -> usize {
-        self.gate.as_ref().map_or(0, Self::rows)
+        self.gate.as_ref().map_or(0, |site| Self::rows(site, self.together))
     }
 
-    /// Gate's experts with their inner activations.
-    pub fn gate_inner(&self) -> Option<(LowrankSite, Tensor)> {
-        self.gate.map(|site| (site, self.h.slice(0..site.rows * site.stride())))
+    fn groups(&self, outputs: Option<GateUpOutputs>) -> Vec<Group> {
+        if let (Some(gate), Some(up), true) = (self.gate, self.up, self.together) {
+            let begin = outputs.map_or(0, |outputs| GateUpOutputs::up_at(outputs.each[0].len as usize));
+            let layers = LowrankSiblings::new(&[(gate, 0), (up, begin)]);
+            return vec![Group { layers, name: "mlp.experts.gate_up_proj", h: self.h, outputs: outputs.map(|outputs| outputs.whole) }];
+        }
+        let places = [(self.gate, "mlp.experts.gate_proj", 0), (self.up, "mlp.experts.up_proj", self.first_of_up())];
+        let group = |(i, (site, name, first)): (usize, (Option<LowrankSite>, &'static str, usize))| {
+            let site = site?;
+            let h = self.h.slice(first * site.stride()..(first + site.rows) * site.stride());
+            Some(Group { layers: LowrankSiblings::alone(&site), name, h, outputs: outputs.map(|outputs| outputs.each[i]) })
+        };
+        places.into_iter().enumerate().filter_map(group).collect()
     }
 
-    /// Up's experts with their inner activations.
-    pub fn up_inner(&self) -> Option<(LowrankSite, Tensor)> {
-        self.up.map(|site| {
-            let begin = self.first_of_up() * site.stride();
-            (site, self.h.slice(begin..begin + site.rows * site.stride()))
-        })
+    /// Records the inner activations of the input `x` `[slots, d]`.
+    pub fn inner(&self, rec: &mut Recorder, x: Tensor) {
+        for Group { layers, name, h, .. } in self.groups(None) {
+            layers.inner(rec, name, x, h);
+        }
+    }
+
+    /// Records the experts' gradients from those of their outputs, and adds to that of the input `dx` `[slots, d]`.
+    pub fn backward(&self, rec: &mut Recorder, x: Tensor, dy: GateUpOutputs, dx: Tensor) {
+        for Group { layers, name, h, outputs } in self.groups(Some(dy)) {
+            let dh = rec.transient("experts.dh", layers.inner_words());
+            layers.backward(rec, name, x, outputs.unwrap_or(dy.whole), h, dh, Some(dx));
+        }
     }
 }
 
@@ -104,9 +174,9 @@ impl Moe {
         self.record_swiglu(rec, &SWIGLU, label, experts, [gate, up], &[act]);
     }
 
-    /// Records the gradients of gate's and up's outputs by slot from that of `act`: `da` becomes gate's, `du` is up's.
-    pub fn swiglu_backward(&self, rec: &mut Recorder, label: &str, experts: &GateUp, gate: Tensor, up: Tensor, da: Tensor, du: Tensor) {
-        self.record_swiglu(rec, &SWIGLU_BACKWARD, label, experts, [gate, up], &[da, du]);
+    /// Records the gradients of gate's and up's outputs by slot; gate's hold that of `act` before.
+    pub fn swiglu_backward(&self, rec: &mut Recorder, label: &str, experts: &GateUp, gate: Tensor, up: Tensor, gradients: GateUpOutputs) {
+        self.record_swiglu(rec, &SWIGLU_BACKWARD, label, experts, [gate, up], &gradients.each);
     }
 
     fn record_swiglu(
@@ -118,7 +188,7 @@ impl Moe {
         [gate, up]: [Tensor; 2],
         of_slots: &[Tensor],
     ) {
-        let GateUp { gate: gate_site, up: up_site, tables, h } = experts;
+        let GateUp { gate: gate_site, up: up_site, tables, h, .. } = experts;
         let [r_gate, r_up] = [gate_site, up_site].map(|site| site.map_or(0, |site| site.r_max));
         assert!(r_gate == 0 || r_up == 0 || r_gate == r_up, "room for {r_gate} ranks of gate and {r_up} of up");
         let (slots, width) = (self.shape.slots(), gate.len as usize / self.shape.rows);
