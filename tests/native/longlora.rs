@@ -488,9 +488,12 @@ fn ten_steps_of_smollm2_equal_pytorch() {
     let [losses, norms] = curve(gpu, &file, &golden["run"], Some(32), &pieces, 128, Recompute::Blocks);
     let (want, norm) = (numbers(&golden["loss"]), numbers(&golden["grad_norm"]));
     assert!(!differ(&losses, &want, 1e-3), "loss\n got {losses:?}\nwant {want:?}");
-    // Of the norms the first alone. Seen later: up to 0.3 % at steps 2 to 7, 1 and 5 % at steps 8 and 9, 0.05 % at step 10, while losses agree. Both
-    // sides compute in f32; it is not known which one is nearer to f64.
-    assert!(!differ(&norms[..1], &norm[..1], 1e-3), "norm\n got {norms:?}\nwant {norm:?}");
+    // Norms are sums over all parameters of what trained norms make large: none may be farther from f64 than twice PyTorch's own f32.
+    let single = numbers(&golden["grad_norm_f32"]);
+    for (step, ((got, exact), single)) in norms.iter().zip(&norm).zip(&single).enumerate() {
+        let allowed = (1e-3 * exact).max(2.0 * (single - exact).abs());
+        assert!((got - exact).abs() <= allowed, "norm of step {}: {got}, want {exact} within {allowed}", step + 1);
+    }
     let full = golden["first_loss_full"].as_f64().unwrap();
     assert!((full - want[0]).abs() > 1e-3 * full, "full attention would pass");
 }
