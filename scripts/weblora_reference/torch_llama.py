@@ -72,6 +72,19 @@ def packed_layout(lengths: list[int]):
     return positions, visible
 
 
+def shifted_groups(lengths: list[int], heads: int, group: int | None):
+    """(heads, tokens, tokens): LongLoRA's segments of `group` tokens, cut inside each document, without the wrap-around; all rows before where it is None."""
+    positions, seen = packed_layout(lengths)
+    if not group:
+        return seen[None].repeat(heads, 1, 1)
+    of_head = []
+    for head in range(heads):
+        shift = group // 2 if head >= heads // 2 else 0
+        segment = (positions + shift) // group
+        of_head.append(seen & (segment[:, None] == segment[None, :]))
+    return torch.stack(of_head)
+
+
 def forward(shape: Shape, weights: dict, adapter: dict, scale: float, tokens, lengths):
     """Logits (tokens, vocab); `adapter` maps "{site}.lora_A" and "{site}.lora_B" to tensors, missing sites have none."""
 

@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 
 from .counter import uniform
-from .torch_llama import PROJECTIONS, Shape, packed_layout, rmsnorm, rotate
+from .torch_llama import PROJECTIONS, Shape, packed_layout, rmsnorm, rotate, shifted_groups
 
 FEED_FORWARD = ("gate_proj", "up_proj", "down_proj")
 GATE_BOUND = 0.02 * math.sqrt(3)
@@ -37,6 +37,7 @@ class MixRun:
     rslora: bool = False
     lora_plus: float = 1.0
     targets: tuple[str, ...] = tuple(PROJECTIONS)
+    group: int | None = None
     lr: float = 5e-3
     beta1: float = 0.9
     beta2: float = 0.999
@@ -51,7 +52,7 @@ class MixRun:
         """As a run file has them: without the keys of the other methods."""
         own = {"mixlora": ["top_k"], "mixlora-dynamic": ["top_p", "renormalize"], "mixlora-switch": ["expert_capacity", "z_coef"]}
         left_out = {key for method, keys in own.items() if method != self.method for key in keys}
-        return {key.replace("_", "-"): value for key, value in vars(self).items() if key not in left_out}
+        return {key.replace("_", "-"): value for key, value in vars(self).items() if key not in left_out and value is not None}
 
     def of_expert(self) -> tuple[int, float]:
         """Rank and scale of the experts' products."""
@@ -151,7 +152,7 @@ def forward(shape: Shape, weights: dict, parameters: dict, run: MixRun, tokens, 
 
     t, hd = len(tokens), shape.head_dim
     heads, kv_heads = shape.num_attention_heads, shape.num_key_value_heads
-    positions, visible = packed_layout(lengths)
+    positions, visible = packed_layout(lengths)[0], shifted_groups(lengths, heads, run.group)
     routings = []
     x = weights["embed_tokens.weight"][tokens]
     for n in range(shape.num_hidden_layers):

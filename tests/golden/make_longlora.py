@@ -24,7 +24,7 @@ sys.path.insert(0, str(HERE))
 from weblora_reference import torch_llama  # noqa: E402
 from weblora_reference.files import write_json  # noqa: E402
 from weblora_reference.peft_run import Run, hf_model, initial_adapter, peft_name  # noqa: E402
-from weblora_reference.torch_llama import masked_loss, packed_layout  # noqa: E402
+from weblora_reference.torch_llama import masked_loss, packed_layout, shifted_groups  # noqa: E402
 from make_tiny_llama import TINY, agree  # noqa: E402
 
 NORMS = ["input_layernorm", "post_attention_layernorm", "norm"]
@@ -52,19 +52,6 @@ RUNS = {
 }
 
 
-def visible(lengths, heads: int, group):
-    """(heads, t, t): the authors' segments, cut inside each document, without the wrap-around."""
-    positions, seen = packed_layout(lengths)
-    if not group:
-        return seen[None].repeat(heads, 1, 1)
-    of_head = []
-    for head in range(heads):
-        shift = group // 2 if head >= heads // 2 else 0
-        segment = (positions + shift) // group
-        of_head.append(seen & (segment[:, None] == segment[None, :]))
-    return torch.stack(of_head)
-
-
 def norm_names(shape) -> list[str]:
     """Names of all norms, without the leading "model."."""
     blocks = [f"layers.{n}.{kind}" for n in range(shape.num_hidden_layers) for kind in NORMS[:2]]
@@ -74,7 +61,7 @@ def norm_names(shape) -> list[str]:
 def plain_loss(shape, weights, adapter, norms, run, batch):
     """The plain model; the mask is put in place of the one that documents alone would have."""
     own = {**weights, **{name + ".weight": value for name, value in norms.items()}}
-    mask = visible(batch["lengths"], shape.num_attention_heads, run.group)
+    mask = shifted_groups(batch["lengths"], shape.num_attention_heads, run.group)
     packed = torch_llama.packed_layout
     torch_llama.packed_layout = lambda lengths: (packed(lengths)[0], mask)
     try:
@@ -101,7 +88,7 @@ def peft_of(model, run, adapter):
 def peft_loss(model, shape, run, batch):
     """The same loss by transformers, whose attention takes a mask for each head."""
     positions, _ = packed_layout(batch["lengths"])
-    seen = visible(batch["lengths"], shape.num_attention_heads, run.group)
+    seen = shifted_groups(batch["lengths"], shape.num_attention_heads, run.group)
     dtype = next(model.parameters()).dtype
     mask = torch.zeros(seen.shape, dtype=dtype).masked_fill(~seen, torch.finfo(dtype).min)
     logits = model(input_ids=torch.tensor([batch["tokens"]]), position_ids=positions[None], attention_mask=mask[None]).logits[0]

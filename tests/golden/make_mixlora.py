@@ -38,6 +38,7 @@ RUNS = {
     "top_p": MixRun(method="mixlora-dynamic", top_p=0.7),
     "top_p_renormalized": MixRun(method="mixlora-dynamic", top_p=0.7, renormalize=True),
     "switch": MixRun(method="mixlora-switch", expert_capacity=5),
+    "group": MixRun(group=8),
     "lora_plus": MixRun(lora_plus=8.0, lr=1e-3, clip=0.5, weight_decay=0.02),
 }
 
@@ -129,6 +130,7 @@ def main() -> None:
     base = replace(RUNS["top_2_of_4"], seed=cases["top_2_of_4"]["settings"]["seed"])
     wrong = {
         "no_balance_loss": replace(base, aux_coef=0.0), "one_expert": replace(base, top_k=1), "not_trained": replace(base, lr=0.0),
+        "grouped": replace(base, group=8),
     }
     negatives = {name: train(TINY, exact, run, batches, torch.float64)["loss"] for name, run in wrong.items()}
     write_json(HERE / "mixlora.json", {"b_bound": B_BOUND, "gate_bound": GATE_BOUND, "cases": cases, "negatives": negatives})

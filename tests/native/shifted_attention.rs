@@ -224,6 +224,7 @@ fn jobs_with_and_without_groups_train_beside_each_other_as_they_do_alone() {
         ("grouped", json!({ "rank": 4, "group": 4, "eval-every": 2, "eval-group": true })),
         ("chain", json!({ "method": "cola", "links": [2, 3], "group-ratio": 0.25 })),
         ("modules", json!({ "method": "multilora", "modules": 2, "rank": 2, "group": 6 })),
+        ("experts", json!({ "method": "mixlora", "experts": 3, "rank": 2, "group": 4 })),
     ];
     let together = crate::fleet::run_all(gpu, &jobs);
     for (name, _) in &jobs {
