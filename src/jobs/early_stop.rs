@@ -11,7 +11,7 @@
 //! - `plateau`: the held-out loss has not fallen by more than `min-delta` in `patience` evaluations.
 //! - `divergence`: the mean training loss of the last `window` steps is above `factor` times that of the first `window`.
 //!
-//! `median`, `asha` and `halving` compare within a group: the jobs of a sweep, or those with the same `group`. Losses that are not finite need no
+//! `median`, `asha` and `halving` compare within a group: the jobs of a sweep, or those with the same `early-stop-group`. Losses that are not finite need no
 //! rule: they fail the job.
 
 use std::ops::RangeInclusive;
@@ -230,8 +230,13 @@ impl EarlyStop {
     }
 
     /// Whether a rule has rungs.
-    pub(super) fn has_rungs(&self) -> bool {
+    pub fn has_rungs(&self) -> bool {
         self.chosen().any(|rule| rule.rungs)
+    }
+
+    /// Whether a rule goes by held-out losses.
+    pub fn needs_held_out(&self) -> bool {
+        self.chosen().any(|rule| !rule.each_step)
     }
 
     /// Training losses that must be remembered at each end of a curve.

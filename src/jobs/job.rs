@@ -50,6 +50,9 @@ pub struct JobSpec {
     pub next: MicroBatch,
     /// Whether it has rows to be evaluated on.
     pub evaluates: bool,
+    /// What its held-out loss is of: the loss and the rows. Only losses of the same can be compared.
+    #[serde(default)]
+    pub judged_on: String,
 }
 
 /// A job and how it is getting on.

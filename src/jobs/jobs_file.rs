@@ -36,10 +36,18 @@ pub const BASE_KEYS: &[&str] = &["model", "tokenizer", "quantize"];
 const OWN: &[&str] = &["job", "sweep"];
 
 /// Keys of `[[job]]` beside those of `train`.
-const JOB_KEYS: &[&str] = &["priority", "group"];
+const JOB_KEYS: &[&str] = &["priority", STOP_GROUP];
+
+/// Jobs that early stopping compares with each other. (`group` is LongLoRA's.)
+const STOP_GROUP: &str = "early-stop-group";
 
 /// Keys that say the same in two ways: one that is given for a job replaces the other among the defaults.
 const EXCLUSIVE: &[(&str, &str)] = &[("steps", "epochs"), ("data-weights", "data-temperature"), ("eval-data", "eval-split")];
+
+/// Keys that no trial of a sweep may set: those of the base and of the scheduler, and of what it knows a job by.
+pub fn shared_keys() -> Vec<&'static str> {
+    [BASE_KEYS, options::KEYS, JOB_KEYS].concat()
+}
 
 /// Folder of the run when `out` is not given.
 const OUT: &str = "jobs";
@@ -83,7 +91,7 @@ impl JobsFile {
         let s = &mut settings;
         let options = Options::read(s)?;
         let out = s.text("out")?.unwrap_or_else(|| OUT.to_owned());
-        if let Some(key) = ["name", "priority", "group"].iter().find(|key| map.contains_key(**key)) {
+        if let Some(key) = ["name", "priority", STOP_GROUP].iter().find(|key| map.contains_key(**key)) {
             return Err(Error::config(*key, "it is a key of a job, not of the whole file", "write it below [[job]]"));
         }
         let known = || OWN.iter().chain(options::KEYS).chain(train_keys).copied();
@@ -119,7 +127,7 @@ impl JobsFile {
         let s = &mut settings;
         let name = s.text("name")?.ok_or_else(|| Error::config("name", "is missing", "give every [[job]] a name"))?;
         names::check(&name)?;
-        let (priority, group) = (priority(s)?, s.text("group")?);
+        let (priority, group) = (priority(s)?, s.text(STOP_GROUP)?);
         for key in BASE_KEYS {
             if table.get(*key).is_some_and(|value| Some(value) != self.base.get(*key)) {
                 let problem =
@@ -133,7 +141,7 @@ impl JobsFile {
     }
 
     fn add_sweep(&mut self, table: &Map, defaults: &Map, train_keys: &[&str]) -> Result<()> {
-        let sweep = Sweep::read(table, BASE_KEYS)?;
+        let sweep = Sweep::read(table, &shared_keys())?;
         for trial in sweep.expand()? {
             if let Some(key) = trial.assigned.keys().find(|key| !train_keys.contains(&key.as_str())) {
                 return Err(inside(unknown(key, train_keys.iter().copied()), "sweep"));

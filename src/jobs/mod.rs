@@ -10,7 +10,7 @@
 //! let mut scheduler = Scheduler::new(Options { memory: Some(100 << 20), ..Options::default() });
 //! for (name, steps, rows) in [("short", 3, 64), ("long", 5, 200)] {
 //!     let next = MicroBatch { rows, documents: 1, longest: rows };
-//!     let spec = JobSpec { name: name.into(), priority: 0, group: None, left: steps, max_rows: rows, min_rows: rows, next, evaluates: false };
+//!     let spec = JobSpec { name: name.into(), priority: 0, group: None, left: steps, max_rows: rows, min_rows: rows, next, evaluates: false, judged_on: String::new() };
 //!     scheduler.add(spec)?;
 //! }
 //! // The engine's plan: bytes of the base, of the recordings, and of what each job keeps on the device.

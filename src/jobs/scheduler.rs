@@ -134,9 +134,10 @@ impl Scheduler {
         self.jobs.iter().all(|job| job.status.state.is_over())
     }
 
-    /// The job of a group (all jobs for `None`) with the lowest held-out loss, of equal ones the first. Failed jobs have no adapter to be best.
-    pub fn best(&self, group: Option<&str>) -> Option<Best> {
-        let member = |job: &&Job| job.status.state != State::Failed && group.is_none_or(|g| job.spec.group.as_deref() == Some(g));
+    /// Of the jobs with the same held-out loss and rows ([`JobSpec::judged_on`]) the one with the lowest, of equal ones the first. Failed jobs have
+    /// no adapter to be best.
+    pub fn best(&self, judged_on: &str) -> Option<Best> {
+        let member = |job: &&Job| job.status.state != State::Failed && job.spec.judged_on == judged_on;
         let found = self.jobs.iter().filter(member).filter_map(|job| Some(Best { job: job.id, at: job.curve.best()? }));
         found.reduce(|best, next| if next.at.loss < best.at.loss { next } else { best })
     }

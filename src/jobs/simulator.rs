@@ -171,6 +171,7 @@ fn spec(job: &SimulatedJob) -> JobSpec {
         min_rows: job.batches.iter().map(|batch| batch.longest).max().unwrap_or(0),
         next: job.batches[0],
         evaluates: job.curve.is_some(),
+        judged_on: String::new(),
     }
 }
 

@@ -56,8 +56,8 @@ pub static SEARCHES: &[Search] = &[
 /// Keys of `[sweep]` that every search reads.
 const COMMON: &[&str] = &["name", "search", "priority"];
 
-/// Keys that cannot differ by trial: the job's own, and those of the base, which all jobs share.
-const FIXED: &[&str] = &["name", "out", "priority", "group"];
+/// Keys that cannot differ by trial: what tells jobs apart.
+const FIXED: &[&str] = &["name", "out"];
 
 /// A `[sweep]` table.
 #[derive(Debug, Clone)]
@@ -74,11 +74,11 @@ pub struct Sweep {
 }
 
 impl Sweep {
-    /// Reads the table; `base_keys` are those of the base, which no trial may set.
+    /// Reads the table; `shared` are the keys that no trial may set: those of the base, of the scheduler and of its jobs.
     ///
     /// # Errors
     /// Names the key that is unknown, empty, or not a list or range.
-    pub fn read(map: &Map, base_keys: &[&str]) -> Result<Self> {
+    pub fn read(map: &Map, shared: &[&str]) -> Result<Self> {
         let mut settings = Settings::new(map);
         let s = &mut settings;
         let table: Vec<(&str, &'static Search)> = SEARCHES.iter().map(|search| (search.name, search)).collect();
@@ -99,7 +99,7 @@ impl Sweep {
         }
         let priority = priority(s).map_err(inside)?;
         let (trials, seed) = (s.size("trials", 0, 1..=MAX_JOBS).map_err(inside)?, s.count("seed", 0, 0..=u64::MAX).map_err(inside)?);
-        let refuse_fixed = |key: &str| match FIXED.contains(&key) || base_keys.contains(&key) {
+        let refuse_fixed = |key: &str| match FIXED.contains(&key) || shared.contains(&key) {
             true => Err(Error::config(format!("sweep.keys.{key}"), "it cannot differ between the trials of a sweep", "remove it")),
             false => Ok(()),
         };

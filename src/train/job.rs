@@ -7,7 +7,7 @@ use super::chain::{ChainRun, Rounding};
 use super::checkpoint::{self, Buffers, Checkpoint, LrChange, Partial, State, VERSION};
 use super::config::TrainConfig;
 use super::context::Positions;
-use super::data::{Task, TrainData};
+use super::data::{Task, TrainData, data_hash};
 use super::events::StepReport;
 use super::kernels::KernelChoices;
 use super::passes::Passes;
@@ -172,6 +172,12 @@ impl Job {
     /// True if there are held-out rows.
     pub fn has_held_out(&self) -> bool {
         !self.data.held_out.is_empty()
+    }
+
+    /// What its held-out loss is of: the loss and the rows.
+    pub(super) fn judged_on(&self) -> String {
+        let loss = self.config.dpo.map_or_else(|| "cross-entropy".to_owned(), |dpo| format!("dpo {} {}", dpo.beta, dpo.smoothing));
+        format!("{loss}, {}", data_hash(&self.data.held_out))
     }
 
     /// Its rows.

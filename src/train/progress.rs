@@ -101,11 +101,19 @@ impl Progress {
         self.trend.is_some_and(|trend| trend.diverges())
     }
 
-    /// Takes note of a held-out loss. A loss that is not finite is never the best one.
-    pub fn evaluated(&mut self, config: &TrainConfig, step: u64, loss: f64) -> Verdict {
+    /// Takes note of a held-out loss that something else asked for, which does not count as one without progress. True for the lowest so far.
+    pub fn looked_at(&mut self, step: u64, loss: f64) -> bool {
         let best = loss.is_finite() && self.best.is_none_or(|best| loss < best.loss);
         if best {
             (self.best, self.stale) = (Some(Best { step, loss }), 0);
+        }
+        best
+    }
+
+    /// Takes note of a held-out loss. A loss that is not finite is never the best one.
+    pub fn evaluated(&mut self, config: &TrainConfig, step: u64, loss: f64) -> Verdict {
+        let best = self.looked_at(step, loss);
+        if best {
             return Verdict { best, stop: None };
         }
         self.stale = self.stale.saturating_add(1);

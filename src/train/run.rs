@@ -85,6 +85,8 @@ pub struct Run {
     pub progress: Progress,
     /// Whether there is anything to evaluate on.
     pub held_out: bool,
+    /// Whether the adapter with the lowest held-out loss is kept: where there are losses before the last.
+    pub(super) keeps_best: bool,
     ended: bool,
     last: Option<f64>,
     collapse: CollapseWatch,
@@ -106,7 +108,8 @@ pub struct After {
 impl Run {
     /// A run of `total` steps of which `done` are done.
     pub fn new(config: TrainConfig, total: u64, done: u64, progress: Progress, held_out: bool) -> Self {
-        Self { config, total, done, sound: 0, progress, held_out, ended: false, last: None, collapse: CollapseWatch::default() }
+        let keeps_best = config.eval_every > 0;
+        Self { config, total, done, sound: 0, progress, held_out, keeps_best, ended: false, last: None, collapse: CollapseWatch::default() }
     }
 
     /// The same with the loss of its last step.
@@ -170,12 +173,9 @@ impl Run {
         if due.evaluate
             && let Some(found) = engine.evaluate().await?
         {
-            let worst = found.worst().map(|task| task.name.clone());
-            let HeldOut { loss, targets, grouped_loss, accuracy, tasks } = found;
-            let verdict = self.progress.evaluated(&self.config, self.done, loss);
-            let (job, step) = (self.config.name.clone(), self.done);
-            tell(Event::Eval { job, step, loss, tokens: targets, grouped_loss, accuracy, best: verdict.best, tasks, worst })?;
-            after.best = verdict.best && self.config.eval_every > 0;
+            let verdict = self.progress.evaluated(&self.config, self.done, found.loss);
+            tell(self.eval_event(found, verdict.best))?;
+            after.best = verdict.best && self.keeps_best;
             stop = verdict.stop.filter(|_| self.done < self.total);
         }
         if let Some(knot) = engine.knot(&mut self.progress).await? {
@@ -219,6 +219,13 @@ impl Run {
         let warnings = warnings.into_iter().chain(own).chain(trainer.rounding().warning().map(str::to_owned)).chain(slower).chain(kernels);
         let warning = |message| Event::Warning { job: Some(self.config.name.clone()), message };
         std::iter::once(start).chain(warnings.map(warning)).collect()
+    }
+
+    /// The event of held-out losses after the last step.
+    pub(super) fn eval_event(&self, found: HeldOut, best: bool) -> Event {
+        let worst = found.worst().map(|task| task.name.clone());
+        let HeldOut { loss, targets, grouped_loss, accuracy, tasks } = found;
+        Event::Eval { job: self.config.name.clone(), step: self.done, loss, tokens: targets, grouped_loss, accuracy, best, tasks, worst }
     }
 
     fn diverging_event(&self) -> Event {

@@ -150,12 +150,12 @@ pub struct JobStatus {
     seconds_left: Option<f64>,
     best: bool,
     sound_step: u64,
+    judged_on: String,
 }
 
 /// Where the jobs stand, in the order of their arrival.
 pub fn status(fleet: &Fleet) -> Vec<JobStatus> {
     let scheduler = fleet.scheduler();
-    let best = scheduler.best(None).map(|best| best.job);
     let one = |member: &Member| {
         let job = scheduler.by_name(&member.run.config.name);
         JobStatus {
@@ -168,8 +168,9 @@ pub fn status(fleet: &Fleet) -> Vec<JobStatus> {
             best_eval: member.run.progress.best.map(|best| best.loss),
             best_step: member.run.progress.best.map(|best| best.step),
             seconds_left: job.and_then(|job| scheduler.seconds_left(job.id)),
-            best: job.is_some_and(|job| best == Some(job.id)),
+            best: job.is_some_and(|job| scheduler.best(&job.spec.judged_on).is_some_and(|best| best.job == job.id)),
             sound_step: member.run.sound,
+            judged_on: job.map_or_else(String::new, |job| job.spec.judged_on.clone()),
         }
     };
     fleet.members().iter().map(one).collect()
@@ -296,6 +297,6 @@ pub fn tables() -> Value {
 
 /// The jobs that a `[sweep]` table makes: names, and what each sets.
 pub fn sweep(map: &Map) -> Result<Value> {
-    let trials = crate::jobs::sweep::Sweep::read(map, crate::jobs::jobs_file::BASE_KEYS)?.expand()?;
+    let trials = crate::jobs::sweep::Sweep::read(map, &crate::jobs::jobs_file::shared_keys())?.expand()?;
     Ok(trials.into_iter().map(|trial| json!({ "name": trial.name, "assigned": trial.assigned })).collect())
 }

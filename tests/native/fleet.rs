@@ -11,6 +11,7 @@ use weblora::export::folder::File;
 use weblora::formats::{ByteSource, Bytes, ModelFile};
 use weblora::gpu::{Gpu, Tuner};
 use weblora::jobs::Options;
+use weblora::jobs::early_stop::EarlyStop;
 use weblora::jobs::event::Request;
 use weblora::settings::Map;
 use weblora::text::Example;
@@ -74,6 +75,8 @@ fn entries() -> Vec<Entry> {
 pub struct Kept {
     events: Vec<Event>,
     adapters: Vec<(String, Vec<u8>)>,
+    /// Jobs whose adapter was kept as the best so far, as often as it was.
+    bests: Vec<String>,
     /// A job whose adapter cannot be kept.
     refuse: Option<&'static str>,
 }
@@ -113,7 +116,8 @@ impl Keeper for Kept {
         self.events.push(event);
         Ok(())
     }
-    fn best(&mut self, _: &str, _: &[File]) -> Result<()> {
+    fn best(&mut self, job: &str, _: &[File]) -> Result<()> {
+        self.bests.push(job.to_owned());
         Ok(())
     }
     fn finish(&mut self, job: &str, files: &[File]) -> Result<()> {
@@ -219,6 +223,33 @@ fn experts_of_fused_jobs_are_bit_for_bit_what_they_are_alone() {
         }
     }
     assert_ne!(together.losses("experts"), together.losses("switch"), "the comparison can fail");
+}
+
+/// A held-out loss at a rung counts as any other: the adapter that has it is kept, and the table's best job is one of its own kind.
+#[test]
+fn the_best_adapter_is_kept_at_rungs_too() {
+    let Some(gpu) = gpu() else { return };
+    let early_stop = EarlyStop { rules: vec!["halving".into()], eta: 2, first_rung: 1, ..EarlyStop::default() };
+    let options = Options { early_stop, ..Options::default() };
+    let entries = vec![entry("bursts", 1, json!({ "lr": 0.5 })), entry("other-rows", 2, json!({}))];
+    let (mut fleet, mut kept) = (open(gpu, entries, options), Kept::default());
+    run(gpu, &mut fleet, &mut kept);
+    let found: Vec<(u64, f64, bool)> = kept
+        .events
+        .iter()
+        .filter_map(|event| match event {
+            Event::Eval { job, step, loss, best, .. } if job == "bursts" => Some((*step, *loss, *best)),
+            _ => None,
+        })
+        .collect();
+    assert_eq!(found.iter().map(|(step, ..)| *step).collect::<Vec<_>>(), [1, 2, 4, 6], "{found:?}");
+    let lowest = found.iter().map(|(_, loss, _)| *loss).fold(f64::INFINITY, f64::min);
+    assert!(found[3].1 > lowest && !found[3].2, "the rate is too low for this test: {found:?}");
+    assert_eq!(kept.bests.iter().filter(|job| *job == "bursts").count(), found.iter().filter(|(.., best)| *best).count());
+    let job = |name: &str| fleet.scheduler().by_name(name).unwrap();
+    for name in ["bursts", "other-rows"] {
+        assert_eq!(fleet.scheduler().best(&job(name).spec.judged_on).unwrap().job, job(name).id, "{name} is the best on its rows");
+    }
 }
 
 /// Losses of a plain run.

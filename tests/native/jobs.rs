@@ -23,7 +23,17 @@ fn map(value: Value) -> Map {
 /// A job of `left` micro-batches of `rows`.
 fn spec(name: &str, priority: i64, left: u64, rows: u64) -> JobSpec {
     let next = MicroBatch { rows, documents: 1, longest: rows };
-    JobSpec { name: name.into(), priority, group: None, left, max_rows: rows, min_rows: rows, next, evaluates: false }
+    JobSpec {
+        name: name.into(),
+        priority,
+        group: None,
+        left,
+        max_rows: rows,
+        min_rows: rows,
+        next,
+        evaluates: false,
+        judged_on: String::new(),
+    }
 }
 
 /// The same for the simulator.

@@ -41,6 +41,8 @@ pub struct Member {
     curve: Curve,
     priority: i64,
     group: Option<String>,
+    /// Early stopping goes by held-out losses, and it has none.
+    unjudged: bool,
 }
 
 /// What is saved of a job.
@@ -106,6 +108,7 @@ impl Member {
             curve,
             priority,
             group,
+            unjudged: false,
         }
     }
 
@@ -118,6 +121,9 @@ impl Member {
 
     /// Makes it known to the scheduler.
     pub(super) fn join(&mut self, scheduler: &mut Scheduler) -> Result<()> {
+        let early_stop = &scheduler.options().early_stop;
+        self.run.keeps_best |= early_stop.has_rungs();
+        self.unjudged = early_stop.needs_held_out() && !self.run.held_out;
         let curve = std::mem::take(&mut self.curve);
         let (step, tokens) = (self.job_mut().step, self.job_mut().tokens());
         self.id = Some(scheduler.add_saved(self.spec(), step, tokens, curve)?);
@@ -141,6 +147,7 @@ impl Member {
             curve: Curve::default(),
             priority: 0,
             group: None,
+            unjudged: false,
         }
     }
 
@@ -196,6 +203,8 @@ impl Member {
             logit_jump: None,
         };
         let own = embeddings::warning(&job.layout, &job.model);
+        let unjudged = "early stopping goes by held-out losses and never ends this job: give it eval-data or eval-split";
+        let own = own.into_iter().chain(self.unjudged.then(|| unjudged.to_owned()));
         let warnings = job.passes.warnings().into_iter().chain(run.config.warnings(run.total)).chain(own);
         let warning = |message| Event::Warning { job: Some(run.config.name.clone()), message };
         std::iter::once(start).chain(warnings.map(warning)).collect()
@@ -231,7 +240,17 @@ impl Member {
             min_rows: job.data().train.iter().map(|row| row.rows() as u64).max().unwrap_or(1),
             next,
             evaluates: job.has_held_out(),
+            judged_on: job.judged_on(),
         }
+    }
+
+    /// Takes note of a held-out loss that the scheduler asked for. True for the lowest so far.
+    pub(super) fn looked_at(&mut self, loss: f64) -> bool {
+        let best = self.run.progress.looked_at(self.run.done, loss);
+        if let Some(job) = &mut self.job {
+            job.progress = self.run.progress;
+        }
+        best
     }
 
     /// The job with its device.

@@ -241,9 +241,18 @@ impl Fleet {
             Action::Evaluate => {
                 let member = &mut self.members[at];
                 member.on_disk.is_present = false;
-                let found = member.seat(&mut self.session, gpu).evaluate().await?;
-                self.told.extend(found.map(|found| jobs::Event::Evaluated { job: id, loss: found.loss }));
-                Ok(())
+                let Some(found) = member.seat(&mut self.session, gpu).evaluate().await? else { return Ok(()) };
+                self.told.push(jobs::Event::Evaluated { job: id, loss: found.loss });
+                let best = member.looked_at(found.loss);
+                keeper.tell(member.run.eval_event(found, best))?;
+                let kept = if best { self.keep_best(gpu, keeper, at).await } else { Ok(()) };
+                kept.or_else(|error| {
+                    if error.is_of_device() {
+                        return Err(error);
+                    }
+                    self.told.push(jobs::Event::Failed { job: id, reason: error.to_string() });
+                    Ok(())
+                })
             }
             // Everything was allocated before the first step: no step can run out of memory.
             Action::Shrink { .. } | Action::Refuse | Action::Note => Ok(()),
@@ -340,12 +349,15 @@ impl Fleet {
         if run.is_over() && run.done < run.total {
             told.push(jobs::Event::Request { job: id, what: Request::Stop });
         }
-        if best {
-            let buffers = members[at].buffers(session, gpu).await?;
-            let job = members[at].job_mut();
-            keeper.best(&job.config.out, &job.export(&buffers.values)?)?;
-        }
-        Ok(())
+        if best { self.keep_best(gpu, keeper, at).await } else { Ok(()) }
+    }
+
+    /// Keeps a job's adapter, which has the lowest held-out loss so far.
+    async fn keep_best(&mut self, gpu: &Gpu, keeper: &mut impl Keeper, at: usize) -> Result<()> {
+        let member = &mut self.members[at];
+        let buffers = member.buffers(&mut self.session, gpu).await?;
+        let job = member.job_mut();
+        keeper.best(&job.config.out, &job.export(&buffers.values)?)
     }
 }
 

@@ -62,7 +62,8 @@ impl FleetPlan {
             let config = TrainConfig::from_map(&saved.config).map_err(|error| of_job(&scheduled.spec.name, error))?;
             let need = config.need(&config.adapter.layout(&base.model)?)?;
             quantize.clone_from(&config.quantize);
-            let run = Run::new(config, saved.total, saved.done, saved.progress, scheduled.spec.evaluates).with_last(saved.last);
+            let mut run = Run::new(config, saved.total, saved.done, saved.progress, scheduled.spec.evaluates).with_last(saved.last);
+            run.keeps_best |= asked.early_stop.has_rungs();
             let file = saved.file.clone();
             let restored = match found {
                 None => None,

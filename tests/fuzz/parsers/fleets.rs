@@ -74,7 +74,17 @@ fn checkpoint(config: &TrainConfig, hash: &str) -> Vec<u8> {
 
 fn spec(name: &str, left: u64) -> JobSpec {
     let next = MicroBatch { rows: 16, documents: 2, longest: 12 };
-    JobSpec { name: name.into(), priority: 1, group: Some("g".into()), left, max_rows: 32, min_rows: 12, next, evaluates: true }
+    JobSpec {
+        name: name.into(),
+        priority: 1,
+        group: Some("g".into()),
+        left,
+        max_rows: 32,
+        min_rows: 12,
+        next,
+        evaluates: true,
+        judged_on: String::new(),
+    }
 }
 
 /// A manifest of three jobs, of which one has ended, with these rules of early stopping.
@@ -158,6 +168,6 @@ fn decide(mut scheduler: Scheduler, mut told: Vec<Event>) {
         let evaluated = boundary.decisions.iter().filter(|decision| matches!(decision.action, weblora::jobs::Action::Evaluate));
         told.extend(evaluated.map(|decision| Event::Evaluated { job: decision.job, loss: 1.0 }));
         let left: Vec<Option<f64>> = scheduler.jobs().iter().map(|job| scheduler.seconds_left(job.id)).collect();
-        std::hint::black_box((left, scheduler.best(None), scheduler.seconds_left_all()));
+        std::hint::black_box((left, scheduler.best(""), scheduler.seconds_left_all()));
     }
 }

@@ -4,7 +4,7 @@ use serde_json::{Value, json};
 use weblora::jobs::JobsFile;
 
 const TRAIN: &[&str] =
-    &["name", "model", "quantize", "data", "eval-data", "eval-split", "out", "rank", "lr", "steps", "epochs", "batch", "seed"];
+    &["name", "model", "quantize", "data", "eval-data", "eval-split", "out", "rank", "lr", "steps", "epochs", "batch", "seed", "group"];
 
 fn read(value: Value) -> weblora::Result<JobsFile> {
     JobsFile::read(&super::map(value), TRAIN)
@@ -14,14 +14,14 @@ fn read(value: Value) -> weblora::Result<JobsFile> {
 fn jobs_get_the_defaults_their_own_keys_a_name_and_a_folder() {
     let file = read(json!({
         "model": "m.gguf", "memory": "1.5 GiB", "policy": "shortest", "step-tokens": 2048, "data": "d.jsonl", "epochs": 2, "out": "runs",
-        "job": [{"name": "a", "rank": 4, "priority": 3}, {"name": "b", "steps": 9, "out": "elsewhere", "group": "x"}],
+        "job": [{"name": "a", "rank": 4, "priority": 3}, {"name": "b", "steps": 9, "out": "elsewhere", "early-stop-group": "x", "group": 8}],
         "sweep": {"name": "s", "priority": -1, "keys": {"lr": [1e-3, 1e-2]}},
     }))
     .unwrap();
     assert_eq!((file.options.memory, file.options.policy.name, file.options.step_tokens), (Some(1_610_612_736), "shortest", 2048));
     let settings = |i: usize| Value::Object(file.jobs[i].settings.clone());
     assert_eq!(settings(0), json!({"model": "m.gguf", "data": "d.jsonl", "epochs": 2, "rank": 4, "name": "a", "out": "runs/a"}));
-    assert_eq!(settings(1), json!({"model": "m.gguf", "data": "d.jsonl", "steps": 9, "name": "b", "out": "elsewhere"}));
+    assert_eq!(settings(1), json!({"model": "m.gguf", "data": "d.jsonl", "steps": 9, "group": 8, "name": "b", "out": "elsewhere"}));
     assert_eq!(
         settings(2),
         json!({"model": "m.gguf", "data": "d.jsonl", "epochs": 2, "lr": 1e-3, "name": "s-1-lr0.001", "out": "runs/s-1-lr0.001"})
@@ -56,6 +56,7 @@ fn what_cannot_work_is_refused_with_the_place() {
         (json!({"job": [{"name": "a", "priority": 1e9}]}), "`job 1: priority`"),
         (json!({"job": [job("a")], "sweep": {"keys": {"rnak": [1]}}}), "`sweep: rnak`"),
         (json!({"job": [job("sweep-1-rank1")], "sweep": {"keys": {"rank": [1, 2]}}}), "two jobs are called sweep-1-rank1"),
+        (json!({"job": [job("a")], "sweep": {"keys": {"memory": ["1 MiB", "2 GiB"]}}}), "`sweep.keys.memory`: it cannot differ"),
         (json!({"job": [job("a")], "early-stop": true}), "write [early-stop]"),
         (json!({"job": [job("a")], "early-stop": {}}), "names no rule"),
         (json!({"job": [job("Requests")]}), "of the run itself"),

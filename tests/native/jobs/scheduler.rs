@@ -171,8 +171,8 @@ fn a_job_is_evaluated_at_its_rung_before_it_goes_on() {
     boundary = s.decide(&[Event::Evaluated { job: JobId(1), loss: 3.0 }], &planned);
     assert_eq!(actions(&boundary), [("b", Action::Stop), ("a", Action::Note), ("a", Action::Resume)]);
     assert_eq!(names(&s, &boundary), ["a"]);
-    assert_eq!(s.best(Some("g")).unwrap().job, JobId(0));
-    assert_eq!(s.best(Some("other")), None);
+    assert_eq!(s.best("").unwrap().job, JobId(0));
+    assert_eq!(s.best("other rows"), None);
 }
 
 #[test]

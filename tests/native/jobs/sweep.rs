@@ -3,13 +3,13 @@
 use proptest::prelude::*;
 use serde_json::{Value, json};
 use weblora::Result;
-use weblora::jobs::jobs_file::BASE_KEYS;
+use weblora::jobs::jobs_file::shared_keys;
 use weblora::jobs::limits::MAX_JOBS;
 use weblora::jobs::sweep::{Sweep, Trial};
 use weblora::rng::{bits, fnv1a};
 
 fn expand(value: Value) -> Result<Vec<Trial>> {
-    Sweep::read(&super::map(value), BASE_KEYS)?.expand()
+    Sweep::read(&super::map(value), &shared_keys())?.expand()
 }
 
 fn refusal(value: Value) -> String {

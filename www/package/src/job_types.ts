@@ -65,7 +65,9 @@ export interface JobStatus {
   bestEval: number | null;
   bestStep: number | null;
   secondsLeft: number | null;
-  /** No other job has a lower held-out loss. */
+  /** What its held-out loss is of, the loss and the rows: only losses of the same are compared. */
+  judgedOn?: string;
+  /** No other job has a lower held-out loss of the same kind on the same rows. */
   best: boolean;
   /** The last step whose loss spoke for the parameters that it was computed with. */
   soundStep: number;

@@ -120,9 +120,12 @@ export class JobsRun {
   status(): JobStatus[] {
     const all = [...this.#entries.values()].map(({ status }) => status);
     const score = ({ state, bestEval }: JobStatus) => (state === "failed" ? Infinity : (bestEval ?? Infinity));
-    const least = Math.min(...all.map(score));
-    const best = Number.isFinite(least) ? all.find((status) => score(status) === least) : undefined;
-    return all.map((status) => ({ ...status, best: status === best }));
+    const best = new Map<string | undefined, JobStatus>();
+    for (const status of all) {
+      const before = best.get(status.judgedOn);
+      if (Number.isFinite(score(status)) && (!before || score(status) < score(before))) best.set(status.judgedOn, status);
+    }
+    return all.map((status) => ({ ...status, best: best.get(status.judgedOn) === status }));
   }
 
   async export(engine: Engine, name: string, which: "current" | "best"): Promise<AdapterFile[]> {

@@ -302,9 +302,14 @@ fn check_same(job: &JobEntry, saved: &Map) -> Result<()> {
     // So is the template, whatever has become of its file.
     let saved_config = TrainConfig::from_map(saved)?;
     now.chat_template.clone_from(&saved_config.chat_template);
-    now.check_resume(saved).map_err(|error| match error {
-        Error::Config { key, problem, hint } => Error::Config { key: format!("job {}: {key}", job.name), problem, hint },
-        other => other,
+    // Each job goes on with what is saved, so that nothing else may be said of it; its folder may be written in another way.
+    let (now, saved) = (now.to_map(), saved_config.to_map());
+    let key = now.keys().chain(saved.keys()).find(|key| key.as_str() != "out" && now.get(*key) != saved.get(*key));
+    key.map_or(Ok(()), |key| {
+        let text = |map: &Map| map.get(key).map_or_else(|| "not set".to_owned(), Value::to_string);
+        let problem = format!("is {} here and {} in the run that goes on, whose jobs keep their settings", text(&now), text(&saved));
+        let hint = "put it back; or go on with one job alone by `weblora train --resume`, or take in another by `weblora jobs add`";
+        Err(Error::config(format!("job {}: {key}", job.name), problem, hint))
     })
 }
 

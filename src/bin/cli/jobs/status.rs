@@ -22,7 +22,7 @@ pub struct JobStatus {
     pub best_eval: Option<f64>,
     /// Seconds to go, as far as one can know.
     pub seconds_left: Option<f64>,
-    /// Whether no other job has a lower held-out loss.
+    /// Whether no other job has a lower held-out loss of the same kind on the same rows.
     pub best: bool,
     /// Its folder.
     pub out: String,
@@ -31,7 +31,6 @@ pub struct JobStatus {
 /// All jobs, in the order of their arrival.
 pub fn of(fleet: &Fleet) -> Vec<JobStatus> {
     let scheduler = fleet.scheduler();
-    let best = scheduler.best(None).map(|best| best.job);
     let one = |member: &weblora::train::fleet::Member| {
         let run = &member.run;
         let job = scheduler.by_name(&run.config.name);
@@ -45,7 +44,7 @@ pub fn of(fleet: &Fleet) -> Vec<JobStatus> {
             // Rungs measure held-out losses that the run itself does not ask for.
             best_eval: job.and_then(|job| job.curve.best()).map(|best| best.loss).or(run.progress.best.map(|best| best.loss)),
             seconds_left: job.and_then(|job| scheduler.seconds_left(job.id)),
-            best: job.is_some_and(|job| best == Some(job.id)),
+            best: job.is_some_and(|job| scheduler.best(&job.spec.judged_on).is_some_and(|best| best.job == job.id)),
             out: run.config.out.clone(),
         }
     };
@@ -70,7 +69,7 @@ pub fn table(jobs: &[JobStatus]) -> String {
         ));
     }
     if jobs.iter().any(|job| job.best) {
-        lines.push("* the lowest held-out loss".to_owned());
+        lines.push("* the lowest held-out loss of the jobs with the same held-out rows".to_owned());
     }
     lines.join("\n")
 }
