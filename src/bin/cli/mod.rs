@@ -19,6 +19,7 @@ mod help;
 mod inspect;
 mod io_error;
 mod jobs;
+mod live;
 mod lock;
 mod merge;
 mod method_args;

@@ -8,6 +8,8 @@ use weblora::train::Event;
 use weblora::train::chain::KnotReport;
 use weblora::{Error, Result};
 
+use super::live::Live;
+
 /// Where events go.
 #[derive(Debug)]
 pub struct Output {
@@ -17,6 +19,8 @@ pub struct Output {
     lost: bool,
     /// Several jobs tell of themselves: each line names its own.
     several: bool,
+    /// Their lines, where stderr is a terminal and people read it.
+    live: Option<Live>,
 }
 
 /// A line on stderr. Where it cannot be written (a closed terminal, a log on a full disk), the work goes on all the same.
@@ -37,7 +41,7 @@ fn stdout_error(source: io::Error) -> Error {
 impl Output {
     /// Events as JSON lines on stdout, or words.
     pub fn new(json: bool) -> Self {
-        Self { json, bar: None, lost: false, several: false }
+        Self { json, bar: None, lost: false, several: false, live: None }
     }
 
     /// Whether events are JSON lines.
@@ -92,6 +96,12 @@ impl Output {
         }
         let owner = job_of(event).filter(|_| self.several).map(|job| format!("{job}: ")).unwrap_or_default();
         let text = owner + &if self.several { words(event).replace('\n', "; ") } else { words(event) };
+        if let Some(live) = &self.live {
+            if !matches!(event, Event::Step(_)) {
+                live.above(|| say(&harmless(&text, true)));
+            }
+            return;
+        }
         match &self.bar {
             Some(bar) if matches!(event, Event::Step(_)) => bar.set_message(harmless(&text, false).into_owned()),
             Some(bar) => bar.suspend(|| say(&harmless(&text, true))),
@@ -102,6 +112,7 @@ impl Output {
     /// What is told from now on is of several jobs: each line says of which.
     pub fn of_several(&mut self) {
         self.several = true;
+        self.live = (!self.json && io::stderr().is_terminal()).then(Live::on_stderr);
     }
 
     /// Tells of an adapter of another file of the base, and how to refuse it.
@@ -134,6 +145,9 @@ impl Output {
 
     /// Starts, moves and ends the bar: only where stderr is a terminal and people read it.
     fn advance(&mut self, event: &Event) {
+        if let Some(live) = &mut self.live {
+            live.advance(event, |job| name(job).into_owned());
+        }
         match event {
             Event::Start { steps, resumed_at, .. } if !self.json && !self.several && io::stderr().is_terminal() => {
                 let bar = ProgressBar::new(*steps).with_position(*resumed_at);
