@@ -144,7 +144,7 @@ def main() -> None:
     parser.add_argument("--seeds", nargs="+", type=int, default=[0])
     parser.add_argument("--first", type=int, default=150, help=f"steps of the first run, of {TOKENS} tokens")
     parser.add_argument("--first-lr", default="5e-3")
-    parser.add_argument("--steps", type=int, default=100, help="of the second run")
+    parser.add_argument("--steps", type=int, default=200, help="of the second run")
     parser.add_argument("--lr", default="2e-3")
     parser.add_argument("--rank", type=int, default=16)
     parser.add_argument("--windows", nargs="+", type=int, default=[128, 256, 512, 1016])
