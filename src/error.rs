@@ -137,6 +137,16 @@ pub enum Error {
         /// The job.
         job: String,
     },
+    /// Jobs of a run failed, each of which was told of; the others went on.
+    #[error("{failed} of {all} jobs failed; {hint}")]
+    JobsFailed {
+        /// How many.
+        failed: usize,
+        /// Of how many.
+        all: usize,
+        /// What the user can do.
+        hint: String,
+    },
     /// A call came while another was still running.
     #[error("busy: {running} is still running; wait for it or stop it first")]
     Busy {
@@ -170,6 +180,7 @@ impl Error {
             Self::DeviceLost { .. } => "device_lost",
             Self::Gpu { .. } => "gpu",
             Self::NotFinite { .. } => "not_finite",
+            Self::JobsFailed { .. } => "jobs_failed",
             Self::Busy { .. } => "busy",
             Self::Stopped => "stopped",
         }

@@ -24,6 +24,14 @@ fn jobs_file(folder: &Path, more: &str) -> String {
     path.display().to_string()
 }
 
+/// A run that some jobs of failed: the last line says how many.
+#[track_caller]
+fn ends_with(output: &std::process::Output, how_many: &str) {
+    let said = text(&output.stderr);
+    assert_eq!(output.status.code(), Some(1), "{said}");
+    assert!(said.lines().last().is_some_and(|line| line.starts_with(&format!("error: {how_many}; "))), "{said}");
+}
+
 #[test]
 fn a_sweep_and_a_chain_train_together_and_leave_adapters_and_results() {
     if crate::common::gpu().is_none() {
@@ -37,7 +45,7 @@ fn a_sweep_and_a_chain_train_together_and_leave_adapters_and_results() {
         format!("[[job]]\nname = 'chain'\nmethod = 'cola'\nlinks = [2, 2]\n{template}[[job]]\nname = 'lost'\ndata = 'nowhere.jsonl'\n");
     let file = jobs_file(folder.path(), &format!("{jobs}[sweep]\nname = 'rates'\n[sweep.keys]\nlr = [1e-3, 1e-2]\n"));
     let output = weblora(&["jobs", &file, "--no-tune", "--json"]);
-    assert!(output.status.success(), "{}", text(&output.stderr));
+    ends_with(&output, "1 of 4 jobs failed");
     let events: Vec<Value> = text(&output.stdout).lines().map(|line| serde_json::from_str(line).expect("an event a line")).collect();
     let of = |kind: &str| events.iter().filter(|e| e["event"] == kind).collect::<Vec<_>>();
     assert_eq!((of("done").len(), of("step").len(), of("jobs").len()), (3, 12, 2), "two of the last: as it begins, and the table");
@@ -59,12 +67,22 @@ fn a_sweep_and_a_chain_train_together_and_leave_adapters_and_results() {
     assert!(runs.join("chain/chain.json").is_file());
     let results: Vec<Value> = serde_json::from_str(&std::fs::read_to_string(runs.join("results.json")).unwrap()).unwrap();
     assert_eq!(results.iter().filter(|job| job["best"] == true).count(), 1, "one best");
-    assert!(
-        results.iter().all(|job| job["state"] == "done" && Path::new(job["out"].as_str().unwrap()).join("adapter_config.json").is_file())
-    );
-    assert_eq!(std::fs::read_to_string(runs.join("results.csv")).unwrap().lines().count(), 4);
+    let (lost, done): (Vec<&Value>, Vec<&Value>) = results.iter().partition(|job| job["job"] == "lost");
+    assert!(done.iter().all(|job| job["state"] == "done" && Path::new(job["out"].as_str().unwrap()).join("adapter_config.json").is_file()));
+    // What failed before anything trained is a result, too.
+    let why = lost[0]["reason"].as_str().unwrap();
+    assert!(lost[0]["state"] == "failed" && why.contains("nowhere.jsonl") && lost[0]["out"].as_str().unwrap().ends_with("lost"), "{why}");
+    let csv = std::fs::read_to_string(runs.join("results.csv")).unwrap();
+    assert!(csv.lines().count() == 5 && csv.contains("\"lost\",failed,"), "{csv}");
     let shown = succeeds(&["jobs", "status", "--run", runs.to_str().unwrap()]);
-    assert!(shown.contains("chain") && shown.contains("4/4") && shown.contains("lowest held-out loss"), "{shown}");
+    assert!(
+        shown.contains("chain") && shown.contains("nowhere.jsonl") && shown.contains("4/4") && shown.contains("lowest held-out loss"),
+        "{shown}"
+    );
+    // It failed, and is told of, also when the run goes on.
+    let output = weblora(&["jobs", &file, "--no-tune", "--resume"]);
+    ends_with(&output, "1 of 4 jobs failed");
+    assert!(text(&output.stderr).contains("it failed before: ") && text(&output.stdout).contains("nowhere.jsonl"), "{output:?}");
     // A run that is there is not taken by accident, and nobody is asked for what it does not have.
     fails(&["jobs", &file, "--no-tune"], &["already exists"]);
     fails(&["jobs", "stop", "--run", runs.to_str().unwrap(), "nobody"], &["nobody"]);
@@ -80,7 +98,7 @@ fn a_job_that_diverged_goes_on_by_itself_at_a_smaller_rate() {
     let folder = tempfile::tempdir().unwrap();
     let jobs = "[[job]]\nname = 'wild'\nlr = 1e30\nsave-every = 1\n[[job]]\nname = 'tame'\nsave-every = 1\n";
     let output = weblora(&["jobs", &jobs_file(folder.path(), jobs), "--no-tune", "--json"]);
-    assert!(output.status.success(), "{}", text(&output.stderr));
+    ends_with(&output, "1 of 2 jobs failed");
     let events: Vec<Value> = text(&output.stdout).lines().map(|line| serde_json::from_str(line).expect("an event a line")).collect();
     let reason = events.iter().find(|e| e["event"] == "job_failed" && e["job"] == "wild").expect("it fails")["reason"].to_string();
     assert!(
@@ -150,6 +168,79 @@ fn a_run_takes_up_what_is_asked_for() {
     assert_eq!((state("long").as_deref(), state("short").as_deref()), (Some("stopped"), Some("done")));
     assert!(folder.path().join("runs/long/adapter_config.json").is_file(), "a stopped job's adapter is saved");
     assert!(folder.path().join("others/late/adapter_config.json").is_file());
+}
+
+/// Jobs that are added join or fail one by one, on the run's own base and in its folder.
+#[test]
+fn what_is_added_joins_or_fails_job_by_job() {
+    if crate::common::gpu().is_none() {
+        return;
+    }
+    let folder = tempfile::tempdir().unwrap();
+    let file = jobs_file(folder.path(), "[[job]]\nname = 'long'\nsteps = 100000\n");
+    let runs = folder.path().join("runs").display().to_string();
+    let told = std::fs::File::create(folder.path().join("told")).unwrap();
+    let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_weblora"));
+    let mut child = command.args(["jobs", &file, "--no-tune", "--json"]).stdout(told).stderr(std::process::Stdio::null()).spawn().unwrap();
+    let began = std::time::Instant::now();
+    let mut wait_for = |what: &str, ready: &dyn Fn() -> bool| {
+        while !ready() {
+            assert!(began.elapsed().as_secs() < 300 && child.try_wait().unwrap().is_none(), "{what}");
+            std::thread::sleep(std::time::Duration::from_millis(200));
+        }
+    };
+    let job = |name: &str| -> Value {
+        let shown: Value = serde_json::from_str(&succeeds(&["jobs", "status", "--run", &runs, "--json"])).unwrap();
+        shown["jobs"].as_array().unwrap().iter().find(|job| job["job"] == name).cloned().unwrap_or_default()
+    };
+    let add = |name: &str, more: &str| {
+        let path = folder.path().join(name);
+        std::fs::write(&path, format!("data = '{}'\nbatch = 1\nseq = 32\nsteps = 2\nwarmup = 0\n{more}", asset("train.jsonl"))).unwrap();
+        weblora(&["jobs", "add", "--run", &runs, path.to_str().unwrap()])
+    };
+    wait_for("the run begins", &|| weblora(&["jobs", "status", "--run", &runs]).status.success());
+    // What is said for a whole run is refused by name.
+    for (key, line) in
+        [("memory", "memory = '1 GiB'\n"), ("policy", "policy = 'fifo'\n"), ("early-stop", "[early-stop]\nrules = ['median']\n")]
+    {
+        let refused = add("wide.toml", &format!("{line}[[job]]\nname = 'x'\n"));
+        let said = text(&refused.stderr);
+        assert!(!refused.status.success() && said.contains(&format!("`{key}`")), "{said}");
+    }
+    // Other weights in the same shape.
+    let mut other = std::fs::read(asset("demo.gguf")).unwrap();
+    *other.last_mut().unwrap() ^= 1;
+    let base = folder.path().join("other.gguf");
+    std::fs::write(&base, other).unwrap();
+    assert!(add("other.toml", &format!("model = '{}'\n[[job]]\nname = 'foreign'\n", base.display())).status.success());
+    let three = "[[job]]\nname = 'first'\n[[job]]\nname = 'bad'\ndata = 'nowhere.jsonl'\n[[job]]\nname = 'wide'\nrank = 64\n[[job]]\nname = 'last'\n";
+    assert!(add("more.toml", three).status.success());
+    wait_for("the last one ends", &|| job("last")["state"] == "done" && job("first")["state"] == "done");
+    for (name, word) in [("foreign", "other.gguf"), ("bad", "nowhere.jsonl"), ("wide", "rank 64")] {
+        let job = job(name);
+        assert!(job["state"] == "failed" && job["reason"].as_str().unwrap().contains(word), "{job}");
+    }
+    assert!(Path::new(&runs).join("last/adapter_config.json").is_file(), "in the run's own folder");
+    succeeds(&["jobs", "stop", "--run", &runs, "long"]);
+    assert_eq!(child.wait().unwrap().code(), Some(1), "three jobs failed");
+    let events = std::fs::read_to_string(folder.path().join("told")).unwrap();
+    assert_eq!(events.lines().filter(|line| line.contains("\"job_failed\"")).count(), 3, "{events}");
+    let results = std::fs::read_to_string(Path::new(&runs).join("results.csv")).unwrap();
+    assert_eq!(results.lines().filter(|line| line.contains(",failed,")).count(), 3, "{results}");
+}
+
+#[test]
+fn a_run_whose_jobs_all_fail_as_it_begins_says_so() {
+    if crate::common::gpu().is_none() {
+        return;
+    }
+    let folder = tempfile::tempdir().unwrap();
+    let file = jobs_file(folder.path(), "[[job]]\nname = 'a'\ndata = 'nowhere.jsonl'\n[[job]]\nname = 'b'\nrank = 0\n");
+    let output = weblora(&["jobs", &file, "--no-tune"]);
+    ends_with(&output, "2 of 2 jobs failed");
+    let said = text(&output.stderr);
+    assert!(said.contains("a failed: ") && said.contains("b failed: ") && said.contains("before the run began"), "{said}");
+    assert!(!folder.path().join("runs").exists(), "it can be started again as it is");
 }
 
 #[test]

@@ -11,6 +11,7 @@ use serde::{Deserialize, Serialize};
 use super::super::files::{self, write_atomic};
 use super::super::io_error::io_error;
 use super::super::lock::Lock;
+use super::failed::{FailedJob, FailedJobs};
 use super::requests::Request;
 use super::status::{self, JobStatus};
 
@@ -24,6 +25,7 @@ const MANIFEST: &str = "manifest.json";
 /// The folder. Whoever runs the jobs has it locked.
 pub struct RunFolder {
     path: PathBuf,
+    failed: FailedJobs,
     _lock: Option<Lock>,
 }
 
@@ -33,6 +35,9 @@ pub struct RunFolder {
 struct Manifest {
     /// Requests that were taken up before, whose files may be there still.
     taken: Vec<String>,
+    /// What the fleet does not know of.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    failed: Vec<FailedJob>,
     fleet: FleetState,
 }
 
@@ -48,7 +53,7 @@ impl Keeping for StateFolder<'_> {
     }
 
     fn manifest(&mut self, state: &FleetState) -> Result<()> {
-        let manifest = Manifest { taken: self.taken.to_vec(), fleet: state.clone() };
+        let manifest = Manifest { taken: self.taken.to_vec(), failed: self.folder.failed.list(), fleet: state.clone() };
         let text = serde_json::to_vec(&manifest).map_err(|e| Error::format(MANIFEST, format!("cannot be written: {e}"), "report this"))?;
         write_atomic(&self.folder.state().join(MANIFEST), &text)?;
         self.folder.forget_states(state)
@@ -56,8 +61,8 @@ impl Keeping for StateFolder<'_> {
 }
 
 impl RunFolder {
-    /// Creates the folder of a new run. Requests and the state of an earlier run in it are forgotten.
-    pub fn create(path: &Path) -> Result<Self> {
+    /// Creates the folder of a new run, of which some jobs may have failed already. Requests and the state of an earlier run in it are forgotten.
+    pub fn create(path: &Path, failed: Vec<FailedJob>) -> Result<Self> {
         fs::create_dir_all(path).map_err(|e| io_error("create", path, e))?;
         let lock = Lock::take(path, "out")?;
         for name in [REQUESTS, STATE] {
@@ -67,7 +72,7 @@ impl RunFolder {
             }
             fs::create_dir_all(&inner).map_err(|e| io_error("create", &inner, e))?;
         }
-        Ok(Self { path: path.to_owned(), _lock: lock })
+        Ok(Self { path: path.to_owned(), failed: FailedJobs::new(failed), _lock: lock })
     }
 
     /// The folder of a run that was interrupted, and its state. Requests that the state has in it are gone then; later ones are there.
@@ -77,11 +82,12 @@ impl RunFolder {
             let problem = format!("{} is not there", manifest.display());
             return Err(Error::config("resume", problem, "check `out` in the jobs file, or leave out --resume to start anew"));
         }
-        let folder = Self { path: path.to_owned(), _lock: Lock::take(path, "out")? };
+        let lock = Lock::take(path, "out")?;
         let name = manifest.display().to_string();
         let read: Manifest = serde_json::from_str(&files::read_text(&manifest)?)
             .map_err(|e| Error::format(&name, format!("cannot be read: {e}"), "start anew with --overwrite"))?;
         read.fleet.check(&name)?;
+        let folder = Self { path: path.to_owned(), failed: FailedJobs::new(read.failed), _lock: lock };
         folder.forget(&read.taken)?;
         Ok((folder, read.fleet))
     }
@@ -89,6 +95,11 @@ impl RunFolder {
     /// Where it is.
     pub fn path(&self) -> &Path {
         &self.path
+    }
+
+    /// Jobs that failed, as it was told.
+    pub fn failed(&self) -> &FailedJobs {
+        &self.failed
     }
 
     fn state(&self) -> PathBuf {
@@ -122,7 +133,7 @@ impl RunFolder {
     /// The folder of a run that has begun, whoever runs it.
     pub fn existing(path: &Path) -> Result<Self> {
         if path.join(STATUS).is_file() {
-            return Ok(Self { path: path.to_owned(), _lock: None });
+            return Ok(Self { path: path.to_owned(), failed: FailedJobs::default(), _lock: None });
         }
         let problem = format!("{} has no {STATUS}", path.display());
         Err(Error::config("run", problem, "give the folder that `weblora jobs FILE.toml` writes to (`out` in the file)"))
@@ -192,14 +203,19 @@ impl RunFolder {
         Ok(())
     }
 
+    /// Where the jobs stand, those that never joined last.
+    pub fn statuses(&self, fleet: &Fleet) -> Vec<JobStatus> {
+        status::with_failed(status::of(fleet), &self.failed.list())
+    }
+
     /// Writes where the jobs stand.
     pub fn write_status(&self, fleet: &Fleet) -> Result<()> {
-        self.write(STATUS, &status::of(fleet))
+        self.write(STATUS, &self.statuses(fleet))
     }
 
     /// Writes the results of a run that is over.
     pub fn write_results(&self, fleet: &Fleet) -> Result<()> {
-        let jobs = status::of(fleet);
+        let jobs = self.statuses(fleet);
         self.write(RESULTS.0, &jobs)?;
         write_atomic(&self.path.join(RESULTS.1), status::csv(&jobs).as_bytes())
     }

@@ -1,5 +1,6 @@
 //! `weblora jobs`: many jobs over one base. A run's folder is also how other processes talk to it: no port is opened.
 
+mod failed;
 mod folder;
 mod requests;
 mod status;
@@ -14,13 +15,14 @@ use weblora::export::folder::File;
 use weblora::formats::ModelFile;
 use weblora::gpu::Gpu;
 use weblora::jobs::state::State;
-use weblora::jobs::{JobEntry, JobsFile};
+use weblora::jobs::{JobEntry, JobsFile, options};
 use weblora::settings::Map;
 use weblora::train::fleet::{Entry, Fleet, FleetPlan, Found, Keeper};
 use weblora::train::start::from_adapter;
 use weblora::train::{Event, TrainConfig};
 use weblora::{Error, Result};
 
+use self::failed::FailedJob;
 use self::folder::RunFolder;
 use self::requests::{Ask, Request};
 use super::base::open_model;
@@ -110,7 +112,7 @@ pub fn run(args: &JobsArgs, output: &mut Output) -> Result<()> {
         Some(AskCommand::Stop(of)) => ask(of, Ask::Stop, output),
         Some(AskCommand::Add(of)) => {
             // Mistakes are found here, where they can be told; the run reads the file again.
-            read_file(&of.file, false)?;
+            read_added(&of.file, &of.run, &Map::new())?;
             let path = std::path::absolute(&of.file).map_err(|e| io_error("find", &of.file, e))?;
             RunFolder::existing(&of.run)?.ask(&Request { ask: Ask::Add, names: vec![path.display().to_string()] })?;
             output.print("asked; the run takes it up at its next step")
@@ -127,9 +129,30 @@ fn ask(of: &NamedArgs, ask: Ask, output: &mut Output) -> Result<()> {
 
 /// The jobs file with its settings read; keys are those of `train`.
 fn read_file(path: &Path, resumed: bool) -> Result<JobsFile> {
-    let mut map: Map = parse_run_file(&path.display().to_string(), &files::read_text(path)?)?;
+    read_jobs(read_map(path)?, resumed)
+}
+
+fn read_map(path: &Path) -> Result<Map> {
+    parse_run_file(&path.display().to_string(), &files::read_text(path)?)
+}
+
+fn read_jobs(mut map: Map, resumed: bool) -> Result<JobsFile> {
     read_templates(&mut map, resumed)?;
     JobsFile::read(&map, &TrainArgs::keys())
+}
+
+/// A jobs file that is added to the run in the folder `run`, whose base has the keys `base`: it may leave out what the run has already.
+fn read_added(path: &Path, run: &Path, base: &Map) -> Result<JobsFile> {
+    let mut map = read_map(path)?;
+    if let Some(key) = options::KEYS.iter().find(|key| map.contains_key(**key)) {
+        let hint = "leave it out of the file that is added, or start another run";
+        return Err(Error::config(*key, "is said for a whole run as it begins, and this one has begun", hint));
+    }
+    map.entry("out").or_insert_with(|| run.display().to_string().into());
+    for (key, value) in base {
+        map.entry(key.clone()).or_insert_with(|| value.clone());
+    }
+    read_jobs(map, false)
 }
 
 /// Puts the texts of template files in the place of their paths, wherever a jobs file may have them. Jobs that go on have them already.
@@ -157,7 +180,7 @@ fn read_templates(map: &mut Map, resumed: bool) -> Result<()> {
 
 /// A job with its rows.
 fn entry(job: JobEntry, on: On<'_>) -> Result<(Entry, Vec<String>)> {
-    let On { model, hash } = on;
+    let On { model, hash, .. } = on;
     let JobEntry { priority, group, settings, .. } = job;
     let first = TrainConfig::from_map(&settings)?;
     let (mut config, start) = match &first.init_adapter {
@@ -184,7 +207,8 @@ fn train(args: &JobsArgs, output: &mut Output) -> Result<()> {
         (false, true) => Existing::Overwrite,
         (false, false) => Existing::Refuse,
     };
-    let on = On { model: &model, hash: &hash };
+    let base = file.base.clone();
+    let on = On { model: &model, hash: &hash, base: &base };
     let mut device = Device::open(&args.device)?;
     let (plan, folder) =
         if args.resume { resume(&file, on, &mut device, output)? } else { begin(file, on, existing, &mut device, output)? };
@@ -222,15 +246,37 @@ fn train(args: &JobsArgs, output: &mut Output) -> Result<()> {
 struct On<'a> {
     model: &'a ModelFile,
     hash: &'a str,
+    /// Keys of the base in the jobs file.
+    base: &'a Map,
+}
+
+impl On<'_> {
+    /// Refuses the base of a file that is added where it is another one.
+    fn check(&self, added: &Map) -> Result<()> {
+        let hint = "start another run for it, or leave it out: all jobs of a run share one base";
+        let of_run = |key: &str| self.base.get(key).map_or_else(|| "not given".to_owned(), |value| format!("{value}"));
+        // Two paths may lead to the same weights.
+        if let Some(path) = first_text(added, "model").filter(|_| added.get("model") != self.base.get("model"))
+            && pollster::block_on(open_model(Path::new(&path), None)?.content_hash())? != self.hash
+        {
+            let problem = format!("{path} has other weights than the base of the run, {}", of_run("model"));
+            return Err(Error::config("model", problem, hint));
+        }
+        match ["tokenizer", "quantize"].into_iter().find(|key| added.get(*key) != self.base.get(*key)) {
+            None => Ok(()),
+            Some(key) => Err(Error::config(key, format!("is {} here, in the run {}", added[key], of_run(key)), hint)),
+        }
+    }
 }
 
 /// Plans a new run. A job with something wrong fails alone.
 fn begin(file: JobsFile, on: On<'_>, existing: Existing, device: &mut Device, output: &mut Output) -> Result<(FleetPlan, RunFolder)> {
     let free = |out: &str| if existing == Existing::Overwrite { Ok(()) } else { OutFolder::check_free(Path::new(out)) };
     free(&file.out)?;
+    let all = file.jobs.len();
     let (mut entries, mut failed) = (Vec::new(), Vec::new());
     for job in file.jobs {
-        let name = job.name.clone();
+        let (name, out) = (job.name.clone(), first_text(&job.settings, "out"));
         match entry(job, on).and_then(|(entry, warnings)| free(&entry.config.out).map(|()| (entry, warnings))) {
             Ok((entry, warnings)) => {
                 for message in warnings {
@@ -238,15 +284,19 @@ fn begin(file: JobsFile, on: On<'_>, existing: Existing, device: &mut Device, ou
                 }
                 entries.push(entry);
             }
-            Err(error) => failed.push((name, error.to_string())),
+            Err(error) => failed.push(FailedJob { job: name, out, reason: error.to_string() }),
         }
     }
-    for (job, reason) in failed {
-        output.event(&Event::JobFailed { job, reason });
+    for FailedJob { job, reason, .. } in &failed {
+        output.event(&Event::JobFailed { job: job.clone(), reason: reason.clone() });
+    }
+    if failed.len() == all {
+        let hint = "that is all of them, before the run began; mend what is said above and start it again".to_owned();
+        return Err(Error::JobsFailed { failed: all, all, hint });
     }
     let limits = device.gpu.plan_limits();
     let plan = FleetPlan::new(on.model, on.hash, None, entries, file.options, limits, &mut device.tuner)?;
-    Ok((plan, RunFolder::create(Path::new(&file.out))?))
+    Ok((plan, RunFolder::create(Path::new(&file.out), failed)?))
 }
 
 /// Plans a run that goes on. A job whose rows or checkpoint are gone fails alone.
@@ -260,7 +310,9 @@ fn resume(file: &JobsFile, on: On<'_>, device: &mut Device, output: &mut Output)
             Some(saved) if !job.settings.contains_key("init-adapter") => check_same(job, &saved.config)?,
             Some(_) => {}
             None => {
-                let message = format!("job {} is not in the run that goes on: take it in with `weblora jobs add`", job.name);
+                let failed = folder.failed().list().into_iter().find(|failed| failed.job == job.name);
+                let why = failed.map(|failed| format!(" (it failed before: {})", failed.reason)).unwrap_or_default();
+                let message = format!("job {} is not in the run that goes on{why}: take it in with `weblora jobs add`", job.name);
                 output.event(&Event::Warning { job: Some(job.name.clone()), message });
             }
         }
@@ -344,7 +396,20 @@ fn drive(fleet: &mut Fleet, gpu: &Gpu, on: On<'_>, folder: &RunFolder, keeper: &
     folder.write_status(fleet)?;
     folder.write_results(fleet)?;
     pollster::block_on(fleet.save_all(gpu, &mut folder.keeping(&[])))?;
-    keeper.output.print(&folder.status(keeper.output.is_json())?)
+    keeper.output.print(&folder.status(keeper.output.is_json())?)?;
+    all_went_well(fleet, folder)
+}
+
+/// An error where jobs failed, so that whoever started the run need not read the results to know.
+fn all_went_well(fleet: &Fleet, folder: &RunFolder) -> Result<()> {
+    let jobs = folder.statuses(fleet);
+    match status::failures(&jobs) {
+        0 => Ok(()),
+        failed => {
+            let hint = format!("`weblora jobs status --run {}` says why", folder.path().display());
+            Err(Error::JobsFailed { failed, all: jobs.len(), hint })
+        }
+    }
 }
 
 /// What is asked for is in the saved state before its file is removed, so that nothing that was asked is lost or done twice.
@@ -353,9 +418,15 @@ fn take_up_all(fleet: &mut Fleet, gpu: &Gpu, on: On<'_>, folder: &RunFolder, kee
     if names.is_empty() {
         return Ok(());
     }
-    for request in requests {
-        if let Err(error) = take_up(fleet, gpu, on, request, keeper) {
-            keeper.tell(Event::Warning { job: None, message: error.to_string() })?;
+    for Request { ask, names } in requests {
+        for name in names {
+            let taken_up = match ask.of_one_job() {
+                Some(what) => fleet.request(&name, what),
+                None => take_in(fleet, gpu, on, Path::new(&name), keeper),
+            };
+            if let Err(error) = taken_up {
+                keeper.tell(Event::Warning { job: None, message: error.to_string() })?;
+            }
         }
     }
     pollster::block_on(fleet.save_all(gpu, &mut folder.keeping(&names)))?;
@@ -375,24 +446,42 @@ fn interrupted(fleet: &mut Fleet, gpu: &Gpu, folder: &RunFolder, keeper: &mut Fo
     Err(Error::Stopped)
 }
 
-fn take_up(fleet: &mut Fleet, gpu: &Gpu, on: On<'_>, request: Request, keeper: &mut Folders<'_>) -> Result<()> {
-    let Some(what) = request.ask.of_one_job() else {
-        for path in &request.names {
-            for job in read_file(Path::new(path), false)?.jobs {
-                let name = job.name.clone();
-                let (entry, warnings) = entry(job, on)?;
-                OutFolder::check_free(Path::new(&entry.config.out))?;
-                fleet.add(entry)?;
-                let out = fleet.members().last().map(|member| member.run.config.out.clone()).unwrap_or_default();
-                keeper.lock(fleet, &out);
-                let started = fleet.members().last().map(|member| member.start_events(gpu.facts().name.clone())).unwrap_or_default();
-                let warnings = warnings.into_iter().map(|message| Event::Warning { job: Some(name.clone()), message });
-                warnings.chain(started).try_for_each(|event| keeper.tell(event))?;
-            }
+/// Takes in the jobs of a file, each by itself: one with something wrong fails, and those after it join all the same.
+fn take_in(fleet: &mut Fleet, gpu: &Gpu, on: On<'_>, path: &Path, keeper: &mut Folders<'_>) -> Result<()> {
+    let file = read_added(path, keeper.run.path(), on.base)?;
+    let wrong_base = on.check(&file.base).err().map(|error| error.to_string());
+    for job in file.jobs {
+        // It is no failure of the job that has the name.
+        if let Some(there) = fleet.scheduler().by_name(&job.name) {
+            let message = format!("job {} was not added: there is one called {} already; give it another name", job.name, there.spec.name);
+            keeper.tell(Event::Warning { job: None, message })?;
+            continue;
         }
-        return Ok(());
-    };
-    request.names.iter().try_for_each(|name| fleet.request(name, what))
+        let (name, out) = (job.name.clone(), first_text(&job.settings, "out"));
+        let joined = match &wrong_base {
+            Some(reason) => Err(reason.clone()),
+            None => join(fleet, gpu, on, job, keeper).map_err(|error| error.to_string()),
+        };
+        if let Err(reason) = joined {
+            keeper.tell(Event::JobFailed { job: name.clone(), reason: reason.clone() })?;
+            keeper.run.failed().note(FailedJob { job: name, out, reason });
+        }
+    }
+    Ok(())
+}
+
+/// Takes in one job and tells how it begins.
+fn join(fleet: &mut Fleet, gpu: &Gpu, on: On<'_>, job: JobEntry, keeper: &mut Folders<'_>) -> Result<()> {
+    let name = job.name.clone();
+    let (entry, warnings) = entry(job, on)?;
+    OutFolder::check_free(Path::new(&entry.config.out))?;
+    fleet.add(entry)?;
+    keeper.run.failed().forget(&name);
+    let out = fleet.members().last().map(|member| member.run.config.out.clone()).unwrap_or_default();
+    keeper.lock(fleet, &out);
+    let started = fleet.members().last().map(|member| member.start_events(gpu.facts().name.clone())).unwrap_or_default();
+    let warnings = warnings.into_iter().map(|message| Event::Warning { job: Some(name.clone()), message });
+    warnings.chain(started).try_for_each(|event| keeper.tell(event))
 }
 
 /// Every job's own folder, locked to the end of the run, and the terminal.
@@ -423,6 +512,9 @@ impl Folders<'_> {
 
 impl Keeper for Folders<'_> {
     fn tell(&mut self, event: Event) -> Result<()> {
+        if let Event::JobFailed { job, reason } = &event {
+            self.run.failed().note(FailedJob { job: job.clone(), out: None, reason: reason.clone() });
+        }
         self.output.event(&event);
         Ok(())
     }

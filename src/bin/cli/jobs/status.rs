@@ -1,7 +1,10 @@
 //! Where the jobs of a run stand, as a file that other processes read, as a table, and as results.
 
 use serde::{Deserialize, Serialize};
+use weblora::jobs::state::State;
 use weblora::train::fleet::Fleet;
+
+use super::failed::FailedJob;
 
 /// One job.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -49,6 +52,33 @@ pub fn of(fleet: &Fleet) -> Vec<JobStatus> {
         }
     };
     fleet.members().iter().map(one).collect()
+}
+
+/// The same with what was told of jobs that failed: one that has no place among `jobs` gets one at their end.
+pub fn with_failed(mut jobs: Vec<JobStatus>, failed: &[FailedJob]) -> Vec<JobStatus> {
+    for FailedJob { job: name, out, reason } in failed {
+        match jobs.iter_mut().find(|job| job.job == *name) {
+            Some(job) => (job.state, job.reason, job.best) = (State::Failed.name().to_owned(), reason.clone(), false),
+            None => jobs.push(JobStatus {
+                job: name.clone(),
+                state: State::Failed.name().to_owned(),
+                reason: reason.clone(),
+                step: 0,
+                steps: 0,
+                loss: None,
+                best_eval: None,
+                seconds_left: None,
+                best: false,
+                out: out.clone().unwrap_or_default(),
+            }),
+        }
+    }
+    jobs
+}
+
+/// How many of the jobs failed.
+pub fn failures(jobs: &[JobStatus]) -> usize {
+    jobs.iter().filter(|job| job.state == State::Failed.name()).count()
 }
 
 /// A table for people.
