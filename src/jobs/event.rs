@@ -87,6 +87,15 @@ impl Event {
         }
     }
 
+    /// The jobs whose loss is not finite any more.
+    pub(crate) fn diverged(&self) -> Vec<JobId> {
+        match self {
+            Self::Stepped { passes, .. } => passes.iter().filter(|pass| !pass.loss.is_finite()).map(|pass| pass.job).collect(),
+            Self::Evaluated { job, loss } if !loss.is_finite() => vec![*job],
+            _ => Vec::new(),
+        }
+    }
+
     /// The jobs that it is about.
     pub(crate) fn jobs(&self) -> Vec<JobId> {
         match self {

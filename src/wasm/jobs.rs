@@ -130,7 +130,7 @@ impl Keeper for Brought {
         Ok(())
     }
     /// Jobs are saved by the page (`saveJob`), which knows what it has.
-    fn leave(&mut self, _: &TrainConfig, file: &str) -> Result<String> {
+    fn leave(&mut self, _: &TrainConfig, file: &str, _: bool) -> Result<String> {
         Ok(format!("{file} is kept"))
     }
 }

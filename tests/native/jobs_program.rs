@@ -216,7 +216,7 @@ fn what_is_added_joins_or_fails_job_by_job() {
     let three = "[[job]]\nname = 'first'\n[[job]]\nname = 'bad'\ndata = 'nowhere.jsonl'\n[[job]]\nname = 'wide'\nrank = 64\n[[job]]\nname = 'last'\n";
     assert!(add("more.toml", three).status.success());
     wait_for("the last one ends", &|| job("last")["state"] == "done" && job("first")["state"] == "done");
-    for (name, word) in [("foreign", "other.gguf"), ("bad", "nowhere.jsonl"), ("wide", "rank 64")] {
+    for (name, word) in [("foreign", "other.gguf"), ("bad", "nowhere.jsonl"), ("wide", "begin this run anew")] {
         let job = job(name);
         assert!(job["state"] == "failed" && job["reason"].as_str().unwrap().contains(word), "{job}");
     }
@@ -227,6 +227,20 @@ fn what_is_added_joins_or_fails_job_by_job() {
     assert_eq!(events.lines().filter(|line| line.contains("\"job_failed\"")).count(), 3, "{events}");
     let results = std::fs::read_to_string(Path::new(&runs).join("results.csv")).unwrap();
     assert_eq!(results.lines().filter(|line| line.contains(",failed,")).count(), 3, "{results}");
+}
+
+/// Only a job that diverged is told to go on at a smaller rate.
+#[test]
+fn a_job_that_fails_for_want_of_memory_is_told_of_no_rate() {
+    if crate::common::gpu().is_none() {
+        return;
+    }
+    let folder = tempfile::tempdir().unwrap();
+    let output = weblora(&["jobs", &jobs_file(folder.path(), "memory = 1000\n[[job]]\nname = 'a'\n"), "--no-tune"]);
+    ends_with(&output, "1 of 1 jobs failed");
+    let said = text(&output.stderr);
+    assert!(said.contains("raise memory") && said.contains("--resume --out") && said.contains("from step 0"), "{said}");
+    assert!(!said.contains("--lr"), "{said}");
 }
 
 #[test]

@@ -103,6 +103,16 @@ pub fn last_sound(config: &TrainConfig, out: &OutFolder) -> String {
     format!("the checkpoint{} in {} is the last sound one: {}", step.unwrap_or_default(), out.path().display(), resume_words(config, &path))
 }
 
+/// How a run goes on that failed for another reason than its loss, from what is in its folder.
+pub fn once_mended(out: &OutFolder) -> String {
+    let (path, folder) = (out.checkpoint(), out.path().display());
+    let step = read(&path).and_then(|bytes| Ok(Checkpoint::read(&path.display().to_string(), &bytes)?.state.step));
+    match step {
+        Ok(step) => format!("once that is mended, `weblora train --resume --out {folder}` goes on from step {step}"),
+        Err(_) => "nothing is left that it could go on from".into(),
+    }
+}
+
 /// Writes the settings with every default filled in, so that the run can be started again with `--config`.
 pub fn write_run_file(config: &TrainConfig, out: &OutFolder) -> Result<()> {
     let text = toml::to_string(config).map_err(|e| Error::format(RUN_FILE, format!("cannot be written: {e}"), "report this"))?;

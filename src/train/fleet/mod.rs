@@ -53,11 +53,12 @@ pub trait Keeper {
     /// # Errors
     /// Where it cannot be kept.
     fn finish(&mut self, out: &str, files: &[File]) -> Result<()>;
-    /// What was saved of a job before it diverged or failed: `file` as [`Keeping::job`] got it, for the job of `config`. Says where it is.
+    /// What was saved of a job before it diverged or failed for another reason: `file` as [`Keeping::job`] got it, for the job of `config`.
+    /// Says where it is and how to go on.
     ///
     /// # Errors
     /// Where it cannot be kept.
-    fn leave(&mut self, config: &TrainConfig, file: &str) -> Result<String>;
+    fn leave(&mut self, config: &TrainConfig, file: &str, diverged: bool) -> Result<String>;
 }
 
 /// Jobs on a device.
@@ -128,15 +129,14 @@ impl Fleet {
     /// Takes a job in while others train: it waits until it fits.
     ///
     /// # Errors
-    /// What is wrong with its settings; [`Error::Limit`] where it is larger than what the recordings were made for.
+    /// What is wrong with its settings; [`Error::Adapter`] where it is larger than what the recordings were made for.
     pub fn add(&mut self, entry: Entry) -> Result<()> {
         let mut member = entry.member(&self.base)?;
         if let Some((needed, allowed)) = self.misfit(&member) {
-            return Err(Error::Limit {
-                what: format!("job {}", member.run.config.name),
-                needed,
-                allowed,
-                hint: "start it in a run of its own, or put it into the jobs file from the beginning",
+            return Err(Error::Adapter {
+                adapter: member.run.config.name.clone(),
+                problem: format!("it needs {needed}; this run, recorded for the jobs that it began with, has room for {allowed}"),
+                hint: "start it in a run of its own, or begin this run anew with it in the jobs file",
             });
         }
         member.take_norms(&self.norms);
@@ -156,7 +156,7 @@ impl Fleet {
         }
         for (site, ranks) in &need.sites {
             match room.sites.get(site) {
-                None => return Some((format!("an adapter at {site}"), "the layers that the first jobs adapt".into())),
+                None => return Some((format!("an adapter at {site}"), "the layers that those adapt".into())),
                 Some(most) if ranks.rank > most.rank => {
                     return Some((format!("rank {} at {site}", ranks.rank), format!("rank {}", most.rank)));
                 }
@@ -172,7 +172,7 @@ impl Fleet {
             (!room.modules.holds(need.modules), "learnable scales"),
         ];
         if let Some((_, what)) = missing.into_iter().find(|(is_missing, _)| *is_missing) {
-            return Some((what.to_owned(), "what one of the first jobs has".into()));
+            return Some((what.to_owned(), "none".into()));
         }
         (!self.session.holds(need)).then(|| (format!("{} words of parameters", need.values), format!("{} words", room.values)))
     }
@@ -197,10 +197,13 @@ impl Fleet {
             let needed = members.fold(Needed::default(), |all, (member, pages)| all.and(&member.need, pages));
             if needed.fits(pool) || set.len() == 1 { *fixed + needed.bytes() } else { u64::MAX }
         };
-        let Boundary { decisions, batch } = scheduler.decide(&std::mem::take(told), &planned);
+        let told = std::mem::take(told);
+        let diverged: Vec<JobId> = told.iter().flat_map(jobs::Event::diverged).collect();
+        let Boundary { decisions, batch } = scheduler.decide(&told, &planned);
         let decided = !decisions.is_empty();
         for decision in decisions {
-            self.carry_out(gpu, keeper, decision).await?;
+            let has_diverged = diverged.contains(&decision.job);
+            self.carry_out(gpu, keeper, decision, has_diverged).await?;
         }
         let mut batch: Vec<usize> = batch.iter().map(|id| id.0 as usize).filter(|i| self.members[*i].is_on_device()).collect();
         batch.sort_unstable();
@@ -211,7 +214,7 @@ impl Fleet {
         Ok(true)
     }
 
-    async fn carry_out(&mut self, gpu: &Gpu, keeper: &mut impl Keeper, decision: Decision) -> Result<()> {
+    async fn carry_out(&mut self, gpu: &Gpu, keeper: &mut impl Keeper, decision: Decision, diverged: bool) -> Result<()> {
         let Decision { job: id, name, action, reason } = decision;
         keeper.tell(Event::Schedule { job: name.clone(), action: action.name().to_owned(), reason: reason.clone() })?;
         let at = id.0 as usize;
@@ -223,7 +226,7 @@ impl Fleet {
                 let member = &mut self.members[at];
                 let earlier = member.on_disk.sound(member.run.sound).filter(|_| member.run.progress.diverges());
                 if let (Ok(()), Some(file)) = (&kept, earlier) {
-                    let left = keeper.leave(&member.run.config, &file).unwrap_or_else(|error| error.to_string());
+                    let left = keeper.leave(&member.run.config, &file, true).unwrap_or_else(|error| error.to_string());
                     let message = format!("it ended with a risen loss: {left}");
                     keeper.tell(Event::Warning { job: Some(name.clone()), message })?;
                 }
@@ -234,7 +237,7 @@ impl Fleet {
                 let member = &mut self.members[at];
                 let left = member.on_disk.sound(member.run.sound);
                 member.end(&mut self.session, gpu, true).await?;
-                let left = left.map(|file| keeper.leave(&member.run.config, &file).unwrap_or_else(|error| error.to_string()));
+                let left = left.map(|file| keeper.leave(&member.run.config, &file, diverged).unwrap_or_else(|error| error.to_string()));
                 let reason = std::iter::once(reason).chain(left).collect::<Vec<_>>().join("; ");
                 keeper.tell(Event::JobFailed { job: name, reason })
             }

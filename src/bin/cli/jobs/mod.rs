@@ -34,7 +34,7 @@ use super::output::Output;
 use super::rows;
 use super::settings::{TrainArgs, parse_run_file};
 use super::signals::Stop;
-use super::train::{last_sound, needed};
+use super::train::{last_sound, needed, once_mended};
 
 /// How often the status file is written, and requests are looked for while nobody trains.
 const TICK: Duration = Duration::from_millis(500);
@@ -525,11 +525,11 @@ impl Keeper for Folders<'_> {
         self.folder(out)?.write_adapter(files)
     }
     /// It becomes the checkpoint of the job's own folder, where it can go on by itself.
-    fn leave(&mut self, config: &TrainConfig, file: &str) -> Result<String> {
+    fn leave(&mut self, config: &TrainConfig, file: &str, diverged: bool) -> Result<String> {
         let (_, bytes) = self.run.job_state(file)?;
         let out = self.folder(&config.out)?;
         out.save(&bytes)?;
         out.drop_earlier()?;
-        Ok(last_sound(config, out))
+        Ok(if diverged { last_sound(config, out) } else { once_mended(out) })
     }
 }
