@@ -99,6 +99,18 @@ pub enum Error {
         /// What the user can do.
         hint: &'static str,
     },
+    /// A job that is added needs more than the run was recorded for, whatever the device could do.
+    #[error(
+        "job {job} needs {needed}, and this run, recorded for the jobs that it began with, has room for {room}; start it in a run of its own, or begin this run anew with it in the jobs file"
+    )]
+    NoRoom {
+        /// The job.
+        job: String,
+        /// How much is needed, with unit.
+        needed: String,
+        /// How much there is, with unit.
+        room: String,
+    },
     /// The device ran out of memory.
     #[error(
         "out of GPU memory while allocating {what} ({bytes} bytes); use a smaller --batch, --seq or --rank, or --recompute on or nested"
@@ -175,7 +187,7 @@ impl Error {
             Self::Data { .. } => "data",
             Self::Adapter { .. } => "adapter",
             Self::NoAdapter { .. } => "no_adapter",
-            Self::Limit { .. } => "limit",
+            Self::Limit { .. } | Self::NoRoom { .. } => "limit",
             Self::OutOfMemory { .. } => "out_of_memory",
             Self::DeviceLost { .. } => "device_lost",
             Self::Gpu { .. } => "gpu",

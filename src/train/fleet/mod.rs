@@ -129,15 +129,11 @@ impl Fleet {
     /// Takes a job in while others train: it waits until it fits.
     ///
     /// # Errors
-    /// What is wrong with its settings; [`Error::Adapter`] where it is larger than what the recordings were made for.
+    /// What is wrong with its settings; [`Error::NoRoom`] where it is larger than what the recordings were made for.
     pub fn add(&mut self, entry: Entry) -> Result<()> {
         let mut member = entry.member(&self.base)?;
-        if let Some((needed, allowed)) = self.misfit(&member) {
-            return Err(Error::Adapter {
-                adapter: member.run.config.name.clone(),
-                problem: format!("it needs {needed}; this run, recorded for the jobs that it began with, has room for {allowed}"),
-                hint: "start it in a run of its own, or begin this run anew with it in the jobs file",
-            });
+        if let Some((needed, room)) = self.misfit(&member) {
+            return Err(Error::NoRoom { job: member.run.config.name.clone(), needed, room });
         }
         member.take_norms(&self.norms);
         member.join(&mut self.scheduler)?;
