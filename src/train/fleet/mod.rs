@@ -4,6 +4,7 @@
 //! does it. A job's parameters and moments move between device and host bit for bit, and a job that fails does so alone.
 
 mod entry;
+mod founders;
 mod member;
 mod plan;
 mod restore;
@@ -13,6 +14,7 @@ mod sizes;
 mod state;
 
 pub use entry::{Entry, Saved};
+pub use founders::Founders;
 pub use member::Member;
 pub use plan::FleetPlan;
 pub use restore::Found;

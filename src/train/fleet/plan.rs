@@ -2,6 +2,7 @@
 
 use super::Fleet;
 use super::entry::Entry;
+use super::founders::Founders;
 use super::member::Member;
 use super::sizes::{Sizes, bytes, pool_bytes};
 use crate::adapters::Capacity;
@@ -98,18 +99,27 @@ impl FleetPlan {
         limits: PlanLimits,
         tuner: &mut Tuner,
     ) -> Result<FleetPlan> {
-        let Some(first) = entries.first() else { return Err(Error::config("job", "there is none", "give at least one")) };
-        let shared = (first.config.quantize.clone(), first.config.recompute);
-        if entries.iter().any(|entry| (&entry.config.quantize, entry.config.recompute) != (&shared.0, shared.1)) {
-            return Err(Error::config("quantize", "differs between jobs", "all jobs share one base and its recordings: write it once"));
+        let mut founders = Founders::new(file, hash, entries);
+        if !founders.refused.is_empty() {
+            return Err(founders.refused.swap_remove(0).1);
         }
-        let mut base = BaseIdentity::new(file, file.identity_of(hash.to_owned()));
-        base.model = first.config.context.stretch(&file.config)?;
-        let mut members = Vec::with_capacity(entries.len());
-        for entry in entries {
-            let name = entry.config.name.clone();
-            members.push(entry.member(&base).map_err(|error| of_job(&name, error))?);
-        }
+        Self::of(file, resident, founders, options, limits, tuner)
+    }
+
+    /// The same of jobs that are ready, without those that were refused.
+    ///
+    /// # Errors
+    /// No job; what the device's limits make impossible.
+    pub fn of(
+        file: &ModelFile,
+        resident: Option<&Base>,
+        founders: Founders,
+        options: Options,
+        limits: PlanLimits,
+        tuner: &mut Tuner,
+    ) -> Result<FleetPlan> {
+        let Founders { mut members, base, shared, .. } = founders;
+        let Some(shared) = shared else { return Err(Error::config("job", "there is none", "give at least one")) };
         KernelChoices::repeat(members.iter().filter_map(Member::resumed_kernels), tuner);
         let rows: Vec<usize> = members.iter().map(|member| member.rows).collect();
         let longest = members.iter().map(Member::longest).max().unwrap_or(1);

@@ -17,7 +17,7 @@ use weblora::gpu::Gpu;
 use weblora::jobs::state::State;
 use weblora::jobs::{JobEntry, JobsFile, options};
 use weblora::settings::Map;
-use weblora::train::fleet::{Entry, Fleet, FleetPlan, Found, Keeper};
+use weblora::train::fleet::{Entry, Fleet, FleetPlan, Found, Founders, Keeper};
 use weblora::train::start::from_adapter;
 use weblora::train::{Event, TrainConfig};
 use weblora::{Error, Result};
@@ -254,7 +254,7 @@ impl On<'_> {
     /// Refuses the base of a file that is added where it is another one.
     fn check(&self, added: &Map) -> Result<()> {
         let hint = "start another run for it, or leave it out: all jobs of a run share one base";
-        let of_run = |key: &str| self.base.get(key).map_or_else(|| "not given".to_owned(), |value| format!("{value}"));
+        let of_run = |key: &str| self.base.get(key).map_or_else(|| "not given".to_owned(), Value::to_string);
         // Two paths may lead to the same weights.
         if let Some(path) = first_text(added, "model").filter(|_| added.get("model") != self.base.get("model"))
             && pollster::block_on(open_model(Path::new(&path), None)?.content_hash())? != self.hash
@@ -273,10 +273,11 @@ impl On<'_> {
 fn begin(file: JobsFile, on: On<'_>, existing: Existing, device: &mut Device, output: &mut Output) -> Result<(FleetPlan, RunFolder)> {
     let free = |out: &str| if existing == Existing::Overwrite { Ok(()) } else { OutFolder::check_free(Path::new(out)) };
     free(&file.out)?;
-    let all = file.jobs.len();
+    let outs: BTreeMap<String, String> =
+        file.jobs.iter().filter_map(|job| Some((job.name.clone(), first_text(&job.settings, "out")?))).collect();
     let (mut entries, mut failed) = (Vec::new(), Vec::new());
     for job in file.jobs {
-        let (name, out) = (job.name.clone(), first_text(&job.settings, "out"));
+        let name = job.name.clone();
         match entry(job, on).and_then(|(entry, warnings)| free(&entry.config.out).map(|()| (entry, warnings))) {
             Ok((entry, warnings)) => {
                 for message in warnings {
@@ -284,18 +285,23 @@ fn begin(file: JobsFile, on: On<'_>, existing: Existing, device: &mut Device, ou
                 }
                 entries.push(entry);
             }
-            Err(error) => failed.push(FailedJob { job: name, out, reason: error.to_string() }),
+            Err(error) => failed.push((name, error)),
         }
     }
+    let mut founders = Founders::new(on.model, on.hash, entries);
+    failed.append(&mut founders.refused);
+    let failed: Vec<FailedJob> =
+        failed.into_iter().map(|(job, error)| FailedJob { out: outs.get(&job).cloned(), job, reason: error.to_string() }).collect();
     for FailedJob { job, reason, .. } in &failed {
         output.event(&Event::JobFailed { job: job.clone(), reason: reason.clone() });
     }
-    if failed.len() == all {
+    if founders.is_empty() {
+        let all = failed.len();
         let hint = "that is all of them, before the run began; mend what is said above and start it again".to_owned();
         return Err(Error::JobsFailed { failed: all, all, hint });
     }
     let limits = device.gpu.plan_limits();
-    let plan = FleetPlan::new(on.model, on.hash, None, entries, file.options, limits, &mut device.tuner)?;
+    let plan = FleetPlan::of(on.model, None, founders, file.options, limits, &mut device.tuner)?;
     Ok((plan, RunFolder::create(Path::new(&file.out), failed)?))
 }
 
