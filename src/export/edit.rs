@@ -6,7 +6,7 @@ use serde::Serialize;
 use super::chain::{Chain, Link};
 use super::folder::{File, Folder};
 use super::peft::PeftAdapter;
-use super::rank_sum::{Weighted, check_one_base, rank_sum};
+use super::rank_sum::{Weighted, check_one_base, check_sum, rank_sum};
 use super::recompress::{Cut, Recompressed, recompress};
 use crate::config::ModelConfig;
 use crate::formats::BaseId;
@@ -172,6 +172,8 @@ impl Edit {
             // Without a manifest it stays a plain adapter.
             return first.manifest.map(|_| first.as_chain()).transpose();
         }
+        // A chain has the newest link's norms, embeddings and angles: those of the others would be lost.
+        check_sum(&self.weighted(parts))?;
         let mut chain = first.as_chain()?;
         for part in rest {
             chain.extend(part.name, part.as_chain()?)?;

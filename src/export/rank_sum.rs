@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use serde_json::json;
+use serde_json::{Value, json};
 
 use super::peft::{Note, PeftAdapter, PeftSite};
 use super::recompress::{Cut, recompress_site};
@@ -27,7 +27,7 @@ pub struct Weighted<'a> {
 /// fewer rows is taken. One adapter of weight 1 is given back unchanged, but for its note.
 ///
 /// # Errors
-/// When there is none, a weight is 0 or not finite, or they do not belong to one base: other base hashes, or other shapes at a site.
+/// When there is none, a weight is 0 or not finite, or they do not belong to one base: other base hashes, or other shapes at a site. As [`check_sum`].
 pub fn rank_sum(parts: &[Weighted<'_>]) -> Result<PeftAdapter> {
     let Some(first) = parts.first() else {
         return Err(Error::config("adapter", "there is none to merge", "name one adapter folder or more"));
@@ -51,15 +51,7 @@ pub fn rank_sum(parts: &[Weighted<'_>]) -> Result<PeftAdapter> {
     if let [Weighted { adapter, weight: 1.0, .. }] = parts {
         return Ok(PeftAdapter { note: adapter.note.clone().or(note), ..(*adapter).clone() });
     }
-    let beside = |adapter: &PeftAdapter| match (adapter.norms.is_empty(), &adapter.embeddings) {
-        (false, _) => Some(("norms", "merge adapters that were trained without --train-norms")),
-        (true, Some(_)) => Some(("embeddings", "merge adapters that were trained without --train-embeddings")),
-        (true, None) => None,
-    };
-    if let Some((part, (what, hint))) = parts.iter().find_map(|part| Some((part, beside(part.adapter)?))) {
-        let problem = format!("it has {what} of its own, and {what} of several adapters do not add up");
-        return Err(Error::Adapter { adapter: part.name.to_owned(), problem, hint });
-    }
+    check_sum(parts)?;
     let mut sites: BTreeMap<Site, Vec<(&Weighted<'_>, &PeftSite)>> = BTreeMap::new();
     for part in parts {
         for site in &part.adapter.sites {
@@ -103,10 +95,50 @@ pub fn check_one_base(parts: &[Weighted<'_>]) -> Result<Option<String>> {
     }
 }
 
-/// What the note says of where it comes from.
+/// Refuses to put together what is more than products: norms and embeddings replace the base's, and each adapter answers as it was trained only with
+/// the rotary angles that it was trained with.
+///
+/// # Errors
+/// Names the adapter that cannot be part of a sum.
+pub fn check_sum(parts: &[Weighted<'_>]) -> Result<()> {
+    let error = |part: &Weighted<'_>, problem: String, hint| Error::Adapter { adapter: part.name.to_owned(), problem, hint };
+    for part in parts {
+        let (what, hint) = match (part.adapter.norms.is_empty(), &part.adapter.embeddings) {
+            (true, None) => continue,
+            (false, _) => {
+                ("norms", "merge adapters that were trained without --train-norms, or export this one with --to merged-safetensors")
+            }
+        };
+            (true, Some(_)) => (
+                "embeddings",
+                "merge adapters that were trained without --train-embeddings, or export this one with --to merged-safetensors",
+            ),
+        return Err(error(part, format!("it has {what} of its own, which can be neither added to another adapter nor weighted"), hint));
+    }
+    let [first, rest @ ..] = parts else { return Ok(()) };
+    let differs = |part: &&Weighted<'_>| angles(part.adapter) != angles(first.adapter);
+    rest.iter().find(differs).map_or(Ok(()), |other| {
+        let problem = format!("it was trained for {}, {} for {}", in_words(other.adapter), first.name, in_words(first.adapter));
+        Err(error(other, problem, "merge adapters that were trained with one --context and one --rope-scaling"))
+    })
+}
+
+/// The context that an adapter's angles were stretched to, and how: linearly where neither it nor its model said.
+fn angles(adapter: &PeftAdapter) -> Option<(&Value, &str)> {
+    let settings = &adapter.note.as_ref()?.config;
+    Some((settings.get("context")?, settings.get("rope-scaling").and_then(Value::as_str).unwrap_or("linear")))
+}
+
+fn in_words(adapter: &PeftAdapter) -> String {
+    angles(adapter).map_or("the model's own context".to_owned(), |(context, scaling)| format!("a context of {context} tokens ({scaling})"))
+}
+
+/// What the note says of where it comes from, and the settings that a sum keeps: those of the angles, which are the same for all parts.
 fn history(parts: &[Weighted<'_>]) -> Map {
     let part = |p: &Weighted<'_>| json!({"adapter": p.name, "weight": json_number(p.weight)});
-    let mut map = Map::new();
+    let settings = parts.first().and_then(|part| part.adapter.note.as_ref()).map(|note| &note.config);
+    let of_angles = |key: &str| Some((key.to_owned(), settings?.get(key)?.clone()));
+    let mut map: Map = ["context", "rope-scaling"].into_iter().filter_map(of_angles).collect();
     map.insert("merged-from".into(), parts.iter().map(part).collect());
     map
 }

@@ -1,9 +1,71 @@
 //! Long texts with the program: sliding windows, stretched angles, retrieval, plans, and what cannot work.
 
-use serde_json::Value;
+use std::path::Path;
+
+use serde_json::{Value, json};
+use weblora::adapters::{Projection, Site};
+use weblora::export::peft::{Note, PeftAdapter, PeftSite};
+use weblora::rng::fill_uniform;
 
 use crate::common::gpu;
-use crate::common::program::{asset, fails, succeeds};
+use crate::common::program::{asset, fails, succeeds, text, weblora};
+
+/// Writes an adapter of all q projections of the embedded model, of a run with these settings; `norms` of its own where asked for.
+fn save(folder: &Path, name: &str, settings: &Value, norms: bool) -> String {
+    let file = pollster::block_on(weblora::demo::model()).unwrap();
+    let (model, hash) = (&file.config, pollster::block_on(file.content_hash()).unwrap());
+    let site = |site: Site| {
+        let (out, inputs) = site.projection.shape(model);
+        let fill = |which: &str, n: usize| fill_uniform(&format!("{name}/{site}.{which}"), n, 0.5);
+        PeftSite { site, rank: 2, alpha: 2.0, a: fill("a", 2 * inputs), b: fill("b", 2 * out) }
+    };
+    let sites = Site::all(model).filter(|site| site.projection == Projection::Q).map(site).collect();
+    let count = if norms { 2 * model.num_hidden_layers + 1 } else { 0 };
+    let note = Note { base_hash: hash, steps: 5, config: settings.as_object().unwrap().clone(), ..Note::default() };
+    let adapter = PeftAdapter {
+        sites,
+        norms: vec![vec![1.5; model.hidden_size]; count],
+        embeddings: None,
+        rslora: false,
+        blocks: model.num_hidden_layers,
+        dropout: 0.0,
+        base_name: None,
+        note: Some(note),
+    };
+    let path = folder.join(name);
+    std::fs::create_dir(&path).unwrap();
+    for (file, bytes) in adapter.to_files(name).unwrap() {
+        std::fs::write(path.join(file), bytes).unwrap();
+    }
+    path.display().to_string()
+}
+
+#[test]
+fn what_does_not_add_up_is_not_merged() {
+    let (folder, plain) = (tempfile::tempdir().unwrap(), json!({}));
+    let path = |name: &str| folder.path().join(name).display().to_string();
+    let [a, b] = ["a", "b"].map(|name| save(folder.path(), name, &plain, false));
+    let norms = save(folder.path(), "norms", &plain, true);
+    let long = |name: &str, scaling: &str| save(folder.path(), name, &json!({"context": 256, "rope-scaling": scaling}), false);
+    let (linear, again, yarn) = (long("linear", "linear"), long("again", "linear"), long("yarn", "yarn"));
+    let out = path("refused");
+    for pair in [[&a, &norms], [&norms, &a]] {
+        fails(&["merge", pair[0], pair[1], "--out", &out], &["norms of its own", "neither added", "--train-norms", "merged-safetensors"]);
+        fails(&["merge", pair[0], pair[1], "--weights", "1,2", "--out", &out], &["norms of its own"]);
+    }
+    for pair in [[&a, &linear], [&linear, &a]] {
+        fails(&["merge", pair[0], pair[1], "--out", &out], &["context of 256 tokens (linear)", "own context", "one --context"]);
+        fails(&["merge", pair[0], pair[1], "--weights", "1,2", "--out", &out], &["context of 256 tokens (linear)"]);
+    }
+    fails(&["merge", &linear, &yarn, "--out", &out], &["(linear)", "(yarn)", "one --rope-scaling"]);
+    // What has no angles of its own, or the same, adds up as before, and a sum has the angles of its parts.
+    succeeds(&["merge", &a, &b, "--out", &path("plain")]);
+    for (name, more) in [("chain", "1,1"), ("sum", "1,2")] {
+        succeeds(&["merge", &linear, &again, "--weights", more, "--out", &path(name)]);
+        let note: Value = serde_json::from_slice(&std::fs::read(folder.path().join(name).join("weblora.json")).unwrap()).unwrap();
+        assert_eq!((&note["config"]["context"], &note["config"]["rope-scaling"]), (&256.into(), &"linear".into()), "{name}");
+    }
+}
 
 #[test]
 fn the_program_measures_long_texts_and_says_what_cannot_work() {
