@@ -17,6 +17,17 @@ pub fn table(config: &ModelConfig, positions: usize, context: usize) -> Vec<[f32
     (0..positions).flat_map(|p| inverse.iter().map(move |f| pair(p, *f))).collect()
 }
 
+/// Why sequences of up to `length` tokens have other angles than in a table for `longest`; `None` where they have the same.
+pub fn difference(config: &ModelConfig, length: usize, longest: usize) -> Option<String> {
+    let name = match config.rope_scaling {
+        RopeScaling::LongRope { .. } => "longrope",
+        // Nothing else depends on the length.
+        _ => "dynamic",
+    };
+    let differ = frequencies(config, length) != frequencies(config, longest);
+    differ.then(|| format!("angles of `{name}` depend on the longest row: {length} tokens have others than {longest}"))
+}
+
 /// Angle per position of each pair, and the factor on cos and sin.
 pub fn frequencies(config: &ModelConfig, context: usize) -> (Vec<f64>, f64) {
     let dim = config.head_dim as f64;

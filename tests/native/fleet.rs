@@ -9,6 +9,7 @@ use serde_json::{Value, json};
 use weblora::Result;
 use weblora::export::folder::File;
 use weblora::formats::{ByteSource, Bytes, ModelFile};
+use weblora::gpu::device::PlanLimits;
 use weblora::gpu::{Gpu, Tuner};
 use weblora::jobs::Options;
 use weblora::jobs::early_stop::EarlyStop;
@@ -465,4 +466,20 @@ fn activations_are_kept_where_they_fit_the_budget() {
     let (kept, again) = (plan("off", None), plan("on", None));
     assert!(again < kept, "{again} bytes computed again, {kept} kept");
     assert_eq!((plan("auto", None), plan("auto", Some(kept)), plan("auto", Some(kept - 1))), (kept, kept, again));
+}
+
+#[test]
+fn jobs_whose_angles_would_depend_on_their_neighbours_are_refused() {
+    let (file, reads) = (model(), model().config.context_length());
+    let hash = block(file.content_hash()).unwrap();
+    let plan = |scaling: &str, lengths: [usize; 2]| {
+        let job = |(name, seq)| entry(name, 1, json!({"seq": seq, "context": 4 * reads, "rope-scaling": scaling}));
+        let entries = ["a", "b"].into_iter().zip(lengths).map(job).collect();
+        FleetPlan::new(&file, &hash, None, entries, Options::default(), PlanLimits::FLOOR, &mut Tuner::none()).map(drop)
+    };
+    let refused = plan("dynamic", [2 * reads, reads / 2]).unwrap_err().to_string();
+    assert!(refused.contains("job b: rope-scaling") && refused.contains("`dynamic` depend on the longest row"), "{refused}");
+    for (scaling, lengths) in [("dynamic", [2 * reads; 2]), ("dynamic", [reads, reads / 2]), ("linear", [2 * reads, reads / 2])] {
+        plan(scaling, lengths).unwrap();
+    }
 }

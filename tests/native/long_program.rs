@@ -86,6 +86,11 @@ fn the_program_measures_long_texts_and_says_what_cannot_work() {
     fails(&["eval", "--model", &demo, "--text", file, "--window", "200"], &["`seq`", "--context 200"]);
     let stretched = events(&["eval", "--model", &demo, "--text", file, "--window", "64,200", "--context", "256"]);
     assert!(stretched[0]["loss"] != found[1]["loss"] && stretched[1]["window"] == 200, "{stretched:?}");
+    // One table of angles serves all windows of a call.
+    let dynamic = ["eval", "--model", &demo, "--text", file, "--context", "256", "--rope-scaling", "dynamic", "--window"];
+    fails(&[&dynamic[..], &["64,200"]].concat(), &["`window`", "`dynamic` depend on the longest row", "one length at a time"]);
+    let alone = events(&[&dynamic[..], &["64"]].concat());
+    assert!(alone[0]["loss"] == events(&[&dynamic[..], &["64,128"]].concat())[0]["loss"], "{alone:?}");
     let pictures = folder.path().join("pictures");
     let arguments =
         ["eval", "--model", &demo, "--retrieval", "keys", "--window", "400", "--context", "512", "--depths", "2", "--trials", "1"];

@@ -1,7 +1,9 @@
 //! `weblora eval`: perplexity of a text, or loss and accuracy of rows, before and after adapters.
 
 use serde_json::json;
+use weblora::config::ModelConfig;
 use weblora::gpu::Gpu;
+use weblora::model::rope;
 use weblora::text::ChatOptions;
 use weblora::train::TrainConfig;
 use weblora::train::context::ContextConfig;
@@ -33,6 +35,7 @@ pub fn run(args: &EvalArgs, output: &mut Output) -> Result<()> {
     all.iter().flat_map(|one| &one.rows.warnings).for_each(|warning| output.warn(warning.clone()));
     let longest = all.iter().max_by_key(|one| one.rows.longest());
     let longest = longest.ok_or_else(|| Error::config("window", "is empty", "give lengths such as 512,1024"))?;
+    check_angles(&all, longest.rows.longest(), &base.file.config)?;
     let mut device = Device::open(&args.device)?;
     let how = EvalShape {
         tokens: args.batch as usize * args.seq as usize,
@@ -59,6 +62,12 @@ struct Rows {
     /// Rows of a group, where they are measured in groups, too.
     group: Option<u32>,
     rows: EvalRows,
+}
+
+/// Refuses windows whose angles depend on how long the others are: one pass over the model has one table for all.
+fn check_angles(all: &[Rows], longest: usize, model: &ModelConfig) -> Result<()> {
+    let problem = all.iter().find_map(|one| rope::difference(model, one.rows.longest(), longest));
+    problem.map_or(Ok(()), |problem| Err(Error::config("window", problem, "measure one length at a time")))
 }
 
 /// Measures some rows under one adapter and tells the result.

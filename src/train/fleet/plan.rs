@@ -12,7 +12,7 @@ use crate::gpu::device::PlanLimits;
 use crate::gpu::{Gpu, Tuner};
 use crate::jobs::{self, Options, Scheduler};
 use crate::model::Base;
-use crate::model::Recompute;
+use crate::model::{Recompute, rope};
 use crate::quant;
 use crate::train::job::BaseIdentity;
 use crate::train::kernels::KernelChoices;
@@ -123,6 +123,7 @@ impl FleetPlan {
         KernelChoices::repeat(members.iter().filter_map(Member::resumed_kernels), tuner);
         let rows: Vec<usize> = members.iter().map(|member| member.rows).collect();
         let longest = members.iter().map(Member::longest).max().unwrap_or(1);
+        check_angles(&members, longest, &base.model)?;
         let mut sizes = Sizes::new(&rows, longest, &options, &base.model);
         let needs: Vec<Capacity> = members.iter().map(|member| member.need.clone()).collect();
         let place = Place { file, model: &base.model, resident, limits, tuner };
@@ -185,6 +186,17 @@ impl FleetPlan {
         fleet.take_places(gpu).await?;
         Ok(fleet)
     }
+}
+
+/// Refuses jobs whose angles depend on how long the rows of the others are: all share one table.
+fn check_angles(members: &[Member], longest: usize, model: &ModelConfig) -> Result<()> {
+    members.iter().try_for_each(|member| match rope::difference(model, member.longest(), longest) {
+        Some(problem) => {
+            let hint = "give all jobs one --seq, another --rope-scaling such as linear, or train them one after the other";
+            Err(of_job(&member.run.config.name, Error::config("rope-scaling", problem, hint)))
+        }
+        None => Ok(()),
+    })
 }
 
 /// Room for as many of the jobs at once as a fused step may hold, and for some that come later.

@@ -52,8 +52,8 @@ impl FleetPlan {
         if let Some(first) = saved.first() {
             base.model = TrainConfig::from_map(&first.config)?.context.stretch(&file.config)?;
         }
-        if sizes.positions > base.model.max_position_embeddings {
-            let problem = format!("its rows reach {} tokens, the model {}", sizes.positions, base.model.max_position_embeddings);
+        if sizes.positions > base.model.context_length() {
+            let problem = format!("its rows reach {} tokens, the model {}", sizes.positions, base.model.context_length());
             return Err(Error::format("the saved run", problem, "use a state that weblora wrote, or start anew with --overwrite"));
         }
         let mut members = Vec::with_capacity(saved.len());

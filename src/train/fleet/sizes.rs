@@ -6,7 +6,7 @@ use crate::adapters::pool::Words;
 use crate::adapters::{AdapterPool, Capacity, ModuleCapacity};
 use crate::config::ModelConfig;
 use crate::jobs::Options;
-use crate::model::Recompute;
+use crate::model::{Recompute, rope};
 use crate::train::kernels::KernelChoices;
 
 /// Smaller fused batches that are recorded beside the largest, each half of the one before.
@@ -36,8 +36,9 @@ impl Sizes {
         let most = rows.iter().copied().max().unwrap_or(1);
         let (founders, all) = (rows.len(), rows.iter().sum::<usize>());
         let rows = all.min(options.step_tokens as usize).max(most).next_multiple_of(8);
-        // Jobs that are added later may have any row that fits into a fused batch.
-        let positions = rows.min(model.max_position_embeddings).max(longest);
+        // Jobs that are added later may have any row that fits into a fused batch, where the table of angles does not depend on its length.
+        let reached = rows.min(model.max_position_embeddings).max(longest);
+        let positions = if rope::difference(model, longest, reached).is_some() { longest } else { reached };
         Self { founders, rows, positions, recompute: Recompute::Off, kernels: KernelChoices::default() }
     }
 

@@ -227,3 +227,13 @@ fn a_job_paused_within_a_step_keeps_its_gradients() {
     assert_eq!(kept.losses("wide"), expected.losses("wide"));
     assert!(kept.adapter("wide") == expected.adapter("wide"));
 }
+
+#[test]
+fn a_fleet_with_dynamic_angles_goes_on() {
+    let Some(gpu) = gpu() else { return };
+    let reads = model().config.context_length();
+    let long = json!({"seq": 2 * reads, "context": 2 * reads, "rope-scaling": "dynamic"});
+    let mut fleet = open(gpu, vec![entry("long", 1, long)], Options::default());
+    let again = Memory::of(gpu, &mut fleet).open(gpu, |_| Ok(data(1)));
+    assert!(!again.is_over());
+}
