@@ -100,7 +100,8 @@ impl ContextConfig {
                 let even = 2.0 * (rows / 2.0).round();
                 if (rows - even).abs() > 1e-9 * rows || even < 2.0 {
                     let problem = format!("{ratio} of {seq} tokens are {rows} rows, and {shifted}");
-                    let near = (2.0 * (rows / 2.0).floor()).max(2.0);
+                    // Of two that are equally near the smaller one, which is never longer than a row.
+                    let near = (2.0 * (rows / 2.0 - 0.5).ceil()).max(2.0);
                     return Err(Error::config("group-ratio", problem, format!("give --group {near} or another --seq")));
                 }
                 even as usize
@@ -188,3 +189,5 @@ mod tests {
         assert!(refused(json!({"rope-scaling": "cubic", "context": 128})).contains("linear, dynamic, llama3 or yarn"));
     }
 }
+        let near = refused(json!({"group-ratio": 0.3, "seq": 64}));
+        assert!(near.contains("19.2 rows") && near.contains("--group 20"), "{near}");
