@@ -45,14 +45,20 @@ impl AngleArgs {
         let mut found: Option<ModelConfig> = None;
         for files in adapters {
             let own = angles_of(files.folder(), model)?;
-            if found.as_ref().is_some_and(|first| *first != own) {
-                let problem = "the adapters were trained with different ones";
-                return Err(Error::config("context", problem, "use them one after the other, or give --context"));
+            if let Some(first) = found.filter(|first| *first != own) {
+                return Err(differing(&first, &own));
             }
             found = Some(own);
         }
         Ok(found.unwrap_or_else(|| model.clone()))
     }
+}
+
+/// What adapters that cannot be used together differ in.
+fn differing(first: &ModelConfig, other: &ModelConfig) -> Error {
+    let problem = "the adapters were trained with different ones";
+    let key = if first.context_length() == other.context_length() { "rope-scaling" } else { "context" };
+    Error::config(key, problem, "use them one after the other, or give --context and --rope-scaling")
 }
 
 /// A model, its tokenizer and adapters that fit it.
