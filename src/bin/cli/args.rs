@@ -250,7 +250,7 @@ pub struct EvalArgs {
     /// Also measure under shifted sparse attention (LongLoRA) in groups of this many rows.
     #[arg(long, value_name = "N", conflicts_with = "group_ratio")]
     pub group: Option<usize>,
-    /// Also measure under shifted sparse attention in groups of this share of --seq.
+    /// Also measure under shifted sparse attention in groups of this share of --seq, or of each --window.
     #[arg(long, value_name = "SHARE", value_parser = finite)]
     pub group_ratio: Option<f64>,
     /// Sequences that go through the model together.
