@@ -121,7 +121,13 @@ fn sliding(args: &EvalArgs, base: &Base, context: &ContextConfig) -> Result<Vec<
             let problem = format!("{} has {} tokens, and scoring needs two", path.display(), tokens.len());
             return Err(Error::config("text", problem, "give a longer text"));
         }
-        Ok(Rows { window: Some(*window), group: context.group(*window)?, rows: EvalRows { examples, ..EvalRows::default() } })
+        let longer = tokens.len() < *window;
+        let warnings = longer.then(|| {
+            let file = path.display();
+            format!("a window of {window} tokens is longer than {file}, which has {0}: what is measured is one window of {0}", tokens.len())
+        });
+        let rows = EvalRows { examples, warnings: warnings.into_iter().collect(), ..EvalRows::default() };
+        Ok(Rows { window: Some(*window), group: context.group(*window)?, rows })
     };
     args.window.iter().map(of_length).collect()
 }
