@@ -113,3 +113,28 @@ fn the_program_measures_long_texts_and_says_what_cannot_work() {
     };
     assert!(2 * bytes(&["--seq", "128", "--positions", "pose"]) < bytes(&[]));
 }
+
+#[test]
+fn what_would_be_passed_over_is_refused_or_told() {
+    let Some(_) = gpu() else { return };
+    let (folder, demo) = (tempfile::tempdir().unwrap(), asset("demo.gguf"));
+    let file = folder.path().join("text").display().to_string();
+    std::fs::write(&file, "The grass is green. The sky is blue.").unwrap();
+    let of_text = ["eval", "--model", &demo, "--text", &file, "--no-tune"];
+    let of_words = ["eval", "--model", &demo, "--retrieval", "note", "--no-tune"];
+    for (flag, value) in [("svg", "pictures"), ("depths", "2"), ("trials", "1")] {
+        fails(&[&of_text[..], &[&format!("--{flag}"), value]].concat(), &[&format!("`{flag}`"), "--retrieval alone"]);
+    }
+    for more in [&["--group", "16"][..], &["--group-ratio", "0.5"], &["--stride", "8", "--window", "32"]] {
+        fails(&[&of_words[..], more].concat(), &[&format!("`{}`", &more[0][2..]), "not for --retrieval"]);
+    }
+    // A window that is longer than the text.
+    let output = weblora(&[&of_text[..], &["--window", "1000"]].concat());
+    assert!(output.status.success() && text(&output.stderr).contains("window of 1000 tokens is longer than"), "{}", text(&output.stderr));
+    // Where no length is given, texts are as long as the model reads.
+    let found = succeeds(&[&of_words[..], &["--depths", "1", "--trials", "1"]].concat());
+    assert!(found.contains("120 tokens"), "{found}");
+    // Adapters of one context and two scalings.
+    let of = |scaling: &str| save(folder.path(), scaling, &json!({"context": 256, "rope-scaling": scaling}), false);
+    fails(&[&of_text[..], &["--adapter", &of("yarn"), "--adapter", &of("linear")]].concat(), &["`rope-scaling`", "different ones"]);
+}

@@ -205,6 +205,9 @@ pub struct GenerateArgs {
     pub device: DeviceArgs,
 }
 
+/// Longest row or window of an evaluation where nothing is said.
+pub const DEFAULT_SEQ: usize = 512;
+
 /// Arguments of `eval`.
 #[derive(Debug, Args)]
 pub struct EvalArgs {
@@ -226,9 +229,9 @@ pub struct EvalArgs {
     /// Refuse an adapter that was trained on another file of the base (Q4 for F16), instead of warning.
     #[arg(long)]
     pub strict_base: bool,
-    /// Longest row or window in tokens.
-    #[arg(long, default_value_t = 512, value_name = "N", value_parser = clap::value_parser!(u32).range(2..))]
-    pub seq: u32,
+    /// Longest row or window in tokens [default: 512, with --retrieval no more than the model reads].
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(2..))]
+    pub seq: Option<u32>,
     /// With --text: perplexity over sliding windows of these lengths, as 512,1024; with --retrieval: lengths of the texts.
     #[arg(long, value_name = "N,N,…", value_delimiter = ',', value_parser = window)]
     pub window: Vec<usize>,
@@ -238,14 +241,14 @@ pub struct EvalArgs {
     /// Instead of a file: ask for something hidden in a long text, by length and depth: passkey, keys, variables, or note (in the words of the embedded model).
     #[arg(long, value_name = "TASK", conflicts_with_all = ["text", "data"])]
     pub retrieval: Option<String>,
-    /// With --retrieval: places in the text, evenly from its beginning to its end.
-    #[arg(long, default_value_t = 5, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=100))]
-    pub depths: u32,
-    /// With --retrieval: questions for each length and depth.
-    #[arg(long, default_value_t = 4, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=1000))]
-    pub trials: u32,
+    /// With --retrieval: places in the text, evenly from its beginning to its end [default: 5].
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=100))]
+    pub depths: Option<u32>,
+    /// With --retrieval: questions for each length and depth [default: 4].
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=1000))]
+    pub trials: Option<u32>,
     /// With --retrieval: a new folder for a heat map of each adapter.
-    #[arg(long, value_name = "DIR", requires = "retrieval")]
+    #[arg(long, value_name = "DIR")]
     pub svg: Option<PathBuf>,
     /// Also measure under shifted sparse attention (LongLoRA) in groups of this many rows.
     #[arg(long, value_name = "N", conflicts_with = "group_ratio")]
@@ -268,6 +271,13 @@ pub struct EvalArgs {
     /// The GPU.
     #[command(flatten)]
     pub device: DeviceArgs,
+}
+
+impl EvalArgs {
+    /// Longest row or window in tokens.
+    pub fn seq(&self) -> usize {
+        self.seq.map_or(DEFAULT_SEQ, |tokens| tokens as usize)
+    }
 }
 
 /// Tokens of a window.

@@ -21,6 +21,7 @@ use super::retrieval;
 
 /// Runs the verb.
 pub fn run(args: &EvalArgs, output: &mut Output) -> Result<()> {
+    check_flags(args)?;
     let base = Base::open(&args.model, args.tokenizer.as_deref(), &args.adapter, args.strict_base, &args.angles)?;
     base.warn(output);
     if let Some(task) = &args.retrieval {
@@ -28,7 +29,7 @@ pub fn run(args: &EvalArgs, output: &mut Output) -> Result<()> {
     }
     let context = ContextConfig { group: args.group, group_ratio: args.group_ratio, ..ContextConfig::default() };
     let all: Vec<Rows> = if args.window.is_empty() {
-        vec![Rows { window: None, group: context.group(args.seq as usize)?, rows: read(args, &base)? }]
+        vec![Rows { window: None, group: context.group(args.seq())?, rows: read(args, &base)? }]
     } else {
         sliding(args, &base, &context)?
     };
@@ -38,7 +39,7 @@ pub fn run(args: &EvalArgs, output: &mut Output) -> Result<()> {
     check_angles(&all, longest.rows.longest(), &base.file.config)?;
     let mut device = Device::open(&args.device)?;
     let how = EvalShape {
-        tokens: args.batch as usize * args.seq as usize,
+        tokens: args.batch as usize * args.seq(),
         quantize: TrainConfig::quantize_format(&args.quantize)?,
         measure: device.measure,
     };
@@ -62,6 +63,23 @@ struct Rows {
     /// Rows of a group, where they are measured in groups, too.
     group: Option<u32>,
     rows: EvalRows,
+}
+
+/// Refuses flags that this kind of evaluation would not look at.
+fn check_flags(args: &EvalArgs) -> Result<()> {
+    let (unused, problem, hint) = match args.retrieval {
+        Some(_) => (
+            [("group", args.group.is_some()), ("group-ratio", args.group_ratio.is_some()), ("stride", args.stride.is_some())],
+            "is not for --retrieval",
+            "leave it out, or give --text FILE instead of --retrieval",
+        ),
+        None => (
+            [("svg", args.svg.is_some()), ("depths", args.depths.is_some()), ("trials", args.trials.is_some())],
+            "is for --retrieval alone",
+            "leave it out, or give --retrieval TASK instead of --text or --data",
+        ),
+    };
+    unused.into_iter().find(|(_, given)| *given).map_or(Ok(()), |(key, _)| Err(Error::config(key, problem, hint)))
 }
 
 /// Refuses windows whose angles depend on how long the others are: one pass over the model has one table for all.
@@ -133,7 +151,7 @@ fn sliding(args: &EvalArgs, base: &Base, context: &ContextConfig) -> Result<Vec<
 }
 
 fn read(args: &EvalArgs, base: &Base) -> Result<EvalRows> {
-    let seq = args.seq as usize;
+    let seq = args.seq();
     if let Some(path) = &args.text {
         let tokens = base.tokenizer.encode_raw(&files::read_text(path)?)?;
         let examples = score::windows(&tokens, seq);

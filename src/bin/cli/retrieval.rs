@@ -7,7 +7,7 @@ use weblora::train::TrainConfig;
 use weblora::train::retrieval::{ANSWER, Question, Task};
 use weblora::{Error, Result};
 
-use super::args::EvalArgs;
+use super::args::{DEFAULT_SEQ, EvalArgs};
 use super::base::Base;
 use super::device::Device;
 use super::files::{OutFolder, write_atomic};
@@ -16,10 +16,13 @@ use super::output::Output;
 /// Runs it for task `name`.
 pub fn run(args: &EvalArgs, base: &Base, name: &str, output: &mut Output) -> Result<()> {
     let task = Task::by_name(name)?;
-    let lengths = if args.window.is_empty() { vec![args.seq as usize] } else { args.window.clone() };
-    let depths: Vec<f64> = (0..args.depths).map(|i| f64::from(i) / f64::from(args.depths.max(2) - 1)).collect();
-    let longest = lengths.iter().copied().max().unwrap_or(0) + ANSWER;
     let context = base.file.config.context_length();
+    // What nobody asked for must not be too long.
+    let usual = || args.seq.map_or(DEFAULT_SEQ.min(context.saturating_sub(ANSWER)), |tokens| tokens as usize);
+    let lengths = if args.window.is_empty() { vec![usual()] } else { args.window.clone() };
+    let (places, trials) = (args.depths.unwrap_or(5), args.trials.unwrap_or(4));
+    let depths: Vec<f64> = (0..places).map(|i| f64::from(i) / f64::from(places.max(2) - 1)).collect();
+    let longest = lengths.iter().copied().max().unwrap_or(0) + ANSWER;
     if longest > context {
         let problem = format!("{} tokens and an answer exceed the model's context of {context}", longest - ANSWER);
         return Err(Error::config("window", problem, format!("use shorter ones, or --context {longest} to stretch its angles")));
@@ -27,7 +30,7 @@ pub fn run(args: &EvalArgs, base: &Base, name: &str, output: &mut Output) -> Res
     let mut questions: Vec<Vec<Vec<Question>>> = Vec::new();
     for length in &lengths {
         let of_depth = |depth: &f64| -> Result<Vec<Question>> {
-            (0..args.trials).map(|trial| task.question(&base.tokenizer, *length, *depth, 0, trial.into())).collect()
+            (0..trials).map(|trial| task.question(&base.tokenizer, *length, *depth, 0, trial.into())).collect()
         };
         questions.push(depths.iter().map(of_depth).collect::<Result<_>>()?);
     }
@@ -50,13 +53,13 @@ pub fn run(args: &EvalArgs, base: &Base, name: &str, output: &mut Output) -> Res
                     let text = base.tokenizer.decode(&pollster::block_on(answer)?.tokens, true)?;
                     right += u32::from(question.is_answered_by(&text));
                 }
-                row.push(Some(f64::from(right) / f64::from(args.trials)));
+                row.push(Some(f64::from(right) / f64::from(trials)));
                 let line = if output.is_json() {
                     json!({"event": "retrieval", "adapter": adapter, "task": name, "length": length, "depth": depth, "right": right,
-                        "trials": args.trials})
+                        "trials": trials})
                     .to_string()
                 } else {
-                    format!("{adapter}: {name}, {length} tokens, depth {:.0} %: {right} of {}", 100.0 * depth, args.trials)
+                    format!("{adapter}: {name}, {length} tokens, depth {:.0} %: {right} of {trials}", 100.0 * depth)
                 };
                 output.print(&line)?;
             }
