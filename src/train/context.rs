@@ -134,6 +134,22 @@ impl ContextConfig {
         }
     }
 
+    /// One sentence where groups cut less than they seem to, in rows of up to `longest` tokens.
+    ///
+    /// # Errors
+    /// As [`Self::group`].
+    pub fn uncut(&self, seq: usize, longest: usize) -> Result<Option<String>> {
+        let Some(group) = self.group(seq)?.map(|group| group as usize) else { return Ok(None) };
+        let rows = format!("groups of {group} rows, and no training row is longer than {longest} tokens");
+        Ok(if longest <= group / 2 {
+            Some(format!("{rows}: no row is cut, and attention is full"))
+        } else if longest <= group {
+            Some(format!("{rows}: only the shifted half of the heads is cut, at half a group"))
+        } else {
+            None
+        })
+    }
+
     /// The model as this run trains it: with stretched angles where its context is longer than the model's.
     ///
     /// # Errors
@@ -169,6 +185,14 @@ mod tests {
     }
 
     #[test]
+    fn groups_that_cut_less_than_they_seem_to_are_told() {
+        let context = ContextConfig { group: Some(64), ..ContextConfig::default() };
+        let told = |longest| context.uncut(128, longest).expect("a group").unwrap_or_default();
+        assert!(told(32).contains("attention is full") && told(33).contains("shifted half") && told(64).contains("shifted half"));
+        assert_eq!((told(65), ContextConfig::default().uncut(128, 2).expect("no group")), (String::new(), None));
+    }
+
+    #[test]
     fn what_cannot_be_cut_is_refused_before_the_run() {
         let refused = |settings| group(settings).expect_err("refused").to_string();
         let odd = refused(json!({"group": 33}));
@@ -177,6 +201,8 @@ mod tests {
         assert!(long.contains("128 tokens"), "{long}");
         let uneven = refused(json!({"group-ratio": 0.25, "seq": 100}));
         assert!(uneven.contains("25 rows") && uneven.contains("--group 24"), "{uneven}");
+        let near = refused(json!({"group-ratio": 0.3, "seq": 64}));
+        assert!(near.contains("19.2 rows") && near.contains("--group 20"), "{near}");
         let tiny = refused(json!({"group-ratio": 0.001, "seq": 100}));
         assert!(tiny.contains("`group-ratio`") && tiny.contains("--group 2"), "{tiny}");
         assert!(refused(json!({"group": 32, "group-ratio": 0.5})).contains("one of the two"));
@@ -189,5 +215,3 @@ mod tests {
         assert!(refused(json!({"rope-scaling": "cubic", "context": 128})).contains("linear, dynamic, llama3 or yarn"));
     }
 }
-        let near = refused(json!({"group-ratio": 0.3, "seq": 64}));
-        assert!(near.contains("19.2 rows") && near.contains("--group 20"), "{near}");

@@ -47,6 +47,8 @@ impl TrainData {
         }
         let data: TrainData = tasks.into_iter().collect();
         Run::check_held_out(config, !data.held_out.is_empty())?;
+        let longest = data.train.iter().map(Example::longest).max().unwrap_or(0);
+        reader.warnings.extend(config.context.uncut(config.seq, longest)?);
         Ok((data, reader.warnings))
     }
 }
