@@ -108,11 +108,11 @@ pub fn check_sum(parts: &[Weighted<'_>]) -> Result<()> {
             (false, _) => {
                 ("norms", "merge adapters that were trained without --train-norms, or export this one with --to merged-safetensors")
             }
-        };
             (true, Some(_)) => (
                 "embeddings",
                 "merge adapters that were trained without --train-embeddings, or export this one with --to merged-safetensors",
             ),
+        };
         return Err(error(part, format!("it has {what} of its own, which can be neither added to another adapter nor weighted"), hint));
     }
     let [first, rest @ ..] = parts else { return Ok(()) };
