@@ -23,7 +23,7 @@ pub(super) fn card(adapter: &PeftAdapter) -> String {
     rows.extend(setting("method").map(|method| ("Method", method)));
     rows.push(("Rank", format!("{}, alpha {}{scale}", adapter.max_rank(), config.lora_alpha)));
     rows.push(("Layers", format!("{} ({})", adapter.sites.len(), plain(&projections(adapter)))));
-    rows.push(("Parameters", adapter.parameters().to_string()));
+    rows.push(("Parameters", format!("{}{}", adapter.parameters(), adapter.beside_words())));
     if let Some(own) = &adapter.embeddings {
         rows.push((
             "Embeddings",

@@ -245,7 +245,21 @@ impl PeftAdapter {
 
     /// Numbers in its factors.
     pub fn parameters(&self) -> usize {
-        self.sites.iter().map(|site| site.a.len() + site.b.len()).sum()
+        let factors: usize = self.sites.iter().map(|site| site.a.len() + site.b.len()).sum();
+        factors + self.beside().iter().map(|(_, numbers)| numbers).sum::<usize>()
+    }
+
+    /// What it has beside its factors: its name and how many numbers.
+    pub fn beside(&self) -> Vec<(&'static str, usize)> {
+        let norms = self.norms.iter().map(Vec::len).sum();
+        let embeddings = self.embeddings.as_ref().map_or(0, |own| own.delta.len());
+        [("norms", norms), ("embeddings", embeddings)].into_iter().filter(|(_, numbers)| *numbers > 0).collect()
+    }
+
+    /// How many of its numbers are beside its factors, for people; nothing where none are.
+    pub fn beside_words(&self) -> String {
+        let beside: Vec<String> = self.beside().iter().map(|(what, numbers)| format!("{numbers} in {what}")).collect();
+        if beside.is_empty() { String::new() } else { format!(" ({})", beside.join(", ")) }
     }
 }
 

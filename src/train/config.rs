@@ -254,6 +254,10 @@ impl TrainConfig {
             let end = if self.lr > *USUAL_RATES.end() { "the loss usually blows up" } else { "little is learned" };
             warnings.push(format!("the learning rate {:e} is far {far} what adapters are trained with (1e-5 to 1e-2): {end}", self.lr));
         }
+        if self.adapter.train_norms {
+            warnings
+                .push("the norms train, too: PEFT loads them, llama.cpp and vLLM pass them over; export them merged for those".to_owned());
+        }
         let warmup = self.warmup.steps(total);
         // A share of one step is that step.
         if warmup >= total.max(2) {

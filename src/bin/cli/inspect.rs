@@ -142,11 +142,12 @@ fn show_adapter(args: &InspectArgs, path: &Path, model: Option<&ModelFile>, outp
     let kind = if adapter.rslora { "rsLoRA" } else { "LoRA" };
     let fits = if model.is_some() { "; it fits this model" } else { "" };
     output.print(&format!(
-        "{name}: {kind}, rank {}, alpha {}, {} layers, {} parameters{fits}",
+        "{name}: {kind}, rank {}, alpha {}, {} layers, {} parameters{}{fits}",
         config.r,
         config.lora_alpha,
         adapter.sites.len(),
-        adapter.parameters()
+        adapter.parameters(),
+        adapter.beside_words()
     ))?;
     let on = base.map(|base| base.to_string()).or(config.base_model_name_or_path).unwrap_or_else(|| "not said".to_owned());
     output.print(&format!("  base {on}"))?;
