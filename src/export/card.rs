@@ -30,6 +30,9 @@ pub(super) fn card(adapter: &PeftAdapter) -> String {
             format!("{} trained rows, which PEFT has only where `weblora export --to peft --model` wrote this folder", own.tokens.len()),
         ));
     }
+    if let Some(angles) = note.and_then(|note| note.angles.as_deref()) {
+        rows.push(("Rotary angles", format!("stretched by {}; programs other than weblora must be told so", plain(angles))));
+    }
     if let Some(note) = note {
         let data = note.rows.map(|rows| format!(" on {rows} rows")).unwrap_or_default();
         rows.push(("Training", format!("{} steps{data}", note.steps)));

@@ -115,11 +115,12 @@ async fn peft(request: &Request<'_>, sink: &mut dyn Sink) -> Result<Exported> {
             "the adapter's norms are in modules_to_save, which PEFT loads and llama.cpp, vLLM and others leave out: merge them for those";
         done.warnings.push(text.to_owned());
     }
-    if let Some(context) = adapter.note.as_ref().and_then(|note| note.config.get("context")) {
-        let text = format!(
+    if let Some(angles) = request.angles()? {
+        done.warnings.push(format!("the adapter was trained with rotary angles stretched by {angles}: other programs must be told so"));
+    } else if let (None, Some(context)) = (request.model, adapter.note.as_ref().and_then(|note| note.config.get("context"))) {
+        done.warnings.push(format!(
             "the adapter was trained for {context} tokens: other programs must be told the rope scaling, where that is longer than the base's context"
-        );
-        done.warnings.push(text);
+        ));
     }
     Ok(done)
 }

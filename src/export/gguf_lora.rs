@@ -63,8 +63,13 @@ pub async fn export(request: &Request<'_>, sink: &mut dyn Sink) -> Result<Export
         sink.write(&vec![0; *padding])?;
     }
     sink.end()?;
-    let beside = [("norms", !adapter.norms.is_empty()), ("embeddings", adapter.embeddings.is_some())];
-    let left_out = |(what, _): (&str, bool)| {
+    let angles = request.angles()?.map(|angles| {
+        format!(
+            "the adapter was trained with rotary angles stretched by {angles}, which no GGUF adapter can say: answers will differ where the program \
+             that loads it is not told (llama.cpp: --rope-scaling linear or yarn, and --rope-scale)"
+        )
+    });
+    let left_out = |(what, _): (&str, usize)| {
         format!(
             "the adapter's trained {what} are left out, because no GGUF adapter can hold them: answers will differ; export with --to merged-gguf"
         )
@@ -77,7 +82,7 @@ pub async fn export(request: &Request<'_>, sink: &mut dyn Sink) -> Result<Export
             format.name
         )
     });
-    let warnings = beside.into_iter().filter(|(_, has)| *has).map(left_out).chain(coarse).collect();
+    let warnings = adapter.beside().into_iter().map(left_out).chain(angles).chain(coarse).collect();
     Ok(Exported { files: vec![FILE.into()], bytes: header.total, warnings, ..Exported::default() })
 }
 

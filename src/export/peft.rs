@@ -75,6 +75,9 @@ pub struct Note {
     /// Rows that it was trained on, where they were counted.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub rows: Option<u64>,
+    /// How the run stretched the model's rotary angles, in words, where it did.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub angles: Option<String>,
     /// The settings of the run.
     pub config: Map,
 }
@@ -243,7 +246,7 @@ impl PeftAdapter {
         self.sites.iter().map(|site| site.rank).max().unwrap_or(0)
     }
 
-    /// Numbers in its factors.
+    /// Numbers that it holds, in its factors and beside them.
     pub fn parameters(&self) -> usize {
         let factors: usize = self.sites.iter().map(|site| site.a.len() + site.b.len()).sum();
         factors + self.beside().iter().map(|(_, numbers)| numbers).sum::<usize>()

@@ -46,6 +46,7 @@ pub fn rank_sum(parts: &[Weighted<'_>]) -> Result<PeftAdapter> {
         rows: None,
         // What a file says of its steps may be any number.
         steps: parts.iter().filter_map(|part| part.adapter.note.as_ref()).fold(0, |steps: u64, note| steps.saturating_add(note.steps)),
+        angles: first.adapter.note.as_ref().and_then(|note| note.angles.clone()),
         config: history(parts),
     });
     if let [Weighted { adapter, weight: 1.0, .. }] = parts {

@@ -63,6 +63,17 @@ impl<'a> Request<'a> {
         note.map_or_else(|| Ok(config.clone()), |note| stretch::of_settings(config, &note.config))
     }
 
+    /// How the base's angles were stretched for the adapter, in words; without a base, as far as the adapter's note says so.
+    ///
+    /// # Errors
+    /// As [`Self::trained_config`].
+    pub fn angles(&self) -> Result<Option<String>> {
+        match self.model {
+            Some(model) => Ok(stretch::in_words(&model.config, &self.trained_config()?)),
+            None => Ok(self.plain("an adapter")?.note.as_ref().and_then(|note| note.angles.clone())),
+        }
+    }
+
     /// The base.
     ///
     /// # Errors

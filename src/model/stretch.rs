@@ -125,6 +125,20 @@ pub fn of_settings(model: &ModelConfig, settings: &Map) -> Result<ModelConfig> {
     stretched(model, usize::try_from(context).unwrap_or(usize::MAX), method)
 }
 
+/// How the angles of `stretched` differ from those of `model`, for people; `None` where they are the same.
+pub fn in_words(model: &ModelConfig, stretched: &ModelConfig) -> Option<String> {
+    let factor = match &stretched.rope_scaling {
+        same if *same == model.rope_scaling => return None,
+        RopeScaling::Linear { factor }
+        | RopeScaling::Dynamic { factor }
+        | RopeScaling::Llama3 { factor, .. }
+        | RopeScaling::Yarn { factor, .. } => factor,
+        _ => return None,
+    };
+    let (method, _) = Stretch::of(stretched).ok().flatten()?;
+    Some(format!("`{}` with factor {factor} for {} tokens", method.name(), stretched.context_length()))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -163,6 +177,8 @@ mod tests {
             let long = stretched(&plain, 1024, Some(*method)).expect("stretched");
             assert_eq!((Stretch::of(&long).expect("known"), long.context_length()), (Some((*method, 128)), 1024), "{name}");
             assert_eq!(stretched(&long, 1024, Some(*method)).expect("fits"), long, "{name}");
+            assert_eq!(in_words(&plain, &long), Some(format!("`{name}` with factor 8 for 1024 tokens")));
+            assert_eq!(in_words(&long, &long), None, "{name}");
             let settings = serde_json::json!({"context": 1024, "rope-scaling": name});
             assert_eq!(of_settings(&plain, settings.as_object().expect("an object")).expect("stretched"), long, "{name}");
             assert_eq!(of_settings(&long, settings.as_object().expect("an object")).expect("as it is"), long, "{name}");

@@ -29,6 +29,7 @@ use crate::export::mixlora::write::Container;
 use crate::export::peft::{Note, PeftAdapter};
 use crate::formats::{BaseId, ModelFile};
 use crate::gpu::clock;
+use crate::model::stretch;
 use crate::{Error, Result, rng};
 
 /// What a job is begun on.
@@ -424,6 +425,7 @@ impl Job {
             base_format: self.base.id.format.clone(),
             rows: Some(self.data.train.len() as u64),
             steps: self.step,
+            angles: self.config.context.stretch(&self.base.trained).ok().and_then(|model| stretch::in_words(&self.base.trained, &model)),
             config: self.config.to_map(),
         };
         let base_name = Some(self.base.id.name.clone());

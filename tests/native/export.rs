@@ -205,7 +205,7 @@ fn save(folder: &Path, adapter: &PeftAdapter) -> String {
 
 fn note(hash: &str, config: Value) -> Option<Note> {
     let config = config.as_object().cloned().unwrap_or_default();
-    Some(Note { weblora: "0".into(), base_hash: hash.into(), base_format: "q4_1".into(), steps: 7, rows: Some(12), config })
+    Some(Note { weblora: "0".into(), base_hash: hash.into(), base_format: "q4_1".into(), steps: 7, rows: Some(12), angles: None, config })
 }
 
 #[test]

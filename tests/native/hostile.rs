@@ -12,7 +12,6 @@ use weblora::export::folder::Folder;
 use weblora::export::peft::{Note, PeftAdapter, PeftSite};
 use weblora::export::rank_sum::{Weighted, rank_sum};
 use weblora::export::update::site_factors;
-use weblora::settings::Map;
 use weblora::text::{GgufTokenizer, Tokenizer, read_rows};
 
 use crate::formats::build::{GgufFile, kv_u32, open_gguf, refused, typed};
@@ -38,7 +37,7 @@ fn site(layer: usize, rank: usize, size: usize) -> PeftSite {
 }
 
 fn adapter(sites: Vec<PeftSite>, steps: u64) -> PeftAdapter {
-    let note = Note { weblora: "0.1.0".into(), base_hash: "ab".into(), base_format: String::new(), rows: None, steps, config: Map::new() };
+    let note = Note { weblora: "0.1.0".into(), base_hash: "ab".into(), steps, ..Note::default() };
     PeftAdapter { sites, norms: Vec::new(), embeddings: None, rslora: false, blocks: 1, dropout: 0.0, base_name: None, note: Some(note) }
 }
 

@@ -5,10 +5,11 @@ use std::path::Path;
 use serde_json::{Value, json};
 use weblora::adapters::{Projection, Site};
 use weblora::export::peft::{Note, PeftAdapter, PeftSite};
+use weblora::model::stretch::{in_words, of_settings};
 use weblora::rng::fill_uniform;
 
 use crate::common::gpu;
-use crate::common::program::{asset, fails, succeeds, text, weblora};
+use crate::common::program::{asset, fails, succeeds, text, train, weblora};
 
 /// Writes an adapter of all q projections of the embedded model, of a run with these settings; `norms` of its own where asked for.
 fn save(folder: &Path, name: &str, settings: &Value, norms: bool) -> String {
@@ -21,7 +22,9 @@ fn save(folder: &Path, name: &str, settings: &Value, norms: bool) -> String {
     };
     let sites = Site::all(model).filter(|site| site.projection == Projection::Q).map(site).collect();
     let count = if norms { 2 * model.num_hidden_layers + 1 } else { 0 };
-    let note = Note { base_hash: hash, steps: 5, config: settings.as_object().unwrap().clone(), ..Note::default() };
+    let config = settings.as_object().unwrap().clone();
+    let angles = in_words(model, &of_settings(model, &config).unwrap());
+    let note = Note { base_hash: hash, steps: 5, angles, config, ..Note::default() };
     let adapter = PeftAdapter {
         sites,
         norms: vec![vec![1.5; model.hidden_size]; count],
@@ -137,4 +140,36 @@ fn what_would_be_passed_over_is_refused_or_told() {
     // Adapters of one context and two scalings.
     let of = |scaling: &str| save(folder.path(), scaling, &json!({"context": 256, "rope-scaling": scaling}), false);
     fails(&[&of_text[..], &["--adapter", &of("yarn"), "--adapter", &of("linear")]].concat(), &["`rope-scaling`", "different ones"]);
+}
+
+#[test]
+fn exports_and_cards_say_what_other_programs_do_not_see() {
+    let Some(_) = gpu() else { return };
+    let (folder, demo) = (tempfile::tempdir().unwrap(), asset("demo.gguf"));
+    let path = |name: &str| folder.path().join(name).display().to_string();
+    let yarn = save(folder.path(), "yarn", &json!({"context": 256, "rope-scaling": "yarn"}), false);
+    let exported = |adapter: &str, more: &[&str]| {
+        let output = weblora(&[&["export", "--adapter", adapter], more].concat());
+        (output.status.success(), text(&output.stderr))
+    };
+    let words = "`yarn` with factor 2 for 256 tokens";
+    let plain = exported(&yarn, &["--to", "peft", "--out", &path("peft")]);
+    let known = exported(&yarn, &["--to", "peft", "--model", &demo, "--no-check", "--out", &path("known")]);
+    let gguf = exported(&yarn, &["--to", "gguf", "--model", &demo, "--no-check", "--out", &path("gguf")]);
+    for (done, said) in [plain, known, gguf] {
+        assert!(done && said.contains(words), "{said}");
+    }
+    // A run tells what other programs leave out, and its card counts what trains.
+    let out = folder.path().join("run");
+    let more = ["--steps", "1", "--train-norms", "--context", "256", "--rope-scaling", "llama3", "--group", "32", "--rank", "2"];
+    let output = train(&out, &more).output().unwrap();
+    let said = text(&output.stderr) + &text(&output.stdout);
+    assert!(output.status.success() && said.contains("the norms train, too") && said.contains("groups of 32 rows"), "{said}");
+    let card = std::fs::read_to_string(out.join("README.md")).unwrap();
+    assert!(card.contains("stretched by llama3 with factor 2 for 256 tokens") && card.contains(" in norms) |"), "{card}");
+    let held: Value = serde_json::from_str(&succeeds(&["inspect", out.to_str().unwrap(), "--json"])).unwrap();
+    let plan = ["plan", "--model", &demo, "--seq", "64", "--rank", "2", "--train-norms", "--json"];
+    let planned: Value = serde_json::from_str(succeeds(&plan).lines().last().unwrap()).unwrap();
+    assert_eq!(held["parameters"], planned["trainable_parameters"]);
+    assert!(card.contains(&format!("| Parameters | {} (", held["parameters"])), "{card}");
 }

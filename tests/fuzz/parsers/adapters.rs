@@ -112,8 +112,7 @@ fn adapter(key: &str, rank: usize, model: &ModelConfig) -> PeftAdapter {
         let fill = |which: &str, n: usize| fill_uniform(&format!("{key}/{site}.{which}"), n, 0.5);
         PeftSite { site, rank, alpha: 2.0 * rank as f64, a: fill("a", rank * inputs), b: fill("b", out * rank) }
     };
-    let note =
-        Note { weblora: "0.1.0".into(), base_hash: "ab".into(), base_format: String::new(), rows: None, steps: 3, config: Map::new() };
+    let note = Note { weblora: "0.1.0".into(), base_hash: "ab".into(), steps: 3, ..Note::default() };
     let sites = Site::all(model).filter(wanted).map(site).collect();
     PeftAdapter {
         sites,
