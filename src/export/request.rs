@@ -95,6 +95,9 @@ pub struct Exported {
     /// What is not in the files and was in the adapter, a sentence each.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub warnings: Vec<String>,
+    /// The file cannot say how the adapter's rotary angles were stretched.
+    #[serde(skip)]
+    pub loses_angles: bool,
 }
 
 /// Writes a small file at once.

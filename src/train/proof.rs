@@ -67,6 +67,9 @@ pub struct Proof {
     /// The format's steps are larger than what the adapter changes.
     #[serde(skip)]
     is_coarse: bool,
+    /// The format cannot say how the angles were stretched.
+    #[serde(skip)]
+    loses_angles: bool,
 }
 
 impl Proof {
@@ -95,6 +98,7 @@ impl Proof {
             difference,
             tolerance,
             is_coarse: noise.is_coarse,
+            loses_angles: noise.loses_angles,
         }
     }
 
@@ -125,6 +129,10 @@ impl Proof {
                 "what was written is not the same: log-probabilities differ by {:.2e}, {:.2e} was allowed, and the adapter changes them by {:.2e}",
                 self.difference, self.tolerance, self.effect
             );
+            if self.loses_angles {
+                let problem = format!("{problem}; the likely cause: this format cannot say how the rotary angles were stretched");
+                return Err(error(problem, "export with --to merged-safetensors, or train with --rope-scaling linear or yarn"));
+            }
             if self.is_coarse {
                 let problem = format!(
                     "the steps of this format are larger than what the adapter changes: rounding moves log-probabilities by {:.2e}, the adapter \
@@ -153,6 +161,7 @@ pub struct Noise {
     of_factors: f64,
     of_weights: f64,
     is_coarse: bool,
+    loses_angles: bool,
 }
 
 impl Noise {
@@ -168,7 +177,13 @@ impl Noise {
                 let mut all = Retention::default();
                 exported.tensors.iter().for_each(|tensor| all.merge(&tensor.sums));
                 let is_coarse = all.relative_error() > COARSE;
-                Self { floor: FLOOR_OF_MODELS, of_factors: 0.0, of_weights: all.relative_error() * all.relative_size(), is_coarse }
+                Self {
+                    floor: FLOOR_OF_MODELS,
+                    of_factors: 0.0,
+                    of_weights: all.relative_error() * all.relative_size(),
+                    is_coarse,
+                    loses_angles: exported.loses_angles,
+                }
             }
         }
     }

@@ -147,7 +147,7 @@ fn exports_and_cards_say_what_other_programs_do_not_see() {
     let Some(_) = gpu() else { return };
     let (folder, demo) = (tempfile::tempdir().unwrap(), asset("demo.gguf"));
     let path = |name: &str| folder.path().join(name).display().to_string();
-    let yarn = save(folder.path(), "yarn", &json!({"context": 256, "rope-scaling": "yarn"}), false);
+    let [yarn, llama3] = ["yarn", "llama3"].map(|name| save(folder.path(), name, &json!({"context": 256, "rope-scaling": name}), false));
     let exported = |adapter: &str, more: &[&str]| {
         let output = weblora(&[&["export", "--adapter", adapter], more].concat());
         (output.status.success(), text(&output.stderr))
@@ -159,6 +159,14 @@ fn exports_and_cards_say_what_other_programs_do_not_see() {
     for (done, said) in [plain, known, gguf] {
         assert!(done && said.contains(words), "{said}");
     }
+    // What a GGUF cannot say is told first, and named where the check fails.
+    let (done, said) = exported(&llama3, &["--to", "merged-gguf", "--format", "f16", "--model", &demo, "--out", &path("merged")]);
+    let (told, failed) = said.split_once("error: ").unwrap();
+    assert!(
+        !done && told.contains("`llama3` with factor 2 for 256 tokens") && failed.contains("cannot say how the rotary angles"),
+        "{said}"
+    );
+    assert!(failed.contains("merged-safetensors") && !failed.contains("--format f16"), "{said}");
     // A run tells what other programs leave out, and its card counts what trains.
     let out = folder.path().join("run");
     let more = ["--steps", "1", "--train-norms", "--context", "256", "--rope-scaling", "llama3", "--group", "32", "--rank", "2"];

@@ -87,6 +87,8 @@ pub fn run(args: &ExportArgs, output: &mut Output) -> Result<()> {
     let mut sink = DiskSink::new(&args.out, !output.is_json() && std::io::stderr().is_terminal())?;
     let exported = pollster::block_on((exporter.run)(&request, &mut sink))?;
     let single_file = exporter.makes.is_file();
+    // What is left out is often why a check fails.
+    exported.warnings.iter().for_each(|warning| output.warn(warning.clone()));
     if !args.no_check {
         check_retention(&name, &exported)?;
     }
@@ -200,7 +202,6 @@ fn check(
 
 /// Says what was written, and how much of the update is in it.
 fn tell(exported: &Exported, proof: Option<&Proof>, out: &Path, output: &mut Output) -> Result<()> {
-    exported.warnings.iter().for_each(|warning| output.warn(warning.clone()));
     let mut all = Retention::default();
     exported.tensors.iter().for_each(|t| all.merge(&t.sums));
     let formats: BTreeMap<&str, ()> = exported.tensors.iter().map(|t| (t.format, ())).collect();

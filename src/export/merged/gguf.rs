@@ -21,8 +21,8 @@ const TEMPLATE_KEY: &str = "tokenizer.chat_template";
 const CONTEXT_KEY: &str = "llama.context_length";
 const ROPE_KEYS: &str = "llama.rope.scaling.";
 
-/// The metadata of stretched angles; none where they are the base's. A method that GGUF has no words for is a warning.
-fn angles(trained: &ModelConfig, base: &ModelConfig, warnings: &mut Vec<String>) -> Vec<(&'static str, Value)> {
+/// The metadata of stretched angles, empty where they are the base's; `None` where GGUF has no words for the method.
+fn angles(trained: &ModelConfig, base: &ModelConfig) -> Option<Vec<(&'static str, Value)>> {
     let known = |kind: &str, factor: f64, original: usize| {
         vec![
             (CONTEXT_KEY, Value::U32(trained.max_position_embeddings as u32)),
@@ -31,7 +31,7 @@ fn angles(trained: &ModelConfig, base: &ModelConfig, warnings: &mut Vec<String>)
             ("llama.rope.scaling.original_context_length", Value::U32(original as u32)),
         ]
     };
-    match &trained.rope_scaling {
+    Some(match &trained.rope_scaling {
         same if *same == base.rope_scaling => Vec::new(),
         RopeScaling::Linear { factor } => known("linear", *factor, (trained.max_position_embeddings as f64 / factor).round() as usize),
         RopeScaling::Yarn { factor, original_max_position_embeddings: original, attention_factor: None, beta_fast, beta_slow }
@@ -39,14 +39,8 @@ fn angles(trained: &ModelConfig, base: &ModelConfig, warnings: &mut Vec<String>)
         {
             known("yarn", *factor, *original)
         }
-        _ => {
-            let context = trained.context_length();
-            warnings.push(format!(
-                "GGUF has no words for how the angles are stretched to {context} tokens: use linear or yarn, or safetensors"
-            ));
-            Vec::new()
-        }
-    }
+        _ => return None,
+    })
 }
 
 /// Writes it. Changed weights keep their format, or take the request's; everything else keeps its bytes.
@@ -88,7 +82,16 @@ pub async fn export(request: &Request<'_>, sink: &mut dyn Sink) -> Result<Export
     // The chat template that the adapter was trained with takes the place of the base's.
     let template = request.plain("a merged model")?.chat_template()?.map(|source| Value::String(source.to_owned()));
     let mut done = Exported::default();
-    let angles = angles(&request.trained_config()?, &model.config, &mut done.warnings);
+    let angles = angles(&request.trained_config()?, &model.config).unwrap_or_else(|| {
+        done.loses_angles = true;
+        Vec::new()
+    });
+    if let Some(words) = request.angles()?.filter(|_| done.loses_angles) {
+        done.warnings.push(format!(
+            "GGUF has no words for rotary angles stretched by {words}, with which the adapter was trained: answers will differ; train with \
+             --rope-scaling linear or yarn, or export with --to merged-safetensors"
+        ));
+    }
     let kept = |key: &str| {
         !stale(key)
             && (template.is_none() || key != TEMPLATE_KEY)
