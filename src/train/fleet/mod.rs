@@ -137,6 +137,7 @@ impl Fleet {
         if let Some((needed, room)) = self.misfit(&member) {
             return Err(Error::NoRoom { job: member.run.config.name.clone(), needed, room });
         }
+        plan::check_angles(std::slice::from_ref(&member), self.sizes.positions, &self.base.model)?;
         member.take_norms(&self.norms);
         member.join(&mut self.scheduler)?;
         self.members.push(member);

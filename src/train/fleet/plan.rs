@@ -189,7 +189,7 @@ impl FleetPlan {
 }
 
 /// Refuses jobs whose angles depend on how long the rows of the others are: all share one table.
-fn check_angles(members: &[Member], longest: usize, model: &ModelConfig) -> Result<()> {
+pub(super) fn check_angles(members: &[Member], longest: usize, model: &ModelConfig) -> Result<()> {
     members.iter().try_for_each(|member| match rope::difference(model, member.longest(), longest) {
         Some(problem) => {
             let hint = "give all jobs one --seq, another --rope-scaling such as linear, or train them one after the other";
