@@ -2,7 +2,7 @@
 
 use super::entry::Entry;
 use super::member::Member;
-use super::plan::of_job;
+use super::of_job::of_job;
 use crate::config::ModelConfig;
 use crate::formats::ModelFile;
 use crate::train::job::BaseIdentity;

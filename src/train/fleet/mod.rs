@@ -3,9 +3,11 @@
 //! The scheduler ([`crate::jobs`]) says at every step boundary who is on the device and whose micro-batches the next fused step holds; the fleet
 //! does it. A job's parameters and moments move between device and host bit for bit, and a job that fails does so alone.
 
+mod angles;
 mod entry;
 mod founders;
 mod member;
+mod of_job;
 mod plan;
 mod restore;
 mod save;
@@ -137,7 +139,7 @@ impl Fleet {
         if let Some((needed, room)) = self.misfit(&member) {
             return Err(Error::NoRoom { job: member.run.config.name.clone(), needed, room });
         }
-        plan::check_angles(std::slice::from_ref(&member), self.sizes.positions, &self.base.model)?;
+        angles::check_angles(std::slice::from_ref(&member), self.sizes.positions, &self.base.model)?;
         member.take_norms(&self.norms);
         member.join(&mut self.scheduler)?;
         self.members.push(member);

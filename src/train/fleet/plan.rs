@@ -1,6 +1,7 @@
 //! A fleet before it is on a device: how many jobs fit at once, in how many rows, in exactly how many bytes.
 
 use super::Fleet;
+use super::angles::check_angles;
 use super::entry::Entry;
 use super::founders::Founders;
 use super::member::Member;
@@ -12,7 +13,7 @@ use crate::gpu::device::PlanLimits;
 use crate::gpu::{Gpu, Tuner};
 use crate::jobs::{self, Options, Scheduler};
 use crate::model::Base;
-use crate::model::{Recompute, rope};
+use crate::model::Recompute;
 use crate::quant;
 use crate::train::job::BaseIdentity;
 use crate::train::kernels::KernelChoices;
@@ -188,17 +189,6 @@ impl FleetPlan {
     }
 }
 
-/// Refuses jobs whose angles depend on how long the rows of the others are: all share one table.
-pub(super) fn check_angles(members: &[Member], longest: usize, model: &ModelConfig) -> Result<()> {
-    members.iter().try_for_each(|member| match rope::difference(model, member.longest(), longest) {
-        Some(problem) => {
-            let hint = "give all jobs one --seq, another --rope-scaling such as linear, or train them one after the other";
-            Err(of_job(&member.run.config.name, Error::config("rope-scaling", problem, hint)))
-        }
-        None => Ok(()),
-    })
-}
-
 /// Room for as many of the jobs at once as a fused step may hold, and for some that come later.
 fn capacity(needs: &[Capacity], options: &Options) -> Capacity {
     let all = needs.iter().cloned().fold(Capacity::default(), Capacity::and);
@@ -217,13 +207,5 @@ fn shrunk(capacity: &Capacity, needs: &[Capacity], most: u64) -> Capacity {
         values: part(capacity.values, largest(|need| need.values)),
         grads: part(capacity.grads, largest(|need| need.grads)),
         ..capacity.clone()
-    }
-}
-
-/// Names the job in what is wrong with its settings.
-pub(super) fn of_job(name: &str, error: Error) -> Error {
-    match error {
-        Error::Config { key, problem, hint } => Error::Config { key: format!("job {name}: {key}"), problem, hint },
-        other => other,
     }
 }

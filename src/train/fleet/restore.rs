@@ -2,7 +2,8 @@
 
 use super::entry::Entry;
 use super::member::Member;
-use super::plan::{FleetPlan, Place, Recorded, of_job};
+use super::of_job::of_job;
+use super::plan::{FleetPlan, Place, Recorded};
 use super::state::{FleetState, MemberState};
 use crate::adapters::Capacity;
 use crate::formats::ModelFile;

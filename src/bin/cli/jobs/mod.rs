@@ -2,6 +2,7 @@
 
 mod failed;
 mod folder;
+mod read;
 mod requests;
 mod status;
 
@@ -15,7 +16,7 @@ use weblora::export::folder::File;
 use weblora::formats::ModelFile;
 use weblora::gpu::Gpu;
 use weblora::jobs::state::State;
-use weblora::jobs::{JobEntry, JobsFile, options};
+use weblora::jobs::{JobEntry, JobsFile};
 use weblora::settings::Map;
 use weblora::train::fleet::{Entry, Fleet, FleetPlan, Found, Founders, Keeper};
 use weblora::train::start::from_adapter;
@@ -24,15 +25,14 @@ use weblora::{Error, Result};
 
 use self::failed::FailedJob;
 use self::folder::RunFolder;
+use self::read::{read_added, read_file};
 use self::requests::{Ask, Request};
 use super::base::open_model;
 use super::data;
 use super::device::{Device, DeviceArgs};
-use super::files::{self, AdapterFiles, Existing, OutFolder};
+use super::files::{AdapterFiles, Existing, OutFolder};
 use super::io_error::io_error;
 use super::output::Output;
-use super::rows;
-use super::settings::{TrainArgs, parse_run_file};
 use super::signals::Stop;
 use super::train::{last_sound, needed, once_mended};
 
@@ -125,57 +125,6 @@ fn ask(of: &NamedArgs, ask: Ask, output: &mut Output) -> Result<()> {
     folder.check_names(&of.names)?;
     folder.ask(&Request { ask, names: of.names.clone() })?;
     output.print("asked; the run takes it up at its next step")
-}
-
-/// The jobs file with its settings read; keys are those of `train`.
-fn read_file(path: &Path, resumed: bool) -> Result<JobsFile> {
-    read_jobs(read_map(path)?, resumed)
-}
-
-fn read_map(path: &Path) -> Result<Map> {
-    parse_run_file(&path.display().to_string(), &files::read_text(path)?)
-}
-
-fn read_jobs(mut map: Map, resumed: bool) -> Result<JobsFile> {
-    read_templates(&mut map, resumed)?;
-    JobsFile::read(&map, &TrainArgs::keys())
-}
-
-/// A jobs file that is added to the run in the folder `run`, whose base has the keys `base`: it may leave out what the run has already.
-fn read_added(path: &Path, run: &Path, base: &Map) -> Result<JobsFile> {
-    let mut map = read_map(path)?;
-    if let Some(key) = options::KEYS.iter().find(|key| map.contains_key(**key)) {
-        let hint = "leave it out of the file that is added, or start another run";
-        return Err(Error::config(*key, "is said for a whole run as it begins, and this one has begun", hint));
-    }
-    map.entry("out").or_insert_with(|| run.display().to_string().into());
-    for (key, value) in base {
-        map.entry(key.clone()).or_insert_with(|| value.clone());
-    }
-    read_jobs(map, false)
-}
-
-/// Puts the texts of template files in the place of their paths, wherever a jobs file may have them. Jobs that go on have them already.
-fn read_templates(map: &mut Map, resumed: bool) -> Result<()> {
-    const KEY: &str = "chat-template";
-    let read = |value: &mut Value| match value {
-        Value::String(template) => rows::template(template).map(|text| *template = text),
-        _ => Ok(()),
-    };
-    let jobs = |map: &mut Map| map.get_mut("job").and_then(Value::as_array_mut).map(std::mem::take).unwrap_or_default();
-    let mut all = jobs(map);
-    for table in all.iter_mut().filter_map(Value::as_object_mut).chain([&mut *map]) {
-        if resumed {
-            table.shift_remove(KEY);
-        } else {
-            table.get_mut(KEY).map(read).transpose()?;
-        }
-    }
-    if let Some(Value::Array(jobs)) = map.get_mut("job") {
-        *jobs = all;
-    }
-    let swept = map.get_mut("sweep").and_then(|sweep| sweep.get_mut("keys")).and_then(|keys| keys.get_mut(KEY));
-    swept.and_then(Value::as_array_mut).into_iter().flatten().try_for_each(read)
 }
 
 /// A job with its rows.
