@@ -41,9 +41,6 @@ const JOB_KEYS: &[&str] = &["priority", STOP_GROUP];
 /// Jobs that early stopping compares with each other. (`group` is LongLoRA's.)
 const STOP_GROUP: &str = "early-stop-group";
 
-/// Keys that say the same in two ways: one that is given for a job replaces the other among the defaults.
-const EXCLUSIVE: &[(&str, &str)] = &[("steps", "epochs"), ("data-weights", "data-temperature"), ("eval-data", "eval-split")];
-
 /// Keys that no trial of a sweep may set: those of the base and of the scheduler, and of what it knows a job by.
 pub fn shared_keys() -> Vec<&'static str> {
     [BASE_KEYS, options::KEYS, JOB_KEYS].concat()
@@ -65,6 +62,15 @@ pub struct JobsFile {
     pub jobs: Vec<JobEntry>,
 }
 
+/// What a jobs file may say of jobs: the settings of `train`.
+#[derive(Debug, Clone, Copy)]
+pub struct TrainKeys<'a> {
+    /// All keys, of any method.
+    pub all: &'a [&'a str],
+    /// Keys that say the same in two ways: one that is given for a job replaces the other among the defaults.
+    pub exclusive: &'a [[&'a str; 2]],
+}
+
 /// One job of a jobs file.
 #[derive(Debug, Clone, PartialEq)]
 pub struct JobEntry {
@@ -76,17 +82,14 @@ pub struct JobEntry {
     pub group: Option<String>,
     /// Settings for `TrainConfig::from_map`: defaults, the base's, its own, `name` and `out`.
     pub settings: Map,
-    /// What the sweep set, for tables; empty for a job of `[[job]]`.
-    pub assigned: Map,
 }
 
 impl JobsFile {
-    /// Reads the settings of a jobs file. `train_keys` are all keys of `train`, of any method; what a value may be, the settings of `train` say
-    /// when a job is made.
+    /// Reads the settings of a jobs file. What a value of `train`'s keys may be, the settings of `train` say when a job is made.
     ///
     /// # Errors
     /// Names the key that is unknown or wrong; two jobs of one name or folder; a job of another base; no job at all, or too many.
-    pub fn read(map: &Map, train_keys: &[&str]) -> Result<Self> {
+    pub fn read(map: &Map, train: TrainKeys<'_>) -> Result<Self> {
         let mut settings = Settings::new(map);
         let s = &mut settings;
         let options = Options::read(s)?;
@@ -94,29 +97,29 @@ impl JobsFile {
         if let Some(key) = ["name", "priority", STOP_GROUP].iter().find(|key| map.contains_key(**key)) {
             return Err(Error::config(*key, "it is a key of a job, not of the whole file", "write it below [[job]]"));
         }
-        let known = || OWN.iter().chain(options::KEYS).chain(train_keys).copied();
+        let known = || OWN.iter().chain(options::KEYS).chain(train.all).copied();
         if let Some(key) = map.keys().find(|key| !known().any(|k| k == key.as_str())) {
             return Err(unknown(key, known()));
         }
-        let is_default = |key: &str| train_keys.contains(&key) && key != "out" && !options::KEYS.contains(&key);
+        let is_default = |key: &str| train.all.contains(&key) && key != "out" && !options::KEYS.contains(&key);
         let defaults: Map = map.iter().filter(|(key, _)| is_default(key)).map(|(key, value)| (key.clone(), value.clone())).collect();
         let base = BASE_KEYS.iter().filter_map(|key| Some(((*key).to_owned(), map.get(*key)?.clone()))).collect();
         let mut file = Self { base, out, options, jobs: Vec::new() };
         for (i, table) in tables(s.value("job"))?.into_iter().enumerate() {
-            let entry = file.entry(table, &defaults, train_keys).map_err(|error| inside(error, &format!("job {}", i + 1)))?;
+            let entry = file.entry(table, &defaults, train).map_err(|error| inside(error, &format!("job {}", i + 1)))?;
             file.jobs.push(entry);
         }
         if let Some(value) = s.value("sweep") {
             let table = value.as_object().ok_or_else(|| Error::config("sweep", "is no table", "write [sweep] and [sweep.keys]"))?;
-            file.add_sweep(table, &defaults, train_keys)?;
+            file.add_sweep(table, &defaults, train)?;
         }
         file.check()?;
         Ok(file)
     }
 
     /// A job from its table.
-    fn entry(&self, table: &Map, defaults: &Map, train_keys: &[&str]) -> Result<JobEntry> {
-        let known = || JOB_KEYS.iter().chain(train_keys).copied();
+    fn entry(&self, table: &Map, defaults: &Map, train: TrainKeys<'_>) -> Result<JobEntry> {
+        let known = || JOB_KEYS.iter().chain(train.all).copied();
         if let Some(key) = table.keys().find(|key| !known().any(|k| k == key.as_str())) {
             return Err(unknown(key, known()));
         }
@@ -136,36 +139,30 @@ impl JobsFile {
             }
         }
         let own: Map = table.iter().filter(|(key, _)| !JOB_KEYS.contains(&key.as_str())).map(|(k, v)| (k.clone(), v.clone())).collect();
-        let settings = self.settings(&name, defaults, &own);
-        Ok(JobEntry { name, priority, group, settings, assigned: Map::new() })
+        let settings = self.settings(&name, defaults, &own, train.exclusive);
+        Ok(JobEntry { name, priority, group, settings })
     }
 
-    fn add_sweep(&mut self, table: &Map, defaults: &Map, train_keys: &[&str]) -> Result<()> {
+    fn add_sweep(&mut self, table: &Map, defaults: &Map, train: TrainKeys<'_>) -> Result<()> {
         let sweep = Sweep::read(table, &shared_keys())?;
         for trial in sweep.expand()? {
-            if let Some(key) = trial.assigned.keys().find(|key| !train_keys.contains(&key.as_str())) {
-                return Err(inside(unknown(key, train_keys.iter().copied()), "sweep"));
+            if let Some(key) = trial.assigned.keys().find(|key| !train.all.contains(&key.as_str())) {
+                return Err(inside(unknown(key, train.all.iter().copied()), "sweep"));
             }
-            let settings = self.settings(&trial.name, defaults, &trial.assigned);
+            let settings = self.settings(&trial.name, defaults, &trial.assigned, train.exclusive);
             let (priority, group) = (sweep.priority, Some(sweep.name.clone()));
-            self.jobs.push(JobEntry { name: trial.name, priority, group, settings, assigned: trial.assigned });
+            self.jobs.push(JobEntry { name: trial.name, priority, group, settings });
         }
         Ok(())
     }
 
     /// Defaults, own settings over them, name and folder.
-    fn settings(&self, name: &str, defaults: &Map, own: &Map) -> Map {
+    fn settings(&self, name: &str, defaults: &Map, own: &Map, exclusive: &[[&str; 2]]) -> Map {
         let mut all = defaults.clone();
-        for (key, value) in own {
-            for (a, b) in EXCLUSIVE {
-                if key == a {
-                    all.shift_remove(*b);
-                } else if key == b {
-                    all.shift_remove(*a);
-                }
-            }
-            all.insert(key.clone(), value.clone());
+        for pair in exclusive.iter().filter(|pair| pair.iter().any(|key| own.contains_key(*key))) {
+            pair.iter().for_each(|key| drop(all.shift_remove(*key)));
         }
+        all.extend(own.clone());
         all.insert("name".to_owned(), name.into());
         if !own.contains_key("out") {
             all.insert("out".to_owned(), format!("{}/{name}", self.out.trim_end_matches('/')).into());

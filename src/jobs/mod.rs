@@ -71,6 +71,6 @@ pub mod workload;
 
 pub use event::{Action, Boundary, Decision, Event};
 pub use job::{Job, JobId, JobSpec, MicroBatch};
-pub use jobs_file::{JobEntry, JobsFile};
+pub use jobs_file::{JobEntry, JobsFile, TrainKeys};
 pub use options::Options;
 pub use scheduler::Scheduler;

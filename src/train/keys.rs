@@ -98,7 +98,8 @@ pub const PLACES: &[Key] = &[
 ];
 
 /// Settings that say one thing in two ways: a run has one of the two.
-pub const EXCLUSIVE: &[[&str; 2]] = &[["steps", "epochs"], ["group", "group-ratio"], ["data-weights", "data-temperature"]];
+pub const EXCLUSIVE: &[[&str; 2]] =
+    &[["steps", "epochs"], ["group", "group-ratio"], ["data-weights", "data-temperature"], ["eval-data", "eval-split"]];
 
 /// Every setting of a run but [`PLACES`] and the method's own, in the order of a form.
 #[rustfmt::skip] // one row a setting

@@ -13,7 +13,7 @@ use crate::jobs::curve::Curve;
 use crate::jobs::event::Request;
 use crate::jobs::{Options, options};
 use crate::settings::{Map, Settings, unknown};
-use crate::train::fleet::{Entry, Fleet, FleetPlan, Keeper, Member, Saved};
+use crate::train::fleet::{Entry, Fleet, FleetPlan, Founders, Keeper, Member, Saved};
 use crate::train::start::{fill_in, from_adapter};
 use crate::train::trainer::TrainData;
 use crate::train::{Checkpoint, Event, TrainConfig};
@@ -212,8 +212,18 @@ impl State {
         if let (true, Some(error)) = (entries.is_empty(), first) {
             return Err(error);
         }
+        let mut founders = Founders::new(&base.file, &base.id.hash, entries);
+        let refused = std::mem::take(&mut founders.refused);
+        if founders.is_empty() {
+            return Err(refused
+                .into_iter()
+                .next()
+                .map_or_else(|| Error::config("jobs", "there is none", "pass at least one"), |(_, error)| error));
+        }
         let limits = self.gpu.plan_limits();
-        let mut plan = FleetPlan::new(&base.file, &base.id.hash, base.resident.as_ref(), entries, options, limits, &mut self.tuner)?;
+        let mut plan = FleetPlan::of(&base.file, base.resident.as_ref(), founders, options, limits, &mut self.tuner)?;
+        let refused = refused.into_iter().chain(std::mem::take(&mut plan.refused));
+        events.extend(refused.map(|(job, error)| Event::JobFailed { job, reason: error.to_string() }));
         let planned_bytes = plan.planned.footprint().total();
         let (places, spare_bytes) = plan.room();
         self.check_size(planned_bytes)?;

@@ -3,7 +3,9 @@
 mod pages;
 mod pairs;
 mod resume;
+mod room;
 mod sweep;
+mod transaction;
 
 use serde_json::{Value, json};
 use weblora::Result;
@@ -320,31 +322,6 @@ fn a_job_fails_alone() {
 }
 
 #[test]
-fn a_budget_lets_in_what_fits_and_says_what_never_will() {
-    let Some(gpu) = gpu() else { return };
-    let file = model();
-    let hash = block(file.content_hash()).unwrap();
-    let plan = |memory: Option<u64>| {
-        let options = Options { memory, spare_jobs: Some(0), ..Options::default() };
-        FleetPlan::new(&file, &hash, None, entries(), options, gpu.plan_limits(), &mut Tuner::for_device(gpu)).unwrap()
-    };
-    let all = plan(None).planned.footprint().total();
-    // Not all at once: some wait until others are done, and all of them get there.
-    let options = Options { memory: Some(all - 100_000), spare_jobs: Some(0), ..Options::default() };
-    let (mut fleet, mut kept) = (open(gpu, entries(), options), Kept::default());
-    assert!(fleet.session().allocated_bytes() <= all - 100_000, "within the budget");
-    block(fleet.advance(gpu, &mut kept)).unwrap();
-    assert!(fleet.members().iter().any(|member| !member.is_on_device()), "somebody waits");
-    run(gpu, &mut fleet, &mut kept);
-    assert_eq!(kept.adapters.len(), 4, "{:?}", kept.failed());
-    // Nothing fits.
-    let (mut fleet, mut kept) = (open(gpu, entries(), Options { memory: Some(1000), ..Options::default() }), Kept::default());
-    run(gpu, &mut fleet, &mut kept);
-    assert_eq!(kept.failed().len(), 4);
-    assert!(kept.failed().iter().all(|(_, why)| why.contains("raise memory")), "{:?}", kept.failed());
-}
-
-#[test]
 fn saved_jobs_go_on_in_another_fleet_bit_for_bit() {
     let Some(gpu) = gpu() else { return };
     let (mut reference, mut expected) = (open(gpu, entries(), Options::default()), Kept::default());
@@ -372,42 +349,6 @@ fn saved_jobs_go_on_in_another_fleet_bit_for_bit() {
     let hash = block(file.content_hash()).unwrap();
     let plan = FleetPlan::new(&file, &hash, None, mixed, Options::default(), gpu.plan_limits(), &mut Tuner::for_device(gpu));
     assert!(plan.is_err(), "a checkpoint of other rows");
-}
-
-#[test]
-fn jobs_that_are_added_find_the_room_that_was_kept_or_wait_with_a_reason() {
-    let Some(gpu) = &own_gpu() else { return };
-    let small = |name: &str, seed| entry(name, seed, json!({ "rank": 4 }));
-    let begin = |spare_jobs| open(gpu, vec![small("a", 1), small("b", 2)], Options { spare_jobs, ..Options::default() });
-    let state = |fleet: &Fleet, name: &str| fleet.scheduler().by_name(name).map(|job| job.status.clone()).unwrap();
-    // One place is kept unless it is said otherwise: the first finds it, the second waits for it.
-    let (mut fleet, mut kept) = (begin(None), Kept::default());
-    block(fleet.advance(gpu, &mut kept)).unwrap();
-    let pipelines = gpu.pipelines();
-    fleet.add(small("c", 3)).unwrap();
-    fleet.add(small("d", 4)).unwrap();
-    block(fleet.advance(gpu, &mut kept)).unwrap();
-    let (c, d) = (state(&fleet, "c"), state(&fleet, "d"));
-    assert_eq!((c.state.name(), d.state.name()), ("running", "waiting"));
-    assert!(d.reason.contains("no room"), "{}", d.reason);
-    let told = kept.events.iter().filter(|e| matches!(e, Event::Schedule { job, action, .. } if job == "d" && action == "note")).count();
-    assert_eq!(told, 1, "said once");
-    block(fleet.advance(gpu, &mut kept)).unwrap();
-    // What it can never have is refused, with what that is.
-    for (more, word) in
-        [(json!({ "rank": 16 }), "rank 16"), (json!({ "dropout": 0.1 }), "dropout"), (json!({ "seq": 64, "batch": 8 }), "rows")]
-    {
-        let error = fleet.add(entry("never", 9, more)).unwrap_err().to_string();
-        assert!(error.contains(word) && error.contains("run of its own") && !error.contains("GPU"), "{error}");
-    }
-    run(gpu, &mut fleet, &mut kept);
-    assert_eq!((kept.adapters.len(), gpu.pipelines()), (4, pipelines), "nothing is compiled");
-    let (mut fleet, mut kept) = (begin(Some(0)), Kept::default());
-    fleet.add(small("c", 3)).unwrap();
-    block(fleet.advance(gpu, &mut kept)).unwrap();
-    assert_eq!(state(&fleet, "c").state.name(), "waiting");
-    run(gpu, &mut fleet, &mut kept);
-    assert_eq!(kept.adapters.len(), 3);
 }
 
 #[test]
@@ -450,22 +391,6 @@ fn two_jobs_over_one_base_are_those_of_pytorch() {
     }
     let [a, b] = jobs.as_slice() else { panic!("two jobs") };
     assert!(!close(&curve(a, "loss"), &curve(b, "loss")), "the comparison can fail");
-}
-
-#[test]
-fn activations_are_kept_where_they_fit_the_budget() {
-    let Some(gpu) = gpu() else { return };
-    let file = model();
-    let hash = block(file.content_hash()).unwrap();
-    let plan = |recompute: &str, memory: Option<u64>| {
-        let entries = vec![entry("a", 1, json!({ "recompute": recompute })), entry("b", 2, json!({ "recompute": recompute }))];
-        let options = Options { memory, ..Options::default() };
-        let plan = FleetPlan::new(&file, &hash, None, entries, options, gpu.plan_limits(), &mut Tuner::for_device(gpu)).unwrap();
-        plan.planned.footprint().total()
-    };
-    let (kept, again) = (plan("off", None), plan("on", None));
-    assert!(again < kept, "{again} bytes computed again, {kept} kept");
-    assert_eq!((plan("auto", None), plan("auto", Some(kept)), plan("auto", Some(kept - 1))), (kept, kept, again));
 }
 
 #[test]

@@ -74,8 +74,9 @@ fn a_closed_terminal_saves_and_ends_with_130() {
     let words: Vec<String> = std::iter::once(run.get_program()).chain(run.get_args()).map(|w| format!("'{}'", w.display())).collect();
     // A shell that tells its job of the end, as a login shell does, and outlives the terminal to write down how the job ended.
     let line = format!("{} & p=$!; trap \"kill -HUP $p\" HUP; wait $p; wait $p; echo $? >'{}'", words.join(" "), code.display());
-    let mut terminal = Command::new("script")
-        .args(["-qec", &line, "/dev/null"])
+    // A run of tests that is itself protected from hangups (nohup) would hand that on, and a shell traps no signal that it began with ignoring.
+    let mut terminal = Command::new("env")
+        .args(["--default-signal=HUP", "script", "-qec", &line, "/dev/null"])
         .stdin(Stdio::piped())
         .stdout(Stdio::null())
         .stderr(Stdio::null())

@@ -132,10 +132,12 @@ async fn a_job_fails_alone_and_others_join() {
     assert_eq!(code(&engine.step_jobs().await.expect_err("no jobs")), "config");
     let mut broken = job("broken", json!({}));
     broken["rows"] = json!({ "text": "{\"prompt\": \"a\"}" });
-    let jobs = [job("good", json!({ "rank": 4 })), job("wild", json!({ "rank": 4, "lr": 1e30, "clip": 0 })), broken];
+    // One that cannot read its rows, and one that the model does not reach.
+    let far = job("far", json!({ "seq": 4096 }));
+    let jobs = [job("good", json!({ "rank": 4 })), job("wild", json!({ "rank": 4, "lr": 1e30, "clip": 0 })), broken, far];
     let mut told = Told::default();
     told.events(&start(&engine, &js(&Value::Array(jobs.to_vec()))).await);
-    assert!(matches!(&told.failed[..], [(name, _)] if name == "broken"), "{:?}", told.failed);
+    assert!(matches!(&told.failed[..], [(a, _), (b, why)] if a == "broken" && b == "far" && why.contains("seq")), "{:?}", told.failed);
     told.follow(&engine, 1).await;
     engine.add_job(&js(&job("late", json!({ "rank": 2 })))).expect("it fits");
     let error = engine.add_job(&js(&job("late", json!({ "rank": 2 })))).expect_err("twice");

@@ -56,6 +56,12 @@ impl Lock {
     }
 }
 
+/// Whether somebody is writing `folder`; true as well where one cannot know.
+pub fn is_held(folder: &Path) -> bool {
+    let Ok(file) = File::open(folder.join(LOCK_FILE)) else { return false };
+    file.try_lock_shared().is_err()
+}
+
 impl Drop for Lock {
     fn drop(&mut self) {
         fs::remove_file(&self.path).ok(); // left behind, it locks nothing
@@ -86,11 +92,14 @@ mod tests {
     fn one_at_a_time_and_a_file_left_behind_locks_nothing() {
         let folder = tempfile::tempdir().expect("a folder");
         fs::write(folder.path().join(LOCK_FILE), "4194305").expect("left behind");
+        assert!(!is_held(folder.path()));
         let lock = Lock::take(folder.path(), "out").expect("free").expect("locks");
+        assert!(is_held(folder.path()));
         let error = Lock::take(folder.path(), "out").expect_err("held").to_string();
         assert!(error.contains("`out`") && error.contains(&format!("process {}", std::process::id())), "{error}");
         drop(lock);
         assert_eq!(fs::read_dir(folder.path()).expect("a folder").count(), 0);
+        assert!(!is_held(folder.path()));
         let again = Lock::take(folder.path(), "out").expect("free");
         // A link is not followed.
         #[cfg(unix)]

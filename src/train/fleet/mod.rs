@@ -8,6 +8,7 @@ mod entry;
 mod founders;
 mod member;
 mod of_job;
+mod place;
 mod plan;
 mod restore;
 mod save;
@@ -178,12 +179,6 @@ impl Fleet {
         (!self.session.holds(need)).then(|| (format!("{} words of parameters", need.values), format!("{} words", room.values)))
     }
 
-    /// Names of the jobs that have not ended.
-    pub fn unfinished(&self) -> Vec<String> {
-        let jobs = self.scheduler.jobs().iter().filter(|job| !job.status.state.is_over());
-        jobs.map(|job| job.spec.name.clone()).collect()
-    }
-
     /// A step boundary and the fused step after it. False where nobody can train until something is asked for.
     ///
     /// # Errors
@@ -289,14 +284,41 @@ impl Fleet {
         Ok(())
     }
 
-    /// Keeps a job's adapter at its end.
-    async fn finish(&mut self, gpu: &Gpu, keeper: &mut impl Keeper, at: usize) -> Result<()> {
+    /// Keeps the adapters, as they are, of jobs that have begun and not ended. One that cannot be kept is told of.
+    ///
+    /// # Errors
+    /// A lost device; a keeper that cannot tell.
+    pub async fn keep_all(&mut self, gpu: &Gpu, keeper: &mut impl Keeper) -> Result<()> {
+        let begun = |member: &Member| !member.is_over() && member.run.done > 0;
+        for at in (0..self.members.len()).filter(|at| begun(&self.members[*at])).collect::<Vec<_>>() {
+            match self.keep(gpu, keeper, at).await {
+                Err(error) if error.is_of_device() => return Err(error),
+                kept => {
+                    let run = &self.members[at].run;
+                    let (job, path) = (run.config.name.clone(), run.config.out.clone());
+                    keeper.tell(match kept {
+                        Ok(()) => Event::Saved { path },
+                        Err(error) => Event::Warning { job: Some(job), message: error.to_string() },
+                    })?;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Keeps a job's adapter as it is.
+    async fn keep(&mut self, gpu: &Gpu, keeper: &mut impl Keeper, at: usize) -> Result<()> {
         let member = &mut self.members[at];
         let buffers = member.buffers(&mut self.session, gpu).await?;
         let files = member.job_mut().export(&buffers.values)?;
-        let out = member.run.config.out.clone();
-        keeper.finish(&out, &files)?;
-        keeper.tell(member.run.done_event(member.seconds(), out))
+        keeper.finish(&member.run.config.out, &files)
+    }
+
+    /// Keeps a job's adapter at its end.
+    async fn finish(&mut self, gpu: &Gpu, keeper: &mut impl Keeper, at: usize) -> Result<()> {
+        self.keep(gpu, keeper, at).await?;
+        let member = &self.members[at];
+        keeper.tell(member.run.done_event(member.seconds(), member.run.config.out.clone()))
     }
 
     async fn fused_step(&mut self, gpu: &Gpu, keeper: &mut impl Keeper, batch: &[usize]) -> Result<()> {

@@ -3,7 +3,8 @@
 use super::entry::Entry;
 use super::member::Member;
 use super::of_job::of_job;
-use super::plan::{FleetPlan, Place, Recorded};
+use super::place::{Place, Recorded};
+use super::plan::FleetPlan;
 use super::state::{FleetState, MemberState};
 use crate::adapters::Capacity;
 use crate::formats::ModelFile;
@@ -82,9 +83,9 @@ impl FleetPlan {
         }
         KernelChoices::repeat([&sizes.kernels], tuner);
         let needs: Vec<Capacity> = members.iter().map(|member| member.need.clone()).collect();
-        let Recorded { planned, fixed, .. } =
-            Place { file, model: &base.model, resident, limits, tuner }.plan(&needs, &asked, &sizes, &quantize)?;
-        Ok(FleetPlan { planned, members, scheduler, asked, fixed, sizes, base, told, generation })
+        let place = Place { file, model: &base.model, resident, limits, tuner, options: &asked, quantize: &quantize };
+        let Recorded { planned, fixed, .. } = place.plan(&needs, &sizes)?;
+        Ok(FleetPlan { planned, members, scheduler, asked, fixed, sizes, base, told, generation, refused: Vec::new() })
     }
 }
 

@@ -1,13 +1,29 @@
 //! The jobs file.
 
 use serde_json::{Value, json};
-use weblora::jobs::JobsFile;
+use weblora::jobs::{JobsFile, TrainKeys};
+use weblora::train::keys::EXCLUSIVE;
 
-const TRAIN: &[&str] =
-    &["name", "model", "quantize", "data", "eval-data", "eval-split", "out", "rank", "lr", "steps", "epochs", "batch", "seed", "group"];
+const TRAIN: &[&str] = &[
+    "name",
+    "model",
+    "quantize",
+    "data",
+    "eval-data",
+    "eval-split",
+    "out",
+    "rank",
+    "lr",
+    "steps",
+    "epochs",
+    "batch",
+    "seed",
+    "group",
+    "group-ratio",
+];
 
 fn read(value: Value) -> weblora::Result<JobsFile> {
-    JobsFile::read(&super::map(value), TRAIN)
+    JobsFile::read(&super::map(value), TrainKeys { all: TRAIN, exclusive: EXCLUSIVE })
 }
 
 #[test]
@@ -28,7 +44,20 @@ fn jobs_get_the_defaults_their_own_keys_a_name_and_a_folder() {
     );
     let heads: Vec<(i64, Option<&str>)> = file.jobs.iter().map(|j| (j.priority, j.group.as_deref())).collect();
     assert_eq!(heads, [(3, None), (0, Some("x")), (-1, Some("s")), (-1, Some("s"))]);
-    assert_eq!(Value::Object(file.jobs[3].assigned.clone()), json!({"lr": 1e-2}));
+    assert_eq!(file.jobs[3].settings["lr"], json!(1e-2));
+}
+
+/// What a job says in one of two ways takes the place of a default that says it in the other; said in both ways by one job, it stays a mistake.
+#[test]
+fn defaults_give_way_to_what_says_the_same_in_another_way() {
+    let file = read(json!({
+        "group-ratio": 0.5, "eval-split": 0.1, "steps": 9,
+        "job": [{"name": "a", "group": 8, "eval-data": "e.jsonl"}, {"name": "b", "steps": 3, "epochs": 2}],
+    }))
+    .unwrap();
+    let settings = |i: usize| Value::Object(file.jobs[i].settings.clone());
+    assert_eq!(settings(0), json!({"steps": 9, "group": 8, "eval-data": "e.jsonl", "name": "a", "out": "jobs/a"}));
+    assert_eq!((&settings(1)["steps"], &settings(1)["epochs"]), (&json!(3), &json!(2)));
 }
 
 #[test]

@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 
 use super::super::files::{self, write_atomic};
 use super::super::io_error::io_error;
-use super::super::lock::Lock;
+use super::super::lock::{self, Lock};
 use super::failed::{FailedJob, FailedJobs};
 use super::requests::Request;
 use super::status::{self, JobStatus};
@@ -146,10 +146,15 @@ impl RunFolder {
             .map_err(|e| Error::format(path.display().to_string(), format!("cannot be read: {e}"), "wait for the run to write it again"))
     }
 
-    /// Where the jobs stood when that was last written.
+    /// Where the jobs stood when that was last written, and whether somebody runs them.
     pub fn status(&self, json: bool) -> Result<String> {
         let jobs = self.jobs()?;
-        Ok(if json { serde_json::json!({ "event": "jobs", "jobs": jobs }).to_string() } else { status::table(&jobs) })
+        let (left, held) = (status::unfinished(&jobs), lock::is_held(&self.path));
+        if json {
+            return Ok(serde_json::json!({ "event": "jobs", "running": left && held, "jobs": jobs }).to_string());
+        }
+        let idle = "\nnobody runs these jobs now: `weblora jobs FILE.toml --resume` goes on from what was saved last";
+        Ok(status::table(&jobs) + if left && !held { idle } else { "" })
     }
 
     /// Refuses names that no job has.
@@ -164,12 +169,23 @@ impl RunFolder {
         }
     }
 
-    /// Leaves a request for the run.
-    pub fn ask(&self, request: &Request) -> Result<()> {
+    /// Leaves a request for the run, and says when it will be taken up.
+    ///
+    /// # Errors
+    /// A run that has ended; a folder that cannot be written.
+    pub fn ask(&self, request: &Request) -> Result<&'static str> {
+        if !status::unfinished(&self.jobs()?) {
+            let problem = format!("all jobs of {} have ended", self.path.display());
+            return Err(Error::config("run", problem, "start another run with `weblora jobs FILE.toml`"));
+        }
         let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).map_or(0, |since| since.as_nanos());
         let path = self.path.join(REQUESTS).join(format!("{now:030}-{}.json", std::process::id()));
         let text = serde_json::to_string(request).map_err(|e| Error::format(REQUESTS, format!("cannot be written: {e}"), "report this"))?;
-        write_atomic(&path, text.as_bytes())
+        write_atomic(&path, text.as_bytes())?;
+        Ok(match lock::is_held(&self.path) {
+            true => "asked; the run takes it up at its next step",
+            false => "asked; nobody runs these jobs now, and it is taken up when they go on (`weblora jobs FILE.toml --resume`)",
+        })
     }
 
     /// The requests that have come in, oldest first, with their names. What is no request is removed and told of.

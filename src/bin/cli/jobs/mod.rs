@@ -114,8 +114,8 @@ pub fn run(args: &JobsArgs, output: &mut Output) -> Result<()> {
             // Mistakes are found here, where they can be told; the run reads the file again.
             read_added(&of.file, &of.run, &Map::new())?;
             let path = std::path::absolute(&of.file).map_err(|e| io_error("find", &of.file, e))?;
-            RunFolder::existing(&of.run)?.ask(&Request { ask: Ask::Add, names: vec![path.display().to_string()] })?;
-            output.print("asked; the run takes it up at its next step")
+            let asked = RunFolder::existing(&of.run)?.ask(&Request { ask: Ask::Add, names: vec![path.display().to_string()] })?;
+            output.print(asked)
         }
     }
 }
@@ -123,8 +123,7 @@ pub fn run(args: &JobsArgs, output: &mut Output) -> Result<()> {
 fn ask(of: &NamedArgs, ask: Ask, output: &mut Output) -> Result<()> {
     let folder = RunFolder::existing(&of.run)?;
     folder.check_names(&of.names)?;
-    folder.ask(&Request { ask, names: of.names.clone() })?;
-    output.print("asked; the run takes it up at its next step")
+    output.print(folder.ask(&Request { ask, names: of.names.clone() })?)
 }
 
 /// A job with its rows.
@@ -239,18 +238,24 @@ fn begin(file: JobsFile, on: On<'_>, existing: Existing, device: &mut Device, ou
     }
     let mut founders = Founders::new(on.model, on.hash, entries);
     failed.append(&mut founders.refused);
-    let failed: Vec<FailedJob> =
-        failed.into_iter().map(|(job, error)| FailedJob { out: outs.get(&job).cloned(), job, reason: error.to_string() }).collect();
-    for FailedJob { job, reason, .. } in &failed {
-        output.event(&Event::JobFailed { job: job.clone(), reason: reason.clone() });
-    }
+    let as_failed = |(job, error): (String, Error)| FailedJob { out: outs.get(&job).cloned(), job, reason: error.to_string() };
+    let mut failed: Vec<FailedJob> = failed.into_iter().map(as_failed).collect();
+    let mut tell = |failed: &[FailedJob]| {
+        for FailedJob { job, reason, .. } in failed {
+            output.event(&Event::JobFailed { job: job.clone(), reason: reason.clone() });
+        }
+    };
+    tell(&failed);
     if founders.is_empty() {
         let all = failed.len();
         let hint = "that is all of them, before the run began; mend what is said above and start it again".to_owned();
         return Err(Error::JobsFailed { failed: all, all, hint });
     }
     let limits = device.gpu.plan_limits();
-    let plan = FleetPlan::of(on.model, None, founders, file.options, limits, &mut device.tuner)?;
+    let mut plan = FleetPlan::of(on.model, None, founders, file.options, limits, &mut device.tuner)?;
+    let too_large: Vec<FailedJob> = std::mem::take(&mut plan.refused).into_iter().map(as_failed).collect();
+    tell(&too_large);
+    failed.extend(too_large);
     Ok((plan, RunFolder::create(Path::new(&file.out), failed)?))
 }
 
@@ -393,11 +398,7 @@ fn interrupted(fleet: &mut Fleet, gpu: &Gpu, folder: &RunFolder, keeper: &mut Fo
     pollster::block_on(fleet.save_all(gpu, &mut folder.keeping(&[])))?;
     folder.write_status(fleet)?;
     keeper.tell(Event::Saved { path: folder.path().display().to_string() })?;
-    let names: Vec<String> = fleet.unfinished();
-    names.iter().try_for_each(|name| fleet.request(name, weblora::jobs::event::Request::Stop))?;
-    while !fleet.is_over() {
-        pollster::block_on(fleet.advance(gpu, keeper))?;
-    }
+    pollster::block_on(fleet.keep_all(gpu, keeper))?;
     Err(Error::Stopped)
 }
 

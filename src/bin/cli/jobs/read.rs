@@ -3,8 +3,9 @@
 use std::path::Path;
 
 use serde_json::Value;
-use weblora::jobs::{JobsFile, options};
+use weblora::jobs::{JobsFile, TrainKeys, options};
 use weblora::settings::Map;
+use weblora::train::keys::EXCLUSIVE;
 use weblora::{Error, Result};
 
 use crate::cli::files;
@@ -22,7 +23,7 @@ fn read_map(path: &Path) -> Result<Map> {
 
 fn read_jobs(mut map: Map, resumed: bool) -> Result<JobsFile> {
     read_templates(&mut map, resumed)?;
-    JobsFile::read(&map, &TrainArgs::keys())
+    JobsFile::read(&map, TrainKeys { all: &TrainArgs::keys(), exclusive: EXCLUSIVE })
 }
 
 /// A jobs file that is added to the run in the folder `run`, whose base has the keys `base`: it may leave out what the run has already.

@@ -1,8 +1,13 @@
 //! Where the jobs of a run stand, as a file that other processes read, as a table, and as results.
 
+use std::time::Duration;
+
+use indicatif::FormattedDuration;
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
 use weblora::jobs::state::State;
-use weblora::train::fleet::Fleet;
+use weblora::settings::Map;
+use weblora::train::fleet::{Fleet, Member};
 
 use super::failed::FailedJob;
 
@@ -29,12 +34,16 @@ pub struct JobStatus {
     pub best: bool,
     /// Its folder.
     pub out: String,
+    /// Its settings that are not those of every job: what a sweep set, above all.
+    #[serde(default)]
+    pub settings: Map,
 }
 
 /// All jobs, in the order of their arrival.
 pub fn of(fleet: &Fleet) -> Vec<JobStatus> {
     let scheduler = fleet.scheduler();
-    let one = |member: &weblora::train::fleet::Member| {
+    let settings = own_settings(fleet.members().iter().map(|member| member.run.config.to_map()).collect());
+    let one = |(member, settings): (&Member, Map)| {
         let run = &member.run;
         let job = scheduler.by_name(&run.config.name);
         JobStatus {
@@ -49,9 +58,18 @@ pub fn of(fleet: &Fleet) -> Vec<JobStatus> {
             seconds_left: job.and_then(|job| scheduler.seconds_left(job.id)),
             best: job.is_some_and(|job| scheduler.best(&job.spec.judged_on).is_some_and(|best| best.job == job.id)),
             out: run.config.out.clone(),
+            settings,
         }
     };
-    fleet.members().iter().map(one).collect()
+    fleet.members().iter().zip(settings).map(one).collect()
+}
+
+/// What is left of each job's settings without those that all have alike, and without name and folder.
+fn own_settings(mut all: Vec<Map>) -> Vec<Map> {
+    let mut shared = all.first().cloned().unwrap_or_default();
+    shared.retain(|key, value| ["name", "out"].contains(&key.as_str()) || all.iter().all(|map| map.get(key) == Some(value)));
+    all.iter_mut().for_each(|map| map.retain(|key, _| !shared.contains_key(key)));
+    all
 }
 
 /// The same with what was told of jobs that failed: one that has no place among `jobs` gets one at their end.
@@ -70,10 +88,17 @@ pub fn with_failed(mut jobs: Vec<JobStatus>, failed: &[FailedJob]) -> Vec<JobSta
                 seconds_left: None,
                 best: false,
                 out: out.clone().unwrap_or_default(),
+                settings: Map::new(),
             }),
         }
     }
     jobs
+}
+
+/// Whether a job has something to do yet.
+pub fn unfinished(jobs: &[JobStatus]) -> bool {
+    let over = [State::Done, State::Stopped, State::Failed].map(State::name);
+    jobs.iter().any(|job| !over.contains(&job.state.as_str()))
 }
 
 /// How many of the jobs failed.
@@ -84,13 +109,16 @@ pub fn failures(jobs: &[JobStatus]) -> usize {
 /// A table for people.
 pub fn table(jobs: &[JobStatus]) -> String {
     let width = jobs.iter().map(|job| job.job.chars().count()).max().unwrap_or(3).max(3);
-    let mut lines = vec![format!("  {:width$}  {:8}  {:>11}  {:>8}  {:>8}  reason", "job", "state", "step", "loss", "held-out")];
+    let mut lines =
+        vec![format!("  {:width$}  {:8}  {:>11}  {:>8}  {:>8}  {:>8}  reason", "job", "state", "step", "left", "loss", "held-out")];
     let number = |x: Option<f64>| x.map_or_else(|| "-".to_owned(), |x| format!("{x:.4}"));
     for job in jobs {
         let mark = if job.best { '*' } else { ' ' };
         let steps = format!("{}/{}", job.step, job.steps);
+        let left = job.seconds_left.and_then(|seconds| Duration::try_from_secs_f64(seconds).ok());
+        let left = left.map_or_else(|| "-".to_owned(), |left| FormattedDuration(left).to_string());
         lines.push(format!(
-            "{mark} {:width$}  {:8}  {steps:>11}  {:>8}  {:>8}  {}",
+            "{mark} {:width$}  {:8}  {steps:>11}  {left:>8}  {:>8}  {:>8}  {}",
             job.job,
             job.state,
             number(job.loss),
@@ -104,11 +132,15 @@ pub fn table(jobs: &[JobStatus]) -> String {
     lines.join("\n")
 }
 
-/// Comma-separated values with a header.
+/// Comma-separated values with a header; settings that are not those of every job have columns of their own, at the end.
 pub fn csv(jobs: &[JobStatus]) -> String {
     let quoted = |text: &str| format!("\"{}\"", text.replace('"', "\"\""));
     let number = |x: Option<f64>| x.map_or_else(String::new, |x| x.to_string());
-    let mut text = "job,state,step,steps,loss,best_eval,best,out,reason\n".to_owned();
+    let mut keys: Vec<&str> = jobs.iter().flat_map(|job| job.settings.keys()).map(String::as_str).collect();
+    keys.sort_unstable();
+    keys.dedup();
+    let columns = ["job", "state", "step", "steps", "loss", "best_eval", "best", "out", "reason"];
+    let mut text = [&columns[..], &keys].concat().join(",") + "\n";
     for job in jobs {
         let columns = [
             quoted(&job.job),
@@ -121,7 +153,13 @@ pub fn csv(jobs: &[JobStatus]) -> String {
             quoted(&job.out),
             quoted(&job.reason),
         ];
-        text += &(columns.join(",") + "\n");
+        let own = keys.iter().map(|key| match job.settings.get(*key) {
+            None | Some(Value::Null) => String::new(),
+            Some(Value::String(text)) => quoted(text),
+            Some(value) if value.is_array() || value.is_object() => quoted(&value.to_string()),
+            Some(value) => value.to_string(),
+        });
+        text += &(columns.into_iter().chain(own).collect::<Vec<_>>().join(",") + "\n");
     }
     text
 }
@@ -129,28 +167,50 @@ pub fn csv(jobs: &[JobStatus]) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use serde_json::json;
 
-    #[test]
-    fn tables_mark_the_best_and_quote_what_needs_it() {
-        let job = |name: &str, best: bool| JobStatus {
+    fn ended(name: &str) -> JobStatus {
+        JobStatus {
             job: name.into(),
             state: "done".into(),
             reason: "it has \"taken\" its last step, all".into(),
             step: 3,
             steps: 3,
             loss: Some(0.5),
-            best_eval: best.then_some(0.25),
+            best_eval: None,
             seconds_left: None,
-            best,
+            best: false,
             out: "jobs/a".into(),
-        };
-        let jobs = [job("a", false), job("longer", true)];
+            settings: Map::new(),
+        }
+    }
+
+    #[test]
+    fn tables_mark_the_best_and_quote_what_needs_it() {
+        let best = JobStatus { best_eval: Some(0.25), seconds_left: Some(3723.4), best: true, ..ended("longer") };
+        let jobs = [ended("a"), best];
         let shown = table(&jobs);
-        assert!(shown.lines().nth(2).is_some_and(|line| line.starts_with("* longer")), "{shown}");
+        assert!(shown.lines().nth(2).is_some_and(|line| line.starts_with("* longer") && line.contains("01:02:03")), "{shown}");
         let text = csv(&jobs);
         assert!(
             text.lines().nth(1).is_some_and(|line| line.contains("\"\"taken\"\"") && line.starts_with("\"a\",done,3,3,0.5,,false")),
             "{text}"
         );
+    }
+
+    #[test]
+    fn settings_that_differ_are_columns() {
+        let map = |value: Value| value.as_object().cloned().unwrap_or_default();
+        let all = vec![
+            map(json!({"name": "a", "out": "a", "lr": 1e-3, "seq": 32, "targets": ["q", "v"]})),
+            map(json!({"name": "b", "out": "b", "lr": 1e-2, "seq": 32, "targets": ["q"], "steps": 4})),
+        ];
+        let own = own_settings(all);
+        assert_eq!(own[0], map(json!({"lr": 1e-3, "targets": ["q", "v"]})));
+        let job = |settings: &Map| JobStatus { settings: settings.clone(), ..ended("a") };
+        let text = csv(&[job(&own[0]), job(&own[1])]);
+        let lines: Vec<&str> = text.lines().collect();
+        assert!(lines[0].ends_with(",reason,lr,steps,targets"), "{text}");
+        assert!(lines[1].ends_with(",0.001,,\"[\"\"q\"\",\"\"v\"\"]\"") && lines[2].ends_with(",0.01,4,\"[\"\"q\"\"]\""), "{text}");
     }
 }

@@ -1,4 +1,4 @@
-//! The commands of docs/tutorial.md, one after the other, on SmolLM2.
+//! The commands of docs/tutorial.md, one after the other, on SmolLM2. Tests begin in the order of their names: this one, the longest, early.
 
 use std::process::Command;
 

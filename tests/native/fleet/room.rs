@@ -1,0 +1,143 @@
+//! How many jobs are on the device at once: budgets, places that are kept, jobs that fit in no plan.
+
+use serde_json::json;
+use weblora::formats::ModelFile;
+use weblora::gpu::device::PlanLimits;
+use weblora::gpu::{Gpu, Tuner};
+use weblora::jobs::Options;
+use weblora::train::Event;
+use weblora::train::fleet::{Entry, Fleet, FleetPlan, Founders};
+
+use super::{Kept, block, entries, entry, model, open, run};
+use crate::common::{gpu, own_gpu};
+
+#[test]
+fn a_budget_lets_in_what_fits_and_says_what_never_will() {
+    let Some(gpu) = gpu() else { return };
+    let file = model();
+    let hash = block(file.content_hash()).unwrap();
+    let plan = |memory: Option<u64>| {
+        let options = Options { memory, spare_jobs: Some(0), ..Options::default() };
+        FleetPlan::new(&file, &hash, None, entries(), options, gpu.plan_limits(), &mut Tuner::for_device(gpu)).unwrap()
+    };
+    let all = plan(None).planned.footprint().total();
+    // Not all at once: some wait until others are done, and all of them get there.
+    let options = Options { memory: Some(all - 100_000), spare_jobs: Some(0), ..Options::default() };
+    let (mut fleet, mut kept) = (open(gpu, entries(), options), Kept::default());
+    assert!(fleet.session().allocated_bytes() <= all - 100_000, "within the budget");
+    block(fleet.advance(gpu, &mut kept)).unwrap();
+    assert!(fleet.members().iter().any(|member| !member.is_on_device()), "somebody waits");
+    run(gpu, &mut fleet, &mut kept);
+    assert_eq!(kept.adapters.len(), 4, "{:?}", kept.failed());
+    // Nothing fits.
+    let (mut fleet, mut kept) = (open(gpu, entries(), Options { memory: Some(1000), ..Options::default() }), Kept::default());
+    run(gpu, &mut fleet, &mut kept);
+    assert_eq!(kept.failed().len(), 4);
+    assert!(kept.failed().iter().all(|(_, why)| why.contains("raise memory")), "{:?}", kept.failed());
+}
+
+#[test]
+fn jobs_that_are_added_find_the_room_that_was_kept_or_wait_with_a_reason() {
+    let Some(gpu) = &own_gpu() else { return };
+    let small = |name: &str, seed| entry(name, seed, json!({ "rank": 4 }));
+    let begin = |spare_jobs| open(gpu, vec![small("a", 1), small("b", 2)], Options { spare_jobs, ..Options::default() });
+    let state = |fleet: &Fleet, name: &str| fleet.scheduler().by_name(name).map(|job| job.status.clone()).unwrap();
+    // One place is kept unless it is said otherwise: the first finds it, the second waits for it.
+    let (mut fleet, mut kept) = (begin(None), Kept::default());
+    block(fleet.advance(gpu, &mut kept)).unwrap();
+    let there = |fleet: &mut Fleet| (gpu.pipelines(), fleet.session().allocated_bytes());
+    let before = there(&mut fleet);
+    fleet.add(small("c", 3)).unwrap();
+    fleet.add(small("d", 4)).unwrap();
+    block(fleet.advance(gpu, &mut kept)).unwrap();
+    let (c, d) = (state(&fleet, "c"), state(&fleet, "d"));
+    assert_eq!((c.state.name(), d.state.name()), ("running", "waiting"));
+    assert!(d.reason.contains("no room"), "{}", d.reason);
+    let told = kept.events.iter().filter(|e| matches!(e, Event::Schedule { job, action, .. } if job == "d" && action == "note")).count();
+    assert_eq!(told, 1, "said once");
+    block(fleet.advance(gpu, &mut kept)).unwrap();
+    // What it can never have is refused, with what that is.
+    for (more, word) in
+        [(json!({ "rank": 16 }), "rank 16"), (json!({ "dropout": 0.1 }), "dropout"), (json!({ "seq": 64, "batch": 8 }), "rows")]
+    {
+        let error = fleet.add(entry("never", 9, more)).unwrap_err().to_string();
+        assert!(error.contains(word) && error.contains("run of its own") && !error.contains("GPU"), "{error}");
+    }
+    run(gpu, &mut fleet, &mut kept);
+    assert_eq!((kept.adapters.len(), there(&mut fleet)), (4, before), "nothing is compiled or allocated");
+    let (mut fleet, mut kept) = (begin(Some(0)), Kept::default());
+    fleet.add(small("c", 3)).unwrap();
+    block(fleet.advance(gpu, &mut kept)).unwrap();
+    assert_eq!(state(&fleet, "c").state.name(), "waiting");
+    run(gpu, &mut fleet, &mut kept);
+    assert_eq!(kept.adapters.len(), 3);
+}
+
+#[test]
+fn activations_are_kept_where_they_fit_the_budget() {
+    let Some(gpu) = gpu() else { return };
+    let file = model();
+    let hash = block(file.content_hash()).unwrap();
+    let plan = |recompute: &str, memory: Option<u64>| {
+        let entries = vec![entry("a", 1, json!({ "recompute": recompute })), entry("b", 2, json!({ "recompute": recompute }))];
+        let options = Options { memory, ..Options::default() };
+        let plan = FleetPlan::new(&file, &hash, None, entries, options, gpu.plan_limits(), &mut Tuner::for_device(gpu)).unwrap();
+        plan.planned.footprint().total()
+    };
+    let (kept, again) = (plan("off", None), plan("on", None));
+    assert!(again < kept, "{again} bytes computed again, {kept} kept");
+    assert_eq!((plan("auto", None), plan("auto", Some(kept)), plan("auto", Some(kept - 1))), (kept, kept, again));
+}
+
+/// The plan of `entries`, without those that are refused.
+fn plan_of(file: &ModelFile, entries: Vec<Entry>, options: Options, limits: PlanLimits, gpu: &Gpu) -> weblora::Result<FleetPlan> {
+    let hash = block(file.content_hash()).unwrap();
+    let founders = Founders::new(file, &hash, entries);
+    assert!(founders.refused.is_empty());
+    FleetPlan::of(file, None, founders, options, limits, &mut Tuner::for_device(gpu))
+}
+
+#[test]
+fn a_job_that_is_too_large_alone_is_refused_alone() {
+    let Some(gpu) = gpu() else { return };
+    let file = model();
+    let small = |name: &str| entry(name, 1, json!({ "rank": 2, "targets": ["q"] }));
+    let names = |plan: &FleetPlan| plan.jobs().map(|(_, job)| job.spec.name.clone()).collect::<Vec<_>>();
+    // By what the device can bind.
+    let limits = PlanLimits { max_binding: 16384, ..gpu.plan_limits() };
+    let large = || entry("large", 2, json!({ "rank": 24, "targets": ["gate", "up", "q"] }));
+    let short = || Options { step_tokens: 32, ..Options::default() };
+    let plan = plan_of(&file, vec![small("a"), large(), small("b")], short(), limits, gpu).unwrap();
+    assert_eq!(names(&plan), ["a", "b"]);
+    let [(name, reason)] = &plan.refused[..] else { panic!("{} refused", plan.refused.len()) };
+    assert!(name == "large" && reason.to_string().contains("16384 bytes"), "{name}: {reason}");
+    // All of them: nothing is left to run.
+    assert!(plan_of(&file, vec![large()], short(), limits, gpu).is_err());
+    // By the memory that is allowed.
+    let plan_within = |memory, entries| plan_of(&file, entries, Options { memory, ..Options::default() }, gpu.plan_limits(), gpu).unwrap();
+    let need = plan_within(None, vec![small("a"), small("b")]).planned.footprint().total();
+    let wide = entry("wide", 2, json!({ "rank": 2, "targets": ["q"], "batch": 64 }));
+    let plan = plan_within(Some(need), vec![wide, small("a"), small("b")]);
+    assert_eq!(names(&plan), ["a", "b"]);
+    let [(name, reason)] = &plan.refused[..] else { panic!("{} refused", plan.refused.len()) };
+    assert!(name == "wide" && reason.to_string().contains(&format!("{need} bytes (memory)")), "{name}: {reason}");
+    assert_eq!(plan.planned.footprint().total(), need, "as if it had never been there");
+}
+
+/// A budget that has no room for a step of all jobs' rows has room for one of fewer.
+#[test]
+fn steps_get_shorter_where_memory_is_short() {
+    let Some(gpu) = gpu() else { return };
+    let file = model();
+    let all = || (0..8).map(|i| entry(&format!("job-{i}"), i, json!({ "rank": 2, "targets": ["q"] }))).collect::<Vec<_>>();
+    let bytes = |options| plan_of(&file, all(), options, gpu.plan_limits(), gpu).unwrap().planned.footprint().total();
+    let shorter = bytes(Options { step_tokens: 32, ..Options::default() });
+    let options = || Options { memory: Some(shorter), ..Options::default() };
+    assert!(bytes(options()) <= shorter);
+    let rows = |fleet: &mut Fleet| fleet.session().rows();
+    assert_eq!(rows(&mut open(gpu, all(), Options::default())), 128);
+    let (mut fleet, mut kept) = (open(gpu, all(), options()), Kept::default());
+    assert!(rows(&mut fleet) < 128);
+    run(gpu, &mut fleet, &mut kept);
+    assert_eq!((kept.adapters.len(), kept.failed().len()), (8, 0), "they take turns");
+}
