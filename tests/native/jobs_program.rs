@@ -79,6 +79,11 @@ fn a_sweep_and_a_chain_train_together_and_leave_adapters_and_results() {
     assert!(lost[0]["state"] == "failed" && why.contains("nowhere.jsonl") && lost[0]["out"].as_str().unwrap().ends_with("lost"), "{why}");
     let csv = std::fs::read_to_string(runs.join("results.csv")).unwrap();
     assert!(csv.lines().count() == 6 && csv.contains("\"lost\",failed,"), "{csv}");
+    // What the sweep set is in them.
+    let head: Vec<&str> = csv.lines().next().unwrap().split(',').collect();
+    assert!(head.contains(&"lr") && head.contains(&"method") && !head.contains(&"seq"), "{head:?}");
+    let rates: Vec<f64> = done.iter().filter_map(|job| job["settings"]["lr"].as_f64()).collect();
+    assert_eq!(rates, [5e-4, 1e-3, 1e-2], "the chain's and the sweep's");
     let shown = succeeds(&["jobs", "status", "--run", runs.to_str().unwrap()]);
     assert!(
         shown.contains("chain") && shown.contains("nowhere.jsonl") && shown.contains("4/4") && shown.contains("lowest held-out loss"),
@@ -162,8 +167,12 @@ fn a_run_takes_up_what_is_asked_for() {
     assert!(!refused.status.success() && text(&refused.stderr).contains("another weblora"), "{}", text(&refused.stderr));
     // Two at once would write over each other; killed, the run goes on with what was added.
     fails(&["jobs", &file, "--no-tune", "--resume"], &["another weblora"]);
+    let shown = succeeds(&["jobs", "status", "--run", &runs]);
+    assert!(!shown.contains("nobody runs"), "{shown}");
     child.kill().unwrap();
     child.wait().unwrap();
+    let shown = succeeds(&["jobs", "status", "--run", &runs]);
+    assert!(shown.contains("running") && shown.contains("nobody runs these jobs now"), "{shown}");
     let mut child = start(&["--resume"]);
     succeeds(&["jobs", "pause", "--run", &runs, "long"]);
     wait_for(&mut child, "the long job pauses", &|| state("long").as_deref() == Some("paused"));
@@ -173,6 +182,36 @@ fn a_run_takes_up_what_is_asked_for() {
     assert_eq!((state("long").as_deref(), state("short").as_deref()), (Some("stopped"), Some("done")));
     assert!(folder.path().join("runs/long/adapter_config.json").is_file(), "a stopped job's adapter is saved");
     assert!(folder.path().join("others/late/adapter_config.json").is_file());
+    fails(&["jobs", "stop", "--run", &runs, "long"], &["have ended"]);
+}
+
+/// Ctrl-C saves what has been trained; nobody is told that jobs are done.
+#[cfg(unix)]
+#[test]
+fn an_interrupted_run_keeps_adapters_and_goes_on() {
+    if crate::common::gpu().is_none() {
+        return;
+    }
+    let folder = tempfile::tempdir().unwrap();
+    let file = jobs_file(folder.path(), "[[job]]\nname = 'long'\nsteps = 100000\n");
+    let told = folder.path().join("told");
+    let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_weblora"));
+    command.args(["jobs", &file, "--no-tune", "--json"]).stdout(std::fs::File::create(&told).unwrap());
+    let mut child = command.stderr(std::process::Stdio::null()).spawn().unwrap();
+    let events = || std::fs::read_to_string(&told).unwrap();
+    let began = std::time::Instant::now();
+    while !events().contains("\"step\"") {
+        assert!(began.elapsed().as_secs() < 300 && child.try_wait().unwrap().is_none(), "the run begins");
+        std::thread::sleep(std::time::Duration::from_millis(100));
+    }
+    let asked = std::process::Command::new("kill").args(["-INT", &child.id().to_string()]).status().unwrap();
+    assert!(asked.success());
+    assert_eq!(child.wait().unwrap().code(), Some(130));
+    let events = events();
+    assert!(!events.contains("\"event\":\"done\"") && events.contains("runs/long\""), "{events}");
+    assert!(folder.path().join("runs/long/adapter_config.json").is_file());
+    let status: Value = serde_json::from_str(&std::fs::read_to_string(folder.path().join("runs/status.json")).unwrap()).unwrap();
+    assert_eq!(status[0]["state"], "running", "it goes on with --resume");
 }
 
 /// Jobs that are added join or fail one by one, on the run's own base and in its folder.
