@@ -9,8 +9,8 @@ export default defineConfig({
   testDir: ".",
   testMatch: /.*\.spec\.ts/,
   outputDir: ".results",
-  // The real runs share two cores and one software GPU.
-  workers: 1,
+  // Most tests wait more than they compute, so that the longest file, whole visits with real training, passes beside all others.
+  workers: 2,
   // On a machine with other work a click can land where its button was a moment ago. A test that needs its second try is reported as flaky.
   retries: 1,
   fullyParallel: false,
