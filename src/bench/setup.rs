@@ -14,6 +14,8 @@ pub struct Options {
     pub forms: bool,
     /// Attention over long rows, full and in shifted groups; of every workload the step under each of them instead of the plain one.
     pub attention: bool,
+    /// Of attention, rows of so many tokens instead of all lengths.
+    pub tokens: Option<usize>,
     /// The feed-forward layer with routed experts, at two models' shapes.
     pub mixlora: bool,
     /// Fewer cases and fewer rounds.

@@ -20,6 +20,13 @@ pub(super) struct Heads {
     pub dim: usize,
 }
 
+impl Heads {
+    /// Bytes of the queries of so many rows, the largest of all tensors.
+    pub fn bytes(self, rows: usize) -> u64 {
+        4 * (rows * self.query * self.dim) as u64
+    }
+}
+
 /// Attention of some heads, and its tensors: queries, what they see, and the gradients of all.
 struct Part {
     shape: AttentionShape,

@@ -42,6 +42,9 @@ pub struct BenchArgs {
     /// Show which kernels and which places in the model a step's GPU time goes to.
     #[arg(long)]
     profile: bool,
+    /// With --config attention: rows of so many tokens, a multiple of 8, instead of 512 to 32768.
+    #[arg(long, value_name = "N", value_parser = row_length)]
+    tokens: Option<usize>,
     /// With --config attention: an SVG file that shows its times by length.
     #[arg(long, value_name = "FILE")]
     svg: Option<PathBuf>,
@@ -74,6 +77,11 @@ enum Config {
     Methods,
     /// Eight jobs in one pass beside each of them alone, instead of the step, for every step named (default the model given, or demo)
     Jobs,
+}
+
+fn row_length(text: &str) -> std::result::Result<usize, String> {
+    let found = text.parse().ok().filter(|n: &usize| (8..=1 << 20).contains(n) && n.is_multiple_of(8));
+    found.ok_or_else(|| "expected a multiple of 8, such as 8192".into())
 }
 
 /// `4x512`: four documents of 512 tokens; `512`: one.
@@ -121,6 +129,7 @@ pub fn run(args: &BenchArgs, output: &mut Output) -> Result<()> {
         kernels: configs.contains(&Config::Kernels),
         forms: configs.contains(&Config::Forms),
         attention: configs.contains(&Config::Attention),
+        tokens: args.tokens,
         methods: configs.contains(&Config::Methods),
         mixlora: configs.contains(&Config::Experts),
         jobs: configs.contains(&Config::Jobs),

@@ -1,40 +1,37 @@
 //! `weblora jobs`: many jobs over one base. A run's folder is also how other processes talk to it: no port is opened.
 
+mod begin;
 mod failed;
 mod folder;
+mod folders;
 mod read;
 mod requests;
 mod status;
 
-use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use clap::{Args, Subcommand};
-use serde_json::Value;
-use weblora::export::folder::File;
-use weblora::formats::ModelFile;
 use weblora::gpu::Gpu;
-use weblora::jobs::state::State;
-use weblora::jobs::{JobEntry, JobsFile};
+use weblora::jobs::JobEntry;
 use weblora::settings::Map;
-use weblora::train::fleet::{Entry, Fleet, FleetPlan, Found, Founders, Keeper};
-use weblora::train::start::from_adapter;
-use weblora::train::{Event, TrainConfig};
+use weblora::train::Event;
+use weblora::train::fleet::{Fleet, Keeper};
 use weblora::{Error, Result};
 
+use self::begin::{On, begin, entry, resume, text_of};
 use self::failed::FailedJob;
 use self::folder::RunFolder;
+use self::folders::Folders;
 use self::read::{read_added, read_file};
 use self::requests::{Ask, Request};
 use super::base::open_model;
-use super::data;
 use super::device::{Device, DeviceArgs};
-use super::files::{AdapterFiles, Existing, OutFolder};
+use super::files::{Existing, OutFolder};
 use super::io_error::io_error;
 use super::output::Output;
 use super::signals::Stop;
-use super::train::{last_sound, needed, once_mended};
+use super::train::needed;
 
 /// How often the status file is written, and requests are looked for while nobody trains.
 const TICK: Duration = Duration::from_millis(500);
@@ -126,28 +123,11 @@ fn ask(of: &NamedArgs, ask: Ask, output: &mut Output) -> Result<()> {
     output.print(folder.ask(&Request { ask, names: of.names.clone() })?)
 }
 
-/// A job with its rows.
-fn entry(job: JobEntry, on: On<'_>) -> Result<(Entry, Vec<String>)> {
-    let On { model, hash, .. } = on;
-    let JobEntry { priority, group, settings, .. } = job;
-    let first = TrainConfig::from_map(&settings)?;
-    let (mut config, start) = match &first.init_adapter {
-        None => (first, None),
-        Some(path) => {
-            let adapter = AdapterFiles::read(Path::new(path))?;
-            let (config, start) = from_adapter(settings, adapter.folder(), &model.config, &model.identity_of(hash.to_owned()))?;
-            (config, Some(start))
-        }
-    };
-    let (data, warnings) = data::read(&mut config, model, false)?;
-    Ok((Entry { config, data, start, priority, group, saved: None }, warnings))
-}
-
 fn train(args: &JobsArgs, output: &mut Output) -> Result<()> {
     let path = args.file.as_deref().ok_or_else(|| Error::config("file", "is missing", "give a jobs file"))?;
     let file = read_file(path, args.resume)?;
     output.of_several();
-    let text = |key: &str| first_text(&file.base, key);
+    let text = |key: &str| text_of(&file.base, key);
     let model = open_model(needed("model", text("model").as_ref())?, text("tokenizer").as_deref().map(Path::new))?;
     let hash = pollster::block_on(model.content_hash())?;
     let existing = match (args.resume, args.overwrite) {
@@ -182,151 +162,11 @@ fn train(args: &JobsArgs, output: &mut Output) -> Result<()> {
     if let Some(message) = fleet.kernel_warning() {
         output.event(&Event::Warning { job: None, message: message.to_owned() });
     }
-    let mut keeper = Folders { output, existing, run: &folder, open: BTreeMap::new() };
+    let mut keeper = Folders::new(output, existing, &folder);
     let outs: Vec<String> =
         fleet.members().iter().filter(|member| member.job().is_some()).map(|member| member.run.config.out.clone()).collect();
     outs.iter().for_each(|out| keeper.lock(&mut fleet, out));
     drive(&mut fleet, &device.gpu, on, &folder, &mut keeper, &stop)
-}
-
-/// What jobs train on.
-#[derive(Clone, Copy)]
-struct On<'a> {
-    model: &'a ModelFile,
-    hash: &'a str,
-    /// Keys of the base in the jobs file.
-    base: &'a Map,
-}
-
-impl On<'_> {
-    /// Refuses the base of a file that is added where it is another one.
-    fn check(&self, added: &Map) -> Result<()> {
-        let hint = "start another run for it, or leave it out: all jobs of a run share one base";
-        let of_run = |key: &str| self.base.get(key).map_or_else(|| "not given".to_owned(), Value::to_string);
-        // Two paths may lead to the same weights.
-        if let Some(path) = first_text(added, "model").filter(|_| added.get("model") != self.base.get("model"))
-            && pollster::block_on(open_model(Path::new(&path), None)?.content_hash())? != self.hash
-        {
-            let problem = format!("{path} has other weights than the base of the run, {}", of_run("model"));
-            return Err(Error::config("model", problem, hint));
-        }
-        match ["tokenizer", "quantize"].into_iter().find(|key| added.get(*key) != self.base.get(*key)) {
-            None => Ok(()),
-            Some(key) => Err(Error::config(key, format!("is {} here, in the run {}", added[key], of_run(key)), hint)),
-        }
-    }
-}
-
-/// Plans a new run. A job with something wrong fails alone.
-fn begin(file: JobsFile, on: On<'_>, existing: Existing, device: &mut Device, output: &mut Output) -> Result<(FleetPlan, RunFolder)> {
-    let free = |out: &str| if existing == Existing::Overwrite { Ok(()) } else { OutFolder::check_free(Path::new(out)) };
-    free(&file.out)?;
-    let outs: BTreeMap<String, String> =
-        file.jobs.iter().filter_map(|job| Some((job.name.clone(), first_text(&job.settings, "out")?))).collect();
-    let (mut entries, mut failed) = (Vec::new(), Vec::new());
-    for job in file.jobs {
-        let name = job.name.clone();
-        match entry(job, on).and_then(|(entry, warnings)| free(&entry.config.out).map(|()| (entry, warnings))) {
-            Ok((entry, warnings)) => {
-                for message in warnings {
-                    output.event(&Event::Warning { job: Some(name.clone()), message });
-                }
-                entries.push(entry);
-            }
-            Err(error) => failed.push((name, error)),
-        }
-    }
-    let mut founders = Founders::new(on.model, on.hash, entries);
-    failed.append(&mut founders.refused);
-    let as_failed = |(job, error): (String, Error)| FailedJob { out: outs.get(&job).cloned(), job, reason: error.to_string() };
-    let mut failed: Vec<FailedJob> = failed.into_iter().map(as_failed).collect();
-    let mut tell = |failed: &[FailedJob]| {
-        for FailedJob { job, reason, .. } in failed {
-            output.event(&Event::JobFailed { job: job.clone(), reason: reason.clone() });
-        }
-    };
-    tell(&failed);
-    if founders.is_empty() {
-        let all = failed.len();
-        let hint = "that is all of them, before the run began; mend what is said above and start it again".to_owned();
-        return Err(Error::JobsFailed { failed: all, all, hint });
-    }
-    let limits = device.gpu.plan_limits();
-    let mut plan = FleetPlan::of(on.model, None, founders, file.options, limits, &mut device.tuner)?;
-    let too_large: Vec<FailedJob> = std::mem::take(&mut plan.refused).into_iter().map(as_failed).collect();
-    tell(&too_large);
-    failed.extend(too_large);
-    Ok((plan, RunFolder::create(Path::new(&file.out), failed)?))
-}
-
-/// Plans a run that goes on. A job whose rows or checkpoint are gone fails alone.
-fn resume(file: &JobsFile, on: On<'_>, device: &mut Device, output: &mut Output) -> Result<(FleetPlan, RunFolder)> {
-    let (folder, state) = RunFolder::resume(Path::new(&file.out))?;
-    state.check_options(&file.options)?;
-    for job in &file.jobs {
-        let saved = state.members.iter().find(|member| member.config.get("name").and_then(|name| name.as_str()) == Some(&job.name));
-        match saved {
-            // What an adapter brought along is in what was saved, not in the file.
-            Some(saved) if !job.settings.contains_key("init-adapter") => check_same(job, &saved.config)?,
-            Some(_) => {}
-            None => {
-                let failed = folder.failed().list().into_iter().find(|failed| failed.job == job.name);
-                let why = failed.map(|failed| format!(" (it failed before: {})", failed.reason)).unwrap_or_default();
-                let message = format!("job {} is not in the run that goes on{why}: take it in with `weblora jobs add`", job.name);
-                output.event(&Event::Warning { job: Some(job.name.clone()), message });
-            }
-        }
-    }
-    let mut found = Vec::with_capacity(state.members.len());
-    for member in &state.members {
-        found.push(member.file.as_ref().map(|file| {
-            let (file, bytes) = folder.job_state(file)?;
-            let (data, _) = data::read(&mut TrainConfig::from_map(&member.config)?, on.model, true)?;
-            Ok(Found { data, file, bytes })
-        }));
-    }
-    let limits = device.gpu.plan_limits();
-    let plan = FleetPlan::resume(on.model, on.hash, None, state, found, limits, &mut device.tuner)?;
-    // Locks and halves of files that the killed process left in folders to which nobody will write again.
-    for out in plan.jobs().filter(|(_, job)| job.status.state.is_over()).map(|(member, _)| Path::new(&member.run.config.out)) {
-        if out.is_dir() {
-            OutFolder::open(out, Existing::Continue).ok(); // another run may have it by now
-        }
-    }
-    for (_, job) in plan.jobs().filter(|(_, job)| job.status.state == State::Failed) {
-        let message = format!("it failed before, and its settings are not looked at again: {}", job.status.reason);
-        output.event(&Event::Warning { job: Some(job.spec.name.clone()), message });
-    }
-    for (member, job) in plan.jobs().filter(|(_, job)| !job.status.state.is_over()) {
-        let (step, steps, state) = (member.run.done, member.run.total, job.status.state.name().to_owned());
-        output.event(&Event::Resumed { job: job.spec.name.clone(), step, steps, state });
-    }
-    Ok((plan, folder))
-}
-
-/// Refuses settings of a job other than those that it was begun with.
-fn check_same(job: &JobEntry, saved: &Map) -> Result<()> {
-    let mut now = TrainConfig::from_map(&job.settings)?;
-    // The day is the run's own unless the file says it.
-    if now.date.is_none() {
-        now.date = TrainConfig::from_map(saved)?.date;
-    }
-    // So is the template, whatever has become of its file.
-    let saved_config = TrainConfig::from_map(saved)?;
-    now.chat_template.clone_from(&saved_config.chat_template);
-    // Each job goes on with what is saved, so that nothing else may be said of it; its folder may be written in another way.
-    let (now, saved) = (now.to_map(), saved_config.to_map());
-    let key = now.keys().chain(saved.keys()).find(|key| key.as_str() != "out" && now.get(*key) != saved.get(*key));
-    key.map_or(Ok(()), |key| {
-        let text = |map: &Map| map.get(key).map_or_else(|| "not set".to_owned(), Value::to_string);
-        let problem = format!("is {} here and {} in the run that goes on, whose jobs keep their settings", text(&now), text(&saved));
-        let hint = "put it back; or go on with one job alone by `weblora train --resume`, or take in another by `weblora jobs add`";
-        Err(Error::config(format!("job {}: {key}", job.name), problem, hint))
-    })
-}
-
-fn first_text(map: &Map, key: &str) -> Option<String> {
-    map.get(key).and_then(|value| value.as_str()).map(str::to_owned)
 }
 
 /// Steps to the end, taking up what is asked for between steps. All is saved as the run begins, whenever a job's `save-every` says so, when
@@ -413,7 +253,7 @@ fn take_in(fleet: &mut Fleet, gpu: &Gpu, on: On<'_>, path: &Path, keeper: &mut F
             keeper.tell(Event::Warning { job: None, message })?;
             continue;
         }
-        let (name, out) = (job.name.clone(), first_text(&job.settings, "out"));
+        let (name, out) = (job.name.clone(), text_of(&job.settings, "out"));
         let joined = match &wrong_base {
             Some(reason) => Err(reason.clone()),
             None => join(fleet, gpu, on, job, keeper).map_err(|error| error.to_string()),
@@ -438,54 +278,4 @@ fn join(fleet: &mut Fleet, gpu: &Gpu, on: On<'_>, job: JobEntry, keeper: &mut Fo
     let started = fleet.members().last().map(|member| member.start_events(gpu.facts().name.clone())).unwrap_or_default();
     let warnings = warnings.into_iter().map(|message| Event::Warning { job: Some(name.clone()), message });
     warnings.chain(started).try_for_each(|event| keeper.tell(event))
-}
-
-/// Every job's own folder, locked to the end of the run, and the terminal.
-struct Folders<'o> {
-    output: &'o mut Output,
-    existing: Existing,
-    /// Where checkpoints are while jobs run.
-    run: &'o RunFolder,
-    open: BTreeMap<String, OutFolder>,
-}
-
-impl Folders<'_> {
-    /// Takes a job's folder, so that nobody else writes there. A job whose folder cannot be had fails.
-    fn lock(&mut self, fleet: &mut Fleet, out: &str) {
-        if let Err(error) = self.folder(out) {
-            let job = fleet.members().iter().find(|member| member.run.config.out == out).map(|member| member.run.config.name.clone());
-            fleet.fail(&job.unwrap_or_default(), error.to_string());
-        }
-    }
-
-    fn folder(&mut self, out: &str) -> Result<&OutFolder> {
-        if !self.open.contains_key(out) {
-            self.open.insert(out.to_owned(), OutFolder::open(Path::new(out), self.existing)?);
-        }
-        Ok(&self.open[out])
-    }
-}
-
-impl Keeper for Folders<'_> {
-    fn tell(&mut self, event: Event) -> Result<()> {
-        if let Event::JobFailed { job, reason } = &event {
-            self.run.failed().note(FailedJob { job: job.clone(), out: None, reason: reason.clone() });
-        }
-        self.output.event(&event);
-        Ok(())
-    }
-    fn best(&mut self, out: &str, files: &[File]) -> Result<()> {
-        self.folder(out)?.write_best(files)
-    }
-    fn finish(&mut self, out: &str, files: &[File]) -> Result<()> {
-        self.folder(out)?.write_adapter(files)
-    }
-    /// It becomes the checkpoint of the job's own folder, where it can go on by itself.
-    fn leave(&mut self, config: &TrainConfig, file: &str, diverged: bool) -> Result<String> {
-        let (_, bytes) = self.run.job_state(file)?;
-        let out = self.folder(&config.out)?;
-        out.save(&bytes)?;
-        out.drop_earlier()?;
-        Ok(if diverged { last_sound(config, out) } else { once_mended(out) })
-    }
 }
