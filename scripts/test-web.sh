@@ -27,11 +27,25 @@ export CARGO_TARGET_WASM32_UNKNOWN_UNKNOWN_RUNNER=wasm-bindgen-test-runner
 export WASM_BINDGEN_TEST_ONLY_WEB=1
 scripts/timed.sh "tests/wasm.rs, compiled" "${tests[@]}" --no-run
 
+# One beside the other: each spends half of its time on one core, compiling shaders.
+logs=$(mktemp -d)
+trap 'rm -rf "$logs"' EXIT
+names=() drivers=() running=()
 for browser in ${WEBLORA_BROWSERS:-chrome firefox}; do
     case $browser in
-    chrome) driver=CHROMEDRIVER=$chromedriver ;;
-    firefox) driver=GECKODRIVER=$geckodriver ;;
+    chrome) drivers+=("CHROMEDRIVER=$chromedriver") ;;
+    firefox) drivers+=("GECKODRIVER=$geckodriver") ;;
     *) die "a browser called '$browser'" "WEBLORA_BROWSERS=\"chrome firefox\" or one of the two" ;;
     esac
-    scripts/timed.sh "tests/wasm.rs in headless $browser" env "$driver" "${tests[@]}" -- "$@"
+    names+=("$browser")
 done
+for i in "${!names[@]}"; do
+    scripts/timed.sh "tests/wasm.rs in headless ${names[i]}" env "${drivers[i]}" "${tests[@]}" -- "$@" >"$logs/$i" 2>&1 &
+    running+=($!)
+done
+status=0
+for i in "${!names[@]}"; do
+    wait "${running[i]}" || status=$?
+    cat "$logs/$i"
+done
+exit "$status"
