@@ -31,6 +31,9 @@ impl Scheduler {
             }
             let alone = vec![i];
             let members = self.jobs[i].spec.group.as_ref().and_then(|group| groups.get(group)).unwrap_or(&alone);
+            // Losses on other rows say nothing.
+            let judged_on = &self.jobs[i].spec.judged_on;
+            let members: Vec<usize> = members.iter().copied().filter(|m| self.jobs[*m].spec.judged_on == *judged_on).collect();
             let own = members.iter().position(|m| *m == i).unwrap_or_default();
             let group: Vec<Member<'_>> =
                 members.iter().map(|m| Member { curve: &self.jobs[*m].curve, over: self.jobs[*m].status.state.is_over() }).collect();
@@ -55,6 +58,10 @@ impl Scheduler {
         match verdict {
             Verdict::Stop(reason) => self.end(i, State::Stopped, reason, round),
             Verdict::Hold(reason) if state == State::Running => self.change(i, State::Paused(Pause::Rung), Action::Pause, reason, round),
+            // It was paused at the rung, and is asked to go on.
+            Verdict::Hold(reason) if state == State::Paused(Pause::Memory) => {
+                self.change(i, State::Paused(Pause::Rung), Action::Note, reason, round);
+            }
             Verdict::Continue if state == State::Paused(Pause::Rung) => {
                 let reason = "it is among the best at its rung and goes on when it fits".to_owned();
                 self.change(i, State::Paused(Pause::Memory), Action::Note, reason, round);
@@ -166,7 +173,15 @@ impl Scheduler {
         let unit = self.options.early_stop.unit_name();
         for (i, rung) in std::mem::take(&mut round.passed) {
             // One that was evaluated at this very step has its loss.
-            if self.jobs[i].status.state == State::Running && !round.evaluated.contains(&i) {
+            if !round.evaluated.contains(&i) {
+                self.jobs[i].owed_rung = Some(rung);
+            }
+        }
+        for i in 0..self.jobs.len() {
+            // One that was paused meanwhile is evaluated when it is back.
+            if self.jobs[i].status.state == State::Running
+                && let Some(rung) = self.jobs[i].owed_rung.take()
+            {
                 self.jobs[i].awaited = true;
                 self.tell(i, Action::Evaluate, format!("it is at the rung of {rung} {unit}"), round);
             }

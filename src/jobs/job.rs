@@ -82,6 +82,9 @@ pub struct Job {
     pub tokens: u64,
     /// Whether it waits for its held-out loss at a rung.
     pub awaited: bool,
+    /// A rung that it passed, at which it is still to be evaluated.
+    #[serde(default)]
+    pub owed_rung: Option<u64>,
     /// Its losses.
     pub curve: Curve,
 }
@@ -101,6 +104,7 @@ impl Job {
             steps: 0,
             tokens: 0,
             awaited: false,
+            owed_rung: None,
             curve: Curve::default(),
         }
     }

@@ -73,8 +73,8 @@ impl State {
             (_, Stopped | Failed) => true,
             (Waiting | Paused(Memory), Running | Paused(User)) => true,
             (Running, Paused(_) | Done) => true,
-            // Asked to go on, or past the rung: it joins the queue again. A job that had not begun waits as before.
-            (Paused(User), Waiting | Paused(Memory | Rung)) | (Paused(Rung), Paused(Memory | User)) => true,
+            // Asked to go on, or past the rung: it joins the queue again, unless its rung holds it. A job that had not begun waits as before.
+            (Paused(User), Waiting | Paused(Memory)) | (Paused(Memory), Paused(Rung)) | (Paused(Rung), Paused(Memory | User)) => true,
             _ => false,
         }
     }

@@ -95,9 +95,9 @@ pub(super) fn check_memory(planned: &Planned, memory: Option<u64>) -> Result<()>
             needed: format!("{bytes} bytes"),
             allowed: format!("{memory} bytes (memory)"),
             hint: if planned.adapters.capacity().embeddings {
-                "raise --memory, leave out --train-embeddings, or use a smaller --batch, --seq or --rank"
+                "raise memory, leave out train-embeddings, or use a smaller batch, seq or rank"
             } else {
-                "raise --memory, or use a smaller --batch, --seq or --rank"
+                "raise memory, or use a smaller batch, seq or rank"
             },
         }),
         _ => Ok(()),

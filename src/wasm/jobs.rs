@@ -213,17 +213,14 @@ impl State {
             return Err(error);
         }
         let mut founders = Founders::new(&base.file, &base.id.hash, entries);
-        let refused = std::mem::take(&mut founders.refused);
-        if founders.is_empty() {
-            return Err(refused
-                .into_iter()
-                .next()
-                .map_or_else(|| Error::config("jobs", "there is none", "pass at least one"), |(_, error)| error));
-        }
         let limits = self.gpu.plan_limits();
-        let mut plan = FleetPlan::of(&base.file, base.resident.as_ref(), founders, options, limits, &mut self.tuner)?;
-        let refused = refused.into_iter().chain(std::mem::take(&mut plan.refused));
-        events.extend(refused.map(|(job, error)| Event::JobFailed { job, reason: error.to_string() }));
+        let plan = FleetPlan::of(&base.file, base.resident.as_ref(), &mut founders, options, limits, &mut self.tuner)?;
+        let mut refused = std::mem::take(&mut founders.refused);
+        let Some(mut plan) = plan else {
+            let none = || Error::config("jobs", "there is none", "pass at least one");
+            return Err(refused.pop().map_or_else(none, |(_, error)| error));
+        };
+        events.extend(refused.into_iter().map(|(job, error)| Event::JobFailed { job, reason: error.to_string() }));
         let planned_bytes = plan.planned.footprint().total();
         let (places, spare_bytes) = plan.room();
         self.check_size(planned_bytes)?;

@@ -273,9 +273,9 @@ fn what_is_added_joins_or_fails_job_by_job() {
     assert_eq!(results.lines().filter(|line| line.contains(",failed,")).count(), 3, "{results}");
 }
 
-/// Only a job that diverged is told to go on at a smaller rate.
+/// A run for which there is no memory does not begin.
 #[test]
-fn a_job_that_fails_for_want_of_memory_is_told_of_no_rate() {
+fn jobs_without_memory_fail_before_the_run_begins() {
     if crate::common::gpu().is_none() {
         return;
     }
@@ -283,8 +283,8 @@ fn a_job_that_fails_for_want_of_memory_is_told_of_no_rate() {
     let output = weblora(&["jobs", &jobs_file(folder.path(), "memory = 1000\n[[job]]\nname = 'a'\n"), "--no-tune"]);
     ends_with(&output, "1 of 1 jobs failed");
     let said = text(&output.stderr);
-    assert!(said.contains("raise memory") && said.contains("--resume --out") && said.contains("from step 0"), "{said}");
-    assert!(!said.contains("--lr"), "{said}");
+    assert!(said.contains("raise memory") && said.contains("before the run began") && !said.contains("lr"), "{said}");
+    assert!(!folder.path().join("runs").exists());
 }
 
 #[test]

@@ -174,7 +174,7 @@ fn recompute_is_chosen_by_the_memory_that_is_allowed_and_all_modes_are_shown() {
     assert_eq!(plan(&["--memory", &format!("{inputs} b")]), on);
     assert_eq!(plan(&["--memory", &format!("{} b", inputs - 1)]), nested);
     let model = asset("demo.gguf");
-    fails(&["plan", "--model", &model, "--seq", "64", "--memory", "1 kB"], &["(memory)", "raise --memory"]);
+    fails(&["plan", "--model", &model, "--seq", "64", "--memory", "1 kB"], &["(memory)", "raise memory"]);
     fails(&["plan", "--model", &model, "--recompute", "sometimes"], &["recompute"]);
     let shown = succeeds(&["plan", "--model", &model, "--batch", "2", "--seq", "64"]);
     for mode in ["--recompute off", "--recompute on", "--recompute nested", "activations are kept  (this plan)"] {

@@ -41,7 +41,7 @@ pub struct Member {
     curve: Curve,
     priority: i64,
     group: Option<String>,
-    /// Early stopping goes by held-out losses, and it has none.
+    /// Early stopping goes by held-out losses, and it has none on the way.
     unjudged: bool,
 }
 
@@ -123,7 +123,8 @@ impl Member {
     pub(super) fn join(&mut self, scheduler: &mut Scheduler) -> Result<()> {
         let early_stop = &scheduler.options().early_stop;
         self.run.keeps_best |= early_stop.has_rungs();
-        self.unjudged = early_stop.needs_held_out() && !self.run.held_out;
+        let on_the_way = self.run.held_out && (early_stop.has_rungs() || self.run.config.eval_every > 0);
+        self.unjudged = early_stop.needs_held_out() && !on_the_way;
         let curve = std::mem::take(&mut self.curve);
         let (step, tokens) = (self.job_mut().step, self.job_mut().tokens());
         self.id = Some(scheduler.add_saved(self.spec(), step, tokens, curve)?);
@@ -203,7 +204,7 @@ impl Member {
             logit_jump: None,
         };
         let own = embeddings::warning(&job.layout, &job.model);
-        let unjudged = "early stopping goes by held-out losses and never ends this job: give it eval-data or eval-split";
+        let unjudged = "early stopping goes by held-out losses and never ends this job: give it eval-data or eval-split, and eval-every where no rule has rungs";
         let own = own.into_iter().chain(self.unjudged.then(|| unjudged.to_owned()));
         let warnings = job.passes.warnings().into_iter().chain(run.config.warnings(run.total)).chain(own);
         let warning = |message| Event::Warning { job: Some(run.config.name.clone()), message };

@@ -60,7 +60,7 @@ impl Place<'_> {
 
     /// Plans for `members`: rows are as many as fit into a step of `step-tokens` of all of them, or half of that and so on where not even the
     /// smallest way to `recompute` is within what is allowed.
-    pub fn choose(&self, members: &[Member], recompute: RecomputeChoice) -> Result<Chosen> {
+    fn choose(&self, members: &[Member], recompute: RecomputeChoice) -> Result<Chosen> {
         let rows: Vec<usize> = members.iter().map(|member| member.rows).collect();
         let longest = members.iter().map(Member::longest).max().unwrap_or(1);
         let needs: Vec<Capacity> = members.iter().map(|member| member.need.clone()).collect();
@@ -85,27 +85,58 @@ impl Place<'_> {
     }
 
     /// Whether a plan is beyond the device's limits or the memory that is allowed.
-    pub fn is_too_large(&self, made: &Result<Chosen>) -> bool {
+    fn is_too_large(&self, made: &Result<Chosen>) -> bool {
         match made {
             Ok(chosen) => check_memory(&chosen.recorded.planned, self.options.memory).is_err(),
             Err(error) => matches!(error, Error::Limit { .. }),
         }
     }
 
-    /// Takes the jobs out that have no room even alone, with the reason, unless that is all of them.
-    pub fn refuse_too_large(&self, members: &mut Vec<Member>, recompute: RecomputeChoice) -> Vec<(String, Error)> {
-        let too_large = |member: &Member| {
-            let alone = self.choose(std::slice::from_ref(member), recompute);
-            alone.and_then(|chosen| check_memory(&chosen.recorded.planned, self.options.memory)).err()
-        };
-        let reasons: Vec<Option<Error>> = members.iter().map(too_large).collect();
-        if reasons.iter().all(Option::is_some) {
-            return Vec::new();
+    /// Plans for as many of `members` as there is room for, and takes the others out, with the reason: those that have none even alone, and those
+    /// that have none in recordings with the jobs before them. `None` where nobody is left.
+    pub fn choose_fitting(&self, members: &mut Vec<Member>, recompute: RecomputeChoice) -> Result<(Option<Chosen>, Vec<(String, Error)>)> {
+        let mut refused = Vec::new();
+        let made = self.choose(members, recompute);
+        if !self.is_too_large(&made) {
+            return Ok((Some(made?), refused));
         }
-        let names: Vec<String> = members.iter().map(|member| member.run.config.name.clone()).collect();
-        let mut fits = reasons.iter().map(Option::is_none).collect::<Vec<_>>().into_iter();
-        members.retain(|_| fits.next().unwrap_or(true));
-        names.into_iter().zip(reasons).filter_map(|(name, reason)| Some((name, reason?))).collect()
+        let name = |member: &Member| member.run.config.name.clone();
+        members.retain(|member| match self.choose_allowed(std::slice::from_ref(member), recompute) {
+            Ok(_) => true,
+            Err(error) => {
+                refused.push((name(member), error));
+                false
+            }
+        });
+        if members.is_empty() {
+            return Ok((None, refused));
+        }
+        if let Ok(chosen) = self.choose_allowed(members, recompute) {
+            return Ok((Some(chosen), refused));
+        }
+        let mut last = None;
+        let mut fitting = Vec::with_capacity(members.len());
+        for member in members.drain(..) {
+            let name = name(&member);
+            fitting.push(member);
+            match self.choose_allowed(&fitting, recompute) {
+                Ok(chosen) => last = Some(chosen),
+                Err(error) => {
+                    fitting.pop();
+                    let problem = format!("there is no room for it in recordings with those before it: {error}");
+                    refused.push((name, Error::config("job", problem, "train it in a run of its own")));
+                }
+            }
+        }
+        *members = fitting;
+        Ok((last, refused))
+    }
+
+    /// [`Self::choose`], or why that is too large.
+    fn choose_allowed(&self, members: &[Member], recompute: RecomputeChoice) -> Result<Chosen> {
+        let chosen = self.choose(members, recompute)?;
+        check_memory(&chosen.recorded.planned, self.options.memory)?;
+        Ok(chosen)
     }
 }
 

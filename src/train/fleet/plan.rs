@@ -29,8 +29,6 @@ pub struct FleetPlan {
     pub(super) base: BaseIdentity,
     pub(super) told: Vec<jobs::Event>,
     pub(super) generation: u64,
-    /// Names of jobs that are not among them because no plan has room for them, even alone, and what each would need.
-    pub refused: Vec<(String, Error)>,
 }
 
 impl FleetPlan {
@@ -53,44 +51,42 @@ impl FleetPlan {
         if !founders.refused.is_empty() {
             return Err(founders.refused.swap_remove(0).1);
         }
-        let mut plan = Self::of(file, resident, founders, options, limits, tuner)?;
-        if plan.refused.is_empty() { Ok(plan) } else { Err(plan.refused.swap_remove(0).1) }
+        let plan = Self::of(file, resident, &mut founders, options, limits, tuner)?;
+        match (plan, founders.refused.pop()) {
+            (Some(plan), None) => Ok(plan),
+            (_, Some((_, error))) => Err(error),
+            (None, None) => Err(Error::config("job", "there is none", "give at least one")),
+        }
     }
 
-    /// The same of jobs that are ready, without those that were refused. A job that is too large alone is refused alone, unless all are.
+    /// The same of the founders that are ready. Those for which there is no room are refused then; `None` where nobody is left.
     ///
     /// # Errors
-    /// No job; what the device's limits make impossible.
+    /// Angles that would depend on a neighbour's rows; what cannot be recorded.
     pub fn of(
         file: &ModelFile,
         resident: Option<&Base>,
-        founders: Founders,
+        founders: &mut Founders,
         options: Options,
         limits: PlanLimits,
         tuner: &mut Tuner,
-    ) -> Result<FleetPlan> {
-        let Founders { mut members, base, shared, .. } = founders;
-        let Some(shared) = shared else { return Err(Error::config("job", "there is none", "give at least one")) };
+    ) -> Result<Option<FleetPlan>> {
+        let (mut members, base) = (std::mem::take(&mut founders.members), founders.base.clone());
+        let Some(shared) = &founders.shared else { return Ok(None) };
         KernelChoices::repeat(members.iter().filter_map(Member::resumed_kernels), tuner);
         let longest = members.iter().map(Member::longest).max().unwrap_or(1);
         check_angles(&members, longest, &base.model)?;
         let place = Place { file, model: &base.model, resident, limits, tuner, options: &options, quantize: &shared.0 };
-        let mut made = place.choose(&members, shared.1);
-        let mut refused = Vec::new();
-        if place.is_too_large(&made) {
-            refused = place.refuse_too_large(&mut members, shared.1);
-            if !refused.is_empty() {
-                made = place.choose(&members, shared.1);
-            }
-        }
-        let Chosen { recorded: Recorded { planned, fixed, .. }, sizes } = made?;
+        let (chosen, refused) = place.choose_fitting(&mut members, shared.1)?;
+        founders.refused.extend(refused);
+        let Some(Chosen { recorded: Recorded { planned, fixed, .. }, sizes }) = chosen else { return Ok(None) };
         // What is allocated is what jobs can have.
         let memory = options.memory.unwrap_or(u64::MAX).min(planned.footprint().total());
         let mut scheduler = Scheduler::new(Options { memory: Some(memory), step_tokens: sizes.rows as u64, ..options.clone() });
         for member in &mut members {
             member.join(&mut scheduler)?;
         }
-        Ok(FleetPlan { planned, members, scheduler, asked: options, fixed, sizes, base, told: Vec::new(), generation: 0, refused })
+        Ok(Some(FleetPlan { planned, members, scheduler, asked: options, fixed, sizes, base, told: Vec::new(), generation: 0 }))
     }
 
     /// Places for jobs at once, and bytes of parameters, gradients and moments that the jobs there are do not need.
@@ -122,7 +118,7 @@ impl FleetPlan {
         if measure {
             self.planned.tune(gpu, tuner).await?;
         }
-        let FleetPlan { planned, mut members, scheduler, asked, fixed, mut sizes, base, told, generation, .. } = self;
+        let FleetPlan { planned, mut members, scheduler, asked, fixed, mut sizes, base, told, generation } = self;
         sizes.kernels = planned.kernels().clone();
         let session = planned.realize(gpu, file, progress).await?;
         tuner.unpin();

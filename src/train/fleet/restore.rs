@@ -85,7 +85,7 @@ impl FleetPlan {
         let needs: Vec<Capacity> = members.iter().map(|member| member.need.clone()).collect();
         let place = Place { file, model: &base.model, resident, limits, tuner, options: &asked, quantize: &quantize };
         let Recorded { planned, fixed, .. } = place.plan(&needs, &sizes)?;
-        Ok(FleetPlan { planned, members, scheduler, asked, fixed, sizes, base, told, generation, refused: Vec::new() })
+        Ok(FleetPlan { planned, members, scheduler, asked, fixed, sizes, base, told, generation })
     }
 }
 

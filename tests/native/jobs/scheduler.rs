@@ -175,6 +175,50 @@ fn a_job_is_evaluated_at_its_rung_before_it_goes_on() {
     assert_eq!(s.best("other rows"), None);
 }
 
+/// Asking a job to pause and to go on leads past no rung: neither when it is asked as the job gets there, nor while it waits there.
+#[test]
+fn a_pause_by_request_skips_no_rung() {
+    let early_stop = EarlyStop::read(&super::map(json!({"rules": "halving", "first-rung": 2, "eta": 2}))).unwrap();
+    let mut s = Scheduler::new(Options { early_stop, ..Options::default() });
+    for name in ["a", "b", "c"] {
+        s.add(weblora::jobs::JobSpec { group: Some("g".into()), evaluates: true, ..super::spec(name, 0, 8, 6) }).unwrap();
+    }
+    let ask = |job: u32, what: Request| Event::Request { job: JobId(job), what };
+    let evaluated = |job: u32, loss: f64| Event::Evaluated { job: JobId(job), loss };
+    let mut boundary = s.decide(&[], &planned);
+    boundary = s.decide(&[step(&s, &boundary, 1.0)], &planned);
+    boundary = s.decide(&[step(&s, &boundary, 1.0), ask(0, Request::Pause)], &planned);
+    assert_eq!(actions(&boundary), [("a", Action::Pause), ("b", Action::Evaluate), ("c", Action::Evaluate)]);
+    boundary = s.decide(&[evaluated(1, 2.0), evaluated(2, 3.0)], &planned);
+    assert_eq!(actions(&boundary), [("b", Action::Pause), ("c", Action::Pause)], "they wait for a");
+    boundary = s.decide(&[ask(1, Request::Pause)], &planned);
+    assert_eq!(actions(&boundary), [("b", Action::Note)]);
+    boundary = s.decide(&[ask(1, Request::Resume)], &planned);
+    assert_eq!(s.by_name("b").unwrap().status.state, State::Paused(Pause::Rung), "{:?}", actions(&boundary));
+    boundary = s.decide(&[ask(0, Request::Resume)], &planned);
+    assert!(actions(&boundary).ends_with(&[("a", Action::Evaluate)]) && boundary.batch.is_empty(), "{:?}", actions(&boundary));
+    boundary = s.decide(&[evaluated(0, 4.0)], &planned);
+    let ended = ["a", "b", "c"].map(|name| s.by_name(name).unwrap().status.state.is_over());
+    assert_eq!((ended, names(&s, &boundary)), ([true, false, false], vec!["b".to_owned(), "c".to_owned()]), "half of three, rounded up");
+}
+
+/// Losses on other held-out rows rank nobody.
+#[test]
+fn only_jobs_with_the_same_held_out_rows_are_compared() {
+    let early_stop = EarlyStop::read(&super::map(json!({"rules": "halving", "first-rung": 2, "eta": 2}))).unwrap();
+    let mut s = Scheduler::new(Options { early_stop, ..Options::default() });
+    for (name, rows) in [("a", "x"), ("b", "x"), ("c", "y")] {
+        let judged_on = rows.to_owned();
+        s.add(weblora::jobs::JobSpec { group: Some("g".into()), evaluates: true, judged_on, ..super::spec(name, 0, 8, 6) }).unwrap();
+    }
+    let mut boundary = s.decide(&[], &planned);
+    boundary = s.decide(&[step(&s, &boundary, 1.0)], &planned);
+    s.decide(&[step(&s, &boundary, 1.0)], &planned);
+    let losses = [(0, 2.0), (1, 3.0), (2, 9.0)].map(|(job, loss)| Event::Evaluated { job: JobId(job), loss });
+    boundary = s.decide(&losses, &planned);
+    assert_eq!(names(&s, &boundary), ["a", "c"], "c is compared with nobody: {:?}", actions(&boundary));
+}
+
 #[test]
 fn time_left_comes_from_measured_steps() {
     let mut s = scheduler(100, &[("a", 0, 10, 6), ("b", 0, 20, 6)]);

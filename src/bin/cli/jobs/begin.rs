@@ -77,25 +77,19 @@ pub fn begin(file: JobsFile, on: On<'_>, existing: Existing, device: &mut Device
         }
     }
     let mut founders = Founders::new(on.model, on.hash, entries);
+    let limits = device.gpu.plan_limits();
+    let plan = FleetPlan::of(on.model, None, &mut founders, file.options, limits, &mut device.tuner)?;
     failed.append(&mut founders.refused);
     let as_failed = |(job, error): (String, Error)| FailedJob { out: outs.get(&job).cloned(), job, reason: error.to_string() };
-    let mut failed: Vec<FailedJob> = failed.into_iter().map(as_failed).collect();
-    let mut tell = |failed: &[FailedJob]| {
-        for FailedJob { job, reason, .. } in failed {
-            output.event(&Event::JobFailed { job: job.clone(), reason: reason.clone() });
-        }
-    };
-    tell(&failed);
-    if founders.is_empty() {
+    let failed: Vec<FailedJob> = failed.into_iter().map(as_failed).collect();
+    for FailedJob { job, reason, .. } in &failed {
+        output.event(&Event::JobFailed { job: job.clone(), reason: reason.clone() });
+    }
+    let Some(plan) = plan else {
         let all = failed.len();
         let hint = "that is all of them, before the run began; mend what is said above and start it again".to_owned();
         return Err(Error::JobsFailed { failed: all, all, hint });
-    }
-    let limits = device.gpu.plan_limits();
-    let mut plan = FleetPlan::of(on.model, None, founders, file.options, limits, &mut device.tuner)?;
-    let too_large: Vec<FailedJob> = std::mem::take(&mut plan.refused).into_iter().map(as_failed).collect();
-    tell(&too_large);
-    failed.extend(too_large);
+    };
     Ok((plan, RunFolder::create(Path::new(&file.out), failed)?))
 }
 
@@ -115,7 +109,10 @@ pub fn resume(file: &JobsFile, on: On<'_>, device: &mut Device, output: &mut Out
             None => {
                 let failed = folder.failed().list().into_iter().find(|failed| failed.job == job.name);
                 let why = failed.map(|failed| format!(" (it failed before: {})", failed.reason)).unwrap_or_default();
-                let message = format!("job {} is not in the run that goes on{why}: take it in with `weblora jobs add`", job.name);
+                let message = format!(
+                    "job {} is not in the run that goes on{why}: take it in with `weblora jobs add` while others train, or start another run",
+                    job.name
+                );
                 output.event(&Event::Warning { job: Some(job.name.clone()), message });
             }
         }

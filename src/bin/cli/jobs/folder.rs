@@ -72,6 +72,9 @@ impl RunFolder {
             }
             fs::create_dir_all(&inner).map_err(|e| io_error("create", &inner, e))?;
         }
+        for name in [STATUS, RESULTS.0, RESULTS.1] {
+            remove_if_there(&path.join(name))?;
+        }
         Ok(Self { path: path.to_owned(), failed: FailedJobs::new(failed), _lock: lock })
     }
 
@@ -211,10 +214,7 @@ impl RunFolder {
     pub fn forget(&self, requests: &[String]) -> Result<()> {
         let known = |name: &&String| !name.contains(['/', '\\']);
         for path in requests.iter().filter(known).map(|name| self.path.join(REQUESTS).join(name)) {
-            match fs::remove_file(&path) {
-                Err(e) if e.kind() != std::io::ErrorKind::NotFound => return Err(io_error("remove", &path, e)),
-                _ => {}
-            }
+            remove_if_there(&path)?;
         }
         Ok(())
     }
@@ -239,6 +239,13 @@ impl RunFolder {
     fn write(&self, name: &str, jobs: &[JobStatus]) -> Result<()> {
         let text = serde_json::to_string_pretty(jobs).map_err(|e| Error::format(name, format!("cannot be written: {e}"), "report this"))?;
         write_atomic(&self.path.join(name), text.as_bytes())
+    }
+}
+
+fn remove_if_there(path: &Path) -> Result<()> {
+    match fs::remove_file(path) {
+        Err(e) if e.kind() != std::io::ErrorKind::NotFound => Err(io_error("remove", path, e)),
+        _ => Ok(()),
     }
 }
 

@@ -109,7 +109,7 @@ pub fn run(args: &JobsArgs, output: &mut Output) -> Result<()> {
         Some(AskCommand::Stop(of)) => ask(of, Ask::Stop, output),
         Some(AskCommand::Add(of)) => {
             // Mistakes are found here, where they can be told; the run reads the file again.
-            read_added(&of.file, &of.run, &Map::new())?;
+            read_added(&of.file, &of.run, &Map::new(), false)?;
             let path = std::path::absolute(&of.file).map_err(|e| io_error("find", &of.file, e))?;
             let asked = RunFolder::existing(&of.run)?.ask(&Request { ask: Ask::Add, names: vec![path.display().to_string()] })?;
             output.print(asked)
@@ -220,12 +220,19 @@ fn take_up_all(fleet: &mut Fleet, gpu: &Gpu, on: On<'_>, folder: &RunFolder, kee
     }
     for Request { ask, names } in requests {
         for name in names {
-            let taken_up = match ask.of_one_job() {
-                Some(what) => fleet.request(&name, what),
-                None => take_in(fleet, gpu, on, Path::new(&name), keeper),
-            };
-            if let Err(error) = taken_up {
-                keeper.tell(Event::Warning { job: None, message: error.to_string() })?;
+            match ask.of_one_job() {
+                Some(what) => {
+                    if let Err(error) = fleet.request(&name, what) {
+                        keeper.tell(Event::Warning { job: None, message: error.to_string() })?;
+                    }
+                }
+                // Nobody reads the run's terminal where the file was added: a file that cannot be read is a failure in its table.
+                None => {
+                    if let Err(error) = take_in(fleet, gpu, on, Path::new(&name), keeper) {
+                        let reason = format!("the file cannot be added: {error}");
+                        keeper.tell(Event::JobFailed { job: name, reason })?;
+                    }
+                }
             }
         }
     }
@@ -244,7 +251,7 @@ fn interrupted(fleet: &mut Fleet, gpu: &Gpu, folder: &RunFolder, keeper: &mut Fo
 
 /// Takes in the jobs of a file, each by itself: one with something wrong fails, and those after it join all the same.
 fn take_in(fleet: &mut Fleet, gpu: &Gpu, on: On<'_>, path: &Path, keeper: &mut Folders<'_>) -> Result<()> {
-    let file = read_added(path, keeper.run.path(), on.base)?;
+    let file = read_added(path, keeper.run.path(), on.base, true)?;
     let wrong_base = on.check(&file.base).err().map(|error| error.to_string());
     for job in file.jobs {
         // It is no failure of the job that has the name.

@@ -21,13 +21,14 @@ fn read_map(path: &Path) -> Result<Map> {
     parse_run_file(&path.display().to_string(), &files::read_text(path)?)
 }
 
-fn read_jobs(mut map: Map, resumed: bool) -> Result<JobsFile> {
-    read_templates(&mut map, resumed)?;
+fn read_jobs(mut map: Map, without_templates: bool) -> Result<JobsFile> {
+    read_templates(&mut map, without_templates)?;
     JobsFile::read(&map, TrainKeys { all: &TrainArgs::keys(), exclusive: EXCLUSIVE })
 }
 
-/// A jobs file that is added to the run in the folder `run`, whose base has the keys `base`: it may leave out what the run has already.
-pub fn read_added(path: &Path, run: &Path, base: &Map) -> Result<JobsFile> {
+/// A jobs file that is added to the run in the folder `run`, whose base has the keys `base`: it may leave out what the run has already. Template files
+/// are read by the run (`of_run`) alone: their paths are seen from where it was started.
+pub fn read_added(path: &Path, run: &Path, base: &Map, of_run: bool) -> Result<JobsFile> {
     let mut map = read_map(path)?;
     if let Some(key) = options::KEYS.iter().find(|key| map.contains_key(**key)) {
         let hint = "leave it out of the file that is added, or start another run";
@@ -37,11 +38,11 @@ pub fn read_added(path: &Path, run: &Path, base: &Map) -> Result<JobsFile> {
     for (key, value) in base {
         map.entry(key.clone()).or_insert_with(|| value.clone());
     }
-    read_jobs(map, false)
+    read_jobs(map, !of_run)
 }
 
-/// Puts the texts of template files in the place of their paths, wherever a jobs file may have them. Jobs that go on have them already.
-fn read_templates(map: &mut Map, resumed: bool) -> Result<()> {
+/// Puts the texts of template files in the place of their paths, wherever a jobs file may have them, or takes the paths out: jobs that go on have them already.
+fn read_templates(map: &mut Map, without: bool) -> Result<()> {
     const KEY: &str = "chat-template";
     let read = |value: &mut Value| match value {
         Value::String(template) => rows::template(template).map(|text| *template = text),
@@ -50,7 +51,7 @@ fn read_templates(map: &mut Map, resumed: bool) -> Result<()> {
     let jobs = |map: &mut Map| map.get_mut("job").and_then(Value::as_array_mut).map(std::mem::take).unwrap_or_default();
     let mut all = jobs(map);
     for table in all.iter_mut().filter_map(Value::as_object_mut).chain([&mut *map]) {
-        if resumed {
+        if without {
             table.shift_remove(KEY);
         } else {
             table.get_mut(KEY).map(read).transpose()?;

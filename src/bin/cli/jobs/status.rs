@@ -136,10 +136,12 @@ pub fn table(jobs: &[JobStatus]) -> String {
 pub fn csv(jobs: &[JobStatus]) -> String {
     let quoted = |text: &str| format!("\"{}\"", text.replace('"', "\"\""));
     let number = |x: Option<f64>| x.map_or_else(String::new, |x| x.to_string());
+    let columns = ["job", "state", "step", "steps", "loss", "best_eval", "best", "out", "reason"];
     let mut keys: Vec<&str> = jobs.iter().flat_map(|job| job.settings.keys()).map(String::as_str).collect();
+    // `steps` is there, also of jobs that count epochs.
+    keys.retain(|key| !columns.contains(key));
     keys.sort_unstable();
     keys.dedup();
-    let columns = ["job", "state", "step", "steps", "loss", "best_eval", "best", "out", "reason"];
     let mut text = [&columns[..], &keys].concat().join(",") + "\n";
     for job in jobs {
         let columns = [
@@ -203,14 +205,14 @@ mod tests {
         let map = |value: Value| value.as_object().cloned().unwrap_or_default();
         let all = vec![
             map(json!({"name": "a", "out": "a", "lr": 1e-3, "seq": 32, "targets": ["q", "v"]})),
-            map(json!({"name": "b", "out": "b", "lr": 1e-2, "seq": 32, "targets": ["q"], "steps": 4})),
+            map(json!({"name": "b", "out": "b", "lr": 1e-2, "seq": 32, "targets": ["q"], "steps": 4, "batch": 2})),
         ];
         let own = own_settings(all);
         assert_eq!(own[0], map(json!({"lr": 1e-3, "targets": ["q", "v"]})));
         let job = |settings: &Map| JobStatus { settings: settings.clone(), ..ended("a") };
         let text = csv(&[job(&own[0]), job(&own[1])]);
         let lines: Vec<&str> = text.lines().collect();
-        assert!(lines[0].ends_with(",reason,lr,steps,targets"), "{text}");
-        assert!(lines[1].ends_with(",0.001,,\"[\"\"q\"\",\"\"v\"\"]\"") && lines[2].ends_with(",0.01,4,\"[\"\"q\"\"]\""), "{text}");
+        assert!(lines[0].ends_with(",reason,batch,lr,targets"), "{text}");
+        assert!(lines[1].ends_with(",,0.001,\"[\"\"q\"\",\"\"v\"\"]\"") && lines[2].ends_with(",2,0.01,\"[\"\"q\"\"]\""), "{text}");
     }
 }
