@@ -94,7 +94,7 @@ impl Place<'_> {
 
     /// Plans for as many of `members` as there is room for, and takes the others out, with the reason: those that have none even alone, and those
     /// that have none in recordings with the jobs before them. `None` where nobody is left.
-    pub fn choose_fitting(&self, members: &mut Vec<Member>, recompute: RecomputeChoice) -> Result<(Option<Chosen>, Vec<(String, Error)>)> {
+    pub fn choose_fitting(&self, members: &mut Vec<Member>, recompute: RecomputeChoice) -> Result<(Option<Chosen>, Refused)> {
         let mut refused = Vec::new();
         let made = self.choose(members, recompute);
         if !self.is_too_large(&made) {
@@ -139,6 +139,9 @@ impl Place<'_> {
         Ok(chosen)
     }
 }
+
+/// Names of jobs, and why each cannot be planned.
+type Refused = Vec<(String, Error)>;
 
 /// Planned recordings.
 pub(super) struct Recorded {
