@@ -391,7 +391,7 @@ fn what_cannot_be_is_said_before_training() {
     assert!(told.contains("17 tokens") && told.contains("stays the base's"), "{told}");
     assert!(!embeddings::warning(&fits.layout, &tiny().config).unwrap().contains("stays"));
     let error = plan(json!({}), PlanLimits::FLOOR, Some(1000)).err().unwrap().to_string();
-    assert!(error.contains("leave out --train-embeddings"), "{error}");
+    assert!(error.contains("leave out train-embeddings"), "{error}");
     let error = plan(json!({ "train-embeddings": false }), PlanLimits::FLOOR, Some(1000)).err().unwrap().to_string();
     assert!(!error.contains("embeddings"), "{error}");
     for method in ["mixlora", "mixlora-dynamic", "mixlora-switch"] {
