@@ -222,7 +222,8 @@ fn main(
     lane8 = subgroup_lane % 8u;
 #endif
 #endif
+    let turn = head_in_turn(group.y, groups.y);
     for (var n = tile_begin() + group.x; n < tile_end(); n += groups.x) {
-        key_value_gradients(row_tile(n), group.y, lane);
+        key_value_gradients(row_tile(n), turn, lane);
     }
 }

@@ -187,7 +187,8 @@ fn main(
     lane8 = subgroup_lane % 8u;
 #endif
 #endif
+    let turn = head_in_turn(group.y, groups.y);
     for (var n = tile_begin() + group.x; n < tile_end(); n += groups.x) {
-        query_gradient(row_tile(n), group.y * HEADS, lane);
+        query_gradient(row_tile(n), turn * HEADS, lane);
     }
 }

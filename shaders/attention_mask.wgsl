@@ -20,6 +20,12 @@ fn group_shift(doc: Document, head: u32) -> u32 {
     return select(0u, doc.group / 2u, head >= p.heads / 2u);
 }
 
+// The heads that row y of `count` rows of workgroups takes: the two halves in turns. What rows of the two halves see differs in length, and an
+// adapter may give each of its cores one run of workgroups.
+fn head_in_turn(y: u32, count: u32) -> u32 {
+    return select(y / 2u, (count + 1u) / 2u + y / 2u, y % 2u == 1u);
+}
+
 fn first_key(doc: Document, i: u32, head: u32) -> u32 {
     let position = i - doc.first;
     var first = position + 1u - min(position + 1u, doc.window);

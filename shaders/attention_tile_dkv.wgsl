@@ -164,11 +164,12 @@ fn main(
     @builtin(local_invocation_index) lane: u32,
 ) {
     let heads = p.heads / p.kv_heads;
+    let turn = head_in_turn(group.y, groups.y);
     for (var n = tile_begin() + group.x; n < tile_end(); n += groups.x) {
 #ifdef BY_HEAD
-        key_value_gradients(row_tile(n), group.y / heads, group.y, 1u, group.y % heads * p.rows, lane);
+        key_value_gradients(row_tile(n), turn / heads, turn, 1u, turn % heads * p.rows, lane);
 #else
-        key_value_gradients(row_tile(n), group.y, group.y * heads, heads, 0u, lane);
+        key_value_gradients(row_tile(n), turn, turn * heads, heads, 0u, lane);
 #endif
     }
 }

@@ -137,7 +137,8 @@ fn main(
     @builtin(num_workgroups) groups: vec3<u32>,
     @builtin(local_invocation_index) lane: u32,
 ) {
+    let turn = head_in_turn(group.y, groups.y);
     for (var n = tile_begin() + group.x; n < tile_end(); n += groups.x) {
-        forward(row_tile(n), group.y, lane);
+        forward(row_tile(n), turn, lane);
     }
 }
