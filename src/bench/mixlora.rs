@@ -4,6 +4,7 @@
 use serde_json::{Value, json};
 
 use super::probe::{Probe, median};
+use super::profile;
 use super::record::{MixLoraRecord, Record};
 use super::scene::{Scene, noise};
 use super::setup::Bench;
@@ -113,6 +114,13 @@ pub(super) async fn run(bench: &mut Bench<'_>) -> Result<()> {
                 dispatches: layer.dispatches,
                 rounds,
             }))?;
+        }
+        for (form, layer) in Form::ALL.into_iter().zip(&layers) {
+            if !bench.options.profile {
+                continue;
+            }
+            let timings = layer.probe.profile(bench.gpu).await?;
+            profile::tell(bench, &format!("{model}, {}", form.name()), &timings)?;
         }
     }
     Ok(())

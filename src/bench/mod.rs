@@ -15,6 +15,7 @@ mod peak;
 mod peers;
 mod probe;
 mod products;
+mod profile;
 mod record;
 mod scene;
 mod setup;

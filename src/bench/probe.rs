@@ -3,6 +3,7 @@
 use crate::Result;
 use crate::gpu::dispatch::Command;
 use crate::gpu::executable::Arenas;
+use crate::gpu::timing::Timing;
 use crate::gpu::{Executable, Gpu, Plan, Recorder, Store, Tuner, clock};
 
 /// A timed run lasts at least about this long, so that what a submit costs does not count.
@@ -63,6 +64,11 @@ impl Probe {
         self.executable.run(gpu).await?;
         gpu.finish().await?;
         Ok((clock::now() - began).as_secs_f64() / self.repeats as f64)
+    }
+
+    /// Seconds of every dispatch of one timed run.
+    pub async fn profile(&self, gpu: &Gpu) -> Result<Vec<Timing>> {
+        self.executable.profile(gpu).await
     }
 
     /// Records `body` as often as a timed run of good length needs. The probe must have run once.

@@ -1,16 +1,15 @@
 //! A whole optimizer step, as a run makes it, of synthetic models and of real ones.
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use super::peers::{MEDIUM, Peer, SMALL};
 use super::probe::Rounds;
-use super::record::{ProfileRecord, Record, StepRecord};
+use super::profile;
+use super::record::{Record, StepRecord};
 use super::setup::Bench;
 use crate::adapters::{AdapterConfig, AdapterLayout, Method, Patterns, Projection, initial_buffer};
 use crate::config::ModelConfig;
 use crate::formats::ModelFile;
-use crate::gpu::timing::Timing;
 use crate::gpu::{Gpu, clock};
 use crate::kernels::lowrank::Segment;
 use crate::model::Recompute;
@@ -25,8 +24,6 @@ const WARM_UP: usize = 2;
 const LOSS_TOLERANCE: f64 = 2e-4;
 /// Timing goes on for about this long, within the bounds of [`step_count`].
 const SECONDS: f64 = 6.0;
-/// Rows of a profile by label.
-const LABELS: usize = 24;
 
 /// What is trained: a model, and the shape of a batch.
 pub struct Workload {
@@ -230,7 +227,11 @@ pub(super) async fn run(bench: &mut Bench<'_>, workload: Workload) -> Result<()>
         losses,
         losses_checked,
     }))?;
-    if bench.options.profile { profile(bench, &workload.name, &running.session).await } else { Ok(()) }
+    if bench.options.profile {
+        let timings = running.session.profile(bench.gpu).await?;
+        profile::tell(bench, &workload.name, &timings)?;
+    }
+    Ok(())
 }
 
 /// The first step's seconds, all losses, and (seconds, peak rate) of every timed step.
@@ -253,58 +254,6 @@ async fn rounds(bench: &mut Bench<'_>, running: &mut Running) -> Result<(f64, Ve
     Ok((first, losses, rounds))
 }
 
-async fn profile(bench: &mut Bench<'_>, config: &str, session: &Session) -> Result<()> {
-    let timings = session.profile(bench.gpu).await?;
-    let total: f64 = timings.iter().map(|t| t.seconds).sum();
-    let all = grouped(&timings, |_| "all dispatches".to_owned());
-    let by_kernel = grouped(&timings, |t| t.kernel.to_owned());
-    let by_label = grouped(&timings, |t| place(&t.label));
-    for (by, groups, count) in [("all", all, 1), ("kernel", by_kernel, usize::MAX), ("label", by_label, LABELS)] {
-        for (name, group) in groups.into_iter().take(count) {
-            (bench.report)(&Record::Profile(ProfileRecord {
-                config: config.to_owned(),
-                by,
-                name,
-                ms: group.seconds * 1e3,
-                share: group.seconds / total.max(f64::MIN_POSITIVE),
-                dispatches: group.dispatches,
-                gflops: group.flops as f64 / group.seconds.max(f64::MIN_POSITIVE) / 1e9,
-                gbytes: group.bytes as f64 / group.seconds.max(f64::MIN_POSITIVE) / 1e9,
-            }))?;
-        }
-    }
-    Ok(())
-}
-
-#[derive(Default)]
-struct Group {
-    seconds: f64,
-    flops: u64,
-    bytes: u64,
-    dispatches: usize,
-}
-
-/// Sums by name, the longest time first.
-fn grouped(timings: &[Timing], name: impl Fn(&Timing) -> String) -> Vec<(String, Group)> {
-    let mut groups: BTreeMap<String, Group> = BTreeMap::new();
-    for timing in timings {
-        let group = groups.entry(name(timing)).or_default();
-        group.seconds += timing.seconds;
-        group.flops += timing.flops;
-        group.bytes += timing.bytes;
-        group.dispatches += 1;
-    }
-    let mut sorted: Vec<_> = groups.into_iter().collect();
-    sorted.sort_by(|a, b| b.1.seconds.total_cmp(&a.1.seconds));
-    sorted
-}
-
-/// A label without the layer's number: "layers.3.mlp.up_proj.matmul" is "mlp.up_proj.matmul".
-fn place(label: &str) -> String {
-    let in_layer = label.strip_prefix("layers.").and_then(|rest| rest.split_once('.')).map(|(_, place)| place);
-    in_layer.unwrap_or(label).to_owned()
-}
-
 #[cfg(all(test, not(target_arch = "wasm32")))]
 mod tests {
     use super::*;
@@ -319,11 +268,5 @@ mod tests {
             let error = workload.check(&losses).expect_err("wrong").to_string();
             assert!(error.contains(&format!("before step {step}")), "{error}");
         }
-    }
-
-    #[test]
-    fn layers_share_a_place() {
-        assert_eq!(place("layers.12.self_attn.q_proj.matmul"), "self_attn.q_proj.matmul");
-        assert_eq!(place("head.loss"), "head.loss");
     }
 }
