@@ -1,4 +1,5 @@
-// y[s, :] = x[row of slot s, :]. x [rows, width], y [slots, width]; slots of nobody keep what they have.
+// y[s, :] = x[row of slot s, :]. x [rows, width], y [slots, width]; slots of nobody keep what they have. One workgroup of WG
+// lanes a slot.
 #import index
 #import moe
 
@@ -14,13 +15,16 @@ const WIDE: u32 = 1u;
 @group(0) @binding(2) var<storage, read_write> x: array<Lane>;
 @group(0) @binding(3) var<storage, read_write> y: array<Lane>;
 
-@compute @workgroup_size(64)
+@compute @workgroup_size(WG)
 fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) groups: vec3<u32>,
         @builtin(local_invocation_index) lane: u32) {
-    let i = flat_workgroup(group, groups) * 64u + lane;
+    let slot = flat_workgroup(group, groups);
+    if (slot >= p.slots || slot_row[slot] == NONE) {
+        return;
+    }
     let width = p.width / WIDE;
-    let slot = i / width;
-    if (slot < p.slots && slot_row[slot] != NONE) {
-        y[i] = x[slot_row[slot] / p.choices * width + i % width];
+    let row = slot_row[slot] / p.choices * width;
+    for (var c = lane; c < width; c += WG) {
+        y[slot * width + c] = x[row + c];
     }
 }

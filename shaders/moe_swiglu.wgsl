@@ -3,97 +3,18 @@
 //   act[s, :] = silu(g) u
 // and with BACKWARD, σ = 1 / (1 + e^−g):
 //   dg = da u σ (1 + g (1 − σ)) in place of da,   du = da g σ
-// so that g and u need not be kept. gate, up [rows, width]; h_g, h_u [slots, ranks rounded up to whole vectors] in one tensor; act, da, du
-// [slots, width]. Slots of nobody keep what they have. Without GATE or UP no job has experts there.
-//
-// A lane owns four columns of the ROWS slots of a tile, and walks them segment by segment, four slots at a time, the last slot again past it.
-// With ONE_BLOCK there are at most eight ranks, whose factors stay in registers for a segment; otherwise they pass by once for every four slots.
-// With SUBGROUPS lanes load a part of eight ranks of four slots each.
-#import rows4
-#import tile
+// so that g and u need not be kept. gate, up [rows, width]; act, da, du [slots, width]. Slots of nobody keep what they have. Where everything fits
+// into one binding, moe_experts_backward does this and more in its place.
+#import experts
 
-struct Half {
-    site: u32,  // row of the sites table
-    first: u32, // row of h that belongs to slot 0
-    pad0: u32,
-    pad1: u32,
-}
-
-struct Params {
-    slots: u32,
-    choices: u32,
-    segments: u32,
-    width: u32,
-    row_at: u32, // where slot_row begins in slot_tables
-    stride: u32, // vectors of a row of h
-    pad0: u32,
-    pad1: u32,
-    gate: Half,
-    up: Half,
-}
-
-#ifdef VEC4
-alias Lane = vec4<f32>;
-#else
-alias Lane = f32;
-#endif
-
-@group(0) @binding(0) var<uniform> p: Params;
-@group(0) @binding(1) var<storage, read> slot_tables: array<u32>;      // slot_segment, slot_row
-@group(0) @binding(2) var<storage, read> sites: array<u32>;            // as in lib/segments.wgsl
-@group(0) @binding(3) var<storage, read> adapter: array<Lane>;
-@group(0) @binding(4) var<storage, read_write> gate: array<Lane>;
-@group(0) @binding(5) var<storage, read_write> up: array<Lane>;
-@group(0) @binding(6) var<storage, read_write> h: array<vec4<f32>>;
+@group(0) @binding(5) var<storage, read_write> gate: array<Lane>;
+@group(0) @binding(6) var<storage, read_write> up: array<Lane>;
 #ifdef BACKWARD
 @group(0) @binding(7) var<storage, read_write> da: array<Lane>;        // becomes dg
 @group(0) @binding(8) var<storage, read_write> du: array<Lane>;
 #else
 @group(0) @binding(7) var<storage, read_write> act: array<Lane>;
 #endif
-
-// Ranks 4 q .. + 4 of a row of h.
-fn row4(row: u32, q: u32) -> vec4<f32> {
-    return select(vec4(0.0), h[row * p.stride + q], q < p.stride);
-}
-
-// An expert's factor Bt [rank, width].
-struct Expert {
-    rank: u32,
-    at: u32,
-    scale: f32,
-}
-
-fn expert(half: Half, segment: u32) -> Expert {
-    let at = (half.site * p.segments + segment) * 8u;
-    return Expert(sites[at] & 0xffffu, sites[at + 2u], bitcast<f32>(sites[at + 7u]));
-}
-
-// Rank r of columns n .. n + 4, the last rank again past it, where h is 0.
-fn factor4(e: Expert, r: u32, n: u32) -> vec4<f32> {
-    let at = e.at + min(r, e.rank - 1u) * p.width;
-#ifdef VEC4
-    return adapter[(at + n) / 4u];
-#else
-    let last = p.width - 1u;
-    return vec4(adapter[at + n], adapter[at + min(n + 1u, last)], adapter[at + min(n + 2u, last)], adapter[at + min(n + 3u, last)]);
-#endif
-}
-
-fn tile(e: Expert, r: u32, n: u32) -> Tile {
-    return Tile(
-        factor4(e, r, n), factor4(e, r + 1u, n), factor4(e, r + 2u, n), factor4(e, r + 3u, n),
-        factor4(e, r + 4u, n), factor4(e, r + 5u, n), factor4(e, r + 6u, n), factor4(e, r + 7u, n));
-}
-
-// Four columns of four slots.
-struct Four {
-    s0: vec4<f32>, s1: vec4<f32>, s2: vec4<f32>, s3: vec4<f32>,
-}
-
-fn multiply(s: Four, v: Rows, b: Tile) -> Four {
-    return Four(dot8(s.s0, v.lo0, v.hi0, b), dot8(s.s1, v.lo1, v.hi1, b), dot8(s.s2, v.lo2, v.hi2, b), dot8(s.s3, v.lo3, v.hi3, b));
-}
 
 // Columns n .. n + 4 of a row.
 #ifdef VEC4
@@ -150,15 +71,14 @@ fn put(slot: u32, n: u32, g: vec4<f32>, u: vec4<f32>) {
 #endif
 
 // Four slots, of which the last may be named several times: all are read before one is written.
-fn finish(slot: vec4<u32>, n: u32, cg: f32, bg: Four, cu: f32, bu: Four) {
-    let at = vec4(p.row_at) + slot;
-    let row = vec4(slot_tables[at.x], slot_tables[at.y], slot_tables[at.z], slot_tables[at.w]) / p.choices;
+fn finish(slot: vec4<u32>, n: u32, s: Sums) {
+    let row = rows_of(slot);
     let g = Four(
-        fma(vec4(cg), bg.s0, gate4(row.x, n)), fma(vec4(cg), bg.s1, gate4(row.y, n)),
-        fma(vec4(cg), bg.s2, gate4(row.z, n)), fma(vec4(cg), bg.s3, gate4(row.w, n)));
+        fma(vec4(s.cg), s.g.s0, gate4(row.x, n)), fma(vec4(s.cg), s.g.s1, gate4(row.y, n)),
+        fma(vec4(s.cg), s.g.s2, gate4(row.z, n)), fma(vec4(s.cg), s.g.s3, gate4(row.w, n)));
     let u = Four(
-        fma(vec4(cu), bu.s0, up4(row.x, n)), fma(vec4(cu), bu.s1, up4(row.y, n)),
-        fma(vec4(cu), bu.s2, up4(row.z, n)), fma(vec4(cu), bu.s3, up4(row.w, n)));
+        fma(vec4(s.cu), s.u.s0, up4(row.x, n)), fma(vec4(s.cu), s.u.s1, up4(row.y, n)),
+        fma(vec4(s.cu), s.u.s2, up4(row.z, n)), fma(vec4(s.cu), s.u.s3, up4(row.w, n)));
 #ifdef BACKWARD
     let d = Four(da4(slot.x, n), da4(slot.y, n), da4(slot.z, n), da4(slot.w, n));
     put(slot.x, n, g.s0, u.s0, d.s0);
@@ -173,53 +93,6 @@ fn finish(slot: vec4<u32>, n: u32, cg: f32, bg: Four, cu: f32, bu: Four) {
 #endif
 }
 
-// One past the last slot of a segment, at most `end`.
-fn run_end(begin: u32, end: u32, segment: u32) -> u32 {
-    var stop = begin + 1u;
-    while (stop < end && slot_tables[stop] == segment) { stop++; }
-    return stop;
-}
-
-fn walk(begin: u32, stop: u32, segment: u32, column: u32, lane: u32) {
-    // Lanes past the last column load what others do, and write nothing.
-    let n = min(column, (p.width - 1u) / 4u * 4u);
-#ifdef GATE
-    let eg = expert(p.gate, segment);
-#else
-    let eg = Expert();
-#endif
-#ifdef UP
-    let eu = expert(p.up, segment);
-#else
-    let eu = Expert();
-#endif
-#ifdef ONE_BLOCK
-    var tg = Tile();
-    var tu = Tile();
-    if (eg.rank > 0u) { tg = tile(eg, 0u, n); }
-    if (eu.rank > 0u) { tu = tile(eu, 0u, n); }
-#endif
-    for (var t = begin; t < stop; t += 4u) {
-        let last = stop - 1u;
-        var g = Four();
-        var u = Four();
-#ifdef ONE_BLOCK
-        if (eg.rank > 0u) { g = multiply(g, rows4(p.gate.first + t, p.gate.first + last, 0u, lane), tg); }
-        if (eu.rank > 0u) { u = multiply(u, rows4(p.up.first + t, p.up.first + last, 0u, lane), tu); }
-#else
-        for (var r = 0u; r < eg.rank; r += 8u) {
-            g = multiply(g, rows4(p.gate.first + t, p.gate.first + last, r / 4u, lane), tile(eg, r, n));
-        }
-        for (var r = 0u; r < eu.rank; r += 8u) {
-            u = multiply(u, rows4(p.up.first + t, p.up.first + last, r / 4u, lane), tile(eu, r, n));
-        }
-#endif
-        if (column < p.width) {
-            finish(min(vec4(t) + vec4(0u, 1u, 2u, 3u), vec4(last)), n, eg.scale, g, eu.scale, u);
-        }
-    }
-}
-
 @compute @workgroup_size(WG)
 fn main(
     @builtin(workgroup_id) group: vec3<u32>,
@@ -229,19 +102,8 @@ fn main(
 #endif
 ) {
 #ifdef SUBGROUPS
-    let lane = invocation % BROADCAST_WIDTH;
+    walk_tile(group.xy, local, invocation % BROADCAST_WIDTH);
 #else
-    let lane = 0u;
+    walk_tile(group.xy, local, 0u);
 #endif
-    let column = (group.x * WG + local) * 4u;
-    let end = min((group.y + 1u) * ROWS, p.slots);
-    var begin = group.y * ROWS;
-    while (begin < end) {
-        let segment = slot_tables[begin];
-        let stop = run_end(begin, end, segment);
-        if (segment < p.segments) {
-            walk(begin, stop, segment, column, lane);
-        }
-        begin = stop;
-    }
 }

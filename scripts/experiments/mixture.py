@@ -30,7 +30,7 @@ COMMON = [
 EMBEDDED = ["--batch", "4", "--seq", "72", "--steps", "120", "--eval-every", "20"]
 # Question types, sentiment and subjectivity of real sentences, of at most so many characters, so that every row fits.
 SETS = ["trec", "sst2", "subj"]
-REAL = ["--batch", "4", "--seq", "96", "--steps", "120", "--eval-every", "120"]
+REAL_SEQ, REAL_STEPS = 96, 120
 REAL_TRAIN, REAL_HELD_OUT, LONGEST = 2000, 64, 200
 
 
@@ -94,7 +94,8 @@ def write_sets(folder: Path, sets: Path) -> None:
 
 def command(args, arm: str, rate: str, seed: int, out: Path) -> list[str]:
     """The command line of one run."""
-    settings, extra = list(args.methods[arm]), [*COMMON, *(REAL if args.sets else EMBEDDED)]
+    real = ["--batch", "4", "--seq", str(args.seq), "--steps", str(args.steps), "--eval-every", str(args.steps)]
+    settings, extra = list(args.methods[arm]), [*COMMON, *(real if args.sets else EMBEDDED)]
     at = extra.index("--alpha-over-rank")
     alpha = int(extra[at + 1]) * int(settings[settings.index("--rank") + 1])
     extra[at:at + 2] = ["--alpha", str(alpha)]
@@ -177,6 +178,8 @@ def arguments(title: str, methods: dict[str, list[str]]) -> argparse.ArgumentPar
     parser.add_argument("--weblora", type=Path, default=ROOT / "target" / "release" / "weblora")
     parser.add_argument("--model", type=Path, default=ROOT / "assets" / "demo" / "demo.gguf")
     parser.add_argument("--sets", type=Path, help="folder of labelled sets, instead of the embedded language")
+    parser.add_argument("--seq", type=int, default=REAL_SEQ, help="tokens of a row of real sentences")
+    parser.add_argument("--steps", type=int, default=REAL_STEPS, help="of a run on real sentences")
     parser.add_argument("--out", type=Path, required=True, help="folder for rows and runs")
     parser.add_argument("--sweep", action="store_true", help="every arm at every rate with the first seed")
     parser.add_argument("--arms", nargs="+", default=list(methods), choices=methods)

@@ -20,6 +20,7 @@ const LIBRARY: &[(&str, &str)] = &[
     ("lowrank_chunks", include_str!("../../shaders/lib/lowrank_chunks.wgsl")),
     ("lowrank_carry", include_str!("../../shaders/lib/lowrank_carry.wgsl")),
     ("moe", include_str!("../../shaders/lib/moe.wgsl")),
+    ("experts", include_str!("../../shaders/lib/experts.wgsl")),
     ("modules", include_str!("../../shaders/lib/modules.wgsl")),
     ("own_norm", include_str!("../../shaders/lib/own_norm.wgsl")),
     ("own_embedding", include_str!("../../shaders/lib/own_embedding.wgsl")),

@@ -22,6 +22,7 @@ use std::collections::HashMap;
 
 use serde_json::Value;
 
+use super::folders;
 use super::limits::{MAX_JOBS, priority};
 use super::names;
 use super::options::{self, Options};
@@ -85,11 +86,11 @@ pub struct JobEntry {
 }
 
 impl JobsFile {
-    /// Reads the settings of a jobs file. What a value of `train`'s keys may be, the settings of `train` say when a job is made.
+    /// Reads the settings of a jobs file, whose relative folders are seen from `here`, an absolute path (a browser has none). What a value of `train`'s keys may be, the settings of `train` say when a job is made.
     ///
     /// # Errors
     /// Names the key that is unknown or wrong; two jobs of one name or folder; a job of another base; no job at all, or too many.
-    pub fn read(map: &Map, train: TrainKeys<'_>) -> Result<Self> {
+    pub fn read(map: &Map, train: TrainKeys<'_>, here: &str) -> Result<Self> {
         let mut settings = Settings::new(map);
         let s = &mut settings;
         let options = Options::read(s)?;
@@ -113,7 +114,7 @@ impl JobsFile {
             let table = value.as_object().ok_or_else(|| Error::config("sweep", "is no table", "write [sweep] and [sweep.keys]"))?;
             file.add_sweep(table, &defaults, train)?;
         }
-        file.check()?;
+        file.check(here)?;
         Ok(file)
     }
 
@@ -171,27 +172,24 @@ impl JobsFile {
     }
 
     /// No two of one name or folder, at least one, and not too many.
-    fn check(&self) -> Result<()> {
+    fn check(&self, here: &str) -> Result<()> {
         if self.jobs.is_empty() {
             return Err(Error::config("job", "the file has no job", "add a [[job]] with a name, or a [sweep]"));
         }
         if self.jobs.len() > MAX_JOBS {
             return Err(Error::config("job", format!("the file has {} jobs, more than {MAX_JOBS}", self.jobs.len()), "split it"));
         }
-        let (mut by_name, mut by_folder) = (HashMap::new(), HashMap::from([(names::folded(&self.out), "the run itself")]));
+        let mut by_name = HashMap::new();
         for job in &self.jobs {
             if let Some(other) = by_name.insert(names::folded(&job.name), job.name.as_str()) {
                 let problem = format!("two jobs are called {other} and {}, which is one folder on some systems", job.name);
                 let problem = if *other == job.name { format!("two jobs are called {other}") } else { problem };
                 return Err(Error::config("name", problem, "give every job a name of its own"));
             }
-            let out = job.settings.get("out").and_then(Value::as_str).unwrap_or_default();
-            if let Some(other) = by_folder.insert(names::folded(out), job.name.as_str()) {
-                let problem = format!("job {} and {other} have the same folder, {out}", job.name);
-                return Err(Error::config("out", problem, "give every job a folder of its own, or leave `out` out"));
-            }
         }
-        Ok(())
+        let out = |job: &JobEntry| job.settings.get("out").and_then(Value::as_str).map(str::to_owned).unwrap_or_default();
+        let folders: Vec<(&str, String)> = self.jobs.iter().map(|job| (job.name.as_str(), out(job))).collect();
+        folders::check(&folders, &self.out, here)
     }
 }
 

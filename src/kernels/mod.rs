@@ -73,6 +73,7 @@ pub const KERNELS: &[&KernelSpec] = &[
     &moe::JITTER,
     &moe::SWIGLU,
     &moe::SWIGLU_BACKWARD,
+    &moe::EXPERTS_BACKWARD,
     &moe::OVERFLOW,
     &moe::OVERFLOW_BACKWARD,
     &moe::BALANCE,

@@ -173,7 +173,7 @@ fn record_experts(rec: &mut Recorder, store: &mut Store) {
         let tables = LowrankTables {
             row_job: moe.slot_segment(),
             jobs: routed.segments,
-            sites: words(16 * segments),
+            sites: words(24 * segments),
             adapter: words(2 * r_max * n),
             grads: words(2 * r_max * n),
         };
@@ -192,13 +192,16 @@ fn record_experts(rec: &mut Recorder, store: &mut Store) {
             tables,
         };
         let [gate, up, act] = [t, t, slots].map(|rows| words(rows * n));
-        for sites in [[Some(site), Some(LowrankSite { site: 1, ..site })], [Some(site), None], [None, Some(site)], [None, None]] {
-            let [gate_site, up_site] = sites;
-            let h = words(GateUp::words(gate_site.as_ref(), up_site.as_ref(), true));
-            let experts = GateUp { gate: gate_site, up: up_site, h, tables, together: true };
+        let of = |number: usize| Some(LowrankSite { site: number, ..site });
+        let (da, dweight) = (words(t * n), words(slots + 4 + t));
+        for sites in [[of(0), of(1), of(2)], [of(0), None, None], [None, of(1), None], [None, None, of(2)]] {
+            let h = words(GateUp::words(sites.each_ref().map(Option::as_ref), true));
+            let [gate_site, up_site, down] = sites;
+            let experts = GateUp { gate: gate_site, up: up_site, down, h, tables, together: true };
             moe.swiglu(rec, "sample", &experts, gate, up, act);
             let gradients = experts.outputs(rec, "sample", slots * n);
             moe.swiglu_backward(rec, "sample", &experts, gate, up, gradients);
+            moe.experts_backward(rec, "sample", &experts, (words(2 * t * n + 64), t * n), da, dweight);
         }
     }
     shape.router_norms(rec, 64, words(8), words(512), words(1));

@@ -178,10 +178,8 @@ impl<'a> FeedForward<'a> {
         self.down.backward(rec, t, a, s.kept_down, dy, Some(da));
         let experts = self.experts.as_ref().zip(s.slots);
         let gradients = experts.map(|(block, slots)| {
-            let dweight = rec.transient("experts.dweight", block.moe.shape.slots() + t);
-            let gradients = slots.gate_up.outputs(rec, "experts.dgate_up", block.moe.shape.slots() * f);
-            down_backward(rec, block, slots, [gate, up], dy, da, dweight, gradients.each[0], (d, f));
-            block.moe.swiglu_backward(rec, "mlp.experts.act_backward", &slots.gate_up, gate, up, gradients);
+            let dweight = rec.transient("experts.dweight", block.moe.shape.slots().next_multiple_of(4) + t);
+            let gradients = down_backward(rec, block, slots, s.gate_up, dy, da, dweight, (d, f));
             (block, slots, dweight, gradients)
         });
         // In the place of gate and up are their gradients now, those of rows with experts by what all of these read.
@@ -229,10 +227,9 @@ fn spread_out(
         block.router.inner(rec, "mlp.moe_gate", n, logits);
         moe.route(rec, "mlp.moe_gate", logits);
     }
-    let [gate_site, up_site] = [&block.gate, &block.up].map(Option::as_ref);
     let together = GateUp::fit_together(slots, f);
-    let h = rec.transient("experts.h", GateUp::words(gate_site, up_site, together));
-    let gate_up = GateUp { gate: block.gate, up: block.up, h, tables: block.tables, together };
+    let h = rec.transient("experts.h", GateUp::words([&block.gate, &block.up, &block.down].map(Option::as_ref), together));
+    let gate_up = GateUp { gate: block.gate, up: block.up, down: block.down, h, tables: block.tables, together };
     if let Some(input) = gathered(rec, block, n) {
         gate_up.inner(rec, input);
     }
@@ -251,35 +248,48 @@ fn gathered(rec: &mut Recorder, block: &ExpertBlock, n: Tensor) -> Option<Tensor
     Some(x)
 }
 
-/// Records the gradients of down's experts and of the weights, and that of the slots' activations, `da_slots`. `gate` and `up` are the frozen products.
+/// Records the gradients of down's experts and of the weights, and returns those of gate's and up's outputs by slot. `products` are the frozen ones.
 fn down_backward(
     rec: &mut Recorder,
     block: &ExpertBlock,
     s: Slots,
-    [gate, up]: [Tensor; 2],
+    products: Outputs,
     dy: Tensor,
     da: Tensor,
     dweight: Tensor,
-    da_slots: Tensor,
     (d, f): (usize, usize),
-) {
+) -> GateUpOutputs {
     let (moe, slots) = (&block.moe, block.moe.shape.slots());
-    let act = rec.transient("experts.act_again", slots * f);
-    moe.swiglu(rec, "mlp.experts.act_again", &s.gate_up, gate, up, act);
     let name = "mlp.experts.down_proj";
-    let inner = block.down.as_ref().zip(s.down).map(|(site, h)| {
-        let (own_dy, dh) = (rec.transient("experts.dy", slots * d), rec.transient("experts.dh", slots * site.stride()));
+    let inner = block.down.as_ref().zip(s.down).zip(s.gate_up.down_gradient()).map(|((site, h), dh)| {
+        let own_dy = rec.transient("experts.dy", slots * d);
         moe.gather(rec, "mlp.experts.dy", d, dy, own_dy);
         site.inner_gradient(rec, name, own_dy, dh);
         moe.weigh(rec, name, site.stride(), h, dh, dweight);
         site.gradient_b(rec, name, h, own_dy);
         (site, dh)
     });
+    // Dropout masks what comes from down's factor, element by element.
+    let plain = block.down.is_none_or(|site| !site.dropout);
+    if let Some(joint) = products.joint().filter(|_| plain && moe.experts_fit(f, inner.is_some())) {
+        let found = moe.experts_backward(rec, "mlp.experts", &s.gate_up, joint, da, dweight);
+        if let (Some((site, dh)), Some(act)) = (inner, found.act) {
+            site.gradient_a(rec, name, dh, act);
+        }
+        return found.gate_up;
+    }
+    let [gate, up, _] = products.each;
+    let act = rec.transient("experts.act_again", slots * f);
+    moe.swiglu(rec, "mlp.experts.act_again", &s.gate_up, gate, up, act);
+    let gradients = s.gate_up.outputs(rec, "experts.dgate_up", slots * f);
+    let da_slots = gradients.each[0];
     moe.spread(rec, "mlp.experts.dact", f, da, act, da_slots, dweight, inner.is_some());
     if let Some((site, dh)) = inner {
         site.input_gradient(rec, name, dh, da_slots);
         site.gradient_a(rec, name, dh, act);
     }
+    moe.swiglu_backward(rec, "mlp.experts.act_backward", &s.gate_up, gate, up, gradients);
+    gradients
 }
 
 /// Records the gradients of gate's and up's experts from those of their outputs by slot, and adds to `dn`.

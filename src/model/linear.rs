@@ -126,6 +126,13 @@ pub struct Outputs {
     pub each: [Tensor; MOST_MEMBERS],
 }
 
+impl Outputs {
+    /// All of them, and where the second begins, where one binding holds that.
+    pub fn joint(&self) -> Option<(Tensor, usize)> {
+        self.together.then(|| (self.whole, (self.each[1].offset - self.whole.offset) as usize))
+    }
+}
+
 /// Adapters that share dispatches.
 struct Group {
     layers: LowrankSiblings,

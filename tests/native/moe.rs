@@ -1,15 +1,16 @@
 //! Experts: the routing kernels against their twin, the twin against finite differences, and one model in training, evaluation and generation.
 
+mod products;
+
 use serde_json::{Value, json};
 use weblora::adapters::{AdapterConfig, AdapterLayout, initial_buffer};
 use weblora::demo;
 use weblora::generate::Generator;
 use weblora::gpu::{Class, Tensor, Tuner};
 use weblora::kernels::attention::documents::{self, Document};
-use weblora::kernels::elementwise::{swiglu_backward_twin, swiglu_twin};
-use weblora::kernels::lowrank::{LowrankSite, LowrankTables, Segment, SiteRow};
+use weblora::kernels::lowrank::Segment;
 use weblora::kernels::moe::twin::{Route, balance_loss, route, route_backward};
-use weblora::kernels::moe::{Combine, GateUp, GateUpOutputs, Moe, MoeShape, Routed, RouterRow, Stats, strategy};
+use weblora::kernels::moe::{Combine, Moe, MoeShape, Routed, RouterRow, Stats, strategy};
 use weblora::rng::fill_uniform;
 use weblora::settings::Settings;
 use weblora::text::Example;
@@ -276,126 +277,6 @@ fn rows_go_to_slots_and_back() {
                 );
             }
         }
-    }
-}
-
-/// Random experts of one site: rank 0 for every fifth, a rank up to `most` for the others.
-fn experts(seed: u64, segments: usize, most: usize, width: usize) -> (Vec<SiteRow>, Vec<f32>) {
-    let mut values = Vec::new();
-    let rows = (0..segments)
-        .map(|segment| {
-            let rank = if segment % 5 == 4 { 0 } else { 1 + segment % most };
-            let b_offset = values.len() as u32;
-            values.extend(noise(seed + segment as u64, rank * width));
-            values.resize(values.len().next_multiple_of(4), f32::NAN);
-            SiteRow { rank: rank as u16, b_offset, scale: 0.5 + segment as f32, ..SiteRow::default() }
-        })
-        .collect();
-    (rows, values)
-}
-
-/// What the kernel puts together equals the products one by one, forward and backward; slots of nobody keep what they have.
-#[test]
-fn experts_share_the_frozen_products() {
-    let batch = batch();
-    let s = batch.shape;
-    let logits = noise(5, s.rows * s.stride());
-    for (width, most, beside, together) in [
-        (24, 8, [true, true], true),
-        (24, 8, [true, true], false),
-        (24, 13, [true, true], true),
-        (7, 3, [true, true], true),
-        (7, 3, [true, true], false),
-        (8, 8, [true, false], true),
-        (8, 5, [false, true], false),
-    ] {
-        let (mut rows, mut values) = experts(20, s.segments, most, width);
-        let (more, others) = experts(90, s.segments, most, width);
-        rows.extend(more.into_iter().map(|row| SiteRow { b_offset: row.b_offset + values.len() as u32, ..row }));
-        values.extend(others);
-        let stride = most.next_multiple_of(4);
-        // Past an expert's rank the inner activations are zero.
-        let inner = |seed| noise(seed, s.slots() * stride);
-        let [gate, up, da] = [(6, s.rows), (7, s.rows), (8, s.slots())].map(|(seed, count)| noise(seed, count * width));
-        let half = (if together { s.slots() } else { s.slots().next_multiple_of(16) }) * stride;
-        let (mut h, sites) = (vec![0.0f32; 2 * half], rows.clone());
-        h[..s.slots() * stride].copy_from_slice(&inner(9));
-        h[half..half + s.slots() * stride].copy_from_slice(&inner(10));
-        // Which slot is whose is known from a first run.
-        let Some(found) = batch.run(&logits, &noise(4, s.slots() + s.rows), |_| Vec::new(), |_, _, _| {}) else { return };
-        let owner = found.slot_segment.clone();
-        for (at, value) in h.iter_mut().enumerate() {
-            let (which, slot, rank) = (at / half, at % half / stride, at % stride);
-            let own =
-                owner.get(slot).filter(|segment| **segment != NONE).map_or(0, |segment| sites[which * s.segments + *segment as usize].rank);
-            if rank >= own as usize {
-                *value = 0.0;
-            }
-        }
-        if !beside[0] {
-            h.drain(..half);
-        }
-        let blank = vec![-3.0f32; s.slots() * width];
-        // The gradient of the activations, which becomes gate's, then up's.
-        let mut gradients = da.clone();
-        gradients.resize(GateUpOutputs::words(blank.len()), -3.0);
-        let tensors = |bench: &mut Bench| {
-            let tables = [bench.put("sites", &sites), bench.put("values", &values), bench.put("h", &h)];
-            let wide = [("gate", &gate), ("up", &up), ("act", &blank), ("gradients", &gradients)];
-            tables.into_iter().chain(wide.map(|(label, values)| bench.put(label, values))).collect::<Vec<Tensor>>()
-        };
-        let found = batch.run(&logits, &noise(4, s.slots() + s.rows), tensors, |moe, rec, t| {
-            let [sites, adapter, h, gate, up, act, both] = t else { panic!("seven tensors") };
-            let tables =
-                LowrankTables { row_job: moe.slot_segment(), jobs: moe.routed.segments, sites: *sites, adapter: *adapter, grads: *adapter };
-            let site = |which: usize| LowrankSite {
-                rows: s.slots(),
-                range: None,
-                k: 8,
-                n: width,
-                r_max: most,
-                t_max: most,
-                site: which,
-                dropout_key: 0,
-                jobs: s.segments,
-                dropout: false,
-                half: false,
-                tables,
-            };
-            let [gate_site, up_site] = [0, 1].map(|which| beside[which].then(|| site(which)));
-            let experts = GateUp { gate: gate_site, up: up_site, h: *h, tables, together };
-            moe.swiglu(rec, "test", &experts, *gate, *up, *act);
-            moe.swiglu_backward(rec, "test", &experts, *gate, *up, GateUpOutputs::within(*both, s.slots() * width));
-        });
-        let Some(found) = found else { return };
-        let [.., act, both] = &found.floats[..] else { panic!("seven tensors") };
-        let (dgate, dup) = (&both[..blank.len()], &both[both.len() - blank.len()..]);
-        let mut used = 0;
-        for (slot, place) in found.slot_row.iter().enumerate() {
-            let own = slot * width..(slot + 1) * width;
-            if *place == NONE {
-                assert!(act[own.clone()].iter().all(|a| *a == -3.0) && dgate[own.clone()] == da[own], "slot {slot} is nobody's");
-                continue;
-            }
-            used += 1;
-            let row = *place as usize / s.choices;
-            let product = |which: usize, base: &[f32]| {
-                let SiteRow { rank, b_offset, scale, .. } = sites[which * s.segments + owner[slot] as usize];
-                let begin = if which == 1 && beside[0] { half } else { 0 };
-                (0..width)
-                    .map(|n| {
-                        let terms = (0..rank as usize).map(|r| h[begin + slot * stride + r] * values[b_offset as usize + r * width + n]);
-                        base[row * width + n] + if beside[which] { scale * terms.sum::<f32>() } else { 0.0 }
-                    })
-                    .collect::<Vec<f32>>()
-            };
-            let (g, u) = (product(0, &gate), product(1, &up));
-            assert_close("act", &act[own.clone()], &swiglu_twin(&g, &u), 1e-4, 1e-4);
-            let (dg, du) = swiglu_backward_twin(&g, &u, &da[own.clone()]);
-            assert_close("dgate", &dgate[own.clone()], &dg, 1e-4, 1e-4);
-            assert_close("dup", &dup[own], &du, 1e-4, 1e-4);
-        }
-        assert!(used > 100 && used < s.slots());
     }
 }
 

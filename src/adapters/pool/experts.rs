@@ -386,10 +386,10 @@ impl ExpertTables {
             })
         };
         let [gate_proj, up, down] = [Projection::Gate, Projection::Up, Projection::Down].map(expert);
-        // Both are put together by one kernel.
-        let most = |of: fn(&LowrankSite) -> usize| gate_proj.iter().chain(&up).map(of).max().unwrap_or(1);
+        // One kernel puts together what all of them add.
+        let most = |of: fn(&LowrankSite) -> usize| gate_proj.iter().chain(&up).chain(&down).map(of).max().unwrap_or(1);
         let (r_max, t_max) = (most(|site| site.r_max), most(|site| site.t_max));
-        let [gate_proj, up] = [gate_proj, up].map(|site| site.map(|site| LowrankSite { r_max, t_max, ..site }));
+        let [gate_proj, up, down] = [gate_proj, up, down].map(|site| site.map(|site| LowrankSite { r_max, t_max, ..site }));
         Some(ExpertBlock {
             moe,
             router: gate,

@@ -258,6 +258,7 @@ fn words(event: &Event) -> String {
         Event::Done { step, loss: Some(loss), seconds, out, .. } => {
             format!("done: {step} steps in {seconds:.1} s, loss {loss:.4}, adapter in {out}")
         }
+        Event::Done { step: 0, out, .. } => format!("done before its first step, adapter in {out} as it began"),
         Event::Done { step, out, .. } => format!("done: all {step} steps were done before, adapter in {out}"),
         Event::Jobs { jobs, rows, planned_bytes, places, spare_bytes, adapter } => format!(
             "{jobs} jobs over one base, {places} at once at most, up to {rows} rows a step, {} on {adapter}, of which {} are free for more jobs",

@@ -75,7 +75,7 @@ impl SimulateArgs {
         map.insert("step-jobs".to_owned(), self.step_jobs.into());
         map.insert("job".to_owned(), json!([{"name": "any"}]));
         let early_stop = if self.early_stop.is_empty() { EarlyStop::default() } else { EarlyStop::read(&self.rules())? };
-        Ok(Options { policy, early_stop, ..JobsFile::read(&map, TrainKeys { all: &["name", "out"], exclusive: &[] })?.options })
+        Ok(Options { policy, early_stop, ..JobsFile::read(&map, TrainKeys { all: &["name", "out"], exclusive: &[] }, "")?.options })
     }
 
     fn rules(&self) -> Map {

@@ -16,6 +16,7 @@
 //! The balance loss is `coef · E Σ_e f_e P_e`, mean over blocks, with f_e the share of the job's rows that chose e (no gradient) and P_e their mean p.
 
 mod balance;
+mod experts_backward;
 mod routing;
 mod rows;
 mod swiglu;
@@ -24,6 +25,7 @@ pub mod twin;
 use bytemuck::{Pod, Zeroable};
 
 pub use self::balance::{BALANCE, ROUTER_NORM, Stats};
+pub use self::experts_backward::{EXPERTS_BACKWARD, ExpertGradients};
 pub use self::routing::{COUNT, ROUTE, ROUTE_BACKWARD, SCAN, SCATTER};
 pub use self::rows::{COMBINE, Combine, GATHER, JITTER, OVERFLOW, OVERFLOW_BACKWARD, SPREAD, WEIGH};
 pub use self::swiglu::{GateUp, GateUpOutputs, SWIGLU, SWIGLU_BACKWARD};
@@ -94,7 +96,7 @@ pub struct Routed {
     pub places: Tensor,
     /// `[rows, choices]`
     pub weight: Tensor,
-    /// The tables of [`Moe::slot_segment`] and [`Moe::slot_row`], of [`MoeShape::slot_words`].
+    /// The tables of [`Moe::slot_segment`], [`Moe::slot_row`] and the weights of slots, of [`MoeShape::slot_words`].
     pub slots: Tensor,
     /// `[segments]` [`super::lowrank::Segment`].
     pub segments: Tensor,
@@ -176,9 +178,14 @@ impl MoeShape {
         self.slots().next_multiple_of(SLICE_ALIGN)
     }
 
+    /// Where the weights of slots begin.
+    fn slot_weight_at(&self) -> usize {
+        2 * self.slot_row_at()
+    }
+
     /// Words of the tables of slots.
     pub fn slot_words(&self) -> usize {
-        2 * self.slot_row_at()
+        3 * self.slot_row_at()
     }
 }
 
@@ -227,6 +234,12 @@ impl Moe {
     /// `[slots]` u32: row · choices + choice.
     pub fn slot_row(&self) -> Tensor {
         let begin = self.shape.slot_row_at();
+        self.routed.slots.slice(begin..begin + self.shape.slots())
+    }
+
+    /// `[slots]` f32: the weights of slots.
+    fn slot_weight(&self) -> Tensor {
+        let begin = self.shape.slot_weight_at();
         self.routed.slots.slice(begin..begin + self.shape.slots())
     }
 

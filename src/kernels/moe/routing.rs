@@ -23,11 +23,11 @@ pub const SCAN: KernelSpec = KernelSpec {
     source: include_str!("../../../shaders/moe_scan.wgsl"),
     bindings: &[Read, Read, ReadWrite, ReadWrite, ReadWrite, ReadWrite, ReadWrite],
 };
-/// row_job, routers, segments, counts, places, slot_row.
+/// row_job, routers, segments, counts, places, weight, slot_row, slot_weight.
 pub const SCATTER: KernelSpec = KernelSpec {
     name: "moe_scatter",
     source: include_str!("../../../shaders/moe_scatter.wgsl"),
-    bindings: &[Read, Read, Read, Input, ReadWrite, ReadWrite],
+    bindings: &[Read, Read, Read, Input, ReadWrite, Input, ReadWrite, ReadWrite],
 };
 /// row_job, routers, probs, places, aux, dweight, dlogits.
 pub const ROUTE_BACKWARD: KernelSpec = KernelSpec {
@@ -49,7 +49,7 @@ impl Moe {
         let bind = [self.jobs, self.routers, counts, r.segments, r.chosen, self.slot_segment(), self.slot_row()];
         let what = self.dispatch(format!("{label}.scan"), 0, &bind, 0);
         rec.dispatch(&SCAN, Variant::new().with("MOST_SEGMENTS", MOST_SEGMENTS as u32), [1, 1, 1], what);
-        let bind = [self.row_job, self.routers, r.segments, counts, r.places, self.slot_row()];
+        let bind = [self.row_job, self.routers, r.segments, counts, r.places, r.weight, self.slot_row(), self.slot_weight()];
         let what = self.dispatch(format!("{label}.scatter"), 0, &bind, 0);
         rec.dispatch(&SCATTER, Variant::new(), [blocks as u32, 1, 1], what);
     }

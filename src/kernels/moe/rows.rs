@@ -66,8 +66,9 @@ impl Moe {
 
     /// Records `y[slot] = x[row]`; x is `[rows, width]`, y `[slots, width]`.
     pub fn gather(&self, rec: &mut Recorder, label: &str, width: usize, x: Tensor, y: Tensor) {
-        let (variant, grid) = Self::elements(self.shape.slots(), width);
-        rec.dispatch(&GATHER, variant, grid, self.dispatch(format!("{label}.gather"), width, &[self.slot_row(), x, y], 0));
+        let variant = Variant::new().with("WG", row_lanes(rec, 64)).flag_if("VEC4", width.is_multiple_of(4));
+        let what = self.dispatch(format!("{label}.gather"), width, &[self.slot_row(), x, y], 0);
+        rec.dispatch(&GATHER, variant, grid_1d(self.shape.slots() as u32), what);
     }
 
     /// Records rows of jobs with a router as sums of their slots; v is `[slots, width]`, y `[rows, width]`.

@@ -10,48 +10,58 @@ use crate::kernels::lowrank::{LowrankSiblings, LowrankSite, LowrankTables};
 
 use Access::{Input, Read, ReadWrite};
 
-/// slot_tables, sites, adapter, gate, up, h, act.
+/// slot_tables, sites, adapter, h, gate, up, act.
 pub const SWIGLU: KernelSpec = KernelSpec {
     name: "moe_swiglu",
     source: include_str!("../../../shaders/moe_swiglu.wgsl"),
     bindings: &[Read, Read, Read, Input, Input, Input, ReadWrite],
 };
-/// slot_tables, sites, adapter, gate, up, h, da (becomes dg), du.
+/// slot_tables, sites, adapter, h, gate, up, da (becomes dg), du.
 pub const SWIGLU_BACKWARD: KernelSpec = KernelSpec {
     name: "moe_swiglu_backward",
     source: include_str!("../../../shaders/moe_swiglu.wgsl"),
     bindings: &[Read, Read, Read, Input, Input, Input, ReadWrite, ReadWrite],
 };
 
+/// An expert's row of the sites table, and where its inner activations begin.
 #[repr(C)]
 #[derive(Debug, Clone, Copy, Default, Pod, Zeroable)]
-struct Half {
+pub(super) struct Half {
     site: u32,
     first: u32,
     pad: [u32; 2],
 }
 
+/// As `shaders/lib/experts.wgsl` has them.
 #[repr(C)]
-#[derive(Debug, Clone, Copy, Pod, Zeroable)]
-struct Params {
-    slots: u32,
-    choices: u32,
-    segments: u32,
-    width: u32,
-    row_at: u32,
-    stride: u32,
-    pad: [u32; 2],
-    gate: Half,
-    up: Half,
+#[derive(Debug, Clone, Copy, Default, Pod, Zeroable)]
+pub(super) struct Params {
+    pub slots: u32,
+    pub choices: u32,
+    pub segments: u32,
+    pub width: u32,
+    pub row_at: u32,
+    pub weight_at: u32,
+    pub stride: u32,
+    pub up_at: u32,
+    pub dg_at: u32,
+    pub du_at: u32,
+    pub parts_at: u32,
+    pub part_stride: u32,
+    pub gate: Half,
+    pub up: Half,
+    pub down: Half,
 }
 
-/// The experts beside `gate_proj` and `up_proj`, with their inner activations.
+/// The experts of a block, with the inner activations of those beside `gate_proj` and `up_proj`.
 #[derive(Debug, Clone, Copy)]
 pub struct GateUp {
-    /// Experts beside `gate_proj`, where there are any. Both sites have room for the same ranks.
+    /// Experts beside `gate_proj`, where there are any. All sites have room for the same ranks.
     pub gate: Option<LowrankSite>,
     /// Experts beside `up_proj`.
     pub up: Option<LowrankSite>,
+    /// Experts beside `down_proj`.
+    pub down: Option<LowrankSite>,
     /// Inner activations of both, of [`Self::words`].
     pub h: Tensor,
     /// The tables of all experts.
@@ -87,6 +97,9 @@ impl GateUpOutputs {
     }
 }
 
+/// Rows of inner activations that end where a binding may begin, whatever their ranks.
+const ALIGN_ROWS: usize = SLICE_ALIGN / 4;
+
 /// Experts that share dispatches.
 struct Group {
     layers: LowrankSiblings,
@@ -101,16 +114,17 @@ impl GateUp {
         4 * GateUpOutputs::words(slots * width) as u64 <= PlanLimits::FLOOR.max_binding
     }
 
-    /// Words of the inner activations: those of gate, then those of up.
-    pub fn words(gate: Option<&LowrankSite>, up: Option<&LowrankSite>, together: bool) -> usize {
-        let begin = gate.map_or(0, |site| Self::rows(site, together) * site.stride());
-        let of_up = up.map_or(0, |site| site.rows * site.stride());
-        (begin + of_up).max(1)
+    /// Words of the inner activations: those of gate, those of up, and room for the gradient of down's.
+    pub fn words([gate, up, down]: [Option<&LowrankSite>; 3], together: bool) -> usize {
+        let rows = gate.map_or(0, |site| Self::rows(site, together)) + up.map_or(0, |site| site.rows);
+        let of_down = down.map_or(0, |site| rows.next_multiple_of(ALIGN_ROWS) - rows + site.rows);
+        let stride = gate.or(up).or(down).map_or(0, LowrankSite::stride);
+        ((rows + of_down) * stride).max(1)
     }
 
     /// Rows of gate's, up to where a binding may begin if up's are bound alone.
     fn rows(site: &LowrankSite, together: bool) -> usize {
-        if together { site.rows } else { site.rows.next_multiple_of(SLICE_ALIGN / 4) }
+        if together { site.rows } else { site.rows.next_multiple_of(ALIGN_ROWS) }
     }
 
     /// Tensors for outputs of `words` each.
@@ -126,6 +140,60 @@ impl GateUp {
     /// The row of `h` that belongs to up's first slot.
     fn first_of_up(&self) -> usize {
         self.gate.as_ref().map_or(0, |site| Self::rows(site, self.together))
+    }
+
+    /// The row of `h` that belongs to the first slot of the gradient of down's.
+    fn first_of_down(&self) -> usize {
+        (self.first_of_up() + self.up.map_or(0, |site| site.rows)).next_multiple_of(ALIGN_ROWS)
+    }
+
+    /// The place of the gradient of down's inner activations `[slots, stride]`, where there are experts.
+    pub fn down_gradient(&self) -> Option<Tensor> {
+        let (site, first) = (self.down?, self.first_of_down());
+        Some(self.h.slice(first * site.stride()..(first + site.rows) * site.stride()))
+    }
+
+    /// What `shaders/lib/experts.wgsl` takes for them, and the kernels' variant.
+    pub(super) fn params(&self, moe: &Moe, width: usize) -> Params {
+        let half = |site: &Option<LowrankSite>, first: usize| {
+            site.map_or_else(Half::default, |site| Half { site: site.site as u32, first: first as u32, pad: [0; 2] })
+        };
+        Params {
+            slots: moe.shape.slots() as u32,
+            choices: moe.shape.choices as u32,
+            segments: moe.shape.segments as u32,
+            width: width as u32,
+            row_at: moe.shape.slot_row_at() as u32,
+            weight_at: moe.shape.slot_weight_at() as u32,
+            stride: (self.most_ranks() as u32).div_ceil(4),
+            gate: half(&self.gate, 0),
+            up: half(&self.up, self.first_of_up()),
+            down: half(&self.down, self.first_of_down()),
+            ..Params::default()
+        }
+    }
+
+    /// Ranks that every site has room for.
+    fn most_ranks(&self) -> usize {
+        let ranks = [self.gate, self.up, self.down].map(|site| site.map(|site| site.r_max));
+        let most = ranks.into_iter().flatten().max().unwrap_or(0);
+        assert!(ranks.into_iter().flatten().all(|own| own == most), "experts with room for ranks {ranks:?}");
+        most
+    }
+
+    /// The variant and grid of a walk over slots, with down's experts or without.
+    pub(super) fn variant(&self, rec: &Recorder, slots: usize, width: usize, with_down: bool) -> (Variant, [u32; 3]) {
+        let Lanes { wg, rows, broadcast } = Lanes::of(rec.facts());
+        let variant = Variant::new().with("WG", wg).with("ROWS", rows).flag_if("VEC4", width.is_multiple_of(4)).broadcast(broadcast);
+        let variant = variant.flag_if("GATE", self.gate.is_some()).flag_if("UP", self.up.is_some()).flag_if("DOWN", with_down);
+        let grid = [(width as u32).div_ceil(4 * wg), (slots as u32).div_ceil(rows), 1];
+        (variant.flag_if("ONE_BLOCK", self.most_ranks() <= 8), grid)
+    }
+
+    /// Operations for an element of a slot of the products that are put together.
+    pub(super) fn product_flops(&self, with_down: bool) -> usize {
+        let sites = [self.gate, self.up, self.down.filter(|_| with_down)];
+        2 * sites.into_iter().flatten().map(|site| site.r_max).sum::<usize>()
     }
 
     fn groups(&self, outputs: Option<GateUpOutputs>) -> Vec<Group> {
@@ -159,12 +227,25 @@ impl GateUp {
     }
 }
 
-/// Lanes of a workgroup, slots that they walk, and lanes that can broadcast to each other (0: none): a CPU loads slowly and has few cores.
-fn lanes(facts: Option<&Facts>) -> (u32, u32, u32) {
-    match facts {
-        Some(facts) if facts.is_cpu && facts.broadcast_width() > 0 => (facts.subgroup_sizes.1.clamp(8, 128), 64, facts.broadcast_width()),
-        Some(facts) if facts.is_cpu => (8, 64, 0),
-        _ => (64, 16, 0),
+/// How slots are walked: a CPU loads slowly and has few cores.
+struct Lanes {
+    /// Lanes of a workgroup.
+    wg: u32,
+    /// Slots that they walk.
+    rows: u32,
+    /// Lanes that can broadcast to each other; 0: none.
+    broadcast: u32,
+}
+
+impl Lanes {
+    fn of(facts: Option<&Facts>) -> Self {
+        match facts {
+            Some(facts) if facts.is_cpu && facts.broadcast_width() > 0 => {
+                Self { wg: facts.subgroup_sizes.1.clamp(8, 32), rows: 64, broadcast: facts.broadcast_width() }
+            }
+            Some(facts) if facts.is_cpu => Self { wg: 8, rows: 64, broadcast: 0 },
+            _ => Self { wg: 64, rows: 16, broadcast: 0 },
+        }
     }
 }
 
@@ -188,32 +269,12 @@ impl Moe {
         [gate, up]: [Tensor; 2],
         of_slots: &[Tensor],
     ) {
-        let GateUp { gate: gate_site, up: up_site, tables, h, .. } = experts;
-        let [r_gate, r_up] = [gate_site, up_site].map(|site| site.map_or(0, |site| site.r_max));
-        assert!(r_gate == 0 || r_up == 0 || r_gate == r_up, "room for {r_gate} ranks of gate and {r_up} of up");
         let (slots, width) = (self.shape.slots(), gate.len as usize / self.shape.rows);
-        let half = |site: &Option<LowrankSite>, first: usize| {
-            site.map_or_else(Half::default, |site| Half { site: site.site as u32, first: first as u32, pad: [0; 2] })
-        };
-        let params = Params {
-            slots: slots as u32,
-            choices: self.shape.choices as u32,
-            segments: self.shape.segments as u32,
-            width: width as u32,
-            row_at: self.shape.slot_row_at() as u32,
-            stride: r_gate.max(r_up).div_ceil(4) as u32,
-            pad: [0; 2],
-            gate: half(gate_site, 0),
-            up: half(up_site, experts.first_of_up()),
-        };
-        let bind = [&[self.routed.slots, tables.sites, tables.adapter, gate, up, *h][..], of_slots].concat();
-        let (wg, rows, broadcast) = lanes(rec.facts());
         let backward = of_slots.len() > 1;
-        let variant = Variant::new().with("WG", wg).with("ROWS", rows).flag_if("VEC4", width.is_multiple_of(4)).broadcast(broadcast);
-        let variant = variant.flag_if("GATE", r_gate > 0).flag_if("UP", r_up > 0);
-        let variant = variant.flag_if("ONE_BLOCK", r_gate.max(r_up) <= 8).flag_if("BACKWARD", backward);
-        let grid = [(width as u32).div_ceil(4 * wg), (slots as u32).div_ceil(rows), 1];
-        let flops = slots * width * (2 * (r_gate + r_up) + if backward { 10 } else { 5 });
-        rec.dispatch(spec, variant, grid, Dispatch::new(format!("{label}.swiglu"), &params, &bind, flops as u64));
+        let bind = [&[self.routed.slots, experts.tables.sites, experts.tables.adapter, experts.h, gate, up][..], of_slots].concat();
+        let (variant, grid) = experts.variant(rec, slots, width, false);
+        let flops = slots * width * (experts.product_flops(false) + if backward { 10 } else { 5 });
+        let what = Dispatch::new(format!("{label}.swiglu"), &experts.params(self, width), &bind, flops as u64);
+        rec.dispatch(spec, variant.flag_if("BACKWARD", backward), grid, what);
     }
 }

@@ -73,7 +73,7 @@ fn read(input: &Input) -> Result<()> {
     let methods = METHODS.iter().flat_map(|method| method.options.iter().map(|option| option.key));
     let paths = ["name", "model", "data", "quantize", "eval-data", "init-adapter", "out", "data-weights", "data-temperature", "method"];
     let known: Vec<&str> = keys::KEYS.iter().map(|key| key.key).chain(methods).chain(paths).collect();
-    let file = JobsFile::read(&map, TrainKeys { all: &known, exclusive: keys::EXCLUSIVE })?;
+    let file = JobsFile::read(&map, TrainKeys { all: &known, exclusive: keys::EXCLUSIVE }, "/srv")?;
     assert!(!file.jobs.is_empty(), "a file without jobs is refused");
     for job in file.jobs.iter().take(20) {
         TrainConfig::from_map(&job.settings).ok();

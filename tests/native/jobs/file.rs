@@ -23,7 +23,7 @@ const TRAIN: &[&str] = &[
 ];
 
 fn read(value: Value) -> weblora::Result<JobsFile> {
-    JobsFile::read(&super::map(value), TrainKeys { all: TRAIN, exclusive: EXCLUSIVE })
+    JobsFile::read(&super::map(value), TrainKeys { all: TRAIN, exclusive: EXCLUSIVE }, "/srv/here")
 }
 
 #[test]
@@ -73,6 +73,12 @@ fn what_cannot_work_is_refused_with_the_place() {
         (json!({"job": [{"name": "a", "out": "x/../y"}, {"name": "b", "out": "./Y/"}]}), "have the same folder"),
         (json!({"out": "runs", "job": [{"name": "a", "out": "runs/"}]}), "job a and the run itself have the same folder"),
         (json!({"out": "r", "job": [job("a"), {"name": "b", "out": "r/a"}]}), "have the same folder"),
+        (json!({"job": [{"name": "a", "out": "z"}, {"name": "b", "out": "/srv/here/z"}]}), "job b and a have the same folder"),
+        (
+            json!({"job": [{"name": "a", "out": "../here/z"}, {"name": "b", "out": "z/best"}]}),
+            "the folder of job b, /srv/here/z/best, lies in that of a",
+        ),
+        (json!({"out": "r", "job": [{"name": "a", "out": "r/results.csv"}]}), "job a and a file of the run itself have the same folder"),
         (json!({"job": [job("../a")]}), "cannot be in a folder's name"),
         (json!({"job": [{"name": "a", "rnak": 4}]}), "`job 1: rnak`: there is no such setting; did you mean `rank`?"),
         (json!({"polcy": "fair", "job": [job("a")]}), "did you mean `policy`?"),

@@ -23,7 +23,9 @@ fn read_map(path: &Path) -> Result<Map> {
 
 fn read_jobs(mut map: Map, without_templates: bool) -> Result<JobsFile> {
     read_templates(&mut map, without_templates)?;
-    JobsFile::read(&map, TrainKeys { all: &TrainArgs::keys(), exclusive: EXCLUSIVE })
+    // Where that cannot be known, folders are compared as they are written.
+    let here = std::env::current_dir().unwrap_or_default();
+    JobsFile::read(&map, TrainKeys { all: &TrainArgs::keys(), exclusive: EXCLUSIVE }, &here.display().to_string())
 }
 
 /// A jobs file that is added to the run in the folder `run`, whose base has the keys `base`: it may leave out what the run has already. Template files
