@@ -25,7 +25,11 @@ fn four() -> Vec<Value> {
 }
 
 async fn start(engine: &Engine, jobs: &JsValue) -> Array {
-    let options = js(&json!({ "tune": false, "options": {} }));
+    start_within(engine, jobs, json!({})).await
+}
+
+async fn start_within(engine: &Engine, jobs: &JsValue, options: Value) -> Array {
+    let options = js(&json!({ "tune": false, "options": options }));
     Reflect::set(&options, &"jobs".into(), jobs).expect("an object");
     Array::from(&engine.start_jobs(options, JsValue::UNDEFINED).await.expect("jobs"))
 }
@@ -124,6 +128,18 @@ async fn fused_jobs_are_what_they_are_alone() {
         }
     }
     assert!(together.adapter("chain") != together.adapter("dropped"), "the comparison can fail");
+}
+
+#[wasm_bindgen_test]
+async fn a_job_that_is_too_large_fails_as_the_others_begin() {
+    let engine = engine().await;
+    let large = job("large", json!({ "rank": 64, "batch": 64 }));
+    let mut told = Told::default();
+    let jobs = js(&json!([job("small", json!({ "rank": 4 })), large]));
+    told.events(&start_within(&engine, &jobs, json!({ "memory": "32 MiB" })).await);
+    assert!(matches!(&told.failed[..], [(job, why)] if job == "large" && why.contains("33554432 bytes (memory)")), "{:?}", told.failed);
+    told.follow(&engine, 9).await;
+    assert_eq!((told.losses("small").len(), told.losses("large").len()), (3, 0));
 }
 
 #[wasm_bindgen_test]
