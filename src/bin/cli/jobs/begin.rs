@@ -20,6 +20,7 @@ use crate::cli::data;
 use crate::cli::device::Device;
 use crate::cli::files::{AdapterFiles, Existing, OutFolder};
 use crate::cli::output::Output;
+use crate::cli::rows;
 
 /// What jobs train on.
 #[derive(Clone, Copy)]
@@ -168,10 +169,13 @@ fn check_same(job: &JobEntry, saved: &Map) -> Result<()> {
 /// A job with its rows, and what should be known of them.
 ///
 /// # Errors
-/// What is wrong with its settings, its rows or the adapter that it starts from.
+/// What is wrong with its settings, its template, its rows or the adapter that it starts from.
 pub fn entry(job: JobEntry, on: On<'_>) -> Result<(Entry, Vec<String>)> {
     let On { model, hash, .. } = on;
-    let JobEntry { priority, group, settings, .. } = job;
+    let JobEntry { priority, group, mut settings, .. } = job;
+    if let Some(Value::String(template)) = settings.get_mut("chat-template") {
+        *template = rows::template(template)?;
+    }
     let first = TrainConfig::from_map(&settings)?;
     let (mut config, start) = match &first.init_adapter {
         None => (first, None),

@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use weblora::jobs::state::State;
 use weblora::settings::Map;
+use weblora::train::TrainConfig;
 use weblora::train::fleet::{Fleet, Member};
 
 use super::failed::FailedJob;
@@ -64,11 +65,18 @@ pub fn of(fleet: &Fleet) -> Vec<JobStatus> {
     fleet.members().iter().zip(settings).map(one).collect()
 }
 
-/// What is left of each job's settings without those that all have alike, and without name and folder.
+/// What is left of each job's settings without those that all have alike, without what only some methods have and is as it would be anyway, and
+/// without name and folder.
 fn own_settings(mut all: Vec<Map>) -> Vec<Map> {
     let mut shared = all.first().cloned().unwrap_or_default();
     shared.retain(|key, value| ["name", "out"].contains(&key.as_str()) || all.iter().all(|map| map.get(key) == Some(value)));
-    all.iter_mut().for_each(|map| map.retain(|key, _| !shared.contains_key(key)));
+    let everywhere: Vec<String> =
+        all.first().map(|map| map.keys().filter(|key| all.iter().all(|map| map.contains_key(*key))).cloned().collect()).unwrap_or_default();
+    for map in &mut all {
+        let method: Map = map.get("method").map(|method| ("method".to_owned(), method.clone())).into_iter().collect();
+        let usual = TrainConfig::from_map(&method).map(|config| config.to_map()).unwrap_or_default();
+        map.retain(|key, value| !shared.contains_key(key) && (everywhere.contains(key) || usual.get(key) != Some(value)));
+    }
     all
 }
 
