@@ -1,15 +1,34 @@
 // The backward pass of experts from the gradient of down's input to those of gate's and up's outputs, in one walk over the slots. For slot s of
 // row t with weight w, with the factors of its expert, σ = 1 / (1 + e^−g):
 //   g = gate[t, :] + c_g h_g[s, :] Btg   u = up[t, :] + c_u h_u[s, :] Btu   act[s, :] = g σ u
-//   d = w da[t, :] + dh[s, :] A          dg[s, :] = d u σ (1 + g (1 − σ))   du[s, :] = d g σ
+//   d = w da[t, :] + m dh[s, :] A        dg[s, :] = d u σ (1 + g (1 − σ))   du[s, :] = d g σ
 //   parts[i, s] = sum of da[t, n] act[s, n] over the columns of workgroup i, for the gradient of w
-// gate, up in one tensor and da: [rows, width]. act (with DOWN, for the gradient of A), dg, du [slots, width] and parts [column tiles, slots rounded
+// With DROPOUT m is the mask of down's inputs, else 1. gate, up in one tensor and da: [rows, width]. act (with DOWN, for the gradient of A), dg, du [slots, width] and parts [column tiles, slots rounded
 // up to whole vectors] in another. Slots of nobody keep what they have, but for their parts.
 #import experts
 
 @group(0) @binding(5) var<storage, read_write> gate_up: array<Lane>;
 @group(0) @binding(6) var<storage, read_write> da: array<Lane>;
 @group(0) @binding(7) var<storage, read_write> out: array<Lane>;
+
+#ifdef DROPOUT
+@group(0) @binding(8) var<storage, read> segments: array<u32>; // as `jobs` in lib/segments.wgsl
+#import random
+
+// The factors of columns n .. n + 4 of a slot.
+fn mask4(slot: u32, n: u32) -> vec4<f32> {
+    let at = slot_tables[slot] * 8u;
+    let seed = mix32(segments[at + 2u] ^ p.down.dropout_key);
+    let row = slot - segments[at];
+    let threshold = segments[at + 3u];
+    let keep = bitcast<f32>(segments[at + 4u]);
+    return vec4(
+        dropout_scale(seed, row, n, threshold, keep), dropout_scale(seed, row, n + 1u, threshold, keep),
+        dropout_scale(seed, row, n + 2u, threshold, keep), dropout_scale(seed, row, n + 3u, threshold, keep));
+}
+#else
+fn mask4(slot: u32, n: u32) -> vec4<f32> { return vec4(1.0); }
+#endif
 
 // Every lane's part of every slot of the tile.
 var<workgroup> products: array<f32, WG * ROWS>;
@@ -47,7 +66,7 @@ fn put(slot: u32, row: u32, n: u32, cg: f32, bg: vec4<f32>, cu: f32, bu: vec4<f3
     let s = 1.0 / (1.0 + exp(-g));
     let silu = g * s;
     let act = silu * u;
-    let d = fma(vec4(bitcast<f32>(slot_tables[p.weight_at + slot])), d_row, from_down);
+    let d = fma(vec4(bitcast<f32>(slot_tables[p.weight_at + slot])), d_row, mask4(slot, n) * from_down);
     let at = slot * p.width;
 #ifdef DOWN
     put4(at, n, act);

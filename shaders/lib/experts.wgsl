@@ -12,8 +12,8 @@
 struct Half {
     site: u32,  // row of the sites table
     first: u32, // row of h that belongs to slot 0
+    dropout_key: u32,
     pad0: u32,
-    pad1: u32,
 }
 
 struct Params {

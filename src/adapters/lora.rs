@@ -58,19 +58,32 @@ fn build(config: &AdapterConfig, model: &ModelConfig) -> Result<AdapterLayout> {
 /// # Errors
 /// When a target or pattern matches nothing, or a rank is no whole number or larger than its layer.
 pub fn ranked_sites(config: &AdapterConfig, model: &ModelConfig) -> Result<Vec<(Site, usize, f64)>> {
+    ranked_sites_of(config, model, "rank", &|_| true)
+}
+
+/// Those of [`ranked_sites`] that are `wanted`, whose ranks are set by `key`.
+///
+/// # Errors
+/// As there.
+pub(super) fn ranked_sites_of(
+    config: &AdapterConfig,
+    model: &ModelConfig,
+    key: &'static str,
+    wanted: &dyn Fn(&Site) -> bool,
+) -> Result<Vec<(Site, usize, f64)>> {
     let sites = select_sites(&config.targets, model)?;
     let (ranks, alphas) = (config.rank_pattern.compile("rank-pattern")?, config.alpha_pattern.compile("alpha-pattern")?);
     ranks.check_all_used(&sites)?;
     alphas.check_all_used(&sites)?;
     let mut ranked = Vec::with_capacity(sites.len());
-    for site in sites {
+    for site in sites.into_iter().filter(wanted) {
         let module = site.module();
         let rank = ranks.find(&module)?.unwrap_or(config.rank as f64);
         let (out, inputs) = site.projection.shape(model);
         let most = out.min(inputs);
         if !(1.0..=most as f64).contains(&rank) || rank.fract() != 0.0 {
             let problem = format!("{rank} at {site}, whose weight is {out} x {inputs}");
-            let key = if ranks.find(&module)?.is_some() { "rank-pattern" } else { "rank" };
+            let key = if ranks.find(&module)?.is_some() { "rank-pattern" } else { key };
             return Err(Error::config(key, problem, format!("give a whole number from 1 to {most}")));
         }
         ranked.push((site, rank as usize, alphas.find(&module)?.unwrap_or(config.alpha)));

@@ -7,7 +7,7 @@
 use super::config::AdapterConfig;
 use super::experts::{Balance, ExpertSite, Experts, Router, Routing, Strategy};
 use super::layout::{AdapterLayout, SiteAdapter};
-use super::lora::{LORA_PLUS, RSLORA, ranked_sites};
+use super::lora::{LORA_PLUS, RSLORA, ranked_sites_of};
 use super::method::{Method, OptionKind, OptionSpec};
 use super::params::{Init, ParamLayout, ParamSpec, Storage};
 use super::product::{Rank, push_pair};
@@ -184,18 +184,22 @@ fn build(config: &AdapterConfig, model: &ModelConfig, routing: Routing) -> Resul
         alpha: or(EXPERT_ALPHA.key, 0.0, config.alpha)?,
         ..config.clone()
     };
-    let experts_of = |(site, ..): &(Site, usize, f64)| routed(site.projection);
     let mut params = ParamLayout::default();
     let mut sites = Vec::new();
-    for (site, rank, alpha) in ranked_sites(config, model)?.into_iter().filter(|ranked| !experts_of(ranked)) {
+    for (site, rank, alpha) in ranked_sites_of(config, model, "rank", &|site| !routed(site.projection))? {
         sites.push(SiteAdapter::new(
             site,
             vec![push_pair(&mut params, &site.to_string(), site, model, Rank { rank, alpha, rslora }, ratio)],
         ));
     }
-    let mut experts =
-        Experts { routing, routers: Vec::new(), sites: Vec::new(), dropout: or(EXPERT_DROPOUT.key, -1.0, config.dropout)? as f32 };
-    for (site, rank, alpha) in ranked_sites(&own, model)?.into_iter().filter(experts_of) {
+    let dropout = or(EXPERT_DROPOUT.key, -1.0, config.dropout)?;
+    if dropout < 0.0 {
+        let hint = "give a probability below 1, or -1 for that of --dropout";
+        return Err(Error::config(EXPERT_DROPOUT.key, format!("{dropout} is none"), hint));
+    }
+    let mut experts = Experts { routing, routers: Vec::new(), sites: Vec::new(), dropout: dropout as f32 };
+    let key = if own.rank == config.rank { "rank" } else { EXPERT_RANK.key };
+    for (site, rank, alpha) in ranked_sites_of(&own, model, key, &|site| routed(site.projection))? {
         let push = |e| push_pair(&mut params, &expert_name(site, e), site, model, Rank { rank, alpha, rslora }, ratio);
         experts.sites.push(ExpertSite { site, experts: (0..routing.experts).map(push).collect() });
     }

@@ -74,6 +74,7 @@ pub const KERNELS: &[&KernelSpec] = &[
     &moe::SWIGLU,
     &moe::SWIGLU_BACKWARD,
     &moe::EXPERTS_BACKWARD,
+    &moe::EXPERTS_BACKWARD_DROPPED,
     &moe::OVERFLOW,
     &moe::OVERFLOW_BACKWARD,
     &moe::BALANCE,

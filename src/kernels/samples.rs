@@ -201,7 +201,10 @@ fn record_experts(rec: &mut Recorder, store: &mut Store) {
             moe.swiglu(rec, "sample", &experts, gate, up, act);
             let gradients = experts.outputs(rec, "sample", slots * n);
             moe.swiglu_backward(rec, "sample", &experts, gate, up, gradients);
-            moe.experts_backward(rec, "sample", &experts, (words(2 * t * n + 64), t * n), da, dweight);
+            for dropout in [false, true] {
+                let experts = GateUp { down: down.map(|site| LowrankSite { dropout, ..site }), ..experts };
+                moe.experts_backward(rec, "sample", &experts, (words(2 * t * n + 64), t * n), da, dweight);
+            }
         }
     }
     shape.router_norms(rec, 64, words(8), words(512), words(1));

@@ -269,9 +269,7 @@ fn down_backward(
         site.gradient_b(rec, name, h, own_dy);
         (site, dh)
     });
-    // Dropout masks what comes from down's factor, element by element.
-    let plain = block.down.is_none_or(|site| !site.dropout);
-    if let Some(joint) = products.joint().filter(|_| plain && moe.experts_fit(f, inner.is_some())) {
+    if let Some(joint) = products.joint().filter(|_| moe.experts_fit(f, inner.is_some())) {
         let found = moe.experts_backward(rec, "mlp.experts", &s.gate_up, joint, da, dweight);
         if let (Some((site, dh)), Some(act)) = (inner, found.act) {
             site.gradient_a(rec, name, dh, act);

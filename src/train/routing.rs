@@ -5,8 +5,8 @@ use serde::Serialize;
 use crate::adapters::experts::{Balance, Routing};
 use crate::adapters::pool::RouterStats;
 
-/// A block whose rows fill fewer experts than this many times what a row gets has collapsed.
-const COLLAPSED: f64 = 1.25;
+/// A block has collapsed whose rows fill no more experts than a row gets, and this share of as many others, or of those that there are.
+const COLLAPSED: f64 = 0.25;
 /// Steps in succession after which a collapse is worth a warning: at the start routers still move.
 const STEPS: u32 = 20;
 
@@ -121,7 +121,8 @@ impl CollapseWatch {
     pub fn step(&mut self, report: &RouterReport) -> Option<String> {
         let collapsed = |load: &Vec<f32>| {
             let choices: f64 = load.iter().map(|x| f64::from(*x)).sum();
-            (load.len() as f64) > 2.0 * choices && experts_in_use(load) < COLLAPSED * choices.max(1.0)
+            let (choices, others) = (choices.max(1.0), load.len() as f64 - choices);
+            experts_in_use(load) < choices + COLLAPSED * choices.min(others)
         };
         let blocks: Vec<usize> =
             report.layers.iter().zip(&report.load).filter(|(_, load)| collapsed(load)).map(|(layer, _)| *layer).collect();

@@ -121,6 +121,20 @@ pub fn from_adapter(mut map: Map, folder: Folder<'_>, model: &ModelConfig, base:
     Ok((config, Start { values, links: chain.manifest().links, unrounded, warning, has_norms, tokens }))
 }
 
+/// Puts the method of the adapter in `folder` where `map` names none and the adapter's is the only one that trains it on: then `map` may have settings of
+/// that method.
+///
+/// # Errors
+/// A damaged adapter.
+pub fn take_method(map: &mut Map, folder: Folder<'_>) -> Result<()> {
+    if !map.contains_key("method")
+        && let Adapter::Routed(adapter) = Adapter::read(folder, None)?
+    {
+        map.extend(adapter.settings().remove("method").map(|method| ("method".to_owned(), method)));
+    }
+    Ok(())
+}
+
 /// As [`from_adapter`], for routers and experts: the run has the adapter's method and trains it on.
 fn from_routed(mut map: Map, name: &str, adapter: &MixLoraAdapter, model: &ModelConfig, base: &BaseId) -> Result<(TrainConfig, Start)> {
     let settings = adapter.settings();

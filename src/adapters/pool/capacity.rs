@@ -11,6 +11,7 @@ use super::groups::groups;
 use super::modules::ModuleCapacity;
 use super::ranks::Ranks;
 use super::units::{Unit, Words, needs};
+use crate::kernels::moe::MOST_SEGMENTS;
 use crate::kernels::optimizer;
 
 /// Numbers of jobs that recordings are made for.
@@ -142,6 +143,9 @@ impl Capacity {
         self.grads += largest(|need| need.grads);
         self.blocks += largest(|need| need.blocks);
         self.wide_groups += largest(|need| need.wide_groups);
+        // As many as a recording may have, but for those that are there already.
+        let spare_experts = largest(|need| need.experts.segments);
+        self.experts.segments = (self.experts.segments + spare_experts).min(MOST_SEGMENTS.max(self.experts.segments));
         for words in self.units.values_mut() {
             (0..jobs).for_each(|_| words.all += words.most);
         }

@@ -2,13 +2,14 @@
 
 use std::path::Path;
 
+use serde_json::Value;
 use weblora::Result;
 use weblora::export::folder::File;
 use weblora::formats::ModelFile;
 use weblora::settings::Map;
 use weblora::train::kernels::KernelChoices;
 use weblora::train::run::OnDevice;
-use weblora::train::start::{Start, fill_in, from_adapter};
+use weblora::train::start::{Start, fill_in, from_adapter, take_method};
 use weblora::train::trainer::{TrainPlan, Trainer};
 use weblora::train::{Checkpoint, Progress, Run, TrainConfig};
 
@@ -30,6 +31,10 @@ pub fn run(args: &TrainArgs, output: &mut Output) -> Result<()> {
         // What the run was started with, where the command line says nothing else.
         let state = &*begun_with.insert(Checkpoint::read(file, bytes)?.state);
         fill_in(&mut map, &state.config);
+    }
+    if let Some(path) = map.get("init-adapter").and_then(Value::as_str).filter(|_| !args.resume) {
+        let files = AdapterFiles::read(Path::new(path))?;
+        take_method(&mut map, files.folder())?;
     }
     let first = TrainConfig::from_map(&map)?;
     let model = open_model(needed("model", first.model.as_ref())?, first.tokenizer.as_deref().map(Path::new))?;
@@ -85,7 +90,9 @@ struct Saved {
 impl Saved {
     /// Opens the folder that the settings name. It is the run's even where it had another name when the checkpoint was made.
     fn open(map: &mut Map) -> Result<Self> {
-        let name = TrainConfig::from_map(map)?.out;
+        // What else the settings say may be of the method that the run has.
+        let named: Map = map.iter().filter(|(key, _)| *key == "out").map(|(key, value)| (key.clone(), value.clone())).collect();
+        let name = TrainConfig::from_map(&named)?.out;
         let out = OutFolder::open(Path::new(&name), Existing::Resume)?;
         map.insert("out".into(), name.into());
         let path = out.checkpoint();

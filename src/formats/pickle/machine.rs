@@ -2,7 +2,7 @@
 //! them only builds a tensor or an empty dictionary, here, in Rust.
 //!
 //! Objects lie in one list and refer to each other by number, so that nothing recurses; every instruction appends at most one object, so
-//! that memory is bounded by the length of the program. Nothing a program does more than once copies what it built before.
+//! that memory is bounded: there are at most [`MAX_OBJECTS`]. Nothing a program does more than once copies what it built before.
 
 use std::collections::{BTreeMap, HashMap};
 
@@ -37,6 +37,10 @@ pub static GLOBALS: &[(&str, &str, Meaning)] = &[
 pub(super) const HINT: &str = "save the tensors again with torch.save or as safetensors";
 /// Most sizes of a tensor.
 const MAX_DIMENSIONS: usize = 8;
+/// Most objects: some twenty a tensor.
+const MAX_OBJECTS: usize = 1 << 21;
+/// Most bytes of the name of a storage's file, which torch.save numbers.
+const MAX_KEY: usize = 100;
 
 /// A storage, as a pickle refers to it.
 #[derive(Debug, Clone)]
@@ -147,19 +151,19 @@ impl<'p> Machine<'p> {
                 self.protocol = true;
             }
             MARK => self.marks.push(self.stack.len()),
-            NONE => self.push(Object::None),
-            NEWTRUE | NEWFALSE => self.push(Object::Bool),
+            NONE => self.push(Object::None)?,
+            NEWTRUE | NEWFALSE => self.push(Object::Bool)?,
             BININT => {
                 let number = i32::from_le_bytes(self.array()?);
-                self.push(Object::Int(number.into()));
+                self.push(Object::Int(number.into()))?;
             }
             BININT1 => {
                 let number = self.byte()?;
-                self.push(Object::Int(number.into()));
+                self.push(Object::Int(number.into()))?;
             }
             BININT2 => {
                 let number = u16::from_le_bytes(self.array()?);
-                self.push(Object::Int(number.into()));
+                self.push(Object::Int(number.into()))?;
             }
             LONG1 => self.long()?,
             BINUNICODE => {
@@ -167,7 +171,7 @@ impl<'p> Machine<'p> {
                 let from = self.at;
                 self.take(length)?;
                 self.text(from, self.at)?;
-                self.push(Object::Text(from, self.at));
+                self.push(Object::Text(from, self.at))?;
             }
             BINPUT => {
                 let place = self.byte()?;
@@ -185,18 +189,18 @@ impl<'p> Machine<'p> {
                 let place = u32::from_le_bytes(self.array()?);
                 self.get(place)?;
             }
-            EMPTY_TUPLE => self.push(Object::Tuple(Vec::new())),
+            EMPTY_TUPLE => self.push(Object::Tuple(Vec::new()))?,
             TUPLE1 | TUPLE2 | TUPLE3 => {
                 let first = self.stack.len().checked_sub(usize::from(opcode - TUPLE1) + 1).filter(|first| *first >= self.floor());
                 let first = first.ok_or_else(|| self.bad("a tuple of more than there is"))?;
                 let items = self.stack.split_off(first);
-                self.push(Object::Tuple(items));
+                self.push(Object::Tuple(items))?;
             }
             TUPLE => {
                 let items = self.since_mark()?;
-                self.push(Object::Tuple(items));
+                self.push(Object::Tuple(items))?;
             }
-            EMPTY_DICT => self.push(Object::Dictionary(Vec::new())),
+            EMPTY_DICT => self.push(Object::Dictionary(Vec::new()))?,
             SETITEM => {
                 let (value, key) = (self.pop()?, self.pop()?);
                 self.set(&[key, value])?;
@@ -251,10 +255,13 @@ impl<'p> Machine<'p> {
         self.marks.last().copied().unwrap_or(0)
     }
 
-    fn push(&mut self, object: Object) {
-        // The program has at most `MAX_PICKLE_BYTES` instructions.
+    fn push(&mut self, object: Object) -> Result<()> {
+        if self.objects.len() == MAX_OBJECTS {
+            return Err(self.bad(format!("it makes more than {MAX_OBJECTS} objects, which no dictionary of tensors needs")));
+        }
         self.stack.push(self.objects.len() as Id);
         self.objects.push(object);
+        Ok(())
     }
 
     fn pop(&mut self) -> Result<Id> {
@@ -297,7 +304,7 @@ impl<'p> Machine<'p> {
         let negative = bytes.last().is_some_and(|byte| byte & 0x80 != 0);
         let mut wide = if negative { [0xff; 8] } else { [0; 8] };
         wide[..length].copy_from_slice(bytes);
-        self.push(Object::Int(i64::from_le_bytes(wide)));
+        self.push(Object::Int(i64::from_le_bytes(wide)))?;
         Ok(())
     }
 
@@ -316,10 +323,13 @@ impl<'p> Machine<'p> {
     fn global(&mut self) -> Result<()> {
         let (module, name) = (self.line()?, self.line()?);
         let found = GLOBALS.iter().find(|(m, n, _)| (*m, *n) == (module, name));
+        if found.is_none() && module == "torch" && name.ends_with("Storage") {
+            return Err(self.bad(format!("it has numbers of the type {}, and float32, float16 and bfloat16 are read", short(name))));
+        }
         let (.., meaning) = found.ok_or_else(|| {
             self.bad(format!("it asks for `{}.{}`, which is no part of a tensor: a pickle can run any program", short(module), short(name)))
         })?;
-        self.push(Object::Global(*meaning));
+        self.push(Object::Global(*meaning))?;
         Ok(())
     }
 
@@ -352,16 +362,19 @@ impl<'p> Machine<'p> {
         let storage = match self.items(id)? {
             [kind, class, key, device, numel] => match [object(kind), object(class), object(key), object(device)] {
                 [Object::Text(a, b), Object::Global(Meaning::Storage(dtype)), Object::Text(from, to), Object::Text(..)]
-                    if self.text(*a, *b)? == "storage" =>
+                    if &self.program[*a..*b] == b"storage" =>
                 {
+                    if to - from > MAX_KEY {
+                        return Err(self.bad(format!("the name of a storage has {} bytes", to - from)));
+                    }
                     let format = quant::by_safetensors_dtype(dtype).ok_or_else(|| self.bad(format!("numbers of type {dtype}")))?;
-                    Storage { key: short(self.text(*from, *to)?).to_owned(), format, numel: self.size(*numel)? }
+                    Storage { key: self.text(*from, *to)?.to_owned(), format, numel: self.size(*numel)? }
                 }
                 _ => return Err(self.bad("it refers to something that is no storage")),
             },
             _ => return Err(self.bad("it refers to something that is no storage")),
         };
-        self.push(Object::Storage(Box::new(storage)));
+        self.push(Object::Storage(Box::new(storage)))?;
         Ok(())
     }
 
@@ -388,7 +401,7 @@ impl<'p> Machine<'p> {
             },
             _ => return Err(wrong()),
         };
-        self.push(object);
+        self.push(object)?;
         Ok(())
     }
 

@@ -17,6 +17,13 @@ pub const EXPERTS_BACKWARD: KernelSpec = KernelSpec {
     bindings: &[Read, Read, Read, Input, Input, Input, ReadWrite],
 };
 
+/// The same where experts may drop inputs; then the segments.
+pub const EXPERTS_BACKWARD_DROPPED: KernelSpec = KernelSpec {
+    name: "moe_experts_backward_dropped",
+    bindings: &[Read, Read, Read, Input, Input, Input, ReadWrite, Read],
+    ..EXPERTS_BACKWARD
+};
+
 /// What [`Moe::experts_backward`] leaves.
 #[derive(Debug, Clone, Copy)]
 pub struct ExpertGradients {
@@ -86,9 +93,17 @@ impl Moe {
             part_stride: layout.part_stride as u32,
             ..experts.params(self, width)
         };
-        let bind = [self.routed.slots, experts.tables.sites, experts.tables.adapter, experts.h, gate_up, da, out];
+        let dropped = experts.down.is_some_and(|site| site.dropout);
+        let mut bind = vec![self.routed.slots, experts.tables.sites, experts.tables.adapter, experts.h, gate_up, da, out];
+        bind.extend(dropped.then_some(self.routed.segments));
+        let spec = if dropped { &EXPERTS_BACKWARD_DROPPED } else { &EXPERTS_BACKWARD };
         let flops = slots * width * (experts.product_flops(with_down) + 20);
-        rec.dispatch(&EXPERTS_BACKWARD, variant, grid, Dispatch::new(format!("{label}.backward"), &params, &bind, flops as u64));
+        rec.dispatch(
+            spec,
+            variant.flag_if("DROPOUT", dropped),
+            grid,
+            Dispatch::new(format!("{label}.backward"), &params, &bind, flops as u64),
+        );
         let parts = out.slice(layout.parts..layout.words());
         let to = Place { y: Rows { tensor: dweight, stride: layout.part_stride }, row: 0, column: 0 };
         sum_parts(rec, &format!("{label}.dweight"), parts, (1, layout.part_stride), to, with_down);

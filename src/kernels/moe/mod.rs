@@ -25,7 +25,7 @@ pub mod twin;
 use bytemuck::{Pod, Zeroable};
 
 pub use self::balance::{BALANCE, ROUTER_NORM, Stats};
-pub use self::experts_backward::{EXPERTS_BACKWARD, ExpertGradients};
+pub use self::experts_backward::{EXPERTS_BACKWARD, EXPERTS_BACKWARD_DROPPED, ExpertGradients};
 pub use self::routing::{COUNT, ROUTE, ROUTE_BACKWARD, SCAN, SCATTER};
 pub use self::rows::{COMBINE, Combine, GATHER, JITTER, OVERFLOW, OVERFLOW_BACKWARD, SPREAD, WEIGH};
 pub use self::swiglu::{GateUp, GateUpOutputs, SWIGLU, SWIGLU_BACKWARD};

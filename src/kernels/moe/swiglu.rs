@@ -29,7 +29,8 @@ pub const SWIGLU_BACKWARD: KernelSpec = KernelSpec {
 pub(super) struct Half {
     site: u32,
     first: u32,
-    pad: [u32; 2],
+    dropout_key: u32,
+    pad: u32,
 }
 
 /// As `shaders/lib/experts.wgsl` has them.
@@ -156,7 +157,12 @@ impl GateUp {
     /// What `shaders/lib/experts.wgsl` takes for them, and the kernels' variant.
     pub(super) fn params(&self, moe: &Moe, width: usize) -> Params {
         let half = |site: &Option<LowrankSite>, first: usize| {
-            site.map_or_else(Half::default, |site| Half { site: site.site as u32, first: first as u32, pad: [0; 2] })
+            site.map_or_else(Half::default, |site| Half {
+                site: site.site as u32,
+                first: first as u32,
+                dropout_key: site.dropout_key,
+                pad: 0,
+            })
         };
         Params {
             slots: moe.shape.slots() as u32,

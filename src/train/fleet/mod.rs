@@ -32,7 +32,7 @@ use super::fuse::micro_step;
 use super::job::{BaseIdentity, Job};
 use super::run::After;
 use super::session::Session;
-use crate::adapters::pool::Words;
+use crate::adapters::pool::{ExpertCapacity, Words};
 use crate::export::folder::File;
 use crate::gpu::{Gpu, clock};
 use crate::jobs::event::{Pass, Request};
@@ -172,9 +172,24 @@ impl Fleet {
             (need.half && !room.half, "links stored as f16"),
             (need.pairs && !room.pairs, "pairs of answers"),
             (!room.modules.holds(need.modules), "learnable scales"),
+            (need.experts.segments > 0 && room.experts.segments == 0, "experts"),
+            (!need.experts.layers.is_subset(&room.experts.layers), "experts in those blocks"),
+            (need.experts.sites.keys().any(|site| !room.experts.sites.contains_key(site)), "experts at those layers"),
+            (need.experts.dropout && !room.experts.dropout, "experts that drop inputs"),
+            (need.experts.capacity && !room.experts.capacity, "experts with a capacity"),
+            (need.experts.jitter && !room.experts.jitter, "experts with jitter"),
         ];
         if let Some((_, what)) = missing.into_iter().find(|(is_missing, _)| *is_missing) {
             return Some((what.to_owned(), "none".into()));
+        }
+        let counts = [
+            (need.experts.segments, room.experts.segments, "experts"),
+            (need.experts.experts, room.experts.experts, "experts in a block"),
+            (need.experts.choices, room.experts.choices, "experts a token"),
+            (most_rank(&need.experts), most_rank(&room.experts), "ranks an expert"),
+        ];
+        if let Some((needed, room, what)) = counts.into_iter().find(|(needed, room, _)| needed > room) {
+            return Some((format!("{needed} {what}"), room.to_string()));
         }
         (!self.session.holds(need)).then(|| (format!("{} words of parameters", need.values), format!("{} words", room.values)))
     }
@@ -385,6 +400,10 @@ impl Fleet {
         let job = member.job_mut();
         keeper.best(&job.config.out, &job.export(&buffers.values)?)
     }
+}
+
+fn most_rank(experts: &ExpertCapacity) -> usize {
+    experts.sites.values().map(|ranks| ranks.rank).max().unwrap_or(0)
 }
 
 /// A job whose result cannot be kept has failed; the others go on.

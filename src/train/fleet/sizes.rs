@@ -66,6 +66,7 @@ pub(super) struct Needed {
     grads: usize,
     blocks: usize,
     modules: ModuleCapacity,
+    experts: usize,
     /// Of each page of the pool.
     pages: Vec<Words>,
 }
@@ -81,6 +82,7 @@ impl Needed {
             grads: self.grads + need.grads,
             blocks: self.blocks + need.blocks,
             modules: self.modules.and(need.modules),
+            experts: self.experts + need.experts.segments,
             pages: self.pages,
         }
     }
@@ -91,6 +93,7 @@ impl Needed {
         self.jobs <= room.jobs
             && self.blocks <= room.blocks
             && room.modules.holds(self.modules)
+            && self.experts <= room.experts.segments
             && pool.pages().iter().zip(&self.pages).all(|(size, need)| size.hold(*need))
     }
 

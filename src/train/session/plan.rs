@@ -106,12 +106,16 @@ impl Planned {
         let rank = capacity.sites.values().map(|ranks| ranks.rank).max().unwrap_or(0);
         let adapters = AdapterPool::declare(capacity, &base.config, &mut store, inputs.row_job, limits)?;
         if let Some(entry) = store.entries().into_iter().find(|e| e.bytes > limits.max_binding) {
-            let of_rows = entry.label.starts_with("inputs.");
+            let (of_rows, of_experts) = (entry.label.starts_with("inputs."), entry.label.starts_with("experts."));
             return Err(Error::Limit {
                 what: format!("buffer {}", entry.label),
                 needed: format!("{} bytes in one binding", entry.bytes),
                 allowed: format!("{} bytes", limits.max_binding),
-                hint: if of_rows { "use a smaller --batch or --seq" } else { "use fewer jobs at once, or a smaller --rank" },
+                hint: match (of_rows, of_experts) {
+                    (true, _) => "use a smaller --batch or --seq",
+                    (_, true) => "use a smaller --batch or --seq, fewer --experts, or fewer jobs at once",
+                    _ => "use fewer jobs at once, or a smaller --rank",
+                },
             });
         }
         let mut smaller: Vec<usize> = smaller.iter().copied().filter(|rows| *rows < shape.rows).collect();

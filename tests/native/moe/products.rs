@@ -18,7 +18,7 @@ fn experts(seed: u64, segments: usize, most: usize, width: usize, values: &mut V
         let at = values.len() as u32;
         values.extend(noise(seed + segment as u64, rank * width));
         values.resize(values.len().next_multiple_of(4), f32::NAN);
-        SiteRow { rank: rank as u16, a_offset: at, b_offset: at, scale: 0.5 + segment as f32, ..SiteRow::default() }
+        SiteRow { rank: rank as u16, a_offset: at, b_offset: at, train_end: rank as u32, scale: 0.5 + segment as f32, ..SiteRow::default() }
     };
     (0..segments).map(row).collect()
 }
@@ -95,21 +95,22 @@ fn experts_share_the_frozen_products() {
     // Which slot is whose is known from a first run.
     let Some(found) = batch.run(&logits, &from_weights, |_| Vec::new(), |_, _, _| {}) else { return };
     let owner = found.slot_segment;
-    for (width, most, beside, together) in [
-        (24, 8, [true, true, true], true),
-        (24, 8, [true, true, true], false),
-        (24, 13, [true, true, true], true),
-        (332, 8, [true, true, false], true),
-        (7, 3, [true, true, true], true),
-        (7, 3, [true, true, true], false),
-        (8, 8, [true, false, false], true),
-        (8, 8, [false, false, true], true),
-        (8, 5, [false, true, true], false),
+    for (width, most, beside, together, dropout) in [
+        (24, 8, [true, true, true], true, false),
+        (24, 8, [true, true, true], true, true),
+        (24, 8, [true, true, true], false, false),
+        (24, 13, [true, true, true], true, true),
+        (332, 8, [true, true, false], true, false),
+        (7, 3, [true, true, true], true, true),
+        (7, 3, [true, true, true], false, false),
+        (8, 8, [true, false, false], true, false),
+        (8, 8, [false, false, true], true, true),
+        (8, 5, [false, true, true], false, false),
     ] {
         let scene = Scene::new(&batch, Case { width, most, beside, together }, &owner);
         let (da, da_slots) = (noise(8, s.rows * width), noise(12, s.slots() * width));
         let words = s.slots() * width;
-        let blank = vec![BLANK; words];
+        let (blank, zeros) = (vec![BLANK; words], vec![0.0; words]);
         // The gradient of the activations, which becomes gate's, then up's.
         let mut gradients = da_slots.clone();
         gradients.resize(GateUpOutputs::words(words), BLANK);
@@ -119,13 +120,14 @@ fn experts_share_the_frozen_products() {
         joint.extend(&scene.up);
         let tensors = |bench: &mut Bench| {
             let tables = [bench.put("sites", &scene.sites), bench.put("values", &scene.values), bench.put("h", &scene.h)];
-            let wide: [(&str, &[f32]); 10] = [
+            let wide: [(&str, &[f32]); 11] = [
                 ("gate", &scene.gate),
                 ("up", &scene.up),
                 ("joint", &joint),
                 ("da", &da),
                 ("act", &blank),
                 ("gradients", &gradients),
+                ("from down", &zeros),
                 ("walked act", &blank),
                 ("walked dgate", &blank),
                 ("walked dup", &blank),
@@ -134,7 +136,7 @@ fn experts_share_the_frozen_products() {
             tables.into_iter().chain(wide.map(|(label, values)| bench.put(label, values))).collect::<Vec<Tensor>>()
         };
         let found = batch.run(&logits, &from_weights, tensors, |moe, rec, t| {
-            let [sites, adapter, h, gate, up, joint, da, act, both, walked @ .., dweight] = t else { panic!("too few tensors") };
+            let [sites, adapter, h, gate, up, joint, da, act, both, from_down, walked @ .., dweight] = t else { panic!("too few tensors") };
             let tables =
                 LowrankTables { row_job: moe.slot_segment(), jobs: moe.routed.segments, sites: *sites, adapter: *adapter, grads: *adapter };
             let site = |which: usize| LowrankSite {
@@ -152,9 +154,13 @@ fn experts_share_the_frozen_products() {
                 tables,
             };
             let [gate_site, up_site, down] = [0, 1, 2].map(|which| beside[which].then(|| site(which)));
+            let down = down.map(|down| LowrankSite { k: width, n: 8, dropout, ..down });
             let experts = GateUp { gate: gate_site, up: up_site, down, h: *h, tables, together };
             moe.swiglu(rec, "test", &experts, *gate, *up, *act);
             moe.swiglu_backward(rec, "test", &experts, *gate, *up, GateUpOutputs::within(*both, words));
+            if let (Some(down), Some(dh)) = (down, experts.down_gradient()) {
+                down.input_gradient(rec, "test", dh, *from_down);
+            }
             assert!(moe.experts_fit(width, beside[2]));
             let found = moe.experts_backward(rec, "test", &experts, (*joint, up_at), *da, *dweight);
             let [dgate, dup] = found.gate_up.each;
@@ -163,10 +169,10 @@ fn experts_share_the_frozen_products() {
             }
         });
         let Some(found) = found else { return };
-        let [.., act, both, walked_act, walked_gate, walked_up, dweight] = &found.floats[..] else { panic!("too few tensors") };
+        let [.., act, both, from_down, walked_act, walked_gate, walked_up, dweight] = &found.floats[..] else { panic!("too few tensors") };
         let (dgate, dup) = (&both[..words], &both[both.len() - words..]);
         let weight = &found.floats[1];
-        let mut used = 0;
+        let (mut used, mut dropped) = (0, 0);
         for (slot, place) in found.slot_row.iter().enumerate() {
             let own = slot * width..(slot + 1) * width;
             if *place == NONE {
@@ -184,8 +190,15 @@ fn experts_share_the_frozen_products() {
             assert_close("dgate", &dgate[own.clone()], &dg, 1e-4, 1e-4);
             assert_close("dup", &dup[own.clone()], &du, 1e-4, 1e-4);
 
-            let d: Vec<f32> =
-                da[of_row.clone()].iter().zip(scene.added(2, slot, segment, s.segments)).map(|(d, own)| w * d + own).collect();
+            // What comes from down's factor, with the mask of those that drop inputs: by the kernel that has nothing else to do.
+            let from_down = &from_down[own.clone()];
+            let added = scene.added(2, slot, segment, s.segments);
+            let masked = from_down.iter().zip(&added).filter(|(masked, all)| **masked == 0.0 && all.abs() > 1e-3).count();
+            dropped += masked;
+            if !dropout || segment >= 4 {
+                assert_close("from down", from_down, &added, 1e-4, 1e-4);
+            }
+            let d: Vec<f32> = da[of_row.clone()].iter().zip(from_down).map(|(d, own)| w * d + own).collect();
             let (dg, du) = swiglu_backward_twin(&g, &u, &d);
             assert_close("walked dgate", &walked_gate[own.clone()], &dg, 1e-4, 1e-4);
             assert_close("walked dup", &walked_up[own.clone()], &du, 1e-4, 1e-4);
@@ -197,5 +210,6 @@ fn experts_share_the_frozen_products() {
             assert_close("dweight", &dweight[slot..=slot], &[before + dot], 2e-4, 2e-4);
         }
         assert!(used > 100 && used < s.slots());
+        assert_eq!(dropped > 0, dropout, "{dropped} dropped");
     }
 }

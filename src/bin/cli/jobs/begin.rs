@@ -176,11 +176,10 @@ pub fn entry(job: JobEntry, on: On<'_>) -> Result<(Entry, Vec<String>)> {
     if let Some(Value::String(template)) = settings.get_mut("chat-template") {
         *template = rows::template(template)?;
     }
-    let first = TrainConfig::from_map(&settings)?;
-    let (mut config, start) = match &first.init_adapter {
-        None => (first, None),
+    let (mut config, start) = match text_of(&settings, "init-adapter") {
+        None => (TrainConfig::from_map(&settings)?, None),
         Some(path) => {
-            let adapter = AdapterFiles::read(Path::new(path))?;
+            let adapter = AdapterFiles::read(Path::new(&path))?;
             let (config, start) = from_adapter(settings, adapter.folder(), &model.config, &model.identity_of(hash.to_owned()))?;
             (config, Some(start))
         }
