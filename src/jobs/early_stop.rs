@@ -55,6 +55,8 @@ pub struct Rule {
     pub(super) each_step: bool,
     /// Whether it has rungs, at which jobs are evaluated.
     pub(super) rungs: bool,
+    /// Whether it compares the jobs of a group.
+    pub(super) compares: bool,
     /// Settings, the group in order of arrival, and the place of the job in it.
     judge: fn(&EarlyStop, &[Member<'_>], usize) -> Verdict,
 }
@@ -67,6 +69,7 @@ pub static RULES: &[Rule] = &[
         keys: &["unit", "grace", "min-trials"],
         each_step: false,
         rungs: false,
+        compares: true,
         judge: median_rule,
     },
     Rule {
@@ -75,6 +78,7 @@ pub static RULES: &[Rule] = &[
         keys: &["unit", "eta", "first-rung"],
         each_step: false,
         rungs: true,
+        compares: true,
         judge: asha,
     },
     Rule {
@@ -83,6 +87,7 @@ pub static RULES: &[Rule] = &[
         keys: &["unit", "eta", "first-rung"],
         each_step: false,
         rungs: true,
+        compares: true,
         judge: halving,
     },
     Rule {
@@ -91,6 +96,7 @@ pub static RULES: &[Rule] = &[
         keys: &["patience", "min-delta"],
         each_step: false,
         rungs: false,
+        compares: false,
         judge: plateau,
     },
     Rule {
@@ -99,6 +105,7 @@ pub static RULES: &[Rule] = &[
         keys: &["factor", "window"],
         each_step: true,
         rungs: false,
+        compares: false,
         judge: divergence,
     },
 ];
@@ -237,6 +244,11 @@ impl EarlyStop {
     /// Whether a rule goes by held-out losses.
     pub fn needs_held_out(&self) -> bool {
         self.chosen().any(|rule| !rule.each_step)
+    }
+
+    /// Names of the chosen rules that compare the jobs of a group.
+    pub fn comparing(&self) -> Vec<&'static str> {
+        self.chosen().filter(|rule| rule.compares).map(|rule| rule.name).collect()
     }
 
     /// Training losses that must be remembered at each end of a curve.

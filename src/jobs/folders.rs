@@ -10,7 +10,7 @@ use crate::{Error, Result};
 ///
 /// # Errors
 /// Names both jobs, and the folder.
-pub(super) fn check(jobs: &[(&str, String)], run: &str, here: &str) -> Result<()> {
+pub fn check(jobs: &[(&str, String)], run: &str, here: &str) -> Result<()> {
     let place = |folder: &str| {
         let absolute = folder.starts_with(['/', '\\']) || folder.as_bytes().get(1) == Some(&b':');
         names::folded(&if absolute || here.is_empty() { folder.to_owned() } else { format!("{here}/{folder}") })

@@ -56,7 +56,7 @@ pub mod early_stop;
 pub mod estimate;
 pub mod event;
 pub(crate) mod exact;
-mod folders;
+pub mod folders;
 pub mod job;
 pub mod jobs_file;
 pub mod limits;

@@ -8,7 +8,7 @@ use crate::{Error, Result};
 const LONGEST: usize = 100;
 
 /// What the program keeps in a run's folder.
-pub(super) const RESERVED: &[&str] = &["requests", "status.json", "results.json", "results.csv"];
+pub(super) const RESERVED: &[&str] = &["requests", "status.json", "results.json", "results.csv", ".state", "kept"];
 
 /// Refuses a name that could not be a folder on every system.
 ///

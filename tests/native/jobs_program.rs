@@ -303,6 +303,26 @@ fn a_run_whose_jobs_all_fail_as_it_begins_says_so() {
     assert!(!folder.path().join("runs").exists(), "it can be started again as it is");
 }
 
+/// A job whose folder cannot be written has failed, and its adapter is not lost.
+#[test]
+fn what_a_folder_has_no_room_for_is_kept_in_the_runs() {
+    if crate::common::gpu().is_none() {
+        return;
+    }
+    let folder = tempfile::tempdir().unwrap();
+    let file = jobs_file(folder.path(), "[[job]]\nname = 'a'\nrank = 4\n[[job]]\nname = 'b'\nrank = 4\n");
+    let runs = folder.path().join("runs");
+    // A file cannot be put in the place of a folder that is not empty.
+    std::fs::create_dir_all(runs.join("a/adapter_model.safetensors/mine")).unwrap();
+    let output = weblora(&["jobs", &file, "--no-tune", "--overwrite"]);
+    ends_with(&output, "1 of 2 jobs failed");
+    let kept = runs.join("kept/a");
+    let said = text(&output.stderr);
+    assert!(said.contains(&format!("its adapter is in {}", kept.display())), "{said}");
+    succeeds(&["inspect", kept.to_str().unwrap()]);
+    assert!(runs.join("b/adapter_model.safetensors").is_file());
+}
+
 #[test]
 fn a_run_goes_on_only_as_it_was_begun() {
     if crate::common::gpu().is_none() {

@@ -155,7 +155,7 @@ pub const CHECKPOINT_FILE: &str = "checkpoint.safetensors";
 /// File name of the checkpoint before it, which stays until the run is known to be sound after the newer one.
 pub const EARLIER_FILE: &str = "checkpoint-earlier.safetensors";
 /// Folder of the adapter with the lowest held-out loss.
-const BEST: &str = "best";
+pub const BEST: &str = "best";
 
 impl OutFolder {
     /// Refuses a folder that is there already, before anything is begun.

@@ -7,6 +7,7 @@ use serde_json::{Value, json};
 use weblora::jobs::early_stop::EarlyStop;
 use weblora::jobs::policy::{POLICIES, Policy};
 use weblora::jobs::simulator::{Costs, Outcome, simulate};
+use weblora::jobs::state::State;
 use weblora::jobs::workload::{self, SimulatedJob, WORKLOADS, Workload};
 use weblora::jobs::{JobsFile, Options, TrainKeys};
 use weblora::settings::Map;
@@ -144,7 +145,8 @@ const HEADING: &str =
 
 fn show(workload: &str, outcome: &Outcome, jobs: bool, output: &mut Output) -> Result<()> {
     if output.is_json() {
-        let mut event = json!({"event": "simulation", "workload": workload});
+        let failed = outcome.jobs.iter().filter(|job| job.state == State::Failed).count();
+        let mut event = json!({"event": "simulation", "workload": workload, "failed": failed});
         merge(&mut event, json!(outcome));
         output.print(&event.to_string())?;
         for job in outcome.jobs.iter().filter(|_| jobs) {
@@ -170,6 +172,10 @@ fn show(workload: &str, outcome: &Outcome, jobs: bool, output: &mut Output) -> R
         o.steps,
         o.swaps
     ))?;
+    let failed: Vec<_> = o.jobs.iter().filter(|job| job.state == State::Failed).collect();
+    if let (Some(job), false) = (failed.first(), jobs) {
+        output.print(&format!("    {} of {} jobs failed: {}, {}", failed.len(), o.jobs.len(), job.name, job.reason))?;
+    }
     for job in o.jobs.iter().filter(|_| jobs) {
         let span = job.ended.map_or_else(|| "-".to_owned(), |ended| format!("{:.1} s", ended - job.arrived));
         output.print(&format!("    {}: {} after {span}, {} steps, {}", job.name, job.state.name(), job.passes, job.reason))?;

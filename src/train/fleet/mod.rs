@@ -249,6 +249,8 @@ impl Fleet {
                 let left = member.on_disk.sound(member.run.sound);
                 member.end(&mut self.session, gpu, true).await?;
                 let left = left.map(|file| keeper.leave(&member.run.config, &file, diverged).unwrap_or_else(|error| error.to_string()));
+                // What it failed for may be why nothing could be left.
+                let left = left.filter(|left| !reason.contains(left.as_str()));
                 let reason = std::iter::once(reason).chain(left).collect::<Vec<_>>().join("; ");
                 keeper.tell(Event::JobFailed { job: name, reason })
             }

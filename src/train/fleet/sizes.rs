@@ -9,8 +9,8 @@ use crate::jobs::Options;
 use crate::model::{Recompute, rope};
 use crate::train::kernels::KernelChoices;
 
-/// Smaller fused batches that are recorded beside the largest, each half of the one before.
-const SMALLER: usize = 2;
+/// Smaller fused batches that are recorded beside the largest: each half of the one before, from the third on a quarter.
+const SMALLER: [u32; 6] = [1, 2, 4, 6, 8, 10];
 /// Rows below which no smaller recording is worth its kernels.
 const LEAST_ROWS: usize = 64;
 
@@ -34,7 +34,11 @@ impl Sizes {
     /// Of a run that begins with jobs of these micro-batches, whose longest document has `longest` tokens.
     pub fn new(rows: &[usize], longest: usize, options: &Options, model: &ModelConfig) -> Self {
         let most = rows.iter().copied().max().unwrap_or(1);
-        let (founders, all) = (rows.len(), rows.iter().sum::<usize>());
+        let founders = rows.len();
+        // No step has more rows than the largest jobs that may be in one.
+        let mut largest = rows.to_vec();
+        largest.sort_unstable_by(|a, b| b.cmp(a));
+        let all = largest.iter().take(options.step_jobs).sum::<usize>();
         let rows = all.min(options.step_tokens as usize).max(most).next_multiple_of(8);
         // Jobs that are added later may have any row that fits into a fused batch, where the table of angles does not depend on its length.
         let reached = rows.min(model.max_position_embeddings).max(longest);
@@ -44,7 +48,7 @@ impl Sizes {
 
     /// Smaller fused batches that are recorded, too.
     pub fn smaller(&self) -> Vec<usize> {
-        (1..=SMALLER).map(|i| (self.rows >> i).next_multiple_of(8)).filter(|rows| *rows >= LEAST_ROWS).collect()
+        SMALLER.into_iter().map(|halvings| (self.rows >> halvings).next_multiple_of(8)).filter(|rows| *rows >= LEAST_ROWS).collect()
     }
 }
 

@@ -5,6 +5,7 @@ use weblora::formats::ModelFile;
 use weblora::gpu::device::PlanLimits;
 use weblora::gpu::{Gpu, Tuner};
 use weblora::jobs::Options;
+use weblora::jobs::event::Request;
 use weblora::train::Event;
 use weblora::train::fleet::{Entry, Fleet, FleetPlan, Founders};
 
@@ -70,6 +71,45 @@ fn jobs_that_are_added_find_the_room_that_was_kept_or_wait_with_a_reason() {
     assert_eq!(state(&fleet, "c").state.name(), "waiting");
     run(gpu, &mut fleet, &mut kept);
     assert_eq!(kept.adapters.len(), 3);
+}
+
+/// Experts of all jobs share a table: a job finds room there or waits, also where those who left have cut it into pieces.
+#[test]
+fn experts_find_room_or_wait() {
+    let Some(gpu) = &own_gpu() else { return };
+    let routed = |name: &str, experts: usize, seed| {
+        entry(name, seed, json!({ "method": "mixlora", "rank": 2, "experts": experts, "targets": ["q", "gate", "up", "down"] }))
+    };
+    let begin = |spare_jobs| open(gpu, vec![routed("a", 4, 1)], Options { spare_jobs, ..Options::default() });
+    let state = |fleet: &Fleet, name: &str| fleet.scheduler().by_name(name).map(|job| job.status.state.name()).unwrap();
+    // One place is kept, with experts: the second finds it, the third waits.
+    let (mut fleet, mut kept) = (begin(None), Kept::default());
+    block(fleet.advance(gpu, &mut kept)).unwrap();
+    fleet.add(routed("b", 4, 2)).unwrap();
+    fleet.add(routed("c", 4, 3)).unwrap();
+    block(fleet.advance(gpu, &mut kept)).unwrap();
+    assert_eq!([state(&fleet, "b"), state(&fleet, "c")], ["running", "waiting"]);
+    // One that is paused leaves its place to another and waits for one when it goes on.
+    fleet.request("b", Request::Pause).unwrap();
+    block(fleet.advance(gpu, &mut kept)).unwrap();
+    fleet.request("b", Request::Resume).unwrap();
+    run(gpu, &mut fleet, &mut kept);
+    assert_eq!(kept.adapters.len(), 3, "{:?}", kept.failed());
+    // What there can never be is refused by what it is.
+    let (mut fleet, _) = (begin(Some(0)), ());
+    let plain = |more| entry("never", 9, more);
+    for (job, word) in [
+        (routed("never", 12, 9), "12 experts"),
+        (plain(json!({ "method": "mixlora", "rank": 2, "experts": 4, "top-k": 4, "targets": ["gate"] })), "4 experts a token"),
+        (plain(json!({ "method": "mixlora", "rank": 2, "experts": 4, "expert-dropout": 0.1, "targets": ["gate"] })), "drop inputs"),
+        (plain(json!({ "method": "mixlora", "rank": 2, "experts": 4, "expert-rank": 32, "targets": ["gate"] })), "32 ranks an expert"),
+    ] {
+        let error = fleet.add(job).unwrap_err().to_string();
+        assert!(error.contains(word) && error.contains("run of its own"), "{error}");
+    }
+    let mut fleet = open(gpu, vec![entry("a", 1, json!({ "rank": 2 }))], Options::default());
+    let error = fleet.add(routed("never", 4, 9)).unwrap_err().to_string();
+    assert!(error.contains("experts") && error.contains("none"), "{error}");
 }
 
 #[test]

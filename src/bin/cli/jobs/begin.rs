@@ -61,7 +61,12 @@ impl On<'_> {
 /// A folder that is there already; no job that can train.
 pub fn begin(file: JobsFile, on: On<'_>, existing: Existing, device: &mut Device, output: &mut Output) -> Result<(FleetPlan, RunFolder)> {
     let free = |out: &str| if existing == Existing::Overwrite { Ok(()) } else { OutFolder::check_free(Path::new(out)) };
-    free(&file.out)?;
+    if existing != Existing::Overwrite {
+        RunFolder::check_free(Path::new(&file.out))?;
+    }
+    if let Some(message) = uncompared(&file) {
+        output.event(&Event::Warning { job: None, message });
+    }
     let outs: BTreeMap<String, String> =
         file.jobs.iter().filter_map(|job| Some((job.name.clone(), text_of(&job.settings, "out")?))).collect();
     let (mut entries, mut failed) = (Vec::new(), Vec::new());
@@ -94,6 +99,18 @@ pub fn begin(file: JobsFile, on: On<'_>, existing: Existing, device: &mut Device
     Ok((plan, RunFolder::create(Path::new(&file.out), failed)?))
 }
 
+/// A warning where rules compare jobs, and no two jobs are compared.
+fn uncompared(file: &JobsFile) -> Option<String> {
+    let rules = file.options.early_stop.comparing();
+    let alone = |job: &JobEntry| job.group.is_none() || file.jobs.iter().filter(|other| other.group == job.group).count() < 2;
+    (!rules.is_empty() && file.jobs.iter().all(alone)).then(|| {
+        format!(
+            "the early-stop rules {} compare jobs of one group, and no two jobs are in one: give them the same early-stop-group",
+            rules.join(", ")
+        )
+    })
+}
+
 /// Plans a run that goes on. A job whose rows or checkpoint are gone fails alone.
 ///
 /// # Errors
@@ -104,6 +121,8 @@ pub fn resume(file: &JobsFile, on: On<'_>, device: &mut Device, output: &mut Out
     for job in &file.jobs {
         let saved = state.members.iter().find(|member| member.config.get("name").and_then(|name| name.as_str()) == Some(&job.name));
         match saved {
+            // It has taken the place of one that failed before the run began.
+            Some(_) if folder.was_added(&job.name) => {}
             // What an adapter brought along is in what was saved, not in the file.
             Some(saved) if !job.settings.contains_key("init-adapter") => check_same(job, &saved.config)?,
             Some(_) => {}

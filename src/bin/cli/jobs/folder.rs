@@ -1,14 +1,16 @@
 //! The folder of a run of many jobs: status, results, requests, and the state to go on from. Adapters are in the jobs' own folders.
 
+use std::cell::RefCell;
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use weblora::export::folder::File;
 use weblora::train::fleet::{Fleet, FleetState, Keeping};
 use weblora::{Error, Result};
 
 use serde::{Deserialize, Serialize};
 
-use super::super::files::{self, write_atomic};
+use super::super::files::{self, OutFolder, write_atomic};
 use super::super::io_error::io_error;
 use super::super::lock::{self, Lock};
 use super::failed::{FailedJob, FailedJobs};
@@ -18,6 +20,8 @@ use super::status::{self, JobStatus};
 const STATUS: &str = "status.json";
 const RESULTS: (&str, &str) = ("results.json", "results.csv");
 const REQUESTS: &str = "requests";
+/// What jobs could not write to their own folders.
+const KEPT: &str = "kept";
 /// No job can have a name that begins with a dot.
 const STATE: &str = ".state";
 const MANIFEST: &str = "manifest.json";
@@ -26,6 +30,7 @@ const MANIFEST: &str = "manifest.json";
 pub struct RunFolder {
     path: PathBuf,
     failed: FailedJobs,
+    added: RefCell<Vec<String>>,
     _lock: Option<Lock>,
 }
 
@@ -35,6 +40,9 @@ pub struct RunFolder {
 struct Manifest {
     /// Requests that were taken up before, whose files may be there still.
     taken: Vec<String>,
+    /// Jobs that joined by `jobs add`: the file that began the run does not speak for them.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    added: Vec<String>,
     /// What the fleet does not know of.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     failed: Vec<FailedJob>,
@@ -53,7 +61,8 @@ impl Keeping for StateFolder<'_> {
     }
 
     fn manifest(&mut self, state: &FleetState) -> Result<()> {
-        let manifest = Manifest { taken: self.taken.to_vec(), failed: self.folder.failed.list(), fleet: state.clone() };
+        let added = self.folder.added.borrow().clone();
+        let manifest = Manifest { taken: self.taken.to_vec(), added, failed: self.folder.failed.list(), fleet: state.clone() };
         let text = serde_json::to_vec(&manifest).map_err(|e| Error::format(MANIFEST, format!("cannot be written: {e}"), "report this"))?;
         write_atomic(&self.folder.state().join(MANIFEST), &text)?;
         self.folder.forget_states(state)
@@ -75,14 +84,30 @@ impl RunFolder {
         for name in [STATUS, RESULTS.0, RESULTS.1] {
             remove_if_there(&path.join(name))?;
         }
-        Ok(Self { path: path.to_owned(), failed: FailedJobs::new(failed), _lock: lock })
+        Ok(Self { path: path.to_owned(), failed: FailedJobs::new(failed), added: RefCell::default(), _lock: lock })
+    }
+
+    /// Refuses a folder that is there already, before anything is begun. One in which a killed process saved nothing yet is free.
+    ///
+    /// # Errors
+    /// What is there, and what to do.
+    pub fn check_free(path: &Path) -> Result<()> {
+        if Self::has_nothing(path) && !lock::is_held(path) { Ok(()) } else { OutFolder::check_free(path) }
+    }
+
+    /// Whether a run began here, and has saved nothing.
+    fn has_nothing(path: &Path) -> bool {
+        path.join(STATE).is_dir() && !path.join(STATE).join(MANIFEST).exists() && !path.join(STATUS).exists()
     }
 
     /// The folder of a run that was interrupted, and its state. Requests that the state has in it are gone then; later ones are there.
     pub fn resume(path: &Path) -> Result<(Self, FleetState)> {
         let manifest = path.join(STATE).join(MANIFEST);
         if !manifest.is_file() {
-            let problem = format!("{} is not there", manifest.display());
+            let problem = match Self::has_nothing(path) {
+                true => format!("the run in {} ended before anything was saved", path.display()),
+                false => format!("{} is not there", manifest.display()),
+            };
             return Err(Error::config("resume", problem, "check `out` in the jobs file, or leave out --resume to start anew"));
         }
         let lock = Lock::take(path, "out")?;
@@ -90,7 +115,7 @@ impl RunFolder {
         let read: Manifest = serde_json::from_str(&files::read_text(&manifest)?)
             .map_err(|e| Error::format(&name, format!("cannot be read: {e}"), "start anew with --overwrite"))?;
         read.fleet.check(&name)?;
-        let folder = Self { path: path.to_owned(), failed: FailedJobs::new(read.failed), _lock: lock };
+        let folder = Self { path: path.to_owned(), failed: FailedJobs::new(read.failed), added: RefCell::new(read.added), _lock: lock };
         folder.forget(&read.taken)?;
         Ok((folder, read.fleet))
     }
@@ -103,6 +128,16 @@ impl RunFolder {
     /// Jobs that failed, as it was told.
     pub fn failed(&self) -> &FailedJobs {
         &self.failed
+    }
+
+    /// A job has joined by `jobs add`.
+    pub fn note_added(&self, job: &str) {
+        self.added.borrow_mut().push(job.to_owned());
+    }
+
+    /// Whether a job joined by `jobs add`.
+    pub fn was_added(&self, job: &str) -> bool {
+        self.added.borrow().iter().any(|added| added == job)
     }
 
     fn state(&self) -> PathBuf {
@@ -120,13 +155,26 @@ impl RunFolder {
         StateFolder { folder: self, taken }
     }
 
+    /// Writes what a job's own folder `out` has no room for; where it is.
+    ///
+    /// # Errors
+    /// Where there is none here either.
+    pub fn keep(&self, out: &str, inner: Option<&str>, files: &[File]) -> Result<PathBuf> {
+        let own = self.path.join(KEPT).join(Path::new(out).file_name().unwrap_or_default());
+        let folder = inner.map_or_else(|| own.clone(), |inner| own.join(inner));
+        fs::create_dir_all(&folder).map_err(|e| io_error("create", &folder, e))?;
+        files.iter().try_for_each(|(name, bytes)| write_atomic(&folder.join(name), bytes))?;
+        Ok(folder)
+    }
+
     /// Removes checkpoints that the manifest does not name, and what killed processes left.
     fn forget_states(&self, state: &FleetState) -> Result<()> {
         let folder = self.state();
         let listed = fs::read_dir(&folder).map_err(|e| io_error("read", &folder, e))?;
         for entry in listed.flatten() {
             let name = entry.file_name().to_string_lossy().into_owned();
-            if name != MANIFEST && !state.members.iter().any(|member| member.files().any(|file| *file == name)) {
+            let is_file = entry.file_type().is_ok_and(|kind| kind.is_file());
+            if is_file && name != MANIFEST && !state.members.iter().any(|member| member.files().any(|file| *file == name)) {
                 fs::remove_file(entry.path()).map_err(|e| io_error("remove", &entry.path(), e))?;
             }
         }
@@ -136,7 +184,14 @@ impl RunFolder {
     /// The folder of a run that has begun, whoever runs it.
     pub fn existing(path: &Path) -> Result<Self> {
         if path.join(STATUS).is_file() {
-            return Ok(Self { path: path.to_owned(), failed: FailedJobs::default(), _lock: None });
+            return Ok(Self { path: path.to_owned(), failed: FailedJobs::default(), added: RefCell::default(), _lock: None });
+        }
+        if Self::has_nothing(path) {
+            let (problem, hint) = match lock::is_held(path) {
+                true => ("is being prepared: its jobs are not on the device yet", "ask again when they are"),
+                false => ("ended before its first step", "start it again"),
+            };
+            return Err(Error::config("run", format!("the run in {} {problem}", path.display()), hint));
         }
         let problem = format!("{} has no {STATUS}", path.display());
         Err(Error::config("run", problem, "give the folder that `weblora jobs FILE.toml` writes to (`out` in the file)"))

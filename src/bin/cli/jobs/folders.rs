@@ -3,14 +3,14 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use weblora::Result;
 use weblora::export::folder::File;
 use weblora::train::fleet::{Fleet, Keeper};
 use weblora::train::{Event, TrainConfig};
+use weblora::{Error, Result};
 
 use super::failed::FailedJob;
 use super::folder::RunFolder;
-use crate::cli::files::{Existing, OutFolder};
+use crate::cli::files::{BEST, CHECKPOINT_FILE, Existing, OutFolder};
 use crate::cli::output::Output;
 use crate::cli::train::{last_sound, once_mended};
 
@@ -38,6 +38,14 @@ impl<'o> Folders<'o> {
         }
     }
 
+    /// What could not be written to a job's folder is kept in the run's: the job failed, and its work is not lost.
+    fn elsewhere(&self, error: Error, out: &str, inner: Option<&str>, files: &[File]) -> Result<()> {
+        match self.run.keep(out, inner, files) {
+            Ok(kept) => Err(Error::config("out", error.to_string(), format!("its adapter is in {}", kept.display()))),
+            Err(_) => Err(error),
+        }
+    }
+
     fn folder(&mut self, out: &str) -> Result<&OutFolder> {
         if !self.open.contains_key(out) {
             self.open.insert(out.to_owned(), OutFolder::open(Path::new(out), self.existing)?);
@@ -55,17 +63,24 @@ impl Keeper for Folders<'_> {
         Ok(())
     }
     fn best(&mut self, out: &str, files: &[File]) -> Result<()> {
-        self.folder(out)?.write_best(files)
+        let written = self.folder(out).and_then(|folder| folder.write_best(files));
+        written.or_else(|error| self.elsewhere(error, out, Some(BEST), files))
     }
     fn finish(&mut self, out: &str, files: &[File]) -> Result<()> {
-        self.folder(out)?.write_adapter(files)
+        let written = self.folder(out).and_then(|folder| folder.write_adapter(files));
+        written.or_else(|error| self.elsewhere(error, out, None, files))
     }
     /// It becomes the checkpoint of the job's own folder, where it can go on by itself.
     fn leave(&mut self, config: &TrainConfig, file: &str, diverged: bool) -> Result<String> {
         let (_, bytes) = self.run.job_state(file)?;
-        let out = self.folder(&config.out)?;
-        out.save(&bytes)?;
-        out.drop_earlier()?;
-        Ok(if diverged { last_sound(config, out) } else { once_mended(out) })
+        let saved = self.folder(&config.out).and_then(|out| {
+            out.save(&bytes)?;
+            out.drop_earlier()?;
+            Ok(if diverged { last_sound(config, out) } else { once_mended(out) })
+        });
+        saved.or_else(|_| {
+            let kept = self.run.keep(&config.out, None, &[(CHECKPOINT_FILE, bytes)])?;
+            Ok(format!("its checkpoint is in {0}: `weblora train --resume --out {0}` goes on from it", kept.display()))
+        })
     }
 }

@@ -13,17 +13,17 @@ use std::time::{Duration, Instant};
 
 use clap::{Args, Subcommand};
 use weblora::gpu::Gpu;
-use weblora::jobs::JobEntry;
+use weblora::jobs::{JobEntry, folders::check as check_folders};
 use weblora::settings::Map;
-use weblora::train::Event;
 use weblora::train::fleet::{Fleet, Keeper};
+use weblora::train::{Event, TrainConfig};
 use weblora::{Error, Result};
 
 use self::begin::{On, begin, entry, resume, text_of};
 use self::failed::FailedJob;
 use self::folder::RunFolder;
 use self::folders::Folders;
-use self::read::{read_added, read_file};
+use self::read::{here, read_added, read_file};
 use self::requests::{Ask, Request};
 use super::base::open_model;
 use super::device::{Device, DeviceArgs};
@@ -277,8 +277,12 @@ fn take_in(fleet: &mut Fleet, gpu: &Gpu, on: On<'_>, path: &Path, keeper: &mut F
 fn join(fleet: &mut Fleet, gpu: &Gpu, on: On<'_>, job: JobEntry, keeper: &mut Folders<'_>) -> Result<()> {
     let name = job.name.clone();
     let (entry, warnings) = entry(job, on)?;
-    OutFolder::check_free(Path::new(&entry.config.out))?;
+    OutFolder::check_unused("out", Path::new(&entry.config.out))?;
+    let configs = fleet.members().iter().map(|member| &member.run.config).chain([&entry.config]);
+    let placed: Vec<(&str, String)> = configs.map(|config: &TrainConfig| (config.name.as_str(), config.out.clone())).collect();
+    check_folders(&placed, &keeper.run.path().display().to_string(), &here())?;
     fleet.add(entry)?;
+    keeper.run.note_added(&name);
     keeper.run.failed().forget(&name);
     let out = fleet.members().last().map(|member| member.run.config.out.clone()).unwrap_or_default();
     keeper.lock(fleet, &out);

@@ -20,13 +20,18 @@ fn read_map(path: &Path) -> Result<Map> {
 }
 
 fn read_jobs(map: Map, without_templates: bool) -> Result<JobsFile> {
-    // Where that cannot be known, folders are compared as they are written.
-    let here = std::env::current_dir().unwrap_or_default();
-    let mut file = JobsFile::read(&map, TrainKeys { all: &TrainArgs::keys(), exclusive: EXCLUSIVE }, &here.display().to_string())?;
+    // A rank for all jobs says nothing of a chain's links.
+    let exclusive = [EXCLUSIVE, &[["rank", "links"]]].concat();
+    let mut file = JobsFile::read(&map, TrainKeys { all: &TrainArgs::keys(), exclusive: &exclusive }, &here())?;
     if without_templates {
         file.jobs.iter_mut().for_each(|job| drop(job.settings.shift_remove("chat-template")));
     }
     Ok(file)
+}
+
+/// Where relative folders are seen from; where that cannot be known, folders are compared as they are written.
+pub fn here() -> String {
+    std::env::current_dir().unwrap_or_default().display().to_string()
 }
 
 /// A jobs file that is added to the run in the folder `run`, whose base has the keys `base`: it may leave out what the run has already. Template files
