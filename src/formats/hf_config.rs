@@ -20,8 +20,9 @@ pub fn parse_config(file: &str, text: &str) -> Result<ModelConfig> {
     let required = |key: &str| c.require(key, c.usize(key)?);
     let hidden_size = required("hidden_size")?;
     let num_attention_heads = required("num_attention_heads")?;
-    let max_position_embeddings = c.usize("max_position_embeddings")?.unwrap_or(DEFAULT_MAX_POSITIONS);
-    let (rope_theta, rope_scaling) = rope(&c, max_position_embeddings)?;
+    let written = c.usize("max_position_embeddings")?.unwrap_or(DEFAULT_MAX_POSITIONS);
+    let (rope_theta, rope_scaling) = rope(&c, written)?;
+    let max_position_embeddings = context_length(&c, written, &rope_scaling)?;
     Ok(ModelConfig {
         model_type: model_type.to_owned(),
         vocab_size: required("vocab_size")?,
@@ -108,6 +109,20 @@ fn rope(c: &Object, max_positions: usize) -> Result<(f64, RopeScaling)> {
         }
     };
     Ok((theta, scaling))
+}
+
+/// The tokens that the model reads. Angles that are stretched linearly come in two ways: with the length before the stretch beside
+/// `max_position_embeddings`, as this crate writes it, or with that length in `max_position_embeddings` (LongLoRA's and Vicuna's folders; vLLM and other
+/// readers multiply).
+fn context_length(c: &Object, written: usize, scaling: &RopeScaling) -> Result<usize> {
+    let RopeScaling::Linear { factor } = scaling else { return Ok(written) };
+    let mut says = c.usize("original_max_position_embeddings")?.is_some();
+    for key in ["rope_parameters", "rope_scaling"] {
+        if let Some(inner) = c.object(key)? {
+            says |= inner.usize("original_max_position_embeddings")?.is_some();
+        }
+    }
+    Ok(if says { written } else { (written as f64 * factor).round() as usize })
 }
 
 /// The stretch: given, or the ratio of the context to the original one.

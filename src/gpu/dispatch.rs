@@ -37,6 +37,8 @@ pub struct Dispatch {
     pub bind: Vec<Tensor>,
     /// Arithmetic operations (a fused multiply-add counts two), for reports and for bounding a submit.
     pub flops: u64,
+    /// What it may come to where it is one of unequal parts of a pass; `flops` is the mean.
+    pub most_flops: u64,
     /// Bytes that it reads and writes, for bounding a submit: all that is bound, unless [`Dispatch::touching`] says otherwise.
     pub bytes: u64,
     /// What measuring candidates needs to find in a table: binding, first byte, bytes. Everything else is zero then.
@@ -47,7 +49,21 @@ impl Dispatch {
     /// A dispatch with plain-old-data parameters.
     pub fn new<P: bytemuck::NoUninit>(label: impl Into<String>, params: &P, bind: &[Tensor], flops: u64) -> Self {
         let bytes = bind.iter().map(|t| t.bytes()).sum();
-        Self { label: label.into(), params: bytemuck::bytes_of(params).to_vec(), bind: bind.to_vec(), flops, bytes, samples: Vec::new() }
+        Self {
+            label: label.into(),
+            params: bytemuck::bytes_of(params).to_vec(),
+            bind: bind.to_vec(),
+            flops,
+            most_flops: flops,
+            bytes,
+            samples: Vec::new(),
+        }
+    }
+
+    /// It may come to so many operations, beside other parts of its pass that have fewer.
+    pub fn at_most(mut self, flops: u64) -> Self {
+        self.most_flops = flops.max(self.flops);
+        self
     }
 
     /// Only `words` words of what is bound are touched: a few rows of a table, one adapter of a pool.

@@ -105,10 +105,10 @@ impl Plan {
         self.arenas.iter().sum::<u64>() + self.params_bytes
     }
 
-    /// The dispatch with the most operations: its label and how many they are.
+    /// The dispatch that may have the most operations: its label and how many they are.
     pub fn longest_dispatch(&self) -> Option<(&str, u64)> {
         let dispatches = self.commands.iter().filter_map(|c| if let Command::Dispatch { what, .. } = c { Some(what) } else { None });
-        dispatches.map(|what| (what.label.as_str(), what.flops)).max_by_key(|(_, flops)| *flops)
+        dispatches.map(|what| (what.label.as_str(), what.most_flops)).max_by_key(|(_, flops)| *flops)
     }
 
     /// The largest range of a buffer that a dispatch binds: the dispatch's label and bytes.

@@ -125,6 +125,13 @@ pub fn of_settings(model: &ModelConfig, settings: &Map) -> Result<ModelConfig> {
     stretched(model, usize::try_from(context).unwrap_or(usize::MAX), method)
 }
 
+/// The method by which an adapter was trained whose run had these settings, for a context of `target` tokens of `model`: how that stretches, where nothing
+/// else is said.
+pub fn method_of_settings(model: &ModelConfig, settings: &Map, target: usize) -> Option<Stretch> {
+    let method = settings.get("rope-scaling").and_then(Value::as_str).and_then(|name| Stretch::by_name(name).ok())?;
+    (target > model.context_length()).then_some(method)
+}
+
 /// How the angles of `stretched` differ from those of `model`, for people; `None` where they are the same.
 pub fn in_words(model: &ModelConfig, stretched: &ModelConfig) -> Option<String> {
     let factor = match &stretched.rope_scaling {

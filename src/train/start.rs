@@ -87,6 +87,13 @@ pub fn from_adapter(mut map: Map, folder: Folder<'_>, model: &ModelConfig, base:
             note.config.get(key).into_iter().for_each(|value| drop(map.insert(key.to_owned(), value.clone())));
         }
     }
+    // To another length it is stretched as it was.
+    let target = map.get("context").and_then(Value::as_u64).filter(|_| !map.contains_key("rope-scaling"));
+    if let (Some(note), Some(target)) = (&adapter.note, target)
+        && let Some(method) = stretch::method_of_settings(model, &note.config, usize::try_from(target).unwrap_or(usize::MAX))
+    {
+        map.insert("rope-scaling".to_owned(), method.name().into());
+    }
     let asked = TrainConfig::from_map(&map)?;
     let warning = adapter.check_base(folder.name, base, asked.strict_base)?;
     let has_norms = !adapter.norms.is_empty();
@@ -178,6 +185,12 @@ pub fn chat_of(folder: Folder<'_>) -> Result<ChatOptions> {
 pub fn angles_of(folder: Folder<'_>, model: &ModelConfig) -> Result<ModelConfig> {
     let note = folder.note.and_then(|bytes| serde_json::from_slice::<Note>(bytes).ok());
     note.map_or_else(|| Ok(model.clone()), |note| stretch::of_settings(model, &note.config))
+}
+
+/// How the adapter in `folder` stretches `model` to `target` tokens; `None` where it does not say.
+pub fn stretch_of(folder: Folder<'_>, model: &ModelConfig, target: usize) -> Option<stretch::Stretch> {
+    let note = folder.note.and_then(|bytes| serde_json::from_slice::<Note>(bytes).ok())?;
+    stretch::method_of_settings(model, &note.config, target)
 }
 
 /// An adapter as it is used for inference: its layout and values.

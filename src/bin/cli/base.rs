@@ -9,7 +9,7 @@ use weblora::formats::ModelFile;
 use weblora::model::stretch;
 use weblora::text::{ChatOptions, Tokenizer};
 use weblora::train::context::ContextConfig;
-use weblora::train::start::{angles_of, chat_of, open_adapter};
+use weblora::train::start::{angles_of, chat_of, open_adapter, stretch_of};
 use weblora::{Error, Result};
 
 use super::files::AdapterFiles;
@@ -38,8 +38,12 @@ pub struct AngleArgs {
 impl AngleArgs {
     /// The model with the angles that were asked for, or those that all of the adapters were trained with.
     fn stretch(&self, model: &ModelConfig, adapters: &[AdapterFiles]) -> Result<ModelConfig> {
-        if self.context.is_some() {
-            let rope_scaling = self.rope_scaling.as_deref().map(stretch::Stretch::by_name).transpose()?;
+        if let Some(context) = self.context {
+            let asked = self.rope_scaling.as_deref().map(stretch::Stretch::by_name).transpose()?;
+            // As the adapters were trained, where all were in one way.
+            let mut own = adapters.iter().map(|files| stretch_of(files.folder(), model, context));
+            let first = own.next().flatten();
+            let rope_scaling = asked.or(first.filter(|first| own.all(|other| other == Some(*first))));
             return ContextConfig { context: self.context, rope_scaling, ..ContextConfig::default() }.stretch(model);
         }
         let mut found: Option<ModelConfig> = None;
@@ -82,10 +86,15 @@ impl Base {
     pub fn open(model: &Path, tokenizer: Option<&Path>, adapters: &[PathBuf], strict_base: bool, angles: &AngleArgs) -> Result<Self> {
         let mut file = open_model(model, tokenizer)?;
         let folders = adapters.iter().map(|path| AdapterFiles::read(path)).collect::<Result<Vec<_>>>()?;
-        file.config = angles.stretch(&file.config, &folders)?;
+        let stretched = angles.stretch(&file.config, &folders)?;
+        let words = stretch::in_words(&file.config, &stretched).filter(|_| !folders.is_empty());
+        file.config = stretched;
         let tokenizer = Tokenizer::of_model(&file)?;
         let id = pollster::block_on(file.identity())?;
-        let warnings = file.warnings().to_vec();
+        let mut warnings = file.warnings().to_vec();
+        warnings.extend(words.map(|words| {
+            format!("the model's angles are stretched, {words}, also where it answers without an adapter: leave out --adapter for the model as it is")
+        }));
         let mut base = Self { file, tokenizer, adapters: Vec::new(), chats: Vec::new(), warnings, names: vec!["base".into()] };
         for (path, files) in adapters.iter().zip(folders) {
             let name = path.display().to_string();

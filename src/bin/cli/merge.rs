@@ -65,6 +65,9 @@ pub fn run(args: &MergeArgs, output: &mut Output) -> Result<()> {
         return list(&parts[0], output);
     }
     let Some(out) = &args.out else { return Err(Error::config("out", "is missing", "name a new folder for the result")) };
+    if let Some(what) = lost_beside(&parts, args)? {
+        output.warn(what);
+    }
     if args.split {
         return split(&parts[0], out, output);
     }
@@ -82,6 +85,20 @@ fn check(args: &MergeArgs, edit: &Edit) -> Result<()> {
         return Err(Error::config("adapter", problem, "list and split take one chain at a time"));
     }
     edit.check(args.adapters.len())
+}
+
+/// A warning where norms or embeddings, which were trained with all links in place and belong to the newest, part from others.
+fn lost_beside(parts: &[Part<'_>], args: &MergeArgs) -> Result<Option<String>> {
+    let ([part], true) = (parts, args.split || !args.drop.is_empty()) else { return Ok(None) };
+    let chain = part.chain()?;
+    let newest = chain.links.len().saturating_sub(1);
+    let has_own = chain.links.last().is_some_and(|link| !link.adapter.norms.is_empty() || link.adapter.embeddings.is_some());
+    let what = "the norms and embeddings that were trained beside the links";
+    Ok(match (has_own, args.split) {
+        (true, true) => Some(format!("{what} go with the newest: link-{newest} alone has them")),
+        (true, false) if args.drop.contains(&newest) => Some(format!("{what} go with the newest link: without it the base's are used")),
+        _ => None,
+    })
 }
 
 fn list(part: &Part<'_>, output: &mut Output) -> Result<()> {

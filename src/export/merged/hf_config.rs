@@ -122,7 +122,11 @@ fn config(c: &ModelConfig, tokenizer: Option<&Tokenizer>, dtype: &QuantFormat) -
 fn rope_scaling(c: &ModelConfig) -> Value {
     match &c.rope_scaling {
         RopeScaling::None => Value::Null,
-        RopeScaling::Linear { factor } => json!({"rope_type": "linear", "factor": factor}),
+        // Without the length before the stretch some readers take `max_position_embeddings` for it.
+        RopeScaling::Linear { factor } => json!({
+            "rope_type": "linear", "factor": factor,
+            "original_max_position_embeddings": (c.max_position_embeddings as f64 / factor).round() as u64,
+        }),
         RopeScaling::Dynamic { factor } => json!({"rope_type": "dynamic", "factor": factor}),
         RopeScaling::Llama3 { factor, low_freq_factor, high_freq_factor, original_max_position_embeddings } => json!({
             "rope_type": "llama3", "factor": factor, "low_freq_factor": low_freq_factor, "high_freq_factor": high_freq_factor,

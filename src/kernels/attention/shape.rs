@@ -44,7 +44,7 @@ pub const DELTA: KernelSpec =
     KernelSpec { name: "attention_delta", source: include_str!("../../../shaders/attention_delta.wgsl"), bindings: &[IN, IN, IN, RW] };
 
 /// Parts of a pass at most: each is a dispatch with parameters of its own.
-const MOST_PARTS: u32 = 2048;
+const MOST_PARTS: u32 = 4096;
 /// Rows of the usual tile on a GPU: more parts than tiles would be empty.
 const USUAL_TILE: u32 = 32;
 
@@ -93,16 +93,32 @@ impl AttentionShape {
         Params { rows: self.rows, heads: self.heads, kv_heads: self.kv_heads, window, scale: self.scale(), max_len: 0, part: 0, parts: 1 }
     }
 
-    /// Operations of `products` matrix products over the pairs of one document that fills the batch: an upper bound.
+    /// Operations of `products` matrix products over the pairs of one document that fills the batch, half of them seen.
     pub(super) fn flops(&self, products: u64) -> u64 {
         let rows = u64::from(self.rows);
         let seen = u64::from(self.window.unwrap_or(u32::MAX)).min(rows.div_ceil(2));
         2 * products * rows * seen * u64::from(self.heads) * u64::from(self.head_dim)
     }
 
-    /// Dispatches that a pass is recorded in, so that none has more than `most` operations on average.
+    /// Dispatches that a pass is recorded in, so that none has more than `most` operations, as far as a tile of rows allows.
     pub(super) fn parts(&self, pass: Pass, most: u64) -> u32 {
-        (self.flops(pass.products()).div_ceil(most) as u32).clamp(1, MOST_PARTS.min(self.rows.div_ceil(USUAL_TILE)))
+        if self.flops(pass.products()) <= most {
+            return 1;
+        }
+        let tiles = self.rows.div_ceil(USUAL_TILE);
+        let of_a_tile = self.part_flops(pass, tiles);
+        let at_once = (most / of_a_tile.max(1)).clamp(1, u64::from(tiles)) as u32;
+        tiles.div_ceil(at_once).min(MOST_PARTS)
+    }
+
+    /// Operations of the part of `parts` with the most: its rows see all others, or are seen by them.
+    pub(super) fn part_flops(&self, pass: Pass, parts: u32) -> u64 {
+        if parts == 1 {
+            return self.flops(pass.products());
+        }
+        let rows = self.rows.div_ceil(USUAL_TILE).div_ceil(parts) * USUAL_TILE;
+        let seen = u64::from(self.window.unwrap_or(u32::MAX).min(self.rows));
+        2 * pass.products() * u64::from(rows.min(self.rows)) * seen * u64::from(self.heads) * u64::from(self.head_dim)
     }
 
     pub(super) fn key(&self, kernel: &str) -> String {

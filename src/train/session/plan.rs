@@ -112,6 +112,7 @@ impl Planned {
                 needed: format!("{} bytes in one binding", entry.bytes),
                 allowed: format!("{} bytes", limits.max_binding),
                 hint: match (of_rows, of_experts) {
+                    _ if entry.label == "rope" => "use a shorter --context",
                     (true, _) => "use a smaller --batch or --seq",
                     (_, true) => "use a smaller --batch or --seq, fewer --experts, or fewer jobs at once",
                     _ => "use fewer jobs at once, or a smaller --rank",
