@@ -140,6 +140,17 @@ fn what_would_be_passed_over_is_refused_or_told() {
     // Adapters of one context and two scalings.
     let of = |scaling: &str| save(folder.path(), scaling, &json!({"context": 256, "rope-scaling": scaling}), false);
     fails(&[&of_text[..], &["--adapter", &of("yarn"), "--adapter", &of("linear")]].concat(), &["`rope-scaling`", "different ones"]);
+    // The same length is the same stretch; and the model without the adapter has it, too, which is told.
+    let yarn = of("yarn");
+    let shown = |more: &[&str]| {
+        let output = weblora(&[&of_text[..], &["--adapter", &yarn], more].concat());
+        let told = text(&output.stderr);
+        assert!(told.contains("`yarn` with factor 2 for 256 tokens, also where it answers without an adapter"), "{told}");
+        text(&output.stdout)
+    };
+    assert_eq!(shown(&[]), shown(&["--context", "256"]));
+    let linear = weblora(&[&of_text[..], &["--adapter", &yarn, "--context", "256", "--rope-scaling", "linear"]].concat());
+    assert_ne!(shown(&[]), text(&linear.stdout));
 }
 
 #[test]

@@ -373,7 +373,8 @@ fn settings_that_cannot_work_are_refused_by_name() {
     refused(json!({"method": "mixlora", "experts": 4, "top-k": 5}), &["top-k", "5 of 4 experts"]);
     refused(json!({"method": "mixlora", "targets": ["q", "v"]}), &["targets", "gate, up and down"]);
     refused(json!({"method": "mixlora", "experts": 1}), &["experts", "from 2 to 64"]);
-    refused(json!({"method": "mixlora", "expert-rank": 3000}), &["rank", "3000"]);
+    refused(json!({"method": "mixlora", "expert-rank": 3000}), &["expert-rank", "3000", "gate_proj"]);
+    refused(json!({"method": "mixlora", "expert-dropout": -0.5}), &["expert-dropout", "-0.5"]);
     refused(json!({"method": "lora", "experts": 4}), &["experts", "mixlora"]);
     refused(json!({"method": "mixlora", "top-p": 0.5}), &["top-p", "mixlora-dynamic"]);
     refused(json!({"method": "cola", "links": [2, 2], "experts": 4}), &["experts", "cola"]);

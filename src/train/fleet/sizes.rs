@@ -9,8 +9,9 @@ use crate::jobs::Options;
 use crate::model::{Recompute, rope};
 use crate::train::kernels::KernelChoices;
 
-/// Smaller fused batches that are recorded beside the largest: each half of the one before, from the third on a quarter.
-const SMALLER: [u32; 6] = [1, 2, 4, 6, 8, 10];
+/// Smaller fused batches that are recorded beside the largest, each half of the one before: a job that is left alone, or one evaluation, should not pay for
+/// the rows of all.
+const SMALLER: u32 = 5;
 /// Rows below which no smaller recording is worth its kernels.
 const LEAST_ROWS: usize = 64;
 
@@ -48,7 +49,7 @@ impl Sizes {
 
     /// Smaller fused batches that are recorded, too.
     pub fn smaller(&self) -> Vec<usize> {
-        SMALLER.into_iter().map(|halvings| (self.rows >> halvings).next_multiple_of(8)).filter(|rows| *rows >= LEAST_ROWS).collect()
+        (1..=SMALLER).map(|halvings| (self.rows >> halvings).next_multiple_of(8)).filter(|rows| *rows >= LEAST_ROWS).collect()
     }
 }
 

@@ -44,6 +44,16 @@ fn mistral_keeps_its_window_and_head_width() {
     assert_eq!(parse_config("config.json", &text(Value::Null)).unwrap().sliding_window, None);
 }
 
+/// A linear stretch beside the length before it, as we write it; and that length alone, as LongLoRA's and Vicuna's folders have it.
+#[test]
+fn a_linear_stretch_has_two_conventions() {
+    let context = |more: Value| parse_config("config.json", &config_json(more)).unwrap().max_position_embeddings;
+    let authors = json!({"max_position_embeddings": 4096, "rope_scaling": {"type": "linear", "factor": 8.0}});
+    let ours = json!({"max_position_embeddings": 32768, "rope_scaling": {"rope_type": "linear", "factor": 8.0, "original_max_position_embeddings": 4096}});
+    assert_eq!([context(authors), context(ours)], [32768, 32768]);
+    assert_eq!(context(json!({"max_position_embeddings": 4096, "rope_scaling": {"type": "dynamic", "factor": 8.0}})), 4096);
+}
+
 #[test]
 fn rope_scalings_in_both_spellings() {
     both(json!({"rope_type": "default"}), 1e5, &RopeScaling::None);
