@@ -139,9 +139,9 @@ fn what_would_be_passed_over_is_refused_or_told() {
     assert!(found.contains("120 tokens"), "{found}");
     // Adapters of one context and two scalings.
     let of = |scaling: &str| save(folder.path(), scaling, &json!({"context": 256, "rope-scaling": scaling}), false);
-    fails(&[&of_text[..], &["--adapter", &of("yarn"), "--adapter", &of("linear")]].concat(), &["`rope-scaling`", "different ones"]);
-    // The same length is the same stretch; and the model without the adapter has it, too, which is told.
     let yarn = of("yarn");
+    fails(&[&of_text[..], &["--adapter", &yarn, "--adapter", &of("linear")]].concat(), &["`rope-scaling`", "different ones"]);
+    // The same length is the same stretch; and the model without the adapter has it, too, which is told.
     let shown = |more: &[&str]| {
         let output = weblora(&[&of_text[..], &["--adapter", &yarn], more].concat());
         let told = text(&output.stderr);
