@@ -3,8 +3,8 @@
 //   g = gate[t, :] + c_g h_g[s, :] Btg   u = up[t, :] + c_u h_u[s, :] Btu   act[s, :] = g σ u
 //   d = w da[t, :] + m dh[s, :] A        dg[s, :] = d u σ (1 + g (1 − σ))   du[s, :] = d g σ
 //   parts[i, s] = sum of da[t, n] act[s, n] over the columns of workgroup i, for the gradient of w
-// With DROPOUT m is the mask of down's inputs, else 1. gate, up in one tensor and da: [rows, width]. act (with DOWN, for the gradient of A), dg, du [slots, width] and parts [column tiles, slots rounded
-// up to whole vectors] in another. Slots of nobody keep what they have, but for their parts.
+// With DROPOUT m is the mask of down's inputs, else 1. gate and up in one tensor, and da: [rows, width]. act (with DOWN, for the gradient of A), dg, du
+// [slots, width] and parts [column tiles, slots rounded up to whole vectors] in another. Slots of nobody keep what they have, but for their parts.
 #import experts
 
 @group(0) @binding(5) var<storage, read_write> gate_up: array<Lane>;

@@ -86,7 +86,8 @@ pub struct JobEntry {
 }
 
 impl JobsFile {
-    /// Reads the settings of a jobs file, whose relative folders are seen from `here`, an absolute path (a browser has none). What a value of `train`'s keys may be, the settings of `train` say when a job is made.
+    /// Reads the settings of a jobs file, whose relative folders are seen from `here`, an absolute path (a browser has none). What a value of `train`'s
+    /// keys may be, the settings of `train` say when a job is made.
     ///
     /// # Errors
     /// Names the key that is unknown or wrong; two jobs of one name or folder; a job of another base; no job at all, or too many.
